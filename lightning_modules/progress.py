@@ -1,0 +1,70 @@
+"""What a running stage says of itself, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+class Interrupted(RuntimeError):
+    """The stage was asked to stop, has saved its checkpoint, and goes on when it is started again."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line's worth: `doing` is train or `dev quora`; done and total count steps or examples.
+
+    speed: examples/s. left: seconds to the stage's end, as far as training goes.
+    """
+
+    stage: str
+    doing: str
+    epoch: int
+    epochs: int
+    done: int
+    total: int
+    loss: float | None = None
+    speed: float | None = None
+    left: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def line(self) -> str:
+        parts = [f"{self.stage}", f"epoch {self.epoch}/{self.epochs}", f"{self.doing} {self.done}/{self.total}"]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        if self.speed is not None:
+            parts.append(f"{self.speed:.1f} examples/s")
+        if self.left is not None:
+            parts.append(f"{_clock(self.left)} left")
+        return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+# Takes a progress line; returns whether the stage is asked to stop.
+Report = Callable[[Progress], bool]
+
+
+class Throttle:
+    """Passes on a report every `every` seconds at most, and remembers a request to stop."""
+
+    def __init__(self, report: Report, every: float = 1.0) -> None:
+        self.report, self.every = report, every
+        self.stop, self._last = False, 0.0
+
+    def mute(self) -> None:
+        """For the ranks that do not report."""
+        self.report = lambda progress: False
+
+    def __call__(self, progress: Progress, now: bool = False) -> None:
+        if now or time.monotonic() - self._last >= self.every:
+            self._last = time.monotonic()
+            self.stop = self.report(progress) or self.stop

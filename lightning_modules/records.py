@@ -1,0 +1,52 @@
+"""metrics.jsonl: what was measured of a stage, a line each time, written whole by rank 0."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+from multitask.recipe import KeepBest, Stage
+from multitask.storage import Storage
+
+FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Dev metrics after `epoch` epochs and `steps` steps; steps 0 is before training."""
+
+    epoch: int
+    steps: int
+    seconds: float
+    metrics: dict[str, float | None]
+    why: dict[str, str] = field(default_factory=dict)
+    train_loss: float | None = None
+
+
+def read_records(folder: Storage, upto: int) -> list[Record]:
+    """The records up to that many steps; what lies beyond the checkpoint is measured again."""
+    if not folder.exists(FILE):
+        return []
+    lines = folder.read_bytes(FILE).decode().splitlines()
+    records = [Record(**json.loads(line)) for line in lines]
+    return [record for record in records if record.steps <= upto]
+
+
+def write_records(folder: Storage, records: list[Record]) -> None:
+    lines = [json.dumps(asdict(record), allow_nan=False) + "\n" for record in records]
+    folder.write_bytes(FILE, "".join(lines).encode())
+
+
+def chosen(records: list[Record], stage: Stage) -> Record | None:
+    """The record of the weights that become the bundle: the last, or the first with the best metric."""
+    trained = [record for record in records if record.steps]
+    if not trained:
+        return None
+    if isinstance(stage.keep, KeepBest):
+        metric = stage.keep.best
+        return max(trained, key=lambda record: _rank(record.metrics.get(metric)))
+    return trained[-1]
+
+
+def _rank(value: float | None) -> float:
+    return float("-inf") if value is None else value

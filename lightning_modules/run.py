@@ -1,0 +1,92 @@
+"""Executes a StageJob, in this process or as one rank of many; all that it leaves lies in the storage."""
+
+from __future__ import annotations
+
+import math
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from lightning_modules.base import StageModule
+from lightning_modules.callbacks import Checkpointing, DevMetrics, Resume, Telling
+from lightning_modules.data import StageData
+from lightning_modules.finishing import OUTCOME, Finishing
+from lightning_modules.progress import Report, Throttle
+from lightning_modules.records import Record, read_records
+from lightning_modules.supervised import SupervisedModule
+from lightning_modules.trainer import Execution, build_trainer
+from multitask.bundle import Bundle, load_bundle
+from multitask.checkpoints import Checkpoint, CheckpointStore, State
+from multitask.experiment import StageJob, check_attempt
+from multitask.recipe import Stage
+from multitask.storage import Storage
+
+OBJECTIVES: dict[str, type[SupervisedModule]] = {"supervised": SupervisedModule}
+
+
+def run_stage(job: StageJob, execution: Execution, report: Report) -> None:
+    """Trains a stage to its end, from its newest sound checkpoint if there is one ("resume" always wins over
+    "start from"), and leaves its bundle, metrics.jsonl and, last, outcome.json. Does nothing where that lies.
+
+    Raises Interrupted where `report` asked to stop; the stage then goes on when it is run again.
+    """
+    if job.folder.exists(OUTCOME):
+        return
+    stage = Stage.model_validate(job.stage)
+    data = StageData(job, stage)
+    store = CheckpointStore(job.folder.at("checkpoints"), fence=lambda: check_attempt(job))
+    try:
+        checkpoint = store.newest()
+        bundle = load_bundle(Storage(job.storage), job.start)
+        module = _module(job, stage, data, bundle, checkpoint)
+        records = read_records(job.folder, module.state.position.steps)
+        _fit(job, execution, report, data, store, checkpoint, module, records, bundle.tokenizer_json)
+    finally:
+        store.close()
+
+
+def _module(
+    job: StageJob, stage: Stage, data: StageData, bundle: Bundle, checkpoint: Checkpoint | None
+) -> StageModule:
+    """The stage's module, its weights from the checkpoint or else from the bundle it starts from."""
+    model = bundle.model(job.heads, dropout=stage.dropout, encoder_dropout=stage.encoder_dropout, seed=job.seed)
+    if stage.precision == "64-true":
+        model.double()  # before the checkpoint's weights come in, which are double too
+    state = checkpoint.state if checkpoint else State()
+    if checkpoint:
+        model.load_state_dict(checkpoint.weights)
+    model.set_trainable(stage.tasks, full_model=stage.train == "full-model")
+    return OBJECTIVES[stage.objective](
+        model,
+        stage,
+        job.seed,
+        data.steps_per_epoch,
+        state.rolled(data.steps_per_epoch),
+        losses=job.losses,
+        tables=data.train_tables,
+    )
+
+
+def _fit(
+    job: StageJob,
+    execution: Execution,
+    report: Report,
+    data: StageData,
+    store: CheckpointStore,
+    checkpoint: Checkpoint | None,
+    module: StageModule,
+    records: list[Record],
+    tokenizer_json: str,
+) -> None:
+    throttle = Throttle(report)
+    module.wants_stop = lambda: throttle.stop
+    callbacks: list[Callback] = [
+        Resume(checkpoint, data),
+        Checkpointing(store, records),
+        DevMetrics(data, job.folder, records, throttle, job.measure_start),
+        Finishing(job, data, store, records, tokenizer_json),
+        Telling(job.folder, throttle, records),
+    ]
+    epochs_left = module.stage.epochs - module.state.position.epoch
+    trainer = build_trainer(module.stage, execution, callbacks, epochs_left)
+    trainer.fit(module, datamodule=data)
+

@@ -1,0 +1,55 @@
+"""TensorBoard events, one run per trainer name: written locally, copied whole to the storage.
+
+A remote event file would be reopened for every scalar, so a thread copies it every 30 s and at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from multitask.storage import Storage
+
+COPY_SECONDS = 30.0
+log = logging.getLogger(__name__)
+
+
+class EventLog:
+    """Scalars of one stage; events from `purge` steps on, of an attempt before, are hidden by TensorBoard."""
+
+    def __init__(self, folder: Storage, purge: int) -> None:
+        self.folder = folder
+        self._local = tempfile.TemporaryDirectory(prefix="minibert-events-")
+        self._writer = SummaryWriter(self._local.name, purge_step=purge or None)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._copy_often, name="events", daemon=True)
+        self._thread.start()
+
+    def scalars(self, values: Mapping[str, float | None], step: int) -> None:
+        for name, value in values.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._writer.close()
+        self._copy()
+        self._local.cleanup()
+
+    def _copy_often(self) -> None:
+        while not self._stop.wait(COPY_SECONDS):
+            try:
+                self._copy()
+            except OSError as error:  # the next copy holds all of it; training need not stop for a curve
+                log.warning("TensorBoard events not copied to %s: %s", self.folder.uri, error)
+
+    def _copy(self) -> None:
+        self._writer.flush()
+        for file in Path(self._local.name).iterdir():
+            self.folder.write_bytes(file.name, file.read_bytes())

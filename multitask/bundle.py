@@ -1,0 +1,130 @@
+"""A bundle: a trained model as a directory, everything that prediction needs, no pickle.
+
+weights.safetensors (fp32; `encoder.*` and `heads.<task>.*`), model.json, tokenizer.json, and manifest.json
+with their checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from multitask.errors import UserError
+from multitask.model.bert import BertConfig
+from multitask.model.multitask import MultitaskModel
+from multitask.model.sources import Source
+from multitask.storage import MANIFEST, Damaged, Storage, is_sealed, read_sealed, write_sealed
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """config, pooling: the encoder's. heads: task -> head name. about: where it comes from."""
+
+    config: BertConfig
+    pooling: str
+    heads: dict[str, str]
+    about: dict[str, Any]
+    tensors: dict[str, Tensor]
+    tokenizer_json: str
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_str(self.tokenizer_json)
+
+    def model(
+        self,
+        heads: Mapping[str, str] | None = None,
+        *,
+        dropout: float = 0.0,
+        encoder_dropout: float | None = None,
+        seed: int = 0,
+    ) -> MultitaskModel:
+        """The model with these weights. Heads asked for that the bundle has not start from `seed`."""
+        wanted = dict(self.heads if heads is None else heads)
+        config = self.config
+        if encoder_dropout is not None:
+            config = replace(
+                config, hidden_dropout_prob=encoder_dropout, attention_probs_dropout_prob=encoder_dropout
+            )
+        model = MultitaskModel(config, self.pooling, wanted, dropout=dropout, seed=seed)
+        kept = {task for task, name in wanted.items() if self.heads.get(task) == name}
+        state = {name: value for name, value in self.tensors.items() if _belongs(name, kept)}
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        missing = [name for name in missing if _belongs(name, kept)]
+        if missing or unexpected:
+            raise UserError(f"bundle {self.about.get('trainer', '')}: missing tensors {missing}, unknown {unexpected}")
+        return model
+
+
+def _belongs(name: str, tasks: set[str]) -> bool:
+    return name.startswith("encoder.") or name.split(".")[1] in tasks
+
+
+def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any]) -> Bundle:
+    """A copy of the model's weights, on the CPU in fp32."""
+    tensors = {name: value.detach().cpu().float().contiguous() for name, value in model.state_dict().items()}
+    return Bundle(model.config, model.pooling, model.head_names, about, tensors, tokenizer_json)
+
+
+def source_bundle(source: Source, pooling: str | None) -> Bundle:
+    """An encoder source as a bundle without heads: what the first stage starts from."""
+    tensors = {f"encoder.{name}": value for name, value in source.state.items()}
+    about = {"encoder": source.name, "fingerprint": source.fingerprint}
+    return Bundle(source.config, pooling or source.pooling, {}, about, tensors, source.tokenizer.to_str())
+
+
+def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:
+    facts = {"schema": SCHEMA, "config": bundle.config.to_dict(), "pooling": bundle.pooling}
+    facts |= {"heads": bundle.heads, "about": bundle.about}
+    files = {
+        "weights.safetensors": save_tensors(bundle.tensors),
+        "model.json": (json.dumps(facts, indent=2) + "\n").encode(),
+        "tokenizer.json": bundle.tokenizer_json.encode(),
+    }
+    write_sealed(storage, path, files, {"schema": SCHEMA})
+
+
+def load_bundle(storage: Storage, path: str = "") -> Bundle:
+    """Raises UserError where there is no sound bundle."""
+    place = storage.at(path) if path else storage
+    if not is_sealed(place):
+        names = ", ".join(place.list()[:10]) or "nothing"
+        raise UserError(f"bundle '{place.uri}': no bundle there (no manifest.json); it holds {names}")
+    try:
+        files = read_sealed(place)
+        facts = json.loads(files["model.json"])
+        tensors = load_tensors(files["weights.safetensors"])
+    except (Damaged, KeyError, ValueError) as error:
+        raise UserError(f"bundle '{place.uri}': damaged: {error}") from error
+    if facts["schema"] != SCHEMA:
+        raise UserError(f"bundle '{place.uri}': schema {facts['schema']}; this version reads {SCHEMA}")
+    return Bundle(
+        config=BertConfig.from_dict(facts["config"], place.uri),
+        pooling=facts["pooling"],
+        heads=facts["heads"],
+        about=facts["about"],
+        tensors={name: value.to(torch.float32) for name, value in tensors.items()},
+        tokenizer_json=files["tokenizer.json"].decode(),
+    )
+
+
+def bundle_fingerprint(storage: Storage) -> str:
+    """sha256 over the checksums of a bundle's files: its content, wherever it lies."""
+    files = storage.read_json(MANIFEST)["files"]
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def is_bundle(uri: str) -> bool:
+    """Whether a URI holds a bundle (a source given as `encoder:` may be one)."""
+    return ("/" in uri or "\\" in uri) and Storage(uri).exists("model.json")

@@ -1,0 +1,155 @@
+"""The checkpoint store: what a stage needs to go on exactly where it stopped (DESIGN rules 2, 3, 8).
+
+`<trainer>/checkpoints/step-00000400/` holds weights.safetensors, optimizer.safetensors and state.json, sealed by
+manifest.json. Saving copies the tensors and returns; a thread serialises, checks the fence and uploads, with at
+most one snapshot in flight, so memory stays bounded and training goes on beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from multitask.storage import Damaged, Storage, is_sealed, read_sealed, write_sealed
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = (0.5, 2.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a stage stands: `step` batches of `epoch` are done, `steps` optimizer steps in all."""
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """What of a stage is not a tensor.
+
+    seconds, examples: training so far, over all attempts. scaler: the loss scaler's state under 16-mixed.
+    """
+
+    position: Position = Position()
+    seconds: float = 0.0
+    examples: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+    def rolled(self, steps_per_epoch: int) -> State:
+        """The same, an epoch whose last step is done being the next epoch's start."""
+        position = self.position
+        if position.step < steps_per_epoch:
+            return self
+        return replace(self, position=Position(position.epoch + 1, 0, position.steps))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """weights: the model's state dict. optimizer: `<parameter name>/<state name>` -> tensor."""
+
+    state: State
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+
+
+def _name(steps: int) -> str:
+    return f"step-{steps:08d}"
+
+
+class CheckpointStore:
+    """The checkpoints of one stage, in its trainer's folder.
+
+    keep: how many of the newest stay; pinned (of steps) stay besides. fence: called before a checkpoint becomes visible; raises where a newer
+    attempt has taken over. Only the rank that writes has a store that saves; all ranks read.
+    """
+
+    def __init__(self, folder: Storage, keep: int = 2, fence: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.keep, self.fence = folder, keep, fence
+        self.pinned: set[int] = set()
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._flying: Future[None] | None = None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Copies and starts the upload; waits for the one before, and raises what stopped it."""
+        self.flush()
+        copied = Checkpoint(checkpoint.state, _copy(checkpoint.weights), _copy(checkpoint.optimizer))
+        self._flying = self._pool.submit(self._upload, copied)
+
+    def flush(self) -> None:
+        """Returns when nothing is in flight any more."""
+        if self._flying is not None:
+            flying, self._flying = self._flying, None
+            flying.result()
+
+    def close(self) -> None:
+        self.flush()
+        self._pool.shutdown()
+
+    def _upload(self, checkpoint: Checkpoint) -> None:
+        path = _name(checkpoint.state.position.steps)
+        files = {
+            "weights.safetensors": save_tensors(checkpoint.weights),
+            "optimizer.safetensors": save_tensors(checkpoint.optimizer),
+            "state.json": json.dumps(asdict(checkpoint.state)).encode(),
+        }
+        for pause in (*RETRY_SECONDS, None):
+            try:
+                self.fence()
+                write_sealed(self.folder, path, files, {"schema": 1})
+                break
+            except OSError as error:
+                if pause is None:
+                    raise
+                log.warning("checkpoint %s: %s; trying again in %s s", path, error, pause)
+                time.sleep(pause)
+        self._retain()
+
+    def _retain(self) -> None:
+        """Keeps the newest ones and the pinned; of the others, removes the manifest first."""
+        names = [name for name in self.folder.list() if name.startswith("step-")]
+        pinned = {_name(steps) for steps in self.pinned}
+        for name in names[: -self.keep]:
+            if name not in pinned:
+                self.folder.remove(f"{name}/manifest.json")
+                self.folder.remove(name)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest sound checkpoint; each damaged one that is passed over is named in a warning."""
+        for name in reversed([name for name in self.folder.list() if name.startswith("step-")]):
+            if not is_sealed(self.folder, name):
+                log.warning("checkpoint %s/%s: unfinished, using an older one", self.folder.uri, name)
+                continue
+            try:
+                return self._read(name)
+            except Damaged as error:
+                log.warning("checkpoint damaged, using an older one: %s", error)
+        return None
+
+    def at(self, steps: int) -> Checkpoint:
+        """The checkpoint of that many steps. Raises Damaged."""
+        return self._read(_name(steps))
+
+    def _read(self, name: str) -> Checkpoint:
+        files = read_sealed(self.folder, name)
+        state = json.loads(files["state.json"])
+        state["position"] = Position(**state["position"])
+        return Checkpoint(
+            State(**state),
+            load_tensors(files["weights.safetensors"]),
+            load_tensors(files["optimizer.safetensors"]),
+        )

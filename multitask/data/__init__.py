@@ -1,0 +1,1 @@
+"""From a file's row to a batch: readers, token tables, samplers, batches."""

@@ -1,0 +1,98 @@
+"""What the readers make of a data directory: the numbers behind `minibert data check`."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from multitask.data.readers import (
+    BadRow,
+    Example,
+    find_file,
+    has_file,
+    list_directory,
+    read_examples,
+    short_list,
+)
+from multitask.errors import UserError
+from multitask.tasks import TASKS, Split, TaskSpec
+
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+_SHOWN_ROWS = 20
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One task's file.
+
+    rows: how many are usable. labels: (label, rows) pairs, scores rounded to the nearest integer.
+    words: the least, median, 95th percentile and most words of a text.
+    problem: why nothing could be read, or "".
+    """
+
+    task: str
+    split: Split
+    path: str
+    rows: int = 0
+    labels: tuple[tuple[int, int], ...] = ()
+    words: tuple[int, int, int, int] = (0, 0, 0, 0)
+    quarantined: tuple[BadRow, ...] = ()
+    problem: str = ""
+
+
+def check_data(uri: str) -> list[FileReport]:
+    """A report for each file of a known task in the directory; files of the split `test` need no labels.
+
+    However many rows are malformed, they are reported. Raises UserError where there is no such file.
+    """
+    found = [(spec, split) for spec in TASKS.values() for split in SPLITS if has_file(uri, spec, split)]
+    if not found:
+        known = ", ".join(f"{spec.files['train']}.csv" for spec in TASKS.values())
+        holds = short_list(list_directory(uri)) or "nothing, or is not there"
+        raise UserError(f"{uri}: no file of a known task, such as {known}; the directory holds {holds}")
+    return [_check_file(find_file(uri, spec, split), spec, split) for spec, split in found]
+
+
+def render(reports: Iterable[FileReport]) -> str:
+    """The reports as plain text: a block a file, then its quarantined rows as `path:line: reason`."""
+    return "\n".join(line for report in reports for line in _render_file(report))
+
+
+def _check_file(path: str, spec: TaskSpec, split: Split) -> FileReport:
+    try:
+        result = read_examples(path, spec, labelled=split != "test", max_bad_rows=1.0)
+    except UserError as error:  # one broken file must not hide what the others hold
+        return FileReport(spec.name, split, path, problem=str(error))
+    labels = Counter(round(e.label) for e in result.examples if e.label is not None)
+    return FileReport(
+        spec.name,
+        split,
+        path,
+        rows=len(result.examples),
+        labels=tuple(sorted(labels.items())),
+        words=_word_counts(result.examples),
+        quarantined=result.quarantined,
+    )
+
+
+def _word_counts(examples: Sequence[Example]) -> tuple[int, int, int, int]:
+    counts = sorted(len(text.split()) for example in examples for text in example.texts) or [0]
+    p95 = counts[min(len(counts) - 1, int(0.95 * len(counts)))]
+    return counts[0], round(statistics.median(counts)), p95, counts[-1]
+
+
+def _render_file(report: FileReport) -> list[str]:
+    if report.problem:
+        return [f"{report.task} {report.split}: {report.problem}"]
+    labels = "  ".join(f"{label}: {count / report.rows:.1%}" for label, count in report.labels)
+    least, median, p95, most = report.words
+    bad = report.quarantined
+    lines = [
+        f"{report.task} {report.split}: {report.rows:,} rows, {len(bad)} quarantined  {report.path}",
+        f"  labels {labels or 'none'}",
+        f"  words a text: {least} least, {median} median, {p95} at 95 %, {most} most",
+        *(f"  {report.path}:{row.line}: {row.reason}" for row in bad[:_SHOWN_ROWS]),
+    ]
+    return [*lines, f"  ... and {len(bad) - _SHOWN_ROWS} more"] if len(bad) > _SHOWN_ROWS else lines

@@ -1,0 +1,192 @@
+"""A task's file, at any fsspec URI -> Examples, and the rows that had to be left out, by line and reason."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from multitask.data.formats import FORMATS, BadRow, Table, shown
+from multitask.errors import UserError
+from multitask.storage import Storage, join, read_uri
+from multitask.tasks import LabelSpec, Split, TaskSpec
+
+MAX_TEXT_CHARS = 100_000
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # lone surrogates stand for bytes that are not UTF-8
+_LISTED = 10
+
+__all__ = ["BadRow", "Example", "ReadResult", "find_file", "has_file", "read_examples"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One usable row. texts: one, or two for a pair task; label: None where the file has none."""
+
+    id: str
+    texts: tuple[str, ...]
+    label: float | None
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What a file gave. sha256: of its bytes, hexadecimal; quarantined: by line."""
+
+    source: str
+    sha256: str
+    examples: tuple[Example, ...]
+    quarantined: tuple[BadRow, ...]
+
+
+class _MalformedError(ValueError):
+    """The reason why a row cannot be used."""
+
+
+def read_examples(
+    uri: str,
+    spec: TaskSpec,
+    *,
+    labelled: bool,
+    columns: Mapping[str, str] | None = None,
+    max_bad_rows: float = 0.01,
+) -> ReadResult:
+    """Reads a CSV, TSV, JSONL or Parquet file; malformed rows go to `quarantined` and reading goes on.
+
+    columns: the task's column -> the file's, for those named otherwise (`id`, text columns, label column).
+    max_bad_rows: the share of all rows, 0..1, that may be malformed.
+    An `id` that the file lacks is the row's line number; ids may repeat.
+    Raises UserError for a file that cannot be read, a missing column, no rows, or too many malformed ones.
+    """
+    ending = uri.rsplit(".", 1)[-1].lower()
+    if ending not in FORMATS:
+        raise UserError(f"{uri}: unknown format; the file's name must end in .{', .'.join(FORMATS)}")
+    needed = (*spec.columns, spec.label.column) if labelled else spec.columns
+    names = _file_columns(uri, spec, needed, columns or {})
+    data = _read_bytes(uri)
+    try:
+        table = FORMATS[ending](data, names.values())
+    except UserError as error:
+        raise UserError(f"{uri}: {error}") from error
+    missing = [names[c] for c in (*needed, *(columns or {})) if c in names and names[c] not in table.columns]
+    if missing:
+        found = short_list(name or "(unnamed)" for name in table.columns)
+        raise UserError(f"{uri}: no column {', '.join(dict.fromkeys(missing))}; columns found: {found}")
+    examples, bad = _validated(table, names, spec, labelled)
+    total = len(examples) + len(bad)
+    if not total:
+        raise UserError(f"{uri}: no rows; expected some with columns {', '.join(names[c] for c in needed)}")
+    if len(bad) > max_bad_rows * total:
+        reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3])
+        counts = f"{len(bad)} of {total} rows are malformed, more than max_bad_rows {max_bad_rows:g} allows"
+        raise UserError(f"{uri}: {counts}: {reasons}")
+    return ReadResult(uri, hashlib.sha256(data).hexdigest(), tuple(examples), tuple(bad))
+
+
+def find_file(data_uri: str, spec: TaskSpec, split: Split) -> str:
+    """The URI of the task's file for that split in a directory: the first of .csv, .tsv, .jsonl, .parquet.
+
+    Raises UserError, naming the path looked for and what the directory holds.
+    """
+    names = list_directory(data_uri)
+    for ending in FORMATS:
+        if (name := f"{spec.files[split]}.{ending}") in names:
+            return join(data_uri, name)
+    looked_for = join(data_uri, f"{spec.files[split]}.{{{','.join(FORMATS)}}}")
+    holds = short_list(names) or "nothing, or is not there"
+    raise UserError(f"{looked_for}: no such file ({spec.name} {split}); the directory holds {holds}")
+
+
+def has_file(data_uri: str, spec: TaskSpec, split: Split) -> bool:
+    """Whether `find_file` would find one."""
+    return not {f"{spec.files[split]}.{ending}" for ending in FORMATS}.isdisjoint(list_directory(data_uri))
+
+
+def list_directory(uri: str) -> list[str]:
+    """The sorted names in a directory of any file system; none where there is no directory."""
+    try:
+        return Storage(uri).list()
+    except OSError as error:
+        raise UserError(f"{uri}: cannot list this data directory ({error})") from error
+
+
+def short_list(names: Iterable[str]) -> str:
+    """The first ten names, and how many there are where there are more."""
+    listed = list(names)
+    more = f", ... ({len(listed)} in all)" if len(listed) > _LISTED else ""
+    return ", ".join(listed[:_LISTED]) + more
+
+
+def _read_bytes(uri: str) -> bytes:
+    try:
+        return read_uri(uri)
+    except FileNotFoundError as error:
+        raise UserError(f"{uri}: no such file") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+
+
+def _file_columns(
+    uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapping[str, str]
+) -> dict[str, str]:
+    """The task's column -> the file's, for `id` and all that is needed."""
+    valid = ("id", *spec.columns, spec.label.column)
+    unknown = [name for name in columns if name not in valid]
+    if unknown:
+        raise UserError(f"columns for {uri}: {spec.name} has no '{unknown[0]}'; it has {', '.join(valid)}")
+    return {name: columns.get(name, name) for name in ("id", *needed)}
+
+
+def _validated(
+    table: Table, names: Mapping[str, str], spec: TaskSpec, labelled: bool
+) -> tuple[list[Example], list[BadRow]]:
+    found = list(table.columns)
+    at = {name: found.index(column) for name, column in names.items() if column in found}
+    examples: list[Example] = []
+    bad = list(table.bad)
+    for line, values in table.rows:
+        try:
+            texts = tuple(_text(values[at[column]], column) for column in spec.columns)
+            label = _label(values[at[spec.label.column]], spec.label) if labelled else None
+            examples.append(Example(_id(values[at["id"]] if "id" in at else None, line), texts, label))
+        except _MalformedError as error:
+            bad.append(BadRow(line, str(error)))
+    return examples, sorted(bad, key=lambda row: row.line)
+
+
+def _id(value: object, line: int) -> str:
+    text = "" if value is None else str(value).strip()
+    return _clean(text, "id") if text else str(line)
+
+
+def _text(value: object, column: str) -> str:
+    if value is None or value == "":
+        raise _MalformedError(f"{column} is empty")
+    if not isinstance(value, str):
+        raise _MalformedError(f"{column} is not text: {shown(value)}")
+    if not value.strip():
+        raise _MalformedError(f"{column} is empty but for white space: {shown(value)}")
+    return _clean(value, column)
+
+
+def _clean(text: str, column: str) -> str:
+    """The text itself, where it is of sane length and content."""
+    if len(text) > MAX_TEXT_CHARS:
+        raise _MalformedError(f"{column} has {len(text)} characters, at most {MAX_TEXT_CHARS}: {shown(text)}")
+    if found := _NOT_TEXT.search(text):
+        what = "a NUL byte" if found[0] == "\0" else "bytes that are not UTF-8"
+        raise _MalformedError(f"{column} holds {what}: {shown(text[max(0, found.start() - 10) :])}")
+    return text
+
+
+def _label(value: object, spec: LabelSpec) -> float:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise _MalformedError(f"{spec.column} is missing")
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise _MalformedError(f"{spec.column} is not a number: {shown(value)}") from None
+    if not spec.low <= number <= spec.high:  # holds for nan too
+        raise _MalformedError(f"{spec.column} is not in {spec.low:g}..{spec.high:g}: {shown(value)}")
+    if spec.kind != "score" and not number.is_integer():
+        raise _MalformedError(f"{spec.column} is not an integer: {shown(value)}")
+    return number

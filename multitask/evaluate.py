@@ -1,0 +1,143 @@
+"""Exact dev metrics: every example once, over however many ranks, no duplicates, in float64 (DESIGN rule 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multitask.data.batches import Batch, collate, stacked
+from multitask.data.samplers import Rows, eval_batches
+from multitask.data.tokens import TokenTable
+from multitask.metrics import overall, score
+from multitask.model.heads import predict
+from multitask.model.multitask import MultitaskModel
+from multitask.tasks import TASKS
+
+# Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
+EVAL_TOKENS = {"cpu": 2048, "cuda": 131072, "mps": 16384}
+
+Reduce = Callable[[Tensor], Tensor]
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The reduction over one rank."""
+    return tensor
+
+
+@dataclass
+class EvalSet:
+    """One task's examples as this rank's batches; the ranks' batches together hold every example once."""
+
+    task: str
+    table: TokenTable
+    batches: list[Batch]
+
+    @classmethod
+    def of(
+        cls, task: str, table: TokenTable, device: str, rank: int = 0, world: int = 1, rows: Rows | None = None
+    ) -> EvalSet:
+        """The table's examples, or only those `rows` of it."""
+        rows = np.arange(len(table)) if rows is None else rows
+        plan = eval_batches(table.lengths[rows], EVAL_TOKENS[device] // table.sentences)
+        mine = [rows[batch] for batch in plan[rank::world]]
+        return cls(task, table, [collate(task, table, some, np.ones(len(some), np.float32)) for some in mine])
+
+    def encoded(self, model: MultitaskModel, device: torch.device, autocast: Autocast = nullcontext) -> EvalSet:
+        """The same with the sentences encoded once and for all: for a frozen encoder."""
+        if model.uses_tokens(self.task):
+            return self
+        return EvalSet(self.task, self.table, [_encoded(model, batch, device, autocast) for batch in self.batches])
+
+
+def _encoded(model: MultitaskModel, batch: Batch, device: torch.device, autocast: Autocast) -> Batch:
+    with model.evaluating(), autocast():
+        features = model.encode(batch.to(device)).sentence.cpu()
+    return replace(batch, features=features, input_ids=batch.input_ids[:0], mask=batch.mask[:0])
+
+
+def predictions(
+    model: MultitaskModel,
+    data: EvalSet,
+    *,
+    device: torch.device,
+    autocast: Autocast = nullcontext,
+    reduce: Reduce = alone,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """(N,) float64 predictions of all examples, in the table's order, the same on every rank.
+
+    A rank leaves zeros where others predict, so that the reduction, a sum, is exact.
+    """
+    result = torch.zeros(len(data.table), dtype=torch.float64)
+    done = 0
+    with model.evaluating():
+        for batch in data.batches:
+            with autocast():
+                outputs = model(batch.to(device))
+            result[batch.rows] = predict(outputs, TASKS[data.task].label).double().cpu()
+            done += len(batch)
+            progress(done)
+    return reduce(result)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """metrics: `sst/accuracy` and the like, null where undefined; why: the reason for each null."""
+
+    metrics: dict[str, float | None]
+    why: dict[str, str]
+
+
+def measure(
+    model: MultitaskModel,
+    sets: Mapping[str, EvalSet],
+    *,
+    device: torch.device,
+    autocast: Autocast = nullcontext,
+    reduce: Reduce = alone,
+    progress: Callable[[str, int, int], None] = lambda task, done, of: None,
+) -> Measured:
+    """Every task's metric and, where all three tasks are there, both papers' overall scores."""
+    metrics: dict[str, float | None] = {}
+    why: dict[str, str] = {}
+    for task, data in sets.items():
+        total = sum(len(batch) for batch in data.batches)
+        predicted = predictions(
+            model,
+            data,
+            device=device,
+            autocast=autocast,
+            reduce=reduce,
+            progress=lambda done, task=task, total=total: progress(task, done, total),
+        )
+        spec = TASKS[task]
+        result = score(spec.metric, predicted, data.table.labels.double())
+        metrics[spec.metric_key] = result.value
+        if result.why:
+            why[spec.metric_key] = result.why
+    metrics |= overall(metrics)
+    return Measured(metrics, why)
+
+
+def encode_sentences(
+    model: MultitaskModel,
+    data: EvalSet,
+    *,
+    device: torch.device,
+    autocast: Autocast = nullcontext,
+    reduce: Reduce = alone,
+) -> Tensor:
+    """(N * sentences, H) encodings of a table's sentences, those of rows outside `data` zero; on every rank."""
+    weight = next(model.parameters())
+    features = weight.new_zeros(len(data.table) * data.table.sentences, model.config.hidden_size, device="cpu")
+    for batch in data.batches:
+        encoded = _encoded(model, batch, device, autocast).features
+        assert encoded is not None
+        features[stacked(batch.rows.numpy(), data.table.sentences)] = encoded.to(features.dtype)
+    return reduce(features)

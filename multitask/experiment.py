@@ -1,0 +1,180 @@
+"""An experiment in its storage: names, fingerprints, jobs, and what the driver alone writes (experiment.json)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from multitask.errors import UserError
+from multitask.recipe import NOT_CONTENT, Recipe, Stage, head_name
+from multitask.storage import Storage
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+def digest(value: Any) -> str:
+    """sha256 over a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def stage_content(recipe: Recipe, stage: Stage, data: dict[str, dict[str, str]], parent: str, seed: int) -> dict[str, Any]:
+    """What a stage's outcome depends on: never a path, a worker count or the code.
+
+    data: task -> split -> sha256 of the file. parent: the fingerprint of what the stage starts from.
+    """
+    return {
+        "stage": stage.model_dump(mode="json", exclude=set(NOT_CONTENT)),
+        "tasks": {name: [head_name(recipe, name), task.loss, task.columns] for name, task in recipe.tasks.items()},
+        "data": {
+            task: {split: sha for split, sha in splits.items() if split == "dev" or task in stage.tasks}
+            for task, splits in data.items()
+        },
+        "recipe": {"seed": seed, "max_length": recipe.max_length, "max_bad_rows": recipe.max_bad_rows},
+        "parent": parent,
+    }
+
+
+def trainer_name(fingerprint: str, started: datetime, trial: int = 0, variant: int = 0) -> str:
+    """As the papers name their runs: TorchTrainer_086a8_00000_0_2024-06-09_09-59-59."""
+    return f"TorchTrainer_{fingerprint[:5]}_{trial:05d}_{variant}_{started.astimezone(UTC):%Y-%m-%d_%H-%M-%S}"
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """All that a worker must know of a stage, as plain JSON; paths are relative to the storage.
+
+    start: the bundle it starts from. train, dev: task -> token cache. heads, losses: task -> name.
+    measure_start: measure the dev sets before training too (the results' row `encoder`). predict: task -> split ->
+    token cache of what the finished stage predicts.
+    """
+
+    storage: str
+    experiment: str
+    trainer: str
+    attempt: int
+    stage: dict[str, Any]
+    seed: int
+    heads: dict[str, str]
+    losses: dict[str, str]
+    start: str
+    train: dict[str, str]
+    dev: dict[str, str]
+    measure_start: bool
+    predict: dict[str, dict[str, str]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Storage:
+        return Storage(self.storage).at(f"{self.experiment}/{self.trainer}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class StageRecord:
+    """What experiment.json says of a stage."""
+
+    trainer: str
+    fingerprint: str
+    parent: str
+    status: Status
+    attempt: int
+    content: dict[str, Any]
+    workers: int = 0
+
+
+class Experiment:
+    """experiment.json: written by the driver alone, read by everyone."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.storage, self.name = storage, name
+        self.folder = storage.at(name)
+        self.attempt = 0
+        self.stages: dict[str, StageRecord] = {}
+        self.superseded: list[dict[str, Any]] = []
+        if self.folder.exists("experiment.json"):
+            saved = self.folder.read_json("experiment.json")
+            self.attempt = saved["attempt"]
+            self.stages = {name: StageRecord(**record) for name, record in saved["stages"].items()}
+            self.superseded = saved["superseded"]
+
+    def save(self) -> None:
+        self.folder.write_json(
+            "experiment.json",
+            {
+                "schema": 1,
+                "experiment": self.name,
+                "attempt": self.attempt,
+                "stages": {name: asdict(record) for name, record in self.stages.items()},
+                "superseded": self.superseded,
+            },
+        )
+
+    def begin_attempt(self) -> None:
+        """Takes over: a writer of an older attempt is fenced off from here on."""
+        self.attempt += 1
+        self.save()
+
+    def claim(self, name: str, content: dict[str, Any], parent: str, fresh: bool) -> StageRecord:
+        """The stage's record under its fingerprint: the one there, or a new one.
+
+        Raises UserError where another stage lies under that name, unless `fresh` supersedes it; nothing is deleted.
+        """
+        fingerprint = digest(content)
+        record = self.stages.get(name)
+        if record and record.fingerprint != fingerprint:
+            if not fresh:
+                raise UserError(self._difference(name, record, content))
+            self._supersede(name)
+            record = None
+        if record is None:
+            trainer = trainer_name(fingerprint, datetime.now(UTC))
+            record = StageRecord(trainer, fingerprint, parent, "running", self.attempt, content)
+            self.stages[name] = record
+        return record
+
+    def forget(self, names: list[str]) -> None:
+        """`--fresh`: the named stages start anew; what they left stays where it lies."""
+        for name in names:
+            if name in self.stages:
+                self._supersede(name)
+
+    def _supersede(self, name: str) -> None:
+        self.superseded.append({"stage": name, **asdict(self.stages.pop(name))})
+
+    def _difference(self, name: str, record: StageRecord, content: dict[str, Any]) -> str:
+        was, now = _flat(record.content), _flat(content)
+        changed = [
+            f"{key}: {was.get(key, 'absent')} -> {now.get(key, 'absent')}"
+            for key in sorted(was.keys() | now.keys())
+            if was.get(key) != now.get(key)
+        ]
+        return (
+            f"experiment '{self.name}' at {self.storage.uri} holds another stage '{name}' ({record.trainer}): "
+            f"{'; '.join(changed[:4])}. Give --experiment another name, or --fresh to supersede it"
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {prefix: json.dumps(value)}
+    pairs = [_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
+    return {key: text for pair in pairs for key, text in pair.items()}
+
+
+class Superseded(RuntimeError):
+    """A newer attempt writes this experiment now."""
+
+
+def check_attempt(job: StageJob) -> None:
+    """The fence: raises Superseded where a newer attempt than the job's own has begun (DESIGN rule 3)."""
+    path = f"{job.experiment}/experiment.json"
+    storage = Storage(job.storage)
+    if storage.exists(path):
+        attempt = storage.read_json(path)["attempt"]
+        if attempt > job.attempt:
+            raise Superseded(f"{job.trainer}: attempt {job.attempt} was superseded by attempt {attempt}")

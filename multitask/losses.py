@@ -1,0 +1,54 @@
+"""Losses: pure functions of tensors that return (sum, count), so that ranks and batches can be added up.
+
+- outputs: a head's, (B, classes) logits for cross_entropy, (B,) for the others
+- labels: (B,) float, in the label's own unit (a class's index for cross_entropy)
+- weights: (B,) float; 0 leaves an example out
+- returns: the weighted sum of the examples' losses, and the weights' sum, both ()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+# Similarity labels run 0..5 and the cosine 0..1; Sentence-BERT compares them on the cosine's scale.
+COSINE_SCALE = 5.0
+
+
+def _total(losses_B: Tensor, weights_B: Tensor) -> tuple[Tensor, Tensor]:
+    return (losses_B * weights_B).sum(), weights_B.sum()
+
+
+def _wide(outputs: Tensor) -> Tensor:
+    """At least float32: a half-precision sum over a batch would lose digits."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """-log softmax(outputs)[label], nats."""
+    return _total(F.cross_entropy(_wide(outputs), labels.long(), reduction="none"), weights)
+
+
+def bce(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """-log sigmoid(+-output), nats; labels 0 or 1."""
+    logits = _wide(outputs)
+    losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
+    return _total(losses, weights)
+
+
+def mse(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(output - label)^2, in the label's unit squared."""
+    return _total((_wide(outputs) - labels).square(), weights)
+
+
+def cosine_mse(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """((output - label) / 5)^2, on the cosine's scale (Reimers and Gurevych, 2019, section 3)."""
+    return _total(((_wide(outputs) - labels) / COSINE_SCALE).square(), weights)
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "bce": bce, "mse": mse, "cosine_mse": cosine_mse}

@@ -1,0 +1,275 @@
+"""miniBERT: the BERT encoder written from scratch (bertaar.txt, section 4.1; Devlin et al., 2019).
+
+Names end in their shape: B batch, T tokens, H hidden, N heads, D = H / N head dimension, F feed-forward.
+Parameters carry the names of Hugging Face's BertModel, so that most weight files load without renaming.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multitask.errors import UserError
+
+# What a config.json may say about the architecture; the first value is meant where it says nothing.
+ARCHITECTURE: dict[str, tuple[object, ...]] = {
+    "model_type": ("bert",),
+    "position_embedding_type": ("absolute",),
+    "hidden_act": ("gelu",),
+    "is_decoder": (False,),
+}
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """An encoder's sizes (counts), dropout probabilities and LayerNorm's epsilon, named as in config.json."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    pad_token_id: int = 0
+    hidden_act: str = "gelu"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str) -> BertConfig:
+        """The config that a Hugging Face config.json holds; keys we have no use for are ignored.
+
+        where: the file, for the error. Raises UserError for another architecture, and for a missing or
+            impossible value.
+        """
+        for key, allowed in ARCHITECTURE.items():
+            if values.get(key, allowed[0]) not in allowed:
+                raise UserError(f"{where}: {key} is {values[key]!r}; valid: {', '.join(map(repr, allowed))}")
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in known]
+        if missing:
+            raise UserError(f"{where}: missing {', '.join(missing)}; a BERT config.json has them")
+        config = cls(**known)
+        config._check(where)
+        return config
+
+    def _check(self, where: str) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (type(value) is not int or value < (field.name != "pad_token_id")):
+                raise UserError(f"{where}: {field.name} is {value!r}; valid: a positive whole number")
+            if field.type == "float" and not (isinstance(value, int | float) and 0 <= value < 1):
+                raise UserError(f"{where}: {field.name} is {value!r}; valid: a number in [0, 1)")
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"{where}: hidden_size is {self.hidden_size}; valid: a multiple of num_attention_heads, "
+                f"{self.num_attention_heads}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same config as a Hugging Face config.json; `from_dict` reads it back."""
+        return {"architectures": ["BertModel"], "model_type": "bert", **asdict(self)}
+
+
+PRESETS: dict[str, BertConfig] = {
+    "tiny": BertConfig(2000, 64, 2, 2, 256),  # its vocab_size gives way to the shipped tokenizer's
+    "minilm-l6": BertConfig(30522, 384, 6, 12, 1536),
+    "bert-base-uncased": BertConfig(30522, 768, 12, 12, 3072),
+    "bert-large-uncased": BertConfig(30522, 1024, 24, 16, 4096),
+}
+
+# (query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout probability) -> context_BNTD
+AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+
+
+def explicit_attention(
+    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, dropout: float
+) -> Tensor:
+    """softmax(Q K^T / sqrt(D)) V, step by step; keys where the mask is False get no weight."""
+    scores_BNTT = query_BNTD @ key_BNTD.transpose(-1, -2) / math.sqrt(query_BNTD.shape[-1])
+    if mask_B11T is not None:
+        # The least finite number and not -inf: a row without any token then stays finite.
+        scores_BNTT = scores_BNTT.masked_fill(~mask_B11T, torch.finfo(scores_BNTT.dtype).min)
+    return F.dropout(scores_BNTT.softmax(dim=-1), dropout) @ value_BNTD
+
+
+def sdpa_attention(
+    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, dropout: float
+) -> Tensor:
+    """The same in PyTorch's fused kernel."""
+    return F.scaled_dot_product_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout)
+
+
+ATTENTIONS: dict[str, AttentionKernel] = {"sdpa": sdpa_attention, "explicit": explicit_attention}
+
+
+class Embeddings(nn.Module):
+    """Word + position + segment embeddings, normalised. Every sentence is its own first segment (type 0)."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids_BT: Tensor) -> Tensor:
+        tokens, longest = input_ids_BT.shape[1], self.position_embeddings.num_embeddings
+        if tokens > longest:
+            raise ValueError(f"a sentence of {tokens} tokens; this encoder has positions for {longest}")
+        hidden_BTH = self.word_embeddings(input_ids_BT) + self.token_type_embeddings.weight[0]
+        hidden_BTH = hidden_BTH + self.position_embeddings.weight[:tokens]
+        out_BTH: Tensor = self.dropout(self.LayerNorm(hidden_BTH))
+        return out_BTH
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al., 2017, section 3.2.2)."""
+
+    def __init__(self, config: BertConfig, attention: str) -> None:
+        super().__init__()
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.heads = config.num_attention_heads
+        self.dropout_prob = config.attention_probs_dropout_prob
+        self.kernel = ATTENTIONS[attention]
+
+    def forward(self, hidden_BTH: Tensor, mask_B11T: Tensor | None) -> Tensor:
+        query_BNTD, key_BNTD, value_BNTD = (
+            project(hidden_BTH).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.query, self.key, self.value)
+        )
+        dropout = self.dropout_prob if self.training else 0.0
+        context_BNTD = self.kernel(query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout)
+        return context_BNTD.transpose(1, 2).flatten(2)
+
+
+class AddAndNorm(nn.Module):
+    """LayerNorm(residual + dropout(dense(x))): the end of both halves of a layer."""
+
+    def __init__(self, width: int, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, residual_BTH: Tensor) -> Tensor:
+        out_BTH: Tensor = self.LayerNorm(residual_BTH + self.dropout(self.dense(x)))
+        return out_BTH
+
+
+class Layer(nn.Module):
+    """Self-attention, then a feed-forward network with GELU, an add-and-norm after each."""
+
+    def __init__(self, config: BertConfig, attention: str) -> None:
+        super().__init__()
+        self.attention = nn.ModuleDict(
+            {"self": SelfAttention(config, attention), "output": AddAndNorm(config.hidden_size, config)}
+        )
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
+        self.output = AddAndNorm(config.intermediate_size, config)
+
+    def forward(self, hidden_BTH: Tensor, mask_B11T: Tensor | None) -> Tensor:
+        context_BTH = self.attention["self"](hidden_BTH, mask_B11T)
+        hidden_BTH = self.attention["output"](context_BTH, hidden_BTH)
+        inner_BTF = F.gelu(self.intermediate["dense"](hidden_BTH))  # exact, by erf: BERT's own
+        out_BTH: Tensor = self.output(inner_BTF, hidden_BTH)
+        return out_BTH
+
+
+class Layers(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: BertConfig, attention: str) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(config, attention) for _ in range(config.num_hidden_layers))
+
+    def forward(self, hidden_BTH: Tensor, mask_B11T: Tensor | None) -> Tensor:
+        for layer in self.layer:
+            hidden_BTH = layer(hidden_BTH, mask_B11T)
+        return hidden_BTH
+
+
+class MiniBert(nn.Module):
+    """The encoder. Its state dict has the names of Hugging Face's BertModel, parameters only.
+
+    attention: `sdpa` (fused kernel) or `explicit` (readable softmax, and free of data-dependent branches, for
+        exporters). Both give the same numbers to rounding.
+    """
+
+    def __init__(self, config: BertConfig, attention: str = "sdpa") -> None:
+        super().__init__()
+        self.config = config
+        self.skips_full_mask = attention == "sdpa"
+        self.embeddings = Embeddings(config)
+        self.encoder = Layers(config, attention)
+        self.pooler = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.hidden_size)})
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids (B, T) int32 or int64, attention_mask (B, T) bool or 0/1 -> final states (B, T, H).
+
+        States at masked positions mean nothing. Raises ValueError where T exceeds max_position_embeddings.
+        """
+        mask_B11T: Tensor | None = attention_mask.bool()[:, None, None, :]
+        # Without padding SDPA is faster unmasked. Asking costs a wait for the device anywhere but on the CPU.
+        if self.skips_full_mask and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
+            mask_B11T = None
+        hidden_BTH: Tensor = self.encoder(self.embeddings(input_ids), mask_B11T)
+        return hidden_BTH
+
+    def pool(self, hidden_BTH: Tensor) -> Tensor:
+        """tanh(W h_CLS + b): states (B, T, H) -> (B, H)."""
+        return torch.tanh(self.pooler["dense"](hidden_BTH[:, 0]))
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> MiniBert:
+        """BERT's start: weights N(0, 0.02), biases 0, layer norms 1; the same seed gives the same weights."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif name.endswith("LayerNorm.weight"):
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(0.0, 0.02, generator=generator)
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """B encoded sentences: sentence (B, H), tokens (B, T, H), mask (B, T) bool, True at tokens."""
+
+    sentence: Tensor
+    tokens: Tensor
+    mask: Tensor
+
+
+def mean_pool(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+    """The mean of each sentence's states, padding left out: (B, H). A row without any token gives zeros."""
+    weights_BT1 = mask_BT.to(hidden_BTH.dtype).unsqueeze(-1)
+    return (hidden_BTH * weights_BT1).sum(dim=1) / weights_BT1.sum(dim=1).clamp(min=1.0)
+
+
+# How a sentence's states become one vector; only `pooler` uses the pooler's weights.
+POOLINGS: dict[str, Callable[[MiniBert, Tensor, Tensor], Tensor]] = {
+    "pooler": lambda bert, hidden_BTH, mask_BT: bert.pool(hidden_BTH),
+    "cls": lambda bert, hidden_BTH, mask_BT: hidden_BTH[:, 0],
+    "mean": lambda bert, hidden_BTH, mask_BT: mean_pool(hidden_BTH, mask_BT),
+}
+
+
+def encode(bert: MiniBert, pooling: str, input_ids: Tensor, mask: Tensor) -> Encoding:
+    """Ids (B, T) and their mask (B, T) -> Encoding; pooling is a key of POOLINGS."""
+    mask_BT = mask.bool()
+    hidden_BTH: Tensor = bert(input_ids, mask_BT)
+    return Encoding(POOLINGS[pooling](bert, hidden_BTH, mask_BT), hidden_BTH, mask_BT)

@@ -1,0 +1,132 @@
+"""AdamW from scratch (Loshchilov and Hutter, 2019), its parameter groups, and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from multitask.errors import UserError
+
+
+class AdamW(torch.optim.Optimizer):
+    """Adam with decoupled weight decay and bias correction; its state dict is also torch.optim.AdamW's.
+
+    With gradient g at step t:
+        p <- p - lr * weight_decay * p
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g^2
+        p <- p - lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of every parameter that has a gradient. closure: recomputes and returns the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(params, group)
+        return loss
+
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """The rule above on whole lists of tensors: a few kernel launches, not a few for each tensor."""
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        states = [self._state_of(p) for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
+        means, squares = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
+        torch._foreach_add_([state["step"] for state in states], 1.0)
+        steps = [float(state["step"]) for state in states]
+
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        torch._foreach_lerp_(means, grads, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_div_(roots, [math.sqrt(1 - beta2**step) for step in steps])
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_addcdiv_(params, means, roots, [-lr / (1 - beta1**step) for step in steps])
+
+    def _state_of(self, param: Tensor) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[param]
+        if not state:
+            state["step"] = torch.tensor(0.0)  # stays on the CPU: reading it must not wait for a device
+            state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+        return state
+
+
+def decay_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices decay; vectors (biases and LayerNorm) do not."""
+    trained = [parameter for _, parameter in named_parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    lr: float,
+    weight_decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    fused: bool = False,
+) -> torch.optim.Optimizer:
+    """Ours, or torch's with its fused kernel; the same groups and the same state dict. lr is per update."""
+    groups = decay_groups(named_parameters, weight_decay)
+    if fused:
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
+    return AdamW(groups, lr=lr, betas=betas, eps=eps)
+
+
+# The factor on the learning rate after warm-up, by the share of the remaining updates already made, 0..1.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+}
+
+
+def schedule(
+    name: str, warmup_steps: int, total_steps: int, where: str = "schedule"
+) -> Callable[[int], float]:
+    """Updates made so far -> the factor on the next one's learning rate.
+
+    It climbs linearly to 1 over `warmup_steps` updates and then follows SCHEDULES[name], which ends after
+    `total_steps`. No update within them has the factor 0, the first one neither (in Hugging Face's it has).
+    Raises UserError for an unknown name.
+    """
+    if name not in SCHEDULES:
+        raise UserError(f"{where}: unknown schedule '{name}'; known schedules: {', '.join(SCHEDULES)}")
+    decay = SCHEDULES[name]
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return decay(min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+
+    return factor

@@ -1,0 +1,152 @@
+"""Everything a run reads and writes goes through here: any fsspec URI, complete or absent (DESIGN rule 8)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from multitask.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def absolute(uri: str) -> str:
+    """A local path made absolute (workers run in other directories); any other URI as it is."""
+    return uri if "://" in uri else str(Path(uri).expanduser().resolve())
+
+
+def join(uri: str, *parts: str) -> str:
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+class Storage:
+    """A directory at an fsspec URI; paths below it are relative, with forward slashes."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = absolute(uri)
+        try:
+            self.fs, self.root = fsspec.url_to_fs(self.uri)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"storage '{uri}': {error}") from error
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
+        return Storage, (self.uri,)
+
+    @cached_property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
+
+    def at(self, path: str) -> Storage:
+        """The storage below `path`."""
+        return Storage(join(self.uri, path))
+
+    def full(self, path: str) -> str:
+        return join(self.root, path) if path else self.root
+
+    def exists(self, path: str) -> bool:
+        return bool(self.fs.exists(self.full(path)))
+
+    def list(self, path: str = "") -> list[str]:
+        """Names directly below `path`, sorted; none where it does not exist."""
+        self.fs.invalidate_cache()  # object stores' listings are cached, and others write here too
+        try:
+            entries = self.fs.ls(self.full(path), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def read_bytes(self, path: str) -> bytes:
+        return cast(bytes, self.fs.cat_file(self.full(path)))
+
+    def read_json(self, path: str) -> Any:
+        return json.loads(self.read_bytes(path))
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """The whole content or nothing: a local file appears by rename, an object by one put."""
+        full = self.full(path)
+        if not self.is_local:
+            self.fs.pipe_file(full, data)
+            return
+        target = Path(full)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            with open(draft, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def write_json(self, path: str, value: Any) -> None:
+        self.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+    def remove(self, path: str) -> None:
+        """Removes a file or a directory with all below it; nothing where it is absent."""
+        if self.exists(path):
+            self.fs.rm(self.full(path), recursive=True)
+
+    def local_file(self, path: str) -> Path:
+        """A local file of that content: itself, or a copy made once a machine (for content-addressed paths)."""
+        if self.is_local:
+            return Path(self.full(path))
+        key = hashlib.sha256(join(self.uri, path).encode()).hexdigest()[:16]
+        copy = Path(tempfile.gettempdir()) / "minibert-cache" / key / Path(path).name
+        if not copy.exists():
+            Storage(str(copy.parent)).write_bytes(copy.name, self.read_bytes(path))
+        return copy
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+class Damaged(Exception):
+    """A sealed directory that is torn, truncated or altered; says what and where."""
+
+
+def write_sealed(storage: Storage, path: str, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+    """A directory of files with `manifest.json`, their sizes and checksums, written last.
+
+    Without a manifest that fits its files the directory counts as absent.
+    """
+    storage.remove(path)
+    for name, data in files.items():
+        storage.write_bytes(_below(path, name), data)
+    sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    storage.write_json(_below(path, MANIFEST), {**facts, "files": sums})
+
+
+def is_sealed(storage: Storage, path: str = "") -> bool:
+    return storage.exists(_below(path, MANIFEST))
+
+
+def read_sealed(storage: Storage, path: str = "") -> dict[str, bytes]:
+    """The files of a sealed directory, every checksum checked. Raises Damaged."""
+    try:
+        manifest = storage.read_json(_below(path, MANIFEST))
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        files = {name: storage.read_bytes(_below(path, name)) for name in expected}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{join(storage.uri, path)}: {type(error).__name__}: {error}") from error
+    for name, data in files.items():
+        if (len(data), hashlib.sha256(data).hexdigest()) != expected[name]:
+            raise Damaged(f"{join(storage.uri, _below(path, name))}: {len(data)} bytes do not match the manifest")
+    return files
+
+
+def read_uri(uri: str) -> bytes:
+    """The bytes of a file at any fsspec URI. Raises FileNotFoundError."""
+    fs, path = fsspec.url_to_fs(absolute(uri))
+    return cast(bytes, fs.cat_file(path))

@@ -1,0 +1,114 @@
+"""The TASKS table: a task is data. A new task is one entry here and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from multitask.errors import UserError
+
+Split = Literal["train", "dev", "test"]
+LabelKind = Literal["classes", "binary", "score"]
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """The label's column and its valid values.
+
+    kind: `classes` (integers low..high, one output each), `binary` (0 or 1, one logit), `score` (a real
+        number in [low, high], one output in the label's own unit).
+    """
+
+    kind: LabelKind
+    column: str
+    low: float
+    high: float
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head puts out for one example."""
+        return int(self.high - self.low) + 1 if self.kind == "classes" else 1
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One data set with its columns, label, metric, default head and file names.
+
+    columns: the text columns, one for a sentence task, two for a pair task.
+    files: the file stem of each split inside a data directory (CS224N names); any known ending will do.
+    prediction: the stem of the task's prediction files and the title of their label column (CS224N formats).
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    label: LabelSpec
+    metric: Literal["accuracy", "pearson"]
+    head: str
+    files: Mapping[Split, str]
+    prediction: tuple[str, str]
+
+    @property
+    def is_pair(self) -> bool:
+        return len(self.columns) == 2
+
+    @property
+    def metric_key(self) -> str:
+        """The metric's name in results, `sst/accuracy` say."""
+        return f"{self.name}/{self.metric}"
+
+
+PAIR = ("sentence1", "sentence2")
+
+TASKS: dict[str, TaskSpec] = {
+    spec.name: spec
+    for spec in (
+        TaskSpec(
+            name="sst",
+            columns=("sentence",),
+            label=LabelSpec("classes", "sentiment", 0, 4),
+            metric="accuracy",
+            head="linear",
+            files={"train": "ids-sst-train", "dev": "ids-sst-dev", "test": "ids-sst-test-student"},
+            prediction=("sst", "Predicted_Sentiment"),
+        ),
+        TaskSpec(
+            name="cfimdb",
+            columns=("sentence",),
+            label=LabelSpec("classes", "sentiment", 0, 1),
+            metric="accuracy",
+            head="linear",
+            files={
+                "train": "ids-cfimdb-train",
+                "dev": "ids-cfimdb-dev",
+                "test": "ids-cfimdb-test-student",
+            },
+            prediction=("cfimdb", "Predicted_Sentiment"),
+        ),
+        TaskSpec(
+            name="quora",
+            columns=PAIR,
+            label=LabelSpec("binary", "is_duplicate", 0, 1),
+            metric="accuracy",
+            head="linear",
+            files={"train": "quora-train", "dev": "quora-dev", "test": "quora-test-student"},
+            prediction=("para", "Predicted_Is_Paraphrase"),
+        ),
+        TaskSpec(
+            name="sts",
+            columns=PAIR,
+            label=LabelSpec("score", "similarity", 0, 5),
+            metric="pearson",
+            head="cosine",
+            files={"train": "sts-train", "dev": "sts-dev", "test": "sts-test-student"},
+            prediction=("sts", "Predicted_Similiary"),  # the handout's own spelling
+        ),
+    )
+}
+
+
+def task_spec(name: str, where: str = "tasks") -> TaskSpec:
+    """The entry of that name. Raises UserError, listing the known ones."""
+    if name not in TASKS:
+        raise UserError(f"{where}: unknown task '{name}'; known tasks: {', '.join(TASKS)}")
+    return TASKS[name]

@@ -1,0 +1,114 @@
+"""The `minibert` command. What a command needs is imported inside it, so that --help is quick."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multitask.errors import UserError
+from ray_jobs.stopping import INTERRUPTED
+
+USER_ERROR = 2
+
+app = typer.Typer(
+    name="minibert",
+    help="Train small BERT models on sentence tasks, on one machine or on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
+app.add_typer(data_app, name="data")
+
+DataOption = Annotated[str | None, typer.Option(help="Directory or URI with the tasks' files.")]
+
+TRAIN_EXAMPLES = """
+Examples:
+
+  minibert train configs/recipes/demo.yaml --workers 2
+
+  minibert train configs/recipes/bertaar/para-sts_cosine-sst_last.yaml --data DATA --workers 6
+
+  minibert train configs/recipes/demo.yaml --set defaults.epochs=1 --set stages.sts.lr=3e-5
+
+  minibert train my.yaml --data s3://bucket/data --storage s3://bucket/runs --experiment first-try
+"""
+
+
+@app.command(epilog=TRAIN_EXAMPLES)
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or the name of a packaged one.")],
+    data: DataOption = None,
+    storage: Annotated[str, typer.Option(help="Where everything goes; every worker must reach it.")] = "./runs",
+    experiment: Annotated[str | None, typer.Option(help="The experiment's name; default: the recipe's.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="0: in this process. N: on N Ray workers.")] = 0,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Start all stages anew; nothing is deleted.")] = False,
+) -> None:
+    """Run a recipe, or go on with it: finished stages are skipped, a stopped one resumes."""
+    from multitask.recipe import load_recipe
+    from multitask.storage import Storage
+    from ray_jobs.commands import run_training
+
+    loaded = load_recipe(recipe, set_)
+    raise typer.Exit(
+        run_training(loaded, data, Storage(storage), experiment or loaded.name, workers=workers, fresh=fresh)
+    )
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="A bundle's directory or URI.")],
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="train or dev.")] = "dev",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Exact metrics of a bundle, with 95 % bootstrap intervals."""
+    from ray_jobs.commands import evaluate_bundle
+
+    evaluate_bundle(bundle, data, split, as_json)
+
+
+@app.command()
+def predict(
+    bundle: Annotated[str, typer.Argument(help="A bundle's directory or URI.")],
+    output: Annotated[str, typer.Option(help="Where the files go.")],
+    data: DataOption = None,
+) -> None:
+    """Write the CS224N prediction files for dev and test, and the submission zip."""
+    from ray_jobs.commands import predict_bundle
+
+    predict_bundle(bundle, data, output)
+
+
+@data_app.command("check")
+def data_check(uri: Annotated[str, typer.Argument(help="Directory or URI with the tasks' files.")]) -> None:
+    """Counts, label balance, lengths and quarantined rows of a data directory."""
+    from multitask.data.check import check_data, render
+
+    typer.echo(render(check_data(uri)))
+
+
+def main() -> None:
+    """Exit status 0; 2 for what the user can mend, one line; 1 for a failure; 130 when interrupted."""
+    try:
+        app()
+    except UserError as error:
+        print(f"minibert: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print("minibert: interrupted; the same command goes on where it was", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        with tempfile.NamedTemporaryFile("w", prefix="minibert-", suffix=".log", delete=False) as file:
+            file.write(traceback.format_exc())
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        print(f"minibert: {type(error).__name__}: {error}\ntraceback in {Path(file.name)}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,75 @@
+"""What the commands do, behind the command line's parsing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import sys
+from typing import Any
+
+from multitask.recipe import Recipe
+from multitask.results import table_rows
+from multitask.storage import Storage, join
+from ray_jobs.screen import Screen
+from ray_jobs.stopping import INTERRUPTED, StopRequest
+
+
+def run_training(
+    recipe: Recipe, data: str | None, storage: Storage, experiment: str, *, workers: int, fresh: bool
+) -> int:
+    """Trains, prints the result table and where everything is; returns the exit status."""
+    from lightning_modules.progress import Interrupted
+    from ray_jobs.train import Driver, Request
+
+    quiet_libraries()
+    screen = Screen()
+    again = "go on with: " + " ".join(shlex.quote(word) for word in ["minibert", *sys.argv[1:]] if word != "--fresh")
+    request = Request(
+        recipe, data, storage, experiment, workers, fresh, submission_id=os.environ.get("RAY_JOB_SUBMISSION_ID")
+    )
+    driver = Driver(request, screen)
+    with StopRequest(again) as stop:
+        try:
+            results = driver.run(stop)
+        except Interrupted:
+            screen.say(f"interrupted; nothing that was saved is lost; {again}")
+            return INTERRUPTED
+    tell_results(screen, storage, results)
+    return 0
+
+
+def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> None:
+    """The result table, what the numbers rest on, and where things are."""
+    header, rows = table_rows(results)
+    screen.table(header, rows, title=results["experiment"])
+    for stage in results["stages"]:
+        if stage["trainer"]:
+            screen.say(f"{stage['name']}: {stage['trainer']}")
+    for task, facts in results["data"].items():
+        used = ", ".join(f"{rows} {split}" for split, rows in facts["rows_used"].items())
+        left_out = sum(len(lines) for lines in facts["quarantined"].values())
+        base = facts["majority_baseline"]
+        about = f"rows {used}; {left_out} quarantined" + (f"; majority class {base:.3f}" if base else "")
+        screen.say(f"{task}: {about}")
+    place = join(storage.uri, results["experiment"])
+    screen.say(f"results:     {join(place, 'results.json')}")
+    last = results["stages"][-1]["trainer"]
+    screen.say(f"bundle:      {join(place, last, 'bundle')}")
+    screen.say(f"predictions: {join(place, last, 'predictions')}")
+    screen.say(f"TensorBoard: tensorboard --logdir {place}")
+
+
+def quiet_libraries() -> None:
+    """Lightning's banners and hints are not about the user's experiment."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def evaluate_bundle(uri: str, data: str | None, split: str, as_json: bool) -> None:
+    raise SystemExit(json.dumps([uri, data, split, as_json]))
+
+
+def predict_bundle(uri: str, data: str | None, output: str) -> None:
+    raise SystemExit(json.dumps([uri, data, output]))

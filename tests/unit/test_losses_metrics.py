@@ -1,0 +1,144 @@
+"""Losses and metrics against hand-computed cases, and what must hold of them for any numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from multitask.losses import LOSSES
+from multitask.metrics import Score, bootstrap_interval, majority_baseline, overall, score
+
+LOG2 = math.log(2)
+CASES = {
+    # outputs, labels, loss of each example
+    "cross_entropy": (
+        [[0.0, 0.0], [math.log(3), 0.0], [0.0, math.log(3)]],
+        [0, 0, 0],
+        [LOG2, math.log(4 / 3), math.log(4)],
+    ),
+    "bce": ([0.0, math.log(3), math.log(3)], [1, 1, 0], [LOG2, math.log(4 / 3), math.log(4)]),
+    "mse": ([1.0, 4.5, 5.0], [3, 4, 5], [4.0, 0.25, 0.0]),
+    "cosine_mse": ([1.0, 4.5, 5.0], [3, 4, 5], [0.16, 0.01, 0.0]),
+}
+
+
+def case(name: str) -> tuple[Tensor, Tensor, Tensor]:
+    outputs, labels, losses = (torch.tensor(values, dtype=torch.float64) for values in CASES[name])
+    return outputs, labels, losses
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_by_hand(name: str) -> None:
+    outputs, labels, expected = case(name)
+    total, count = LOSSES[name](outputs, labels, torch.ones(3, dtype=torch.float64))
+    assert total.item() == pytest.approx(expected.sum().item(), abs=1e-12)
+    assert count.item() == 3
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_weights_leave_examples_out_and_sums_add_up(name: str) -> None:
+    outputs, labels, expected = case(name)
+    total, count = LOSSES[name](outputs, labels, torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64))
+    assert total.item() == pytest.approx((expected[0] + expected[2] / 2).item(), abs=1e-12)
+    assert count.item() == 1.5
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_example_left_out_has_no_gradient(name: str) -> None:
+    outputs, labels, _ = case(name)
+    outputs.requires_grad_()
+    LOSSES[name](outputs, labels, torch.tensor([1.0, 0.0, 1.0]))[0].backward()
+    assert outputs.grad is not None and outputs.grad[1].eq(0).all() and outputs.grad[0].ne(0).any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_outputs_are_summed_in_float32(name: str) -> None:
+    outputs, labels, _ = case(name)
+    total, _ = LOSSES[name](outputs.bfloat16(), labels.float(), torch.ones(3))
+    assert total.dtype == torch.float32
+
+
+def test_metrics_by_hand() -> None:
+    assert score("accuracy", [1, 2, 3, 0], [1, 2, 0, 0]) == Score(0.75)
+    assert score("pearson", [1, 2, 3], [2, 4, 7]).value == pytest.approx(5 / math.sqrt(2 * 38 / 3))
+    assert score("pearson", torch.tensor([1.0, 2.0]), np.array([5.0, 3.0])).value == pytest.approx(-1.0)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 5)), min_size=3, max_size=40),
+    st.floats(0.1, 10),
+    st.floats(-100, 100),
+)
+def test_pearson_agrees_with_numpy_and_ignores_scale(
+    pairs: list[tuple[float, float]], scale: float, shift: float
+) -> None:
+    x, y = np.array(pairs).T
+    if min(x.std(), y.std()) < 1e-3:
+        return
+    value = score("pearson", x, y).value
+    assert value == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
+    assert score("pearson", scale * x + shift, y).value == pytest.approx(value, abs=1e-6)
+
+
+def test_pearson_keeps_float64_far_from_zero() -> None:
+    x = np.arange(1000) * 1e-3 + 1e6
+    assert score("pearson", x, np.arange(1000)).value == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("metric", "predictions", "labels", "why"),
+    [
+        ("pearson", [3, 3, 3], [1, 2, 3], "constant prediction 3.0"),
+        ("pearson", [1, 2, 3], [4, 4, 4], "constant label 4.0"),
+        ("pearson", [1, math.nan, 3], [1, 2, 3], "1 of 3 predictions are not finite"),
+        ("accuracy", [], [], "no examples"),
+    ],
+)
+def test_no_value_comes_with_its_reason(metric: str, predictions: list, labels: list, why: str) -> None:
+    assert score(metric, predictions, labels) == Score(None, why)
+    assert bootstrap_interval(metric, predictions, labels, seed=0) is None
+
+
+def test_majority_baseline() -> None:
+    assert majority_baseline([0, 1, 1, 4], "classes") == 0.5
+    assert majority_baseline([0, 0, 1], "binary") == pytest.approx(2 / 3)
+    assert majority_baseline([0.0, 0.0, 1.0], "score") is None
+
+
+def test_overall_scores_of_both_papers() -> None:
+    """The last row of bertaar's table: .282 / .803 / .365 -> .589 in the paper, normalised."""
+    measured = {"sst/accuracy": 0.282, "quora/accuracy": 0.803, "sts/pearson": 0.365, "cfimdb/accuracy": 1.0}
+    scores = overall(measured)
+    assert scores["overall/mean"] == pytest.approx((0.282 + 0.803 + 0.365) / 3)
+    assert scores["overall/normalised"] == pytest.approx(0.589, abs=5e-4)
+    assert overall({**measured, "sts/pearson": None}) == dict.fromkeys(scores)
+    assert overall({"sst/accuracy": 0.5}) == dict.fromkeys(scores)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "pearson"])
+def test_bootstrap_is_deterministic_and_brackets_the_value(metric: str) -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 5, 500)
+    predictions = np.where(random.random(500) < 0.7, labels, random.integers(0, 5, 500))
+    interval = bootstrap_interval(metric, predictions, labels, seed=1)
+    assert interval is not None and interval == bootstrap_interval(metric, predictions, labels, seed=1)
+    assert interval != bootstrap_interval(metric, predictions, labels, seed=2)
+    low, high = interval
+    value = score(metric, predictions, labels).value
+    assert value is not None and low < value < high and high - low < 0.2
+
+
+def test_bootstrap_width_is_the_binomials() -> None:
+    """A share p of n examples has a standard error of sqrt(p (1 - p) / n)."""
+    labels = np.ones(20_000)
+    predictions = (np.arange(20_000) % 4 > 0).astype(float)
+    interval = bootstrap_interval("accuracy", predictions, labels, seed=0, resamples=400)
+    assert interval is not None
+    expected = 2 * 1.96 * math.sqrt(0.75 * 0.25 / 20_000)
+    assert interval[1] - interval[0] == pytest.approx(expected, rel=0.15)
