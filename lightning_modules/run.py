@@ -23,9 +23,11 @@ from multitask.storage import Storage
 OBJECTIVES: dict[str, type[SupervisedModule]] = {"supervised": SupervisedModule}
 
 
-def run_stage(job: StageJob, execution: Execution, report: Report) -> None:
+def run_stage(job: StageJob, execution: Execution, report: Report, every: float = 1.0) -> None:
     """Trains a stage to its end, from its newest sound checkpoint if there is one ("resume" always wins over
     "start from"), and leaves its bundle, metrics.jsonl and, last, outcome.json. Does nothing where that lies.
+
+    every: seconds between two reports.
 
     Raises Interrupted where `report` asked to stop; the stage then goes on when it is run again.
     """
@@ -39,7 +41,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report) -> None:
         bundle = load_bundle(Storage(job.storage), job.start)
         module = _module(job, stage, data, bundle, checkpoint)
         records = read_records(job.folder, module.state.position.steps)
-        _fit(job, execution, report, data, store, checkpoint, module, records, bundle.tokenizer_json)
+        _fit(job, execution, Throttle(report, every), data, store, checkpoint, module, records, bundle.tokenizer_json)
     finally:
         store.close()
 
@@ -69,7 +71,7 @@ def _module(
 def _fit(
     job: StageJob,
     execution: Execution,
-    report: Report,
+    throttle: Throttle,
     data: StageData,
     store: CheckpointStore,
     checkpoint: Checkpoint | None,
@@ -77,7 +79,6 @@ def _fit(
     records: list[Record],
     tokenizer_json: str,
 ) -> None:
-    throttle = Throttle(report)
     module.wants_stop = lambda: throttle.stop
     callbacks: list[Callback] = [
         Resume(checkpoint, data),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,3 +52,10 @@ def build_trainer(stage: Stage, execution: Execution, callbacks: list[Callback],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def quiet_libraries() -> None:
+    """Lightning's banners and hints are not about the user's stage."""
+    for name in ("pytorch_lightning", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")

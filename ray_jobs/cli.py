@@ -71,7 +71,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Exact metrics of a bundle, with 95 % bootstrap intervals."""
-    from ray_jobs.commands import evaluate_bundle
+    from ray_jobs.bundles import evaluate_bundle
 
     evaluate_bundle(bundle, data, split, as_json)
 
@@ -83,7 +83,7 @@ def predict(
     data: DataOption = None,
 ) -> None:
     """Write the CS224N prediction files for dev and test, and the submission zip."""
-    from ray_jobs.commands import predict_bundle
+    from ray_jobs.bundles import predict_bundle
 
     predict_bundle(bundle, data, output)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -21,6 +20,7 @@ def run_training(
 ) -> int:
     """Trains, prints the result table and where everything is; returns the exit status."""
     from lightning_modules.progress import Interrupted
+    from lightning_modules.trainer import quiet_libraries
     from ray_jobs.train import Driver, Request
 
     quiet_libraries()
@@ -59,17 +59,3 @@ def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> N
     screen.say(f"bundle:      {join(place, last, 'bundle')}")
     screen.say(f"predictions: {join(place, last, 'predictions')}")
     screen.say(f"TensorBoard: tensorboard --logdir {place}")
-
-
-def quiet_libraries() -> None:
-    """Lightning's banners and hints are not about the user's experiment."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_utilities"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def evaluate_bundle(uri: str, data: str | None, split: str, as_json: bool) -> None:
-    raise SystemExit(json.dumps([uri, data, split, as_json]))
-
-
-def predict_bundle(uri: str, data: str | None, output: str) -> None:
-    raise SystemExit(json.dumps([uri, data, output]))

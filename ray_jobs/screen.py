@@ -26,11 +26,15 @@ class Screen:
         self.console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 200)
         self._live: Live | None = None
         self._told, self._doing = 0.0, ""
+        self._last: Progress | None = None
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def progress(self, progress: Progress) -> None:
+        if progress == self._last:
+            return
+        self._last = progress
         if self.console.is_terminal:
             if self._live is None:
                 self._live = Live(console=self.console, refresh_per_second=4)

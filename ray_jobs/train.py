@@ -55,7 +55,7 @@ class Driver:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Every stage that is not finished, in the recipe's order; returns the results."""
-        self._claim()
+        self.claim()
         self.experiment.begin_attempt()
         self.experiment.folder.write_json("recipe.yaml", self.recipe.model_dump(mode="json", by_alias=True))
         todo = [stage for stage in self.recipe.stages if not self._finished(stage)]
@@ -70,7 +70,7 @@ class Driver:
                     self._run_stage(stage, running)
         return self.write_results()
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
         """Fingerprints of all stages, parents first; another stage under a known name is refused here."""
         if self.request.fresh:
             self.experiment.forget([stage.name for stage in self.recipe.stages])
@@ -128,7 +128,7 @@ class Driver:
             storage=self.storage.uri,
             experiment=self.request.experiment,
             trainer=record.trainer,
-            attempt=record.attempt,
+            attempt=self.experiment.attempt,
             stage=stage.model_dump(mode="json", by_alias=True),
             seed=self.recipe.seed,
             heads=heads,

@@ -56,9 +56,10 @@ def worker_loop(config: dict[str, Any]) -> None:
 
     from lightning_modules.base import NonFiniteLoss
     from lightning_modules.run import run_stage
-    from lightning_modules.trainer import Execution
+    from lightning_modules.trainer import Execution, quiet_libraries
     from multitask.experiment import Superseded
 
+    quiet_libraries()
     board = config["board"]
     execution = Execution(
         devices="auto",
@@ -142,7 +143,7 @@ class RayRunner:
     def _trainer(self, job: StageJob) -> Any:
         import ray
         from pyarrow.fs import FSSpecHandler, PyFileSystem
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
         storage = Storage(job.storage)
@@ -158,5 +159,6 @@ class RayRunner:
                 storage_path=storage.full(f"{job.experiment}/.ray"),
                 storage_filesystem=PyFileSystem(FSSpecHandler(storage.fs)),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )

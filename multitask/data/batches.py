@@ -14,7 +14,7 @@ from multitask.data.samplers import Rows, rank_slice
 from multitask.data.tokens import TokenTable
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: Lightning converts its tensors to the stage's precision in place
 class Batch:
     """B examples of one task, S = B * sentences: all first sentences, then all second ones.
 

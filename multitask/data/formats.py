@@ -84,21 +84,21 @@ def _delimited(data: bytes, wanted: Collection[str], delimiters: str) -> Table:
     columns, at = _header(lines, delimiter)
     table = Table(columns, [], [])
     while at < len(lines):
-        line = at + 1
+        text, line = lines[at], at + 1
+        at += 1  # where a record is wrong, the lines it took may be sound rows of their own
+        if not text.strip("\r\n"):
+            continue
         try:
-            fields, used = _record(lines, at, delimiter)
+            fields, used = _record(lines, line - 1, delimiter)
         except csv.Error as error:
-            table.bad.append(BadRow(line, f"unbalanced quote or broken field ({error}): {shown(lines[at])}"))
-            at += 1
+            table.bad.append(BadRow(line, f"unbalanced quote or broken field ({error}): {shown(text)}"))
             continue
         if len(fields) == len(columns):
             table.rows.append((line, fields))
-            at += used
-            continue
-        if lines[at].strip("\r\n"):  # an empty line is no row
+            at += used - 1
+        else:
             count = f"{len(fields)} columns where the header has {len(columns)}"
-            table.bad.append(BadRow(line, f"{count}: {shown(lines[at])}"))
-        at += 1  # the lines a wrong record took may be sound rows of their own
+            table.bad.append(BadRow(line, f"{count}: {shown(text)}"))
     return table
 
 
@@ -119,8 +119,8 @@ def _jsonl(data: bytes, wanted: Collection[str]) -> Table:
             continue
         try:
             value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            bad.append(BadRow(line, f"not JSON ({str(error)[:SHOWN_CHARS]}): {shown(text)}"))
+        except (ValueError, RecursionError):
+            bad.append(BadRow(line, f"not JSON: {shown(text)}"))
             continue
         if isinstance(value, dict):
             objects.append((line, value))

@@ -141,12 +141,13 @@ def _validated(
 ) -> tuple[list[Example], list[BadRow]]:
     found = list(table.columns)
     at = {name: found.index(column) for name, column in names.items() if column in found}
+    target = spec.label.column
     examples: list[Example] = []
     bad = list(table.bad)
     for line, values in table.rows:
         try:
-            texts = tuple(_text(values[at[column]], column) for column in spec.columns)
-            label = _label(values[at[spec.label.column]], spec.label) if labelled else None
+            texts = tuple(_text(values[at[name]], names[name]) for name in spec.columns)
+            label = _label(values[at[target]], names[target], spec.label) if labelled else None
             examples.append(Example(_id(values[at["id"]] if "id" in at else None, line), texts, label))
         except _MalformedError as error:
             bad.append(BadRow(line, str(error)))
@@ -178,15 +179,15 @@ def _clean(text: str, column: str) -> str:
     return text
 
 
-def _label(value: object, spec: LabelSpec) -> float:
+def _label(value: object, column: str, spec: LabelSpec) -> float:
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise _MalformedError(f"{spec.column} is missing")
+        raise _MalformedError(f"{column} is missing")
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise _MalformedError(f"{spec.column} is not a number: {shown(value)}") from None
+        raise _MalformedError(f"{column} is not a number: {shown(value)}") from None
     if not spec.low <= number <= spec.high:  # holds for nan too
-        raise _MalformedError(f"{spec.column} is not in {spec.low:g}..{spec.high:g}: {shown(value)}")
+        raise _MalformedError(f"{column} is not in {spec.low:g}..{spec.high:g}: {shown(value)}")
     if spec.kind != "score" and not number.is_integer():
-        raise _MalformedError(f"{spec.column} is not an integer: {shown(value)}")
+        raise _MalformedError(f"{column} is not an integer: {shown(value)}")
     return number

@@ -79,8 +79,8 @@ def test_training_equals_torch_in_float64() -> None:
     torch.set_default_dtype(torch.float64)
     try:
         mine, reference = net(), net()
-        train(mine, ours(mine), range(200))
-        train(reference, theirs(reference), range(200))
+        train(mine, ours(mine), range(60))
+        train(reference, theirs(reference), range(60))
     finally:
         torch.set_default_dtype(torch.float32)
     assert difference(mine, reference) < 1e-9
@@ -90,8 +90,8 @@ def test_fused_goes_the_same_way() -> None:
     mine, reference = net(), net()
     optimizer = fused(reference)
     assert isinstance(optimizer, torch.optim.AdamW)
-    train(mine, ours(mine), range(50))
-    train(reference, optimizer, range(50))
+    train(mine, ours(mine), range(20))
+    train(reference, optimizer, range(20))
     assert difference(mine, reference) < 1e-4
 
 

@@ -1,0 +1,121 @@
+"""`minibert evaluate` and `minibert predict`: a bundle on data files, in this process."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from tokenizers import Tokenizer
+
+from multitask.bundle import Bundle, load_bundle
+from multitask.data.readers import find_file, has_file
+from multitask.data.sample import sample_uri
+from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
+from multitask.errors import UserError
+from multitask.evaluate import EvalSet, predictions
+from multitask.metrics import bootstrap_interval, majority_baseline, overall, score
+from multitask.model.multitask import MultitaskModel
+from multitask.predictions import write_predictions, write_submission_zip
+from multitask.results import cell
+from multitask.storage import Storage, join
+from multitask.tasks import TASKS, Split, TaskSpec
+from ray_jobs.screen import Screen
+
+MAX_LENGTH = 512
+BOOTSTRAP_SEED = 0
+BOTH: tuple[Split, ...] = ("dev", "test")
+
+
+def evaluate_bundle(uri: str, data: str | None, split: str, as_json: bool) -> None:
+    """Prints every task's exact metric with its 95 % interval. Raises UserError where no task has that split."""
+    if split not in ("train", "dev"):
+        raise UserError(f"--split '{split}': only files with labels can be evaluated; valid: train, dev")
+    bundle, directory = _opened(uri, data)
+    model = bundle.model().to(device())
+    found = [
+        _scored(task, table, predicted)
+        for task, _, table, predicted in _predicted(bundle, model, directory, [cast(Split, split)], quiet=as_json)
+    ]
+    total = overall({row["metric"]: row["value"] for row in found})
+    if as_json:
+        print(json.dumps({"bundle": uri, "data": directory, "split": split, "tasks": found, **total}, indent=2))
+        return
+    header = ["metric", "value", "95 % interval", "rows", "majority class"]
+    rows = [_table_row(row) for row in found]
+    rows += [[name, cell(value), "", "", ""] for name, value in total.items() if value is not None]
+    Screen().table(header, rows, title=f"{uri} on {split} of {directory}")
+
+
+def _scored(task: str, table: TokenTable, predicted: torch.Tensor) -> dict[str, Any]:
+    spec, labels = TASKS[task], table.labels.double()
+    result = score(spec.metric, predicted, labels)
+    return {
+        "metric": spec.metric_key,
+        "value": result.value,
+        "why": result.why,
+        "interval": bootstrap_interval(spec.metric, predicted, labels, BOOTSTRAP_SEED),
+        "rows": len(table),
+        "quarantined": len(table.quarantined),
+        "majority_baseline": majority_baseline(labels, spec.label.kind),
+    }
+
+
+def _table_row(row: dict[str, Any]) -> list[str]:
+    interval = " .. ".join(cell(bound) for bound in row["interval"]) if row["interval"] else "-"
+    return [row["metric"], cell(row["value"], row["why"]), interval, str(row["rows"]), cell(row["majority_baseline"])]
+
+
+def predict_bundle(uri: str, data: str | None, output: str) -> None:
+    """Writes the prediction files for dev and test of every task that has them, and the zip."""
+    bundle, directory = _opened(uri, data)
+    model, folder = bundle.model().to(device()), Storage(output)
+    for task in bundle.heads:
+        for missing in BOTH:
+            if not has_file(directory, TASKS[task], missing):
+                print(f"{task}: no {missing} file in {directory}, none predicted")
+    for task, split, table, predicted in _predicted(bundle, model, directory, list(BOTH), quiet=False):
+        path = write_predictions(folder, TASKS[task], split, table.ids, predicted.tolist())
+        print(f"{task}: {len(table)} predictions of {split} in {join(folder.uri, path)}")
+    print(f"submission: {join(folder.uri, write_submission_zip(folder))}")
+
+
+def _opened(uri: str, data: str | None) -> tuple[Bundle, str]:
+    return load_bundle(Storage(uri)), data or sample_uri()
+
+
+def device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _predicted(
+    bundle: Bundle, model: MultitaskModel, directory: str, splits: list[Split], quiet: bool
+) -> Iterator[tuple[str, Split, TokenTable, torch.Tensor]]:
+    """(task, split, table, predictions) of every split that the directory has; UserError where it has none at all."""
+    wanted = [(task, split) for task in bundle.heads for split in splits if has_file(directory, TASKS[task], split)]
+    if not wanted:
+        find_file(directory, TASKS[next(iter(bundle.heads))], splits[0])  # says what is there instead
+    screen = Screen()
+    with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as cache:
+        for task, split in wanted:
+            table = _table(bundle, Storage(cache), directory, TASKS[task], split)
+            data = EvalSet.of(task, table, device().type)
+            if not quiet:
+                screen.say(f"{task} {split}: {len(table)} examples ...")
+            yield task, split, table, predictions(model, data, device=device())
+
+
+def _table(bundle: Bundle, cache: Storage, directory: str, spec: TaskSpec, split: Split) -> TokenTable:
+    path = cache_tokens(
+        cache,
+        find_file(directory, spec, split),
+        spec,
+        Tokenizer.from_str(bundle.tokenizer_json),
+        labelled=split != "test",
+        max_length=bundle.about.get("max_length", MAX_LENGTH),
+    )
+    return load_tokens(cache, path)
