@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -68,15 +68,13 @@ class StageModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Random state and learning rate follow from the position alone, so a resumed step repeats them."""
         position = self.state.position
-        torch.manual_seed(
-            derive_seed(self.seed, self.stage.name, position.epoch, position.step, self.global_rank)
-        )
+        torch.manual_seed(derive_seed(self.seed, self.stage.name, position.epoch, position.step, self.global_rank))
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.lr * self.factor(position.steps)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        return cast(torch.optim.Optimizer, self.trainer.optimizers[0])
+        return self.trainer.optimizers[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss whose DDP average over ranks is the global batch's mean."""

@@ -71,9 +71,9 @@ class DevMetrics(Callback):
         if module.model.encoder_frozen:
             self._encode_once(trainer, module)
         # Stopped between an epoch's last step and its measurement: that comes first.
-        if position.steps and position.step == 0 and self._wanted(module, position.epoch):
-            if all(record.steps != position.steps for record in self.records):
-                self._measure(trainer, module, epoch=position.epoch, steps=position.steps)
+        measured = any(record.steps == position.steps for record in self.records)
+        if position.steps and position.step == 0 and not measured and self._wanted(module, position.epoch):
+            self._measure(trainer, module, epoch=position.epoch, steps=position.steps)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, *_: Any) -> None:  # type: ignore[override]
         self._losses.append(module.loss)
@@ -102,7 +102,7 @@ class DevMetrics(Callback):
     def _measure(self, trainer: pl.Trainer, module: StageModule, epoch: int, steps: int) -> None:
         began = time.monotonic()
 
-        def progress(task: str, done: int, total: int) -> None:
+        def progress(task: str, total: int, done: int) -> None:
             self.throttle(Progress(module.stage.name, f"dev {task}", epoch, module.stage.epochs, done, total))
             if self.throttle.stop and trainer.world_size == 1:  # one rank of many must not leave the others waiting
                 raise Interrupted(module.stage.name)

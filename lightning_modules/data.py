@@ -49,9 +49,7 @@ class StageData(pl.LightningDataModule):
         seed = derive_seed(self.job.seed, self.stage.name, epoch)
         batches = epoch_batches(self.table.lengths[self.rows], self.stage.batch_size, seed)
         batches = [self.rows[np.asarray(batch)] for batch in batches]
-        return EpochSlices(
-            self.task, self.table, batches, rank=rank, world=world, start=start, features=self.features
-        )
+        return EpochSlices(self.task, self.table, batches, rank=rank, world=world, start=start, features=self.features)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The batches from the module's position on; Lightning asks anew for every epoch."""

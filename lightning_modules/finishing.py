@@ -26,7 +26,12 @@ class Finishing(Callback):
     """Runs on every rank when training is done; rank 0 writes, outcome.json last."""
 
     def __init__(
-        self, job: StageJob, data: StageData, store: CheckpointStore, records: list[Record], tokenizer_json: str
+        self,
+        job: StageJob,
+        data: StageData,
+        store: CheckpointStore,
+        records: list[Record],
+        tokenizer_json: str,
     ) -> None:
         self.job, self.data, self.store, self.records = job, data, store, records
         self.tokenizer_json = tokenizer_json
@@ -56,9 +61,7 @@ class Finishing(Callback):
                     data = self.data.dev[task]
                 else:
                     table = load_tokens(Storage(self.job.storage), path)
-                    data = EvalSet.of(
-                        task, table, module.device.type, trainer.global_rank, trainer.world_size
-                    )
+                    data = EvalSet.of(task, table, module.device.type, trainer.global_rank, trainer.world_size)
                 predicted = predictions(
                     module.model,
                     data,

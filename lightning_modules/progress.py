@@ -33,7 +33,11 @@ class Progress:
         return asdict(self)
 
     def line(self) -> str:
-        parts = [f"{self.stage}", f"epoch {self.epoch}/{self.epochs}", f"{self.doing} {self.done}/{self.total}"]
+        parts = [
+            f"{self.stage}",
+            f"epoch {self.epoch}/{self.epochs}",
+            f"{self.doing} {self.done}/{self.total}",
+        ]
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
         if self.speed is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from lightning_modules.base import StageModule
@@ -41,14 +39,22 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
         bundle = load_bundle(Storage(job.storage), job.start)
         module = _module(job, stage, data, bundle, checkpoint)
         records = read_records(job.folder, module.state.position.steps)
-        _fit(job, execution, Throttle(report, every), data, store, checkpoint, module, records, bundle.tokenizer_json)
+        _fit(
+            job,
+            execution,
+            Throttle(report, every),
+            data,
+            store,
+            checkpoint,
+            module,
+            records,
+            bundle.tokenizer_json,
+        )
     finally:
         store.close()
 
 
-def _module(
-    job: StageJob, stage: Stage, data: StageData, bundle: Bundle, checkpoint: Checkpoint | None
-) -> StageModule:
+def _module(job: StageJob, stage: Stage, data: StageData, bundle: Bundle, checkpoint: Checkpoint | None) -> StageModule:
     """The stage's module, its weights from the checkpoint or else from the bundle it starts from."""
     model = bundle.model(job.heads, dropout=stage.dropout, encoder_dropout=stage.encoder_dropout, seed=job.seed)
     if stage.precision == "64-true":
@@ -90,4 +96,3 @@ def _fit(
     epochs_left = module.stage.epochs - module.state.position.epoch
     trainer = build_trainer(module.stage, execution, callbacks, epochs_left)
     trainer.fit(module, datamodule=data)
-

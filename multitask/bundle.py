@@ -54,9 +54,7 @@ class Bundle:
         wanted = dict(self.heads if heads is None else heads)
         config = self.config
         if encoder_dropout is not None:
-            config = replace(
-                config, hidden_dropout_prob=encoder_dropout, attention_probs_dropout_prob=encoder_dropout
-            )
+            config = replace(config, hidden_dropout_prob=encoder_dropout, attention_probs_dropout_prob=encoder_dropout)
         model = MultitaskModel(config, self.pooling, wanted, dropout=dropout, seed=seed)
         kept = {task for task, name in wanted.items() if self.heads.get(task) == name}
         state = {name: value for name, value in self.tensors.items() if _belongs(name, kept)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from multitask.data.batches import Batch, collate, stacked
 from multitask.data.samplers import Rows, eval_batches
 from multitask.data.tokens import TokenTable
-from multitask.metrics import overall, score
+from multitask.metrics import OVERALL_OF, overall, score
 from multitask.model.heads import predict
 from multitask.model.multitask import MultitaskModel
 from multitask.tasks import TASKS
@@ -40,7 +41,13 @@ class EvalSet:
 
     @classmethod
     def of(
-        cls, task: str, table: TokenTable, device: str, rank: int = 0, world: int = 1, rows: Rows | None = None
+        cls,
+        task: str,
+        table: TokenTable,
+        device: str,
+        rank: int = 0,
+        world: int = 1,
+        rows: Rows | None = None,
     ) -> EvalSet:
         """The table's examples, or only those `rows` of it."""
         rows = np.arange(len(table)) if rows is None else rows
@@ -101,27 +108,30 @@ def measure(
     device: torch.device,
     autocast: Autocast = nullcontext,
     reduce: Reduce = alone,
-    progress: Callable[[str, int, int], None] = lambda task, done, of: None,
+    progress: Callable[[str, int, int], None] = lambda task, total, done: None,
 ) -> Measured:
     """Every task's metric and, where all three tasks are there, both papers' overall scores."""
     metrics: dict[str, float | None] = {}
     why: dict[str, str] = {}
     for task, data in sets.items():
-        total = sum(len(batch) for batch in data.batches)
         predicted = predictions(
             model,
             data,
             device=device,
             autocast=autocast,
             reduce=reduce,
-            progress=lambda done, task=task, total=total: progress(task, done, total),
+            progress=partial(progress, task, sum(len(batch) for batch in data.batches)),
         )
         spec = TASKS[task]
         result = score(spec.metric, predicted, data.table.labels.double())
         metrics[spec.metric_key] = result.value
         if result.why:
             why[spec.metric_key] = result.why
-    metrics |= overall(metrics)
+    if all(key in metrics for key in OVERALL_OF):
+        scores = overall(metrics)
+        undefined = [key for key in OVERALL_OF if metrics[key] is None]
+        metrics |= scores
+        why |= {name: f"{', '.join(undefined)} undefined" for name, value in scores.items() if value is None}
     return Measured(metrics, why)
 
 

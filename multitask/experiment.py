@@ -11,6 +11,7 @@ from typing import Any, Literal
 from multitask.errors import UserError
 from multitask.recipe import NOT_CONTENT, Recipe, Stage, head_name
 from multitask.storage import Storage
+from multitask.tasks import Split
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -20,7 +21,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def stage_content(recipe: Recipe, stage: Stage, data: dict[str, dict[str, str]], parent: str, seed: int) -> dict[str, Any]:
+def stage_content(
+    recipe: Recipe, stage: Stage, data: dict[str, dict[str, str]], parent: str, seed: int
+) -> dict[str, Any]:
     """What a stage's outcome depends on: never a path, a worker count or the code.
 
     data: task -> split -> sha256 of the file. parent: the fingerprint of what the stage starts from.
@@ -63,7 +66,7 @@ class StageJob:
     train: dict[str, str]
     dev: dict[str, str]
     measure_start: bool
-    predict: dict[str, dict[str, str]] = field(default_factory=dict)
+    predict: dict[str, dict[Split, str]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
     @property

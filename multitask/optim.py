@@ -76,9 +76,7 @@ class AdamW(torch.optim.Optimizer):
         return state
 
 
-def decay_groups(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float
-) -> list[dict[str, Any]]:
+def decay_groups(named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: matrices decay; vectors (biases and LayerNorm) do not."""
     trained = [parameter for _, parameter in named_parameters if parameter.requires_grad]
     groups = [
@@ -111,9 +109,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-def schedule(
-    name: str, warmup_steps: int, total_steps: int, where: str = "schedule"
-) -> Callable[[int], float]:
+def schedule(name: str, warmup_steps: int, total_steps: int, where: str = "schedule") -> Callable[[int], float]:
     """Updates made so far -> the factor on the next one's learning rate.
 
     It climbs linearly to 1 over `warmup_steps` updates and then follows SCHEDULES[name], which ends after

@@ -124,12 +124,14 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
 
@@ -236,7 +238,12 @@ def _explain(problem: Any, model: type[BaseModel], tree: Any, prefix: str) -> st
 
 
 def _known_keys(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    nested: dict[Any, type[BaseModel]] = {"stages": Stage, "tasks": Task, "defaults": Settings, "keep": KeepBest}
+    nested: dict[Any, type[BaseModel]] = {
+        "stages": Stage,
+        "tasks": Task,
+        "defaults": Settings,
+        "keep": KeepBest,
+    }
     owner = next((nested[part] for part in reversed(loc[:-1]) if part in nested), model)
     return sorted(field.alias or name for name, field in owner.model_fields.items())
 

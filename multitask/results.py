@@ -8,7 +8,7 @@ from typing import Any
 
 from multitask.data.tokens import TokenTable
 from multitask.metrics import majority_baseline
-from multitask.tasks import TASKS
+from multitask.tasks import TASKS, Split
 
 PACKAGES = ("torch", "pytorch-lightning", "ray", "tokenizers", "numpy")
 
@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def data_facts(task: str, tables: dict[str, TokenTable], used: int) -> dict[str, Any]:
+def data_facts(task: str, tables: dict[Split, TokenTable], used: int) -> dict[str, Any]:
     """What a task's numbers rest on: files, rows used, rows left out, and what a constant answer scores on dev.
 
     used: training rows after `max_examples`, the most of any stage.

@@ -65,7 +65,13 @@ def _scored(task: str, table: TokenTable, predicted: torch.Tensor) -> dict[str, 
 
 def _table_row(row: dict[str, Any]) -> list[str]:
     interval = " .. ".join(cell(bound) for bound in row["interval"]) if row["interval"] else "-"
-    return [row["metric"], cell(row["value"], row["why"]), interval, str(row["rows"]), cell(row["majority_baseline"])]
+    return [
+        row["metric"],
+        cell(row["value"], row["why"]),
+        interval,
+        str(row["rows"]),
+        cell(row["majority_baseline"]),
+    ]
 
 
 def predict_bundle(uri: str, data: str | None, output: str) -> None:

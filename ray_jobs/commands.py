@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 from multitask.recipe import Recipe
 from multitask.results import table_rows
 from multitask.storage import Storage, join
+from ray_jobs.logs import DriverLog
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import INTERRUPTED, StopRequest
 
@@ -26,15 +26,13 @@ def run_training(
     quiet_libraries()
     screen = Screen()
     again = "go on with: " + " ".join(shlex.quote(word) for word in ["minibert", *sys.argv[1:]] if word != "--fresh")
-    request = Request(
-        recipe, data, storage, experiment, workers, fresh, submission_id=os.environ.get("RAY_JOB_SUBMISSION_ID")
-    )
-    driver = Driver(request, screen)
-    with StopRequest(again) as stop:
+    with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
+        submission = os.environ.get("RAY_JOB_SUBMISSION_ID")
+        request = Request(recipe, data, storage, experiment, workers, fresh, log.path, submission)
         try:
-            results = driver.run(stop)
+            results = Driver(request, screen).run(stop)
         except Interrupted:
-            screen.say(f"interrupted; nothing that was saved is lost; {again}")
+            screen.say(f"interrupted; what was saved is safe; {again}")
             return INTERRUPTED
     tell_results(screen, storage, results)
     return 0

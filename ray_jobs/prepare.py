@@ -39,9 +39,7 @@ class Prepared:
     tables: dict[str, dict[Split, TokenTable]]
 
     def shas(self) -> dict[str, dict[str, str]]:
-        return {
-            task: {split: table.sha256 for split, table in tables.items()} for task, tables in self.tables.items()
-        }
+        return {task: {split: table.sha256 for split, table in tables.items()} for task, tables in self.tables.items()}
 
 
 def data_directory(recipe: Recipe, data: str | None) -> str:

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_modules.finishing import OUTCOME
-from multitask.bundle import Bundle, load_bundle
+from lightning_modules.progress import Interrupted
 from multitask.data.samplers import subset
-from multitask.errors import UserError
-from multitask.experiment import Experiment, StageJob, StageRecord, digest, stage_content
+from multitask.experiment import Experiment, StageJob, StageRecord, stage_content
 from multitask.model.heads import loss_for
 from multitask.recipe import Recipe, Stage, head_name
 from multitask.results import data_facts, row, versions
 from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.tasks import TASKS, Split
 from ray_jobs.local import LocalRunner
-from ray_jobs.prepare import Prepared, prepare
+from ray_jobs.prepare import Prepared, Start, prepare
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from ray_jobs.workers import RayRunner
@@ -63,12 +62,14 @@ class Driver:
             if stage not in todo:
                 self.screen.say(f"{stage.name}: finished before, skipped ({self.plan[stage.name].trainer})")
         if todo:
-            runner = RayRunner if self.request.workers else LocalRunner
-            arguments = (self.request.workers,) if self.request.workers else ()
-            with runner(*arguments, self.screen, stop) as running:  # type: ignore[call-arg, arg-type]
+            with self._runner(stop) as runner:
                 for stage in todo:
-                    self._run_stage(stage, running)
+                    self._run_stage(stage, runner)
         return self.write_results()
+
+    def _runner(self, stop: StopRequest) -> LocalRunner | RayRunner:
+        workers = self.request.workers
+        return RayRunner(workers, self.screen, stop) if workers else LocalRunner(self.screen, stop)
 
     def claim(self) -> None:
         """Fingerprints of all stages, parents first; another stage under a known name is refused here."""
@@ -86,7 +87,7 @@ class Driver:
             return self.plan[parent].fingerprint
         return self._start(parent).fingerprint
 
-    def _start(self, parent: str) -> Any:
+    def _start(self, parent: str) -> Start:
         return self.prepared.start if parent == "encoder" else self.prepared.bundles[parent]
 
     def _finished(self, stage: Stage) -> bool:
@@ -99,30 +100,35 @@ class Driver:
 
     def _run_stage(self, stage: Stage, runner: LocalRunner | RayRunner) -> None:
         record = self.plan[stage.name]
-        record.status, record.attempt, record.workers = "running", self.experiment.attempt, self.request.workers
+        record.status, record.attempt, record.workers = (
+            "running",
+            self.experiment.attempt,
+            self.request.workers,
+        )
         self.experiment.save()
         self.write_results()
         log.info("stage %s: %s starts, attempt %s", stage.name, record.trainer, record.attempt)
         try:
             runner.run(self.job(stage))
-        except BaseException as error:
-            record.status = "interrupted" if type(error).__name__ == "Interrupted" else "failed"
-            self.experiment.save()
-            self.write_results()
+            if not self._finished(stage):
+                raise RuntimeError(f"stage '{stage.name}' ended without an outcome in {record.trainer}")
+            record.status = "finished"
+        except Interrupted:
+            record.status = "interrupted"
+            raise
+        except Exception:
+            record.status = "failed"
             raise
         finally:
             self.screen.end_line()
-        if not self._finished(stage):
-            raise RuntimeError(f"stage '{stage.name}' ended without an outcome in {record.trainer}")
-        record.status = "finished"
-        self.experiment.save()
-        self.write_results()
+            self.experiment.save()
+            self.write_results()
 
     def job(self, stage: Stage) -> StageJob:
         record, parent = self.plan[stage.name], self.recipe.parent(stage)
         caches = self.prepared.caches
-        start = f"{self.request.experiment}/{self.plan[parent].trainer}/bundle" if parent in self.plan else self._start(parent).path
-        last = stage.name == self.recipe.stages[-1].name
+        start = self._start(parent).path if parent not in self.plan else self._bundle(parent)
+        last = stage is self.recipe.stages[-1]
         heads = {task: head_name(self.recipe, task) for task in self.recipe.tasks}
         return StageJob(
             storage=self.storage.uri,
@@ -140,12 +146,7 @@ class Driver:
             train={task: caches[task]["train"] for task in stage.tasks},
             dev={task: splits["dev"] for task, splits in caches.items()},
             measure_start=parent == "encoder" and self._encoder_row() is None,
-            predict={
-                task: {split: path for split, path in splits.items() if split != "train"}
-                for task, splits in caches.items()
-            }
-            if last
-            else {},
+            predict=_to_predict(caches) if last else {},
             about={
                 "recipe": self.recipe.name,
                 "stage": stage.name,
@@ -155,6 +156,9 @@ class Driver:
                 "max_length": self.recipe.max_length,
             },
         )
+
+    def _bundle(self, stage: str) -> str:
+        return f"{self.request.experiment}/{self.plan[stage].trainer}/bundle"
 
     def _encoder_row(self) -> dict[str, Any] | None:
         """The dev metrics before any training, which the first stage from the encoder measures."""
@@ -206,6 +210,15 @@ class Driver:
             "submission_id": self.request.submission_id,
         }
         if outcome:
-            facts |= {key: outcome[key] for key in ("epochs", "steps", "seconds", "examples_per_second", "metrics", "why")}
+            facts |= {
+                key: outcome[key] for key in ("epochs", "steps", "seconds", "examples_per_second", "metrics", "why")
+            }
             facts["bundle"] = f"{record.trainer}/bundle"
         return row(stage.name, **facts)
+
+
+def _to_predict(caches: dict[str, dict[Split, str]]) -> dict[str, dict[Split, str]]:
+    """What a finished recipe predicts: dev and, where there is one, test."""
+    return {
+        task: {split: path for split, path in splits.items() if split != "train"} for task, splits in caches.items()
+    }

@@ -152,7 +152,9 @@ class RayRunner:
             worker_loop,
             train_loop_config={"job": job.to_json(), "board": self.board},
             scaling_config=ScalingConfig(
-                num_workers=self.workers, use_gpu=gpus >= self.workers, resources_per_worker={"CPU": self.cpus}
+                num_workers=self.workers,
+                use_gpu=gpus >= self.workers,
+                resources_per_worker={"CPU": self.cpus},
             ),
             run_config=RunConfig(
                 name=job.trainer,

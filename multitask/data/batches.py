@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,17 +36,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed so."""
+        changed = {name: change(value) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+        return Batch(**changed)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        tensors = {
-            name: value.to(device, non_blocking=non_blocking)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **tensors)
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        tensors = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        return self.map(Tensor.pin_memory)
 
 
 def stacked(rows: Rows, sentences: int) -> Rows:

@@ -125,9 +125,7 @@ def _read_bytes(uri: str) -> bytes:
         raise UserError(f"{uri}: cannot be read ({error})") from error
 
 
-def _file_columns(
-    uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapping[str, str]
-) -> dict[str, str]:
+def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
     """The task's column -> the file's, for `id` and all that is needed."""
     valid = ("id", *spec.columns, spec.label.column)
     unknown = [name for name in columns if name not in valid]

@@ -51,12 +51,14 @@ class TokenTable:
     @cached_property
     def sentence_lengths(self) -> Rows:
         """(N, sentences) tokens of each sentence."""
-        return np.diff(self.offsets.numpy()).reshape(-1, self.sentences)
+        offsets: Rows = self.offsets.numpy()
+        return np.diff(offsets).reshape(-1, self.sentences)
 
     @cached_property
     def lengths(self) -> Rows:
         """(N,) tokens of each example's longest sentence."""
-        return self.sentence_lengths.max(axis=1, initial=0)
+        longest: Rows = self.sentence_lengths.max(axis=1, initial=0)
+        return longest
 
     def sentence(self, index: int) -> Tensor:
         """(T,) int32 token ids of a sentence."""
@@ -99,7 +101,16 @@ def cache_tokens(
     Raises UserError as `read_examples` does.
     """
     sha256 = hashlib.sha256(read_uri(uri)).hexdigest()
-    how = [FORMAT, sha256, tokenizer.to_str(), asdict(spec), labelled, max_length, dict(columns or {}), max_bad_rows]
+    how = [
+        FORMAT,
+        sha256,
+        tokenizer.to_str(),
+        asdict(spec),
+        labelled,
+        max_length,
+        dict(columns or {}),
+        max_bad_rows,
+    ]
     key = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()[:32]
     path = f"cache/tokens/{key}.safetensors"
     if not storage.exists(path):

@@ -23,7 +23,13 @@ class MultitaskModel(nn.Module):
     """
 
     def __init__(
-        self, config: BertConfig, pooling: str, heads: Mapping[str, str], *, dropout: float = 0.0, seed: int = 0
+        self,
+        config: BertConfig,
+        pooling: str,
+        heads: Mapping[str, str],
+        *,
+        dropout: float = 0.0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.config, self.pooling, self.head_names = config, pooling, dict(heads)

@@ -123,9 +123,7 @@ class _Folder:
         data = self.find(name)
         if data is None:
             names = sorted(Path(str(path)).name for path in self.fs.glob(f"{self.path}/*"))
-            raise UserError(
-                f"{self.at(name)}: no such file; the directory holds: {', '.join(names) or 'nothing'}"
-            )
+            raise UserError(f"{self.at(name)}: no such file; the directory holds: {', '.join(names) or 'nothing'}")
         return data
 
     def find_json(self, name: str) -> dict[str, Any] | None:
@@ -153,9 +151,7 @@ def _tokenizer_of(folder: _Folder) -> Tokenizer:
         return _parse_tokenizer(data, folder.at("tokenizer.json"))
     vocabulary = folder.find("vocab.txt")
     if vocabulary is None:
-        raise UserError(
-            f"{folder.uri}: no tokenizer; valid: a tokenizer.json or a vocab.txt beside config.json"
-        )
+        raise UserError(f"{folder.uri}: no tokenizer; valid: a tokenizer.json or a vocab.txt beside config.json")
     settings = folder.find_json("tokenizer_config.json") or {}
     try:
         made = BertWordPieceTokenizer(
@@ -184,9 +180,7 @@ def _pooling_of(folder: _Folder) -> str:
     values = folder.find_json(POOLING)
     if values is None:
         return "pooler"
-    chosen = [
-        name for name, key in POOLING_KEYS.items() if values.get(key) or values.get("pooling_mode") == name
-    ]
+    chosen = [name for name, key in POOLING_KEYS.items() if values.get(key) or values.get("pooling_mode") == name]
     if len(chosen) != 1:
         raise UserError(f"{folder.at(POOLING)}: its pooling is not one of: {', '.join(POOLING_KEYS)}")
     return chosen[0]
@@ -218,9 +212,7 @@ def _download(hub_id: str) -> str:
         ) from error
 
 
-def _source(
-    name: str, config: BertConfig, state: dict[str, Tensor], tokenizer: Tokenizer, pooling: str
-) -> Source:
+def _source(name: str, config: BertConfig, state: dict[str, Tensor], tokenizer: Tokenizer, pooling: str) -> Source:
     return Source(name, config, state, tokenizer, pooling, _fingerprint(config, state, tokenizer))
 
 

@@ -74,9 +74,7 @@ def test_equals_transformers_on_100_sentences(
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_padding_changes_nothing(
-    source: Source, batches: list[tuple[Tensor, Tensor]], attention: str
-) -> None:
+def test_padding_changes_nothing(source: Source, batches: list[tuple[Tensor, Tensor]], attention: str) -> None:
     bert = loaded(source, attention)
     sentences = [ids[0][mask[0]].tolist() for ids, mask in batches[:6]]
     ids, mask = padded(sentences, extra=5)
@@ -119,9 +117,7 @@ def test_poolings_by_hand() -> None:
     torch.testing.assert_close(mean[1], hidden[1].mean(0))
     assert torch.equal(POOLINGS["cls"](bert, hidden, mask), hidden[:, 0])
     weight, bias = bert.pooler["dense"].weight, bert.pooler["dense"].bias
-    torch.testing.assert_close(
-        POOLINGS["pooler"](bert, hidden, mask), torch.tanh(hidden[:, 0] @ weight.T + bias)
-    )
+    torch.testing.assert_close(POOLINGS["pooler"](bert, hidden, mask), torch.tanh(hidden[:, 0] @ weight.T + bias))
 
 
 def test_int32_ids_and_integer_masks_are_welcome() -> None:

@@ -105,9 +105,7 @@ def test_first_weights_are_uniform_within_the_bound() -> None:
 
 @pytest.mark.parametrize(("head", "task"), [("cosine", "sst"), ("cosine", "quora"), ("bilstn", "sst")])
 def test_a_head_that_cannot_serve_is_refused_with_those_that_can(head: str, task: str) -> None:
-    with pytest.raises(
-        UserError, match=rf"here: head '{head}' .*heads that serve '{task}': linear, mlp"
-    ) as caught:
+    with pytest.raises(UserError, match=rf"here: head '{head}' .*heads that serve '{task}': linear, mlp") as caught:
         build_head(head, H, TASKS[task], generator(), "here")
     assert "\n" not in str(caught.value)
 
@@ -117,16 +115,12 @@ def test_losses_follow_the_head_unless_overridden() -> None:
     assert loss_for("cosine", TASKS["sts"], "mse", "here") == "mse"
     assert loss_for("mlp", TASKS["sts"], None, "here") == "mse"
     assert loss_for("linear", TASKS["quora"], None, "here") == "bce"
-    with pytest.raises(
-        UserError, match="here: loss 'bce' does not fit head 'mlp' on task 'sst'; valid: cross_entropy"
-    ):
+    with pytest.raises(UserError, match="here: loss 'bce' does not fit head 'mlp' on task 'sst'; valid: cross_entropy"):
         loss_for("mlp", TASKS["sst"], "bce", "here")
 
 
 def test_every_head_names_known_losses() -> None:
-    assert all(
-        loss in LOSSES for head in HEADS.values() for losses in head.losses.values() for loss in losses
-    )
+    assert all(loss in LOSSES for head in HEADS.values() for losses in head.losses.values() for loss in losses)
 
 
 def test_predictions_by_kind() -> None:

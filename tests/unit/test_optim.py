@@ -103,9 +103,7 @@ def test_one_step_by_hand() -> None:
     # Decay first, 2 - 0.1 * 0.5 * 2; then the bias-corrected step, which is lr * sign(g) at the first update.
     assert parameter.item() == pytest.approx(1.9 + 0.1, abs=1e-6)
     state = optimizer.state[parameter]
-    assert state["exp_avg"].item() == pytest.approx(-0.3) and state["exp_avg_sq"].item() == pytest.approx(
-        0.009
-    )
+    assert state["exp_avg"].item() == pytest.approx(-0.3) and state["exp_avg_sq"].item() == pytest.approx(0.009)
 
 
 @pytest.mark.parametrize("other", [theirs, fused])

@@ -80,9 +80,7 @@ WRITERS = [
 @pytest.mark.parametrize(("ending", "write"), WRITERS)
 @settings(max_examples=40)
 @given(rows=sound_rows)
-def test_what_was_written_is_read(
-    tmp_path_factory, ending: str, write: Callable[[Rows], bytes], rows: Rows
-) -> None:
+def test_what_was_written_is_read(tmp_path_factory, ending: str, write: Callable[[Rows], bytes], rows: Rows) -> None:
     data = write(rows)
     result = read_bytes(tmp_path_factory.getbasetemp(), data, STS, f"round.{ending}")
     assert [(e.id, *e.texts, e.label) for e in result.examples] == rows
@@ -111,9 +109,7 @@ def test_arbitrary_bytes_give_rows_or_a_user_error(
     else:
         assert all(example.texts[0].strip() for example in result.examples)
         assert bad_lines(result) == sorted(bad_lines(result))
-        assert all(
-            len(row.reason.splitlines()) == 1 and row.reason.isprintable() for row in result.quarantined
-        )
+        assert all(len(row.reason.splitlines()) == 1 and row.reason.isprintable() for row in result.quarantined)
 
 
 MALFORMED = {
@@ -147,9 +143,7 @@ def test_a_malformed_row_is_named_and_the_next_one_read(tmp_path: Path, row: byt
     assert len(result.examples) == 3
 
 
-@given(
-    st.lists(st.sampled_from([GOOD, *(row for row, _ in MALFORMED.values() if len(row) < 99)]), min_size=1)
-)
+@given(st.lists(st.sampled_from([GOOD, *(row for row, _ in MALFORMED.values() if len(row) < 99)]), min_size=1))
 def test_lines_stay_right_in_any_mixture(tmp_path_factory, rows: list[bytes]) -> None:
     result = read_bytes(tmp_path_factory.getbasetemp(), SST_HEADER + b"".join(rows), name="mixture.csv")
     assert bad_lines(result) == [line for line, row in enumerate(rows, start=2) if row != GOOD]
@@ -241,9 +235,7 @@ def test_parquet_rows_are_judged_one_by_one(tmp_path: Path) -> None:
 
 
 def test_a_missing_column_stops_and_names_those_found(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"file.csv: no column sentiment; columns found: \(unnamed\), id, sentence$"
-    ):
+    with pytest.raises(UserError, match=r"file.csv: no column sentiment; columns found: \(unnamed\), id, sentence$"):
         read_bytes(tmp_path, b"\tid\tsentence\n0\ta\tx\n")
     with pytest.raises(UserError, match="no column sentence"):
         read_bytes(tmp_path, b"")
@@ -271,9 +263,7 @@ def test_a_missing_file_names_the_path_and_what_is_there(tmp_path: Path) -> None
     assert find_file(str(tmp_path), SST, "train") == f"{tmp_path}/ids-sst-train.csv"
     assert has_file(str(tmp_path), SST, "train")
     assert not has_file(str(tmp_path), QUORA, "train")
-    with pytest.raises(
-        UserError, match=r"quora-dev\.\{csv,tsv,jsonl,parquet\}.* ids-sst-train.csv, .*12 in all"
-    ):
+    with pytest.raises(UserError, match=r"quora-dev\.\{csv,tsv,jsonl,parquet\}.* ids-sst-train.csv, .*12 in all"):
         find_file(str(tmp_path), QUORA, "dev")
     with pytest.raises(UserError, match="nowhere/quora-dev"):
         find_file(str(tmp_path / "nowhere"), QUORA, "dev")

@@ -92,20 +92,14 @@ def test_a_uri_loads_like_the_directory(tmp_path: Path) -> None:
         remote = load_source("memory://models/bert")
     finally:
         memory.rm("/models", recursive=True)
-    assert (
-        remote.fingerprint
-        == load_source(str(folder)).fingerprint
-        == load_source(f"file://{folder}").fingerprint
-    )
+    assert remote.fingerprint == load_source(str(folder)).fingerprint == load_source(f"file://{folder}").fingerprint
 
 
 def of_pretraining(state: Tensors) -> Tensors:
     """As the hub's bert-base-uncased names them."""
     renamed = {f"bert.{name}": tensor for name, tensor in state.items()}
     renamed = {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-            "LayerNorm.bias", "LayerNorm.beta"
-        ): tensor
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
         for name, tensor in renamed.items()
     }
     return {
@@ -204,9 +198,7 @@ def test_vocab_txt_stands_in_for_tokenizer_json(tmp_path: Path, lower: bool, tok
         ({"pooling_mode_max_tokens": True}, None),
     ],
 )
-def test_pooling_comes_with_the_encoder(
-    tmp_path: Path, values: dict[str, object], pooling: str | None
-) -> None:
+def test_pooling_comes_with_the_encoder(tmp_path: Path, values: dict[str, object], pooling: str | None) -> None:
     folder = write(tmp_path / "bert")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(values))
@@ -253,20 +245,14 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
         load_source("minilm-l6")
 
 
-def test_a_hub_id_is_downloaded_without_anything_unneeded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_id_is_downloaded_without_anything_unneeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub", reason="hub ids need huggingface_hub")
     folder, asked = write(tmp_path / "snapshot"), []
-    monkeypatch.setattr(
-        hub, "snapshot_download", lambda *args, **kwargs: asked.append((args, kwargs)) or folder
-    )
+    monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: asked.append((args, kwargs)) or folder)
     assert load_source("someone/some-bert").fingerprint == load_source(str(folder)).fingerprint
     (repo,), options = asked[0]
     assert repo == "someone/some-bert"
-    assert not any(
-        "*" in pattern or pattern.endswith((".bin", ".h5")) for pattern in options["allow_patterns"]
-    )
+    assert not any("*" in pattern or pattern.endswith((".bin", ".h5")) for pattern in options["allow_patterns"])
 
 
 @pytest.mark.parametrize("name", ["minilm", "./no/such/dir", "someone/some-bert", "nosuch://bucket/bert"])

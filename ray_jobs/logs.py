@@ -1,0 +1,42 @@
+"""The driver's log: written locally while it runs, copied into the experiment when it ends, however it ends."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from multitask.storage import Storage
+
+PACKAGES = ("multitask", "lightning_modules", "ray_jobs")
+
+
+class DriverLog:
+    """Context manager. `path` is relative to the experiment; an exception that passes goes in with its traceback."""
+
+    def __init__(self, experiment: Storage) -> None:
+        self.experiment = experiment
+        self.path = f"logs/driver-{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}.log"
+        self._folder = tempfile.TemporaryDirectory(prefix="minibert-log-")
+        self._file = Path(self._folder.name) / "driver.log"
+
+    def __enter__(self) -> DriverLog:
+        self._handler = logging.FileHandler(self._file)
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        for name in PACKAGES:
+            logging.getLogger(name).addHandler(self._handler)
+            logging.getLogger(name).setLevel(logging.INFO)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            logging.getLogger(__name__).error("ended by %s", type(error).__name__, exc_info=error)
+        for name in PACKAGES:
+            logging.getLogger(name).removeHandler(self._handler)
+        self._handler.close()
+        self.experiment.write_bytes(self.path, self._file.read_bytes())
+        self._folder.cleanup()
