@@ -8,8 +8,6 @@ PINS := pyproject.toml constraints.txt
 
 # More options for every pip call: an index that offers CPU builds of torch, a mirror, a folder of wheels.
 PIP_EXTRA_ARGS ?=
-# More options for the demo: DEMO_ARGS=--fresh trains it again.
-DEMO_ARGS ?=
 
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 CANDIDATES := python3.11 python3.12 python3.13 python3
@@ -30,7 +28,7 @@ help: ## what there is
 install: $(VENV)/dev.stamp ## .venv with all that development needs, at the pinned versions
 
 demo: $(VENV)/runtime.stamp ## train the demo on the packaged sample data with two Ray workers
-	$(BIN)/minibert train configs/recipes/demo.yaml --workers 2 $(DEMO_ARGS)
+	$(BIN)/minibert train configs/recipes/demo.yaml --workers 2
 
 test: $(VENV)/dev.stamp ## every test that this machine can run
 	$(BIN)/python -m pytest -q

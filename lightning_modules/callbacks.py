@@ -33,6 +33,7 @@ class Resume(Callback):
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         if self.checkpoint is not None:
             module.restore_optimizer(self.checkpoint)
+            self.checkpoint = None  # as large as the model and its optimizer together
         if trainer.world_size > 1:
             steps: list[Any] = [None] * trainer.world_size
             dist.all_gather_object(steps, module.state.position.steps)

@@ -9,11 +9,11 @@ from lightning_modules.callbacks import Checkpointing, DevMetrics, Resume, Telli
 from lightning_modules.data import StageData
 from lightning_modules.finishing import OUTCOME, Finishing
 from lightning_modules.progress import Report, Throttle
-from lightning_modules.records import Record, read_records
+from lightning_modules.records import read_records
 from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trainer import Execution, build_trainer
-from multitask.bundle import Bundle, load_bundle
-from multitask.checkpoints import Checkpoint, CheckpointStore, State
+from multitask.bundle import load_bundle
+from multitask.checkpoints import CheckpointStore, State
 from multitask.experiment import StageJob, check_attempt
 from multitask.recipe import Stage
 from multitask.storage import Storage
@@ -35,35 +35,35 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     data = StageData(job, stage)
     store = CheckpointStore(job.folder.at("checkpoints"), fence=lambda: check_attempt(job))
     try:
-        checkpoint = store.newest()
-        bundle = load_bundle(Storage(job.storage), job.start)
-        module = _module(job, stage, data, bundle, checkpoint)
+        module, resume, tokenizer_json = _load(job, stage, data, store)
         records = read_records(job.folder, module.state.position.steps)
-        _fit(
-            job,
-            execution,
-            Throttle(report, every),
-            data,
-            store,
-            checkpoint,
-            module,
-            records,
-            bundle.tokenizer_json,
-        )
+        throttle = Throttle(report, every)
+        module.wants_stop = lambda: throttle.stop
+        callbacks: list[Callback] = [
+            resume,
+            Checkpointing(store, records),
+            DevMetrics(data, job.folder, records, throttle, job.measure_start),
+            Finishing(job, data, store, records, tokenizer_json),
+            Telling(job.folder, throttle, records),
+        ]
+        epochs_left = stage.epochs - module.state.position.epoch
+        build_trainer(stage, execution, callbacks, epochs_left).fit(module, datamodule=data)
     finally:
         store.close()
 
 
-def _module(job: StageJob, stage: Stage, data: StageData, bundle: Bundle, checkpoint: Checkpoint | None) -> StageModule:
-    """The stage's module, its weights from the checkpoint or else from the bundle it starts from."""
+def _load(job: StageJob, stage: Stage, data: StageData, store: CheckpointStore) -> tuple[StageModule, Resume, str]:
+    """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from; what resumes
+    its optimizer; the tokenizer. Bundle and checkpoint themselves are dropped: each is as large as the model."""
+    bundle, checkpoint = load_bundle(Storage(job.storage), job.start), store.newest()
     model = bundle.model(job.heads, dropout=stage.dropout, encoder_dropout=stage.encoder_dropout, seed=job.seed)
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too
-    state = checkpoint.state if checkpoint else State()
     if checkpoint:
         model.load_state_dict(checkpoint.weights)
     model.set_trainable(stage.tasks, full_model=stage.train == "full-model")
-    return OBJECTIVES[stage.objective](
+    state = checkpoint.state if checkpoint else State()
+    module = OBJECTIVES[stage.objective](
         model,
         stage,
         job.seed,
@@ -72,27 +72,4 @@ def _module(job: StageJob, stage: Stage, data: StageData, bundle: Bundle, checkp
         losses=job.losses,
         tables=data.train_tables,
     )
-
-
-def _fit(
-    job: StageJob,
-    execution: Execution,
-    throttle: Throttle,
-    data: StageData,
-    store: CheckpointStore,
-    checkpoint: Checkpoint | None,
-    module: StageModule,
-    records: list[Record],
-    tokenizer_json: str,
-) -> None:
-    module.wants_stop = lambda: throttle.stop
-    callbacks: list[Callback] = [
-        Resume(checkpoint, data),
-        Checkpointing(store, records),
-        DevMetrics(data, job.folder, records, throttle, job.measure_start),
-        Finishing(job, data, store, records, tokenizer_json),
-        Telling(job.folder, throttle, records),
-    ]
-    epochs_left = module.stage.epochs - module.state.position.epoch
-    trainer = build_trainer(module.stage, execution, callbacks, epochs_left)
-    trainer.fit(module, datamodule=data)
+    return module, Resume(checkpoint, data), bundle.tokenizer_json

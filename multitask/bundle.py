@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from multitask.errors import UserError
 from multitask.model.bert import BertConfig
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import Source
-from multitask.storage import MANIFEST, Damaged, Storage, is_sealed, read_sealed, write_sealed
+from multitask.storage import MANIFEST, Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
 
 SCHEMA = 1
 
@@ -71,7 +70,10 @@ def _belongs(name: str, tasks: set[str]) -> bool:
 
 def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any]) -> Bundle:
     """A copy of the model's weights, on the CPU in fp32."""
-    tensors = {name: value.detach().cpu().float().contiguous() for name, value in model.state_dict().items()}
+    tensors = {
+        name: value.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for name, value in model.state_dict().items()
+    }
     return Bundle(model.config, model.pooling, model.head_names, about, tensors, tokenizer_json)
 
 
@@ -85,8 +87,8 @@ def source_bundle(source: Source, pooling: str | None) -> Bundle:
 def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:
     facts = {"schema": SCHEMA, "config": bundle.config.to_dict(), "pooling": bundle.pooling}
     facts |= {"heads": bundle.heads, "about": bundle.about}
-    files = {
-        "weights.safetensors": save_tensors(bundle.tensors),
+    files: dict[str, Content] = {
+        "weights.safetensors": bundle.tensors,
         "model.json": (json.dumps(facts, indent=2) + "\n").encode(),
         "tokenizer.json": bundle.tokenizer_json.encode(),
     }

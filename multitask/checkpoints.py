@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from multitask.storage import Damaged, Storage, is_sealed, read_sealed, write_sealed
+from multitask.storage import Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = (0.5, 2.0, 8.0)
@@ -74,8 +73,8 @@ def _name(steps: int) -> str:
 class CheckpointStore:
     """The checkpoints of one stage, in its trainer's folder.
 
-    keep: how many of the newest stay; pinned (of steps) stay besides. fence: called before a checkpoint becomes visible; raises where a newer
-    attempt has taken over. Only the rank that writes has a store that saves; all ranks read.
+    keep: how many of the newest stay; those of `pinned` steps stay besides. fence: called before a checkpoint is
+    written; raises where a newer attempt has taken over. Rank 0 alone saves; all ranks read.
     """
 
     def __init__(self, folder: Storage, keep: int = 2, fence: Callable[[], None] = lambda: None) -> None:
@@ -102,9 +101,9 @@ class CheckpointStore:
 
     def _upload(self, checkpoint: Checkpoint) -> None:
         path = _name(checkpoint.state.position.steps)
-        files = {
-            "weights.safetensors": save_tensors(checkpoint.weights),
-            "optimizer.safetensors": save_tensors(checkpoint.optimizer),
+        files: dict[str, Content] = {
+            "weights.safetensors": checkpoint.weights,
+            "optimizer.safetensors": checkpoint.optimizer,
             "state.json": json.dumps(asdict(checkpoint.state)).encode(),
         }
         for pause in (*RETRY_SECONDS, None):
@@ -117,14 +116,18 @@ class CheckpointStore:
                     raise
                 log.warning("checkpoint %s: %s; trying again in %s s", path, error, pause)
                 time.sleep(pause)
-        self._retain()
+        self._retain(path)
 
-    def _retain(self) -> None:
-        """Keeps the newest ones and the pinned; of the others, removes the manifest first."""
+    def _retain(self, saved: str) -> None:
+        """Keeps the newest up to the one just saved, and the pinned; of the others, removes the manifest first.
+
+        What lies beyond the one just saved was passed over as damaged when the stage resumed, and goes too.
+        """
         names = [name for name in self.folder.list() if name.startswith("step-")]
-        pinned = {_name(steps) for steps in self.pinned}
-        for name in names[: -self.keep]:
-            if name not in pinned:
+        kept = [name for name in names if name <= saved][-self.keep :]
+        pinned = [_name(steps) for steps in self.pinned]
+        for name in names:
+            if name not in kept and name not in pinned:
                 self.folder.remove(f"{name}/manifest.json")
                 self.folder.remove(name)
 

@@ -4,5 +4,9 @@
 class UserError(Exception):
     """A mistake in what the user gave. The command line prints it as one line and exits with status 2.
 
-    The message names the thing, its value, where it came from, and what would be valid.
+    The message names the thing, its value, where it came from, and what would be valid. White space is
+    folded, so that it stays one line whatever was given.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))

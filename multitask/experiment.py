@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from multitask.errors import UserError
@@ -135,16 +135,12 @@ class Experiment:
             self._supersede(name)
             record = None
         if record is None:
-            trainer = trainer_name(fingerprint, datetime.now(UTC))
+            started, taken = datetime.now(UTC), {old["trainer"] for old in self.superseded}
+            while (trainer := trainer_name(fingerprint, started)) in taken:  # superseded within this very second
+                started += timedelta(seconds=1)
             record = StageRecord(trainer, fingerprint, parent, "running", self.attempt, content)
             self.stages[name] = record
         return record
-
-    def forget(self, names: list[str]) -> None:
-        """`--fresh`: the named stages start anew; what they left stays where it lies."""
-        for name in names:
-            if name in self.stages:
-                self._supersede(name)
 
     def _supersede(self, name: str) -> None:
         self.superseded.append({"stage": name, **asdict(self.stages.pop(name))})

@@ -14,15 +14,15 @@ from multitask.errors import UserError
 from multitask.tasks import TASKS, TaskSpec
 
 Model = TypeVar("Model", bound=BaseModel)
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
 OBJECTIVES = ("supervised",)
 # These say how a stage is run or watched, not what it computes: they are not part of a stage's fingerprint.
 NOT_CONTENT = frozenset({"checkpoint_minutes", "checkpoint_steps", "validate_every", "from_"})
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class KeepBest(Strict):
@@ -46,21 +46,21 @@ class Settings(Strict):
 
     epochs: Positive = 10
     batch_size: Positive = 32
-    lr: Annotated[float, Field(gt=0)] | None = None
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr: Annotated[float, Field(gt=0, strict=True)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, strict=True)] = 0.0
     betas: tuple[Rate, Rate] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0)] = 1e-6
+    eps: Annotated[float, Field(gt=0, strict=True)] = 1e-6
     fused: bool = False
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: Rate = 0.0
-    clip: Annotated[float, Field(gt=0)] | None = None
+    clip: Annotated[float, Field(gt=0, strict=True)] | None = None
     dropout: Rate = 0.3
     encoder_dropout: Rate | None = None
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true"] = "auto"
     max_examples: Positive | None = None
     validate_every: Annotated[Literal["epoch", "stage"], Field(alias="validate")] = "epoch"
     keep: Literal["last"] | KeepBest = "last"
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    checkpoint_minutes: Annotated[float, Field(gt=0, strict=True)] = 5.0
     checkpoint_steps: Positive | None = None
 
     @field_validator("precision", "schedule", mode="before")
@@ -77,7 +77,7 @@ class Stage(Settings):
     tasks: Annotated[list[str], Field(min_length=1, max_length=1)]
     train: Literal["full-model", "last-linear-layer"]
     from_: Annotated[str | None, Field(alias="from")] = None
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0, strict=True)]
 
 
 class Task(Strict):
@@ -100,7 +100,7 @@ class Recipe(Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     encoder: str
     pooling: Literal["pooler", "cls", "mean"] | None = None
-    seed: Annotated[int, Field(ge=0)] = 11711
+    seed: Annotated[int, Field(ge=0, strict=True)] = 11711
     data: Literal["sample"] | None = None
     max_length: Annotated[int, Field(ge=8)] = 512
     max_bad_rows: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -132,7 +132,8 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    # PyYAML's constructors let through whatever Python's own raise: `2024-13-45` is a ValueError.
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -147,7 +148,10 @@ def read_recipe_file(path: str) -> tuple[str, str]:
         if found is None:
             raise UserError(f"recipe '{path}': no such file; packaged recipes: {', '.join(packaged_recipes())}")
         return found.read_text(encoding="utf-8"), str(found)
-    return file.read_text(encoding="utf-8"), path
+    try:
+        return file.read_text(encoding="utf-8"), path
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe '{path}': not a text file: {error}") from error
 
 
 def packaged_recipes() -> list[str]:

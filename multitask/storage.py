@@ -7,13 +7,17 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from multitask.errors import UserError
 
@@ -26,7 +30,8 @@ def absolute(uri: str) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
-    return "/".join([uri.rstrip("/"), *parts])
+    base = uri if uri.endswith("://") else uri.rstrip("/") + "/"
+    return base + "/".join(parts)
 
 
 class Storage:
@@ -89,6 +94,19 @@ class Storage:
         finally:
             draft.unlink(missing_ok=True)
 
+    @contextmanager
+    def staged(self, path: str) -> Iterator[Path]:
+        """A local folder for files of the directory `path`: the directory itself, or one uploaded at the end."""
+        if self.is_local:
+            folder = Path(self.full(path))
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="minibert-upload-") as temporary:
+            yield Path(temporary)
+            for file in sorted(Path(temporary).iterdir()):
+                self.fs.put_file(str(file), self.full(_below(path, file.name)))
+
     def write_json(self, path: str, value: Any) -> None:
         self.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
@@ -116,16 +134,33 @@ class Damaged(Exception):
     """A sealed directory that is torn, truncated or altered; says what and where."""
 
 
-def write_sealed(storage: Storage, path: str, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+# A file's content: bytes, or tensors, which are written as safetensors straight from where they lie in memory.
+Content = bytes | Mapping[str, Tensor]
+
+
+def write_sealed(storage: Storage, path: str, files: Mapping[str, Content], facts: Mapping[str, Any]) -> None:
     """A directory of files with `manifest.json`, their sizes and checksums, written last.
 
     Without a manifest that fits its files the directory counts as absent.
     """
     storage.remove(path)
-    for name, data in files.items():
-        storage.write_bytes(_below(path, name), data)
-    sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    with storage.staged(path) as folder:
+        sums = {name: _write_content(folder / name, content) for name, content in files.items()}
     storage.write_json(_below(path, MANIFEST), {**facts, "files": sums})
+
+
+def _write_content(file: Path, content: Content) -> dict[str, Any]:
+    """Writes one file through to the disk; returns its size and checksum."""
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        try:
+            save_file(dict(content), file)
+        except SafetensorError as error:  # a full disk, say; callers know what an OSError is
+            raise OSError(f"{file}: {error}") from error
+    with open(file, "rb+") as written:
+        os.fsync(written.fileno())
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
 
 
 def is_sealed(storage: Storage, path: str = "") -> bool:

@@ -50,7 +50,7 @@ def train(
     experiment: Annotated[str | None, typer.Option(help="The experiment's name; default: the recipe's.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="0: in this process. N: on N Ray workers.")] = 0,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Start all stages anew; nothing is deleted.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Supersede stages that differ from those under their names; nothing is deleted.")] = False,
 ) -> None:
     """Run a recipe, or go on with it: finished stages are skipped, a stopped one resumes."""
     from multitask.recipe import load_recipe

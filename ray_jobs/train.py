@@ -73,8 +73,6 @@ class Driver:
 
     def claim(self) -> None:
         """Fingerprints of all stages, parents first; another stage under a known name is refused here."""
-        if self.request.fresh:
-            self.experiment.forget([stage.name for stage in self.recipe.stages])
         for stage in self.recipe.stages:
             parent = self.recipe.parent(stage)
             content = stage_content(

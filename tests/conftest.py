@@ -6,6 +6,9 @@ import importlib.util
 import os
 from pathlib import Path
 
+# Waiting threads that spin take the cores from those that work; torch reads this when it is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 from hypothesis import settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,9 @@ class Batch:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with every tensor changed so."""
-        changed = {name: change(value) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+        changed: dict[str, Any] = {
+            name: change(value) if isinstance(value, Tensor) else value for name, value in vars(self).items()
+        }
         return Batch(**changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:

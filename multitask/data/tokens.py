@@ -67,6 +67,7 @@ class TokenTable:
 
 def tokenize(result: ReadResult, tokenizer: Tokenizer, sentences: int, max_length: int) -> dict[str, Tensor]:
     """A file's examples as the tensors of a TokenTable. Sentences are cut to `max_length` tokens, [SEP] kept."""
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's stays as it is
     tokenizer.enable_truncation(max_length)
     tokenizer.no_padding()
     texts = [text for example in result.examples for text in example.texts]

@@ -268,8 +268,31 @@ POOLINGS: dict[str, Callable[[MiniBert, Tensor, Tensor], Tensor]] = {
 }
 
 
+# On a CPU, a padded batch of more tokens than this is encoded in parts of similar length. Attention with dropout keeps
+# (sentences, heads, T, T) probabilities for the backward pass: 32 sentences padded to one of 286 tokens took 4 GB.
+CPU_TOKENS = 1024
+
+
 def encode(bert: MiniBert, pooling: str, input_ids: Tensor, mask: Tensor) -> Encoding:
-    """Ids (B, T) and their mask (B, T) -> Encoding; pooling is a key of POOLINGS."""
+    """Ids (B, T) and their mask (B, T), padded on the right -> Encoding; pooling is a key of POOLINGS."""
     mask_BT = mask.bool()
+    if input_ids.device.type == "cpu" and input_ids.numel() > CPU_TOKENS:
+        return _encode_in_parts(bert, pooling, input_ids, mask_BT)
     hidden_BTH: Tensor = bert(input_ids, mask_BT)
     return Encoding(POOLINGS[pooling](bert, hidden_BTH, mask_BT), hidden_BTH, mask_BT)
+
+
+def _encode_in_parts(bert: MiniBert, pooling: str, input_ids: Tensor, mask_BT: Tensor) -> Encoding:
+    """The same, longest sentences first, each part padded to its own longest and of at most CPU_TOKENS tokens."""
+    lengths = mask_BT.sum(dim=1)
+    order = lengths.argsort(descending=True, stable=True)
+    sentences, tokens, start = [], [], 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        rows = order[start : start + max(1, CPU_TOKENS // longest)]
+        part = encode(bert, pooling, input_ids[rows, :longest], mask_BT[rows, :longest])
+        sentences.append(part.sentence)
+        tokens.append(F.pad(part.tokens, (0, 0, 0, input_ids.shape[1] - longest)))
+        start += len(rows)
+    back = order.argsort()
+    return Encoding(torch.cat(sentences)[back], torch.cat(tokens)[back], mask_BT)

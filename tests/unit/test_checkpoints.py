@@ -1,0 +1,248 @@
+"""The checkpoint store finds the newest sound checkpoint, whatever happened to the others (DESIGN rules 2, 3, 8)."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multitask import checkpoints
+from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
+from multitask.experiment import Superseded
+from multitask.storage import MANIFEST, Damaged, Storage
+
+
+def checkpoint(steps: int, value: float = 0.0) -> Checkpoint:
+    state = State(Position(epoch=1, step=2, steps=steps), seconds=0.1 * steps, examples=16 * steps)
+    return Checkpoint(state, {"w": torch.full((3,), value)}, {"w/exp_avg": torch.full((3,), -value)})
+
+
+def saved(store: CheckpointStore, *steps: int) -> None:
+    for count in steps:
+        store.save(checkpoint(count, float(count)))
+        store.flush()
+
+
+def names(store: CheckpointStore) -> list[int]:
+    return [int(name.removeprefix("step-")) for name in store.folder.list()]
+
+
+def newest_steps(store: CheckpointStore) -> int | None:
+    found = store.newest()
+    return found.state.position.steps if found else None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "checkpoints"))
+
+
+@pytest.fixture
+def store(folder: Storage) -> CheckpointStore:
+    return CheckpointStore(folder)
+
+
+def flip(folder: Storage, path: str) -> None:
+    data = bytearray(folder.read_bytes(path))
+    data[-1] ^= 1
+    folder.write_bytes(path, bytes(data))
+
+
+DAMAGE: dict[str, Callable[[Storage], None]] = {
+    "unfinished": lambda step: step.remove(MANIFEST),
+    "bit-flipped": lambda step: flip(step, "weights.safetensors"),
+    "truncated": lambda step: step.write_bytes("state.json", step.read_bytes("state.json")[:-1]),
+    "incomplete": lambda step: step.remove("optimizer.safetensors"),
+}
+
+
+def test_an_empty_folder_has_no_checkpoint(store: CheckpointStore) -> None:
+    assert store.newest() is None
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=40)
+@given(st.builds(Position, *[st.integers(0, 10**7)] * 3), numbers, st.integers(0, 10**9), st.lists(numbers, max_size=5))
+def test_a_checkpoint_comes_back_bit_for_bit(
+    position: Position, seconds: float, examples: int, values: list[float]
+) -> None:
+    state = State(position, seconds, examples, {"scale": seconds, "_growth_tracker": examples})
+    tensors = {
+        "double": torch.tensor(values, dtype=torch.float64),
+        "half": torch.tensor([0.1], dtype=torch.bfloat16),
+        "step": torch.tensor(position.steps),
+        "view": torch.arange(6.0).reshape(2, 3).t(),
+    }
+    store = CheckpointStore(Storage(f"memory://checkpoints-{uuid.uuid4().hex}"))
+    store.save(Checkpoint(state, tensors, tensors))
+    store.flush()
+    found = store.newest()
+    assert found is not None
+    assert found.state == state
+    for loaded in (found.weights, found.optimizer):
+        assert loaded.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert loaded[name].dtype == tensor.dtype
+            assert torch.equal(loaded[name], tensor)
+
+
+def test_a_finished_epoch_is_the_next_ones_start() -> None:
+    assert State(Position(2, 5, 25)).rolled(5).position == Position(3, 0, 25)
+    assert State(Position(2, 4, 24)).rolled(5).position == Position(2, 4, 24)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_skipped_and_named(
+    store: CheckpointStore, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    saved(store, 100, 200)
+    DAMAGE[damage](store.folder.at("step-00000200"))
+    with caplog.at_level(logging.WARNING):
+        assert newest_steps(store) == 100
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert f"{store.folder.uri}/step-00000200" in warning
+    with pytest.raises(Damaged):
+        store.at(200)
+    DAMAGE["unfinished"](store.folder.at("step-00000100"))
+    assert store.newest() is None
+
+
+def test_a_sound_newest_one_needs_no_warning(store: CheckpointStore, caplog: pytest.LogCaptureFixture) -> None:
+    saved(store, 1, 2)
+    assert newest_steps(store) == 2
+    assert store.at(1).weights["w"].tolist() == [1.0, 1.0, 1.0]
+    assert not caplog.records
+
+
+def test_two_stay_and_the_pinned_beside_them(store: CheckpointStore) -> None:
+    store.pinned = {20}
+    saved(store, 10, 20, 30, 40, 50)
+    assert names(store) == [20, 40, 50]
+    store.pinned = {50}
+    saved(store, 60, 70)
+    assert names(store) == [50, 60, 70]
+
+
+def test_steps_are_counted_not_spelled(folder: Storage) -> None:
+    store = CheckpointStore(folder, keep=1)
+    saved(store, 9, 10, 1000)
+    assert names(store) == [1000]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_ones_do_not_push_out_sound_ones(store: CheckpointStore, damage: str) -> None:
+    """Two runs died while they wrote; the third goes on from 100 and saves before it is where they were."""
+    saved(store, 100)
+    for steps in (180, 190):
+        other = CheckpointStore(store.folder, keep=9)
+        saved(other, steps)
+        DAMAGE[damage](store.folder.at(f"step-{steps:08d}"))
+    saved(store, 150)
+    assert newest_steps(store) == 150
+    saved(store, 160, 170)
+    assert newest_steps(store) == 170
+    saved(store, 180)
+    assert newest_steps(store) == 180
+
+
+def assert_in_time(event: Event) -> None:
+    assert event.wait(30)
+
+
+def test_a_save_is_a_snapshot(folder: Storage) -> None:
+    """Training changes its tensors in place while the upload waits."""
+    weights, optimizer = torch.ones(4), torch.ones(4)
+    changed = Event()
+    store = CheckpointStore(folder, fence=lambda: assert_in_time(changed))
+    store.save(Checkpoint(State(), {"w": weights}, {"w/exp_avg": optimizer}))
+    weights.zero_()
+    optimizer.zero_()
+    changed.set()
+    store.close()
+    found = store.newest()
+    assert found is not None
+    assert found.weights["w"].tolist() == found.optimizer["w/exp_avg"].tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("surfaces_in", ["flush", "save", "close"])
+def test_a_fenced_writer_leaves_nothing_and_hears_of_it(folder: Storage, surfaces_in: str) -> None:
+    saved(CheckpointStore(folder), 10)
+    before = folder.read_bytes(f"step-00000010/{MANIFEST}")
+
+    def fence() -> None:
+        raise Superseded("attempt 1 was superseded by attempt 2")
+
+    store = CheckpointStore(folder, fence=fence)
+    store.save(checkpoint(10, 5.0))
+    calls = {"flush": store.flush, "save": lambda: store.save(checkpoint(30)), "close": store.close}
+    with pytest.raises(Superseded, match="attempt 2"):
+        calls[surfaces_in]()
+    store.flush()
+    assert names(store) == [10]
+    assert folder.read_bytes(f"step-00000010/{MANIFEST}") == before
+
+
+def failing(times: int) -> Callable[[], None]:
+    left = [times]
+
+    def fence() -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError("connection reset")
+
+    return fence
+
+
+def test_a_storage_that_comes_back_costs_a_warning(
+    folder: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+    store = CheckpointStore(folder, fence=failing(3))
+    saved(store, 10)
+    assert newest_steps(store) == 10
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 3
+    assert all("step-00000010: connection reset" in message for message in messages)
+
+
+def test_a_storage_that_stays_away_stops_the_stage(folder: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+    store = CheckpointStore(folder, fence=failing(4))
+    with pytest.raises(OSError, match="connection reset"):
+        saved(store, 10)
+    assert names(store) == []
+    saved(store, 20)
+    assert newest_steps(store) == 20
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 100 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_tried_again_then_said_and_the_one_before_stays(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved(store, 10)
+    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", (0.0,))
+    store.save(replace(checkpoint(20), weights={"w": torch.zeros(100_000)}))
+    with pytest.raises(OSError, match="too large"):
+        store.flush()
+    assert "step-00000020" in caplog.text
+    assert newest_steps(store) == 10

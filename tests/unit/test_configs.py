@@ -1,0 +1,64 @@
+"""Every file under configs/ loads, says how it is run, and describes a model that can be built."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+from multitask.bundle import Bundle, source_bundle
+from multitask.model.sources import load_source
+from multitask.recipe import head_name, load_recipe, packaged_recipes
+from multitask.tasks import TASKS
+from tests.conftest import ROOT
+
+RECIPES = packaged_recipes()
+CONFIGS = ROOT / "configs"
+
+
+@functools.cache
+def tiny() -> Bundle:
+    return source_bundle(load_source("tiny"), None)
+
+
+def header(path: Path) -> str:
+    """The comment lines that a file opens with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
+
+
+def test_the_packaged_recipes_are_those_of_this_repository() -> None:
+    assert sorted(str(path.relative_to(CONFIGS / "recipes")) for path in CONFIGS.rglob("recipes/**/*.yaml")) == RECIPES
+    assert {"demo.yaml", "bertaar/para-sts_cosine-sst_last.yaml"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_a_config_opens_with_the_command_that_runs_it(path: Path) -> None:
+    command = re.search(r"^# minibert \w+ (\S+\.yaml)", header(path), re.MULTILINE)
+    assert command, f"{path}: no `# minibert ...` line before its content"
+    assert (ROOT / command[1]).is_file()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_named_as_its_file_and_run_by_its_own_command(name: str) -> None:
+    path = CONFIGS / "recipes" / name
+    assert load_recipe(str(path)).name == path.stem
+    assert f"minibert train configs/recipes/{name}" in header(path)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_model_can_be_built_and_each_stage_trains_something(name: str) -> None:
+    recipe = load_recipe(str(CONFIGS / "recipes" / name), ["encoder=tiny"])
+    model = tiny().model({task: head_name(recipe, task) for task in recipe.tasks})
+    assert set(model.heads) == set(recipe.tasks) <= set(TASKS)
+    for stage in recipe.stages:
+        model.set_trainable(stage.tasks, stage.train == "full-model")
+        assert any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_the_demo_falls_back_to_the_sample(name: str) -> None:
+    recipe = load_recipe(str(CONFIGS / "recipes" / name))
+    assert (recipe.data == "sample") == (recipe.name == "demo")

@@ -1,0 +1,179 @@
+"""Exact dev metrics: every example once, however many ranks (DESIGN rule 5)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from multitask.bundle import Bundle, source_bundle
+from multitask.data.readers import find_file
+from multitask.data.sample import sample_uri
+from multitask.data.samplers import subset
+from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
+from multitask.evaluate import EVAL_TOKENS, EvalSet, encode_sentences, measure, predictions
+from multitask.model.multitask import MultitaskModel
+from multitask.model.sources import load_source
+from multitask.storage import Storage
+from multitask.tasks import TASKS
+
+CPU = torch.device("cpu")
+HEADS = {"sst": "mlp", "quora": "linear", "sts": "cosine"}
+
+
+@pytest.fixture(autouse=True)
+def several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EVAL_TOKENS, "cpu", 200)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """Random weights ten times as large as usual, so that predictions differ."""
+    source = source_bundle(load_source("tiny"), None)
+    return replace(source, tensors={name: 10 * value for name, value in source.tensors.items()})
+
+
+@pytest.fixture
+def model(bundle: Bundle) -> MultitaskModel:
+    return bundle.model(HEADS, dropout=0.5).train()
+
+
+@pytest.fixture(scope="module")
+def tables(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TokenTable]:
+    """The first 40 examples of the sample's dev files."""
+    folder, tables = tmp_path_factory.mktemp("data"), {}
+    storage = Storage(str(folder / "runs"))
+    for task in HEADS:
+        lines = Path(find_file(sample_uri(), TASKS[task], "dev")).read_text().splitlines()
+        (folder / f"{task}.csv").write_text("\n".join(lines[:41]) + "\n")
+        uri, spec = str(folder / f"{task}.csv"), TASKS[task]
+        path = cache_tokens(storage, uri, spec, bundle.tokenizer, labelled=True, max_length=64)
+        tables[task] = load_tokens(storage, path)
+    return tables
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_any_number_of_ranks_predicts_the_same(model: MultitaskModel, tables: dict[str, TokenTable], task: str) -> None:
+    table = tables[task]
+    alone = predictions(model, EvalSet.of(task, table, "cpu"), device=CPU)
+    assert (alone.dtype, alone.shape) == (torch.float64, (len(table),))
+    assert len(alone.unique()) > 1
+    assert len(EvalSet.of(task, table, "cpu").batches) > 3
+    for world in (2, 3):
+        sets = [EvalSet.of(task, table, "cpu", rank, world) for rank in range(world)]
+        rows = torch.cat([batch.rows for data in sets for batch in data.batches])
+        assert sorted(rows.tolist()) == list(range(len(table)))
+        summed = sum(predictions(model, data, device=CPU) for data in sets)
+        assert torch.equal(summed, alone)
+
+
+def test_more_ranks_than_batches(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
+    sets = [EvalSet.of("sst", tables["sst"], "cpu", rank, 99) for rank in range(99)]
+    assert not sets[-1].batches
+    assert predictions(model, sets[-1], device=CPU).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_encoded_once_and_for_all_predicts_the_same(
+    model: MultitaskModel, tables: dict[str, TokenTable], task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = EvalSet.of(task, tables[task], "cpu")
+    encoded = data.encoded(model, CPU)
+    expected = predictions(model, data, device=CPU)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(model.encoder, "forward", refuse)
+    assert torch.equal(predictions(model, encoded, device=CPU), expected)
+
+
+def test_a_head_that_reads_tokens_gets_them(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
+    data = EvalSet.of("sst", tables["sst"], "cpu")
+    model.heads["sst"].uses_tokens = True
+    assert data.encoded(model, CPU) is data
+
+
+def test_measuring_leaves_the_model_as_it_was(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
+    data = EvalSet.of("sst", tables["sst"], "cpu")
+    one, two = (predictions(model, data, device=CPU) for _ in range(2))
+    assert torch.equal(one, two)  # no dropout
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_all_metrics_are_measured_and_progress_is_told(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
+    sets = {task: EvalSet.of(task, table, "cpu") for task, table in tables.items()}
+    told: list[tuple[str, int, int]] = []
+    measured = measure(model, sets, device=CPU, progress=lambda *what: told.append(what))
+    assert measured.why == {}
+    expected = {task: predictions(model, data, device=CPU).numpy() for task, data in sets.items()}
+    labels = {task: table.labels.double().numpy() for task, table in tables.items()}
+    sst, quora = (float((expected[task] == labels[task]).mean()) for task in ("sst", "quora"))
+    sts = float(np.corrcoef(expected["sts"], labels["sts"])[0, 1])
+    assert measured.metrics == {
+        "sst/accuracy": sst,
+        "quora/accuracy": quora,
+        "sts/pearson": pytest.approx(sts, abs=1e-12),
+        "overall/mean": pytest.approx((sst + quora + sts) / 3, abs=1e-12),
+        "overall/normalised": pytest.approx((sst + quora + (sts + 1) / 2) / 3, abs=1e-12),
+    }
+    for task, table in tables.items():
+        assert [line for line in told if line[0] == task][-1] == (task, len(table), len(table))
+
+
+def spoiled(bundle: Bundle, value: float) -> MultitaskModel:
+    """A model whose sts head says the same of every pair."""
+    model = bundle.model({**HEADS, "sts": "linear"})
+    with torch.no_grad():
+        for parameter in model.heads["sts"].parameters():
+            parameter.fill_(value)
+    return model
+
+
+@pytest.mark.parametrize(("value", "why"), [(0.0, "constant prediction 0.0"), (float("nan"), "not finite")])
+def test_what_cannot_be_measured_is_null_and_says_why(
+    bundle: Bundle, tables: dict[str, TokenTable], value: float, why: str
+) -> None:
+    sets = {task: EvalSet.of(task, table, "cpu") for task, table in tables.items()}
+    measured = measure(spoiled(bundle, value), sets, device=CPU)
+    assert measured.metrics["sts/pearson"] is None
+    assert why in measured.why["sts/pearson"]
+    assert measured.metrics["sst/accuracy"] is not None
+    assert measured.metrics["overall/mean"] is measured.metrics["overall/normalised"] is None
+
+
+def test_a_reduction_is_over_all_examples(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
+    """Three ranks in turn, each of which gets the other two's predictions from the reduction."""
+    table = tables["sts"]
+    sets = [EvalSet.of("sts", table, "cpu", rank, 3) for rank in range(3)]
+    whole = sum(predictions(model, data, device=CPU) for data in sets)
+    assert isinstance(whole, Tensor)
+    expected = measure(model, {"sts": EvalSet.of("sts", table, "cpu")}, device=CPU).metrics
+    for data in sets:
+        assert measure(model, {"sts": data}, device=CPU, reduce=lambda _: whole).metrics == expected
+
+
+def test_sentences_are_encoded_in_the_tables_order(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
+    table = tables["quora"]
+    whole = encode_sentences(model, EvalSet.of("quora", table, "cpu"), device=CPU)
+    assert whole.shape == (2 * len(table), model.config.hidden_size)
+    assert whole.abs().sum(dim=1).min() > 0
+    parts = [encode_sentences(model, EvalSet.of("quora", table, "cpu", rank, 3), device=CPU) for rank in range(3)]
+    assert torch.equal(parts[0] + parts[1] + parts[2], whole)
+    ids = table.sentence(7)[None].long()
+    with model.evaluating():
+        states = model.encoder(ids, torch.ones_like(ids))
+    assert torch.allclose(whole[7], states[0].mean(dim=0), atol=1e-4)
+
+
+def test_only_some_rows_are_encoded(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
+    table = tables["quora"]
+    rows = subset(len(table), 5, seed=1)
+    encoded = encode_sentences(model, EvalSet.of("quora", table, "cpu", rows=rows), device=CPU)
+    touched = encoded.abs().sum(dim=1).nonzero().flatten().tolist()
+    assert touched == sorted([2 * row for row in rows.tolist()] + [2 * row + 1 for row in rows.tolist()])
