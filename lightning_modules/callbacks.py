@@ -61,7 +61,6 @@ class DevMetrics(Callback):
     ) -> None:
         self.data, self.folder, self.records = data, folder, records
         self.throttle, self.measure_start = throttle, measure_start
-        self._losses: list[float] = []
 
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         device = module.device
@@ -76,14 +75,10 @@ class DevMetrics(Callback):
         if position.steps and position.step == 0 and not measured and self._wanted(module, position.epoch):
             self._measure(trainer, module, epoch=position.epoch, steps=position.steps)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, *_: Any) -> None:  # type: ignore[override]
-        self._losses.append(module.loss)
-
     def on_train_epoch_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         done = module.state.position.epoch + 1
         if self._wanted(module, done):
             self._measure(trainer, module, epoch=done, steps=module.state.position.steps)
-        self._losses = []
 
     @staticmethod
     def _wanted(module: StageModule, done: int) -> bool:
@@ -116,9 +111,8 @@ class DevMetrics(Callback):
             reduce=sum_over_ranks,
             progress=progress,
         )
-        loss = sum(self._losses) / len(self._losses) if self._losses else None
         seconds = time.monotonic() - began
-        self.records.append(Record(epoch, steps, seconds, result.metrics, result.why, loss))
+        self.records.append(Record(epoch, steps, seconds, result.metrics, result.why))
         if trainer.is_global_zero:
             write_records(self.folder, self.records)
 

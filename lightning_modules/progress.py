@@ -14,7 +14,8 @@ class Interrupted(RuntimeError):
 
 @dataclass(frozen=True)
 class Progress:
-    """One line's worth: `doing` is train or `dev quora`; done and total count steps or examples.
+    """One line's worth: `doing` is `step` or `dev quora`; done and total count steps or examples. Without epochs (0)
+    it is of no stage.
 
     speed: examples/s. left: seconds to the stage's end, as far as training goes.
     """
@@ -33,11 +34,8 @@ class Progress:
         return asdict(self)
 
     def line(self) -> str:
-        parts = [
-            f"{self.stage}",
-            f"epoch {self.epoch}/{self.epochs}",
-            f"{self.doing} {self.done}/{self.total}",
-        ]
+        epoch = [f"epoch {self.epoch}/{self.epochs}"] if self.epochs else []
+        parts = [self.stage, *epoch, f"{self.doing} {self.done}/{self.total}"]
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
         if self.speed is not None:

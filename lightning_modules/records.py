@@ -20,7 +20,6 @@ class Record:
     seconds: float
     metrics: dict[str, float | None]
     why: dict[str, str] = field(default_factory=dict)
-    train_loss: float | None = None
 
 
 def read_records(folder: Storage, upto: int) -> list[Record]:

@@ -77,11 +77,11 @@ def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any])
     return Bundle(model.config, model.pooling, model.head_names, about, tensors, tokenizer_json)
 
 
-def source_bundle(source: Source, pooling: str | None) -> Bundle:
+def source_bundle(source: Source) -> Bundle:
     """An encoder source as a bundle without heads: what the first stage starts from."""
     tensors = {f"encoder.{name}": value for name, value in source.state.items()}
     about = {"encoder": source.name, "fingerprint": source.fingerprint}
-    return Bundle(source.config, pooling or source.pooling, {}, about, tensors, source.tokenizer.to_str())
+    return Bundle(source.config, source.pooling, {}, about, tensors, source.tokenizer.to_str())
 
 
 def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:

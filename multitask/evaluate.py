@@ -20,7 +20,8 @@ from multitask.model.multitask import MultitaskModel
 from multitask.tasks import TASKS
 
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
-EVAL_TOKENS = {"cpu": 2048, "cuda": 131072, "mps": 16384}
+EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
+OTHER_EVAL_TOKENS = 16384
 
 Reduce = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -51,7 +52,7 @@ class EvalSet:
     ) -> EvalSet:
         """The table's examples, or only those `rows` of it."""
         rows = np.arange(len(table)) if rows is None else rows
-        plan = eval_batches(table.lengths[rows], EVAL_TOKENS[device] // table.sentences)
+        plan = eval_batches(table.lengths[rows], EVAL_TOKENS.get(device, OTHER_EVAL_TOKENS) // table.sentences)
         mine = [rows[batch] for batch in plan[rank::world]]
         return cls(task, table, [collate(task, table, some, np.ones(len(some), np.float32)) for some in mine])
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from multitask.errors import UserError
-from multitask.tasks import TASKS, TaskSpec
+from multitask.tasks import TASKS
 
 Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[int, Field(ge=1, strict=True)]
@@ -107,9 +107,6 @@ class Recipe(Strict):
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     defaults: Settings = Settings()
     stages: Annotated[list[Stage], Field(min_length=1)]
-
-    def stage(self, name: str) -> Stage:
-        return next(stage for stage in self.stages if stage.name == name)
 
     def parent(self, stage: Stage) -> str:
         """The name of the stage it starts from, `encoder`, or a bundle's URI."""
@@ -302,7 +299,3 @@ def _check_tasks(recipe: Recipe, where: str) -> None:
 
 def head_name(recipe: Recipe, task: str) -> str:
     return recipe.tasks[task].head or TASKS[task].head
-
-
-def recipe_specs(recipe: Recipe) -> dict[str, TaskSpec]:
-    return {name: TASKS[name] for name in recipe.tasks}

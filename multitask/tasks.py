@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from multitask.errors import UserError
-
 Split = Literal["train", "dev", "test"]
 LabelKind = Literal["classes", "binary", "score"]
 
@@ -47,10 +45,6 @@ class TaskSpec:
     head: str
     files: Mapping[Split, str]
     prediction: tuple[str, str]
-
-    @property
-    def is_pair(self) -> bool:
-        return len(self.columns) == 2
 
     @property
     def metric_key(self) -> str:
@@ -105,10 +99,3 @@ TASKS: dict[str, TaskSpec] = {
         ),
     )
 }
-
-
-def task_spec(name: str, where: str = "tasks") -> TaskSpec:
-    """The entry of that name. Raises UserError, listing the known ones."""
-    if name not in TASKS:
-        raise UserError(f"{where}: unknown task '{name}'; known tasks: {', '.join(TASKS)}")
-    return TASKS[name]

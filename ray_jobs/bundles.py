@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
 
+from lightning_modules.progress import Progress
 from multitask.bundle import Bundle, load_bundle
 from multitask.data.readers import find_file, has_file
 from multitask.data.sample import sample_uri
@@ -110,9 +112,13 @@ def _predicted(
         for task, split in wanted:
             table = _table(bundle, Storage(cache), directory, TASKS[task], split)
             data = EvalSet.of(task, table, device().type)
-            if not quiet:
-                screen.say(f"{task} {split}: {len(table)} examples ...")
-            yield task, split, table, predictions(model, data, device=device())
+            tell = partial(_tell, screen, f"{task} {split}", len(table)) if not quiet else lambda done: None
+            yield task, split, table, predictions(model, data, device=device(), progress=tell)
+            screen.end_line()
+
+
+def _tell(screen: Screen, doing: str, total: int, done: int) -> None:
+    screen.progress(Progress("predicting", doing, 0, 0, done, total))
 
 
 def _table(bundle: Bundle, cache: Storage, directory: str, spec: TaskSpec, split: Split) -> TokenTable:

@@ -29,16 +29,13 @@ app.add_typer(data_app, name="data")
 
 DataOption = Annotated[str | None, typer.Option(help="Directory or URI with the tasks' files.")]
 
-TRAIN_EXAMPLES = """
+# \b keeps click from filling the lines into a paragraph.
+TRAIN_EXAMPLES = """\b
 Examples:
-
   minibert train configs/recipes/demo.yaml --workers 2
-
-  minibert train configs/recipes/bertaar/para-sts_cosine-sst_last.yaml --data DATA --workers 6
-
   minibert train configs/recipes/demo.yaml --set defaults.epochs=1 --set stages.sts.lr=3e-5
-
-  minibert train my.yaml --data s3://bucket/data --storage s3://bucket/runs --experiment first-try
+  minibert train bertaar/para-sts_cosine-sst_last --data DATA --workers 6
+  minibert train my.yaml --data s3://bucket/data --storage s3://bucket/runs --experiment first
 """
 
 
@@ -50,7 +47,9 @@ def train(
     experiment: Annotated[str | None, typer.Option(help="The experiment's name; default: the recipe's.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="0: in this process. N: on N Ray workers.")] = 0,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Supersede stages that differ from those under their names; nothing is deleted.")] = False,
+    fresh: Annotated[
+        bool, typer.Option(help="Supersede stages that differ from those under their names; nothing is deleted.")
+    ] = False,
 ) -> None:
     """Run a recipe, or go on with it: finished stages are skipped, a stopped one resumes."""
     from multitask.recipe import load_recipe

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from multitask.bundle import bundle_fingerprint, is_bundle, load_bundle, save_bundle, source_bundle
+from tokenizers import Tokenizer
+
+from multitask.bundle import Bundle, bundle_fingerprint, is_bundle, load_bundle, save_bundle, source_bundle
 from multitask.data.readers import find_file, has_file
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
@@ -58,7 +60,7 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
     directory = data_directory(recipe, data)
     start = store_encoder(storage, recipe)
     uris = {stage.from_ for stage in recipe.stages if stage.from_ and "/" in stage.from_}
-    bundles = {uri: store_bundle(storage, uri) for uri in sorted(uris)}
+    bundles = {uri: store_bundle(storage, uri, start.tokenizer_json) for uri in sorted(uris)}
     caches = {name: _cache(recipe, name, directory, storage, start.tokenizer_json) for name in recipe.tasks}
     tables = {
         task: {split: load_tokens(storage, path) for split, path in splits.items()} for task, splits in caches.items()
@@ -69,18 +71,26 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
 def store_encoder(storage: Storage, recipe: Recipe) -> Start:
     """Puts the recipe's encoder into the storage as a bundle, where every worker finds the same bytes."""
     if is_bundle(recipe.encoder):
-        return store_bundle(storage, recipe.encoder)
-    bundle = source_bundle(load_source(recipe.encoder, recipe.seed), recipe.pooling)
-    fingerprint = digest({"encoder": bundle.about["fingerprint"], "pooling": bundle.pooling})
-    path = f"cache/encoders/{fingerprint[:32]}"
-    if not is_sealed(storage, path):
-        save_bundle(storage, path, bundle)
-    return Start(path, fingerprint, bundle.tokenizer_json)
+        bundle, content = load_bundle(Storage(recipe.encoder)), bundle_fingerprint(Storage(recipe.encoder))
+    else:
+        bundle = source_bundle(load_source(recipe.encoder, recipe.seed))
+        content = bundle.about["fingerprint"]
+    if recipe.max_length > bundle.config.max_position_embeddings:
+        longest = bundle.config.max_position_embeddings
+        raise UserError(f"max_length: {recipe.max_length}: encoder '{recipe.encoder}' takes {longest} tokens at most")
+    bundle = replace(bundle, pooling=recipe.pooling or bundle.pooling)
+    return _stored(storage, bundle, digest({"encoder": content, "pooling": bundle.pooling}))
 
 
-def store_bundle(storage: Storage, uri: str) -> Start:
-    """The same for a bundle of any storage, its heads included."""
-    bundle, fingerprint = load_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
+def store_bundle(storage: Storage, uri: str, tokenizer_json: str) -> Start:
+    """The same for a bundle that a stage starts from, its heads included."""
+    bundle = load_bundle(Storage(uri))
+    if bundle.tokenizer_json != tokenizer_json:
+        raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
+    return _stored(storage, bundle, bundle_fingerprint(Storage(uri)))
+
+
+def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
     path = f"cache/encoders/{fingerprint[:32]}"
     if not is_sealed(storage, path):
         save_bundle(storage, path, bundle)
@@ -89,8 +99,6 @@ def store_bundle(storage: Storage, uri: str) -> Start:
 
 def _cache(recipe: Recipe, name: str, directory: str, storage: Storage, tokenizer_json: str) -> dict[Split, str]:
     """The token caches of a task: dev always, train where a stage wants it, test where there is one."""
-    from tokenizers import Tokenizer
-
     task, spec = recipe.tasks[name], TASKS[name]
     given: dict[Split, str | None] = {"train": task.train, "dev": task.dev, "test": task.test}
     trained = any(name in stage.tasks for stage in recipe.stages)

@@ -10,6 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from lightning_modules.finishing import OUTCOME
 from lightning_modules.progress import Interrupted
 from multitask.data.samplers import subset
@@ -49,6 +51,7 @@ class Driver:
         self.request, self.recipe, self.storage = request, request.recipe, request.storage
         self.screen = screen
         self.experiment = Experiment(request.storage, request.experiment)
+        screen.say("reading the data and the encoder ...")
         self.prepared: Prepared = prepare(self.recipe, request.data, self.storage)
         self.plan: dict[str, StageRecord] = {}
 
@@ -56,7 +59,8 @@ class Driver:
         """Every stage that is not finished, in the recipe's order; returns the results."""
         self.claim()
         self.experiment.begin_attempt()
-        self.experiment.folder.write_json("recipe.yaml", self.recipe.model_dump(mode="json", by_alias=True))
+        recipe = yaml.safe_dump(self.recipe.model_dump(mode="json", by_alias=True), sort_keys=False)
+        self.experiment.folder.write_bytes("recipe.yaml", recipe.encode())
         todo = [stage for stage in self.recipe.stages if not self._finished(stage)]
         for stage in self.recipe.stages:
             if stage not in todo:

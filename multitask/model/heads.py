@@ -80,10 +80,6 @@ class HeadSpec:
     losses: Mapping[LabelKind, tuple[str, ...]]
     trainable: bool = True
 
-    @property
-    def kinds(self) -> tuple[LabelKind, ...]:
-        return tuple(self.losses)
-
     def serves(self, spec: TaskSpec) -> bool:
         return len(spec.columns) in self.sentences and spec.label.kind in self.losses
 

@@ -38,7 +38,7 @@ def source() -> Source:
 @pytest.fixture(scope="module")
 def bundle(source: Source) -> Bundle:
     """A bundle with heads, as a finished stage leaves it."""
-    model = source_bundle(source, None).model(HEADS, seed=5)
+    model = source_bundle(source).model(HEADS, seed=5)
     return bundle_of(model, source.tokenizer.to_str(), {"trainer": "TorchTrainer_086a8", "max_length": 64})
 
 
@@ -84,7 +84,7 @@ def test_a_bundle_is_three_files_and_their_manifest(bundle: Bundle, storage: Sto
 
 
 def test_a_bundle_stays_what_it_was_while_the_model_trains_on(source: Source) -> None:
-    model = source_bundle(source, None).model(HEADS)
+    model = source_bundle(source).model(HEADS)
     taken = bundle_of(model, "{}", {})
     before = {name: value.clone() for name, value in taken.tensors.items()}
     with torch.no_grad():
@@ -124,10 +124,9 @@ def test_a_head_that_cannot_serve_is_refused(bundle: Bundle) -> None:
 
 
 def test_a_source_is_a_bundle_without_heads(source: Source, storage: Storage) -> None:
-    first = source_bundle(source, None)
+    first = source_bundle(source)
     assert first.heads == {}
     assert first.pooling == source.pooling
-    assert source_bundle(source, "cls").pooling == "cls"
     assert first.about == {"encoder": "tiny", "fingerprint": source.fingerprint}
     save_bundle(storage, "encoder", first)
     model = load_bundle(storage, "encoder").model({"sst": "linear"})

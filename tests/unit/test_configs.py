@@ -20,7 +20,7 @@ CONFIGS = ROOT / "configs"
 
 @functools.cache
 def tiny() -> Bundle:
-    return source_bundle(load_source("tiny"), None)
+    return source_bundle(load_source("tiny"))
 
 
 def header(path: Path) -> str:

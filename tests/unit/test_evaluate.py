@@ -33,7 +33,7 @@ def several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     """Random weights ten times as large as usual, so that predictions differ."""
-    source = source_bundle(load_source("tiny"), None)
+    source = source_bundle(load_source("tiny"))
     return replace(source, tensors={name: 10 * value for name, value in source.tensors.items()})
 
 

@@ -178,14 +178,6 @@ def test_fresh_supersedes_and_forgets_nothing(storage: Storage) -> None:
     assert record["content"] == old.content
 
 
-def test_forgotten_stages_lie_among_the_superseded(storage: Storage) -> None:
-    experiment = started(storage)
-    old = experiment.stages["para"]
-    experiment.forget(["para", "never-there"])
-    assert experiment.stages == {}
-    assert [record["trainer"] for record in experiment.superseded] == [old.trainer]
-
-
 def test_every_start_is_a_new_attempt(storage: Storage) -> None:
     attempts = []
     for _ in range(3):

@@ -34,7 +34,7 @@ V = encoding([[2.0, 0.0, -1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
 @pytest.mark.parametrize(("name", "task"), SERVED, ids=lambda value: getattr(value, "name", value))
 def test_every_head_gives_its_tasks_shape_and_trains(name: str, task) -> None:
     head = build_head(name, H, task, generator())
-    outputs = head(U, V if task.is_pair else None)
+    outputs = head(U, V if len(task.columns) == 2 else None)
     assert outputs.shape == ((2, task.label.outputs) if task.label.kind == "classes" else (2,))
     assert predict(outputs, task.label).shape == (2,)
     loss = LOSSES[loss_for(name, task, None, "here")](outputs, torch.tensor([1.0, 0.0]), torch.ones(2))[0]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitask.errors import UserError
-from multitask.recipe import Recipe, apply_override, build_recipe, load_recipe, packaged_recipes, parse_yaml
+from multitask.recipe import Recipe, Stage, apply_override, build_recipe, load_recipe, packaged_recipes, parse_yaml
 
 WHERE = "recipe.yaml"
 TEXT = """
@@ -34,6 +34,10 @@ def build(*overrides: str, text: str = TEXT) -> Recipe:
     for override in overrides:
         apply_override(tree, override)
     return build_recipe(tree, WHERE)
+
+
+def stage_of(recipe: Recipe, name: str) -> Stage:
+    return next(stage for stage in recipe.stages if stage.name == name)
 
 
 def refusal(*overrides: str, text: str = TEXT) -> str:
@@ -200,9 +204,9 @@ def test_what_yaml_stumbles_over_is_refused_in_one_line(key: str, value: str) ->
 
 def test_overrides_reach_stages_defaults_tasks_and_the_recipe() -> None:
     recipe = build("stages.sts.lr=3e-5", "defaults.epochs=1", "tasks.quora.head=linear", "seed=7")
-    assert recipe.stage("sts").lr == 3e-5
-    assert recipe.stage("para").epochs == 1
-    assert recipe.stage("sts").epochs == 5  # the stage's own
+    assert stage_of(recipe, "sts").lr == 3e-5
+    assert stage_of(recipe, "para").epochs == 1
+    assert stage_of(recipe, "sts").epochs == 5  # the stage's own
     assert recipe.tasks["quora"].head == "linear"
     assert recipe.seed == 7
 
@@ -213,7 +217,7 @@ def test_an_override_makes_the_mapping_it_needs() -> None:
     for override in ("defaults.lr=2e-4", "tasks.sst.columns.sentence=body"):
         apply_override(tree, override)
     recipe = build_recipe(tree, WHERE)
-    assert recipe.stage("sst").lr == 2e-4
+    assert stage_of(recipe, "sst").lr == 2e-4
     assert recipe.tasks["sst"].columns == {"sentence": "body"}
 
 
