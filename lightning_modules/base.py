@@ -81,7 +81,9 @@ class StageModule(pl.LightningModule):
         total, count = self.model_step(batch)
         examples = batch.weights.sum()
         stop = examples.new_tensor(float(self.wants_stop()))
-        facts = torch.stack([fact.detach().double() for fact in (total, count, examples, stop)])
+        facts = torch.stack([fact.detach().to(total.dtype) for fact in (total, count, examples, stop)])
+        if facts.device.type != "mps":  # which knows no float64
+            facts = facts.double()
         loss, counted, self._examples, stops = sum_over_ranks(facts).tolist()
         self.stopping = stops > 0
         if not math.isfinite(loss):
@@ -90,11 +92,16 @@ class StageModule(pl.LightningModule):
         return total * self.trainer.world_size / counted
 
     def _non_finite(self, batch: Batch, total: Tensor) -> str:
+        """Task, step and examples, gathered from the ranks: each knows only its own, and all of them stop here."""
         position = self.state.position
+        mine = None if torch.isfinite(total) else f"{total.item()}; examples {', '.join(self.example_ids(batch))}"
+        found: list[str | None] = [mine]
+        if self.trainer.world_size > 1:
+            found *= self.trainer.world_size
+            dist.all_gather_object(found, mine)
+        facts = "; ".join(fact for fact in found if fact)
         where = f"stage '{self.stage.name}', task '{batch.task}', epoch {position.epoch}, step {position.steps}"
-        if torch.isfinite(total):
-            return f"{where}: the loss is not finite on another rank"
-        return f"{where}: the loss is {total.item()}; examples {', '.join(self.example_ids(batch))}"
+        return f"{where}: the loss is {facts or 'not finite in sum'}"
 
     def on_train_epoch_start(self) -> None:
         self.state = self.state.rolled(self.steps_per_epoch)
@@ -121,7 +128,8 @@ class StageModule(pl.LightningModule):
             weight_decay=self.stage.weight_decay,
             betas=self.stage.betas,
             eps=self.stage.eps,
-            fused=self.stage.fused,
+            # Fused, it unscales gradients itself, and neither clipping nor the logged norm would see them unscaled.
+            fused=self.stage.fused and self.trainer.precision != "16-mixed",
         )
 
     def checkpoint(self) -> Checkpoint:

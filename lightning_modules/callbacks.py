@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.base import StageModule, sum_over_ranks
 from lightning_modules.data import StageData
@@ -86,30 +88,34 @@ class DevMetrics(Callback):
 
     def _encode_once(self, trainer: pl.Trainer, module: StageModule) -> None:
         """A frozen encoder is a fixed function: its sentences are encoded once, not in every epoch."""
-        data, device, autocast = self.data, module.device, trainer.precision_plugin.forward_context
-        data.dev = {task: dev.encoded(module.model, device, autocast) for task, dev in data.dev.items()}
-        if not module.model.uses_tokens(data.task):
-            rank, world = trainer.global_rank, trainer.world_size
-            whole = EvalSet.of(data.task, data.table, device.type, rank, world, data.rows)
-            data.features = encode_sentences(
-                module.model, whole, device=device, autocast=autocast, reduce=sum_over_ranks
-            )
+        data, model, device = self.data, module.model, module.device
+        autocast = trainer.precision_plugin.forward_context
+        for task, dev in data.dev.items():
+            data.dev[task] = dev.encoded(model, device, autocast, self._counter(trainer, module, f"encode {task}", dev))
+        if model.uses_tokens(data.task) or module.state.position.epoch == module.stage.epochs:
+            return
+        train = EvalSet.of(data.task, data.table, device.type, trainer.global_rank, trainer.world_size, data.rows)
+        progress = self._counter(trainer, module, f"encode {data.task} train", train)
+        data.features = encode_sentences(
+            model, train, device=device, autocast=autocast, reduce=sum_over_ranks, progress=progress
+        )
+
+    def _counter(self, trainer: pl.Trainer, module: StageModule, doing: str, data: EvalSet) -> Callable[[int], None]:
+        total = sum(len(batch) for batch in data.batches)
+        epoch = module.state.position.epoch
+        return self.throttle.counter(module.stage, doing, epoch, total, alone=trainer.world_size == 1)
 
     def _measure(self, trainer: pl.Trainer, module: StageModule, epoch: int, steps: int) -> None:
         began = time.monotonic()
-
-        def progress(task: str, total: int, done: int) -> None:
-            self.throttle(Progress(module.stage.name, f"dev {task}", epoch, module.stage.epochs, done, total))
-            if self.throttle.stop and trainer.world_size == 1:  # one rank of many must not leave the others waiting
-                raise Interrupted(module.stage.name)
-
         result = measure(
             module.model,
             self.data.dev,
             device=module.device,
             autocast=trainer.precision_plugin.forward_context,
             reduce=sum_over_ranks,
-            progress=progress,
+            progress={
+                task: self._counter(trainer, module, f"dev {task}", data) for task, data in self.data.dev.items()
+            },
         )
         seconds = time.monotonic() - began
         self.records.append(Record(epoch, steps, seconds, result.metrics, result.why))
@@ -131,6 +137,12 @@ class Checkpointing(Callback):
             self.store.flush()
             raise Interrupted(module.stage.name)
 
+    def on_exception(self, trainer: pl.Trainer, module: StageModule, exception: BaseException) -> None:  # type: ignore[override]
+        """SIGTERM: Lightning tells all ranks and raises this between two steps."""
+        if isinstance(exception, SIGTERMException) and trainer.is_global_zero and trainer.training:
+            self._save(module)
+            self.store.flush()
+
     def _due(self, module: StageModule) -> bool:
         position, stage = module.state.position, module.stage
         at_end = position.step == module.steps_per_epoch
@@ -145,7 +157,7 @@ class Checkpointing(Callback):
 
 
 class Telling(Callback):
-    """The progress line and TensorBoard's scalars, from rank 0. Comes last: it tells what the others did."""
+    """The progress line and TensorBoard's scalars, from rank 0. Comes after those that do what it tells."""
 
     def __init__(self, folder: Storage, throttle: Throttle, records: list[Record]) -> None:
         self.folder, self.throttle, self.records = folder, throttle, records
@@ -162,7 +174,7 @@ class Telling(Callback):
     def on_exception(self, *_: Any) -> None:
         self._close()
 
-    def teardown(self, *_: Any, **__: Any) -> None:
+    def on_fit_end(self, *_: Any) -> None:
         self._close()
 
     def _close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import pytorch_lightning as pl
@@ -9,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 
 from lightning_modules.base import StageModule, sum_over_ranks
 from lightning_modules.data import StageData
+from lightning_modules.progress import Throttle
 from lightning_modules.records import Record, chosen
 from multitask.bundle import bundle_of, save_bundle
 from multitask.checkpoints import CheckpointStore
@@ -16,10 +18,11 @@ from multitask.data.tokens import load_tokens
 from multitask.evaluate import EvalSet, predictions
 from multitask.experiment import StageJob, check_attempt
 from multitask.predictions import write_predictions, write_submission_zip
-from multitask.storage import Storage
+from multitask.storage import Damaged, Storage
 from multitask.tasks import TASKS
 
 OUTCOME = "outcome.json"
+log = logging.getLogger(__name__)
 
 
 class Finishing(Callback):
@@ -31,24 +34,36 @@ class Finishing(Callback):
         data: StageData,
         store: CheckpointStore,
         records: list[Record],
+        throttle: Throttle,
         tokenizer_json: str,
     ) -> None:
         self.job, self.data, self.store, self.records = job, data, store, records
-        self.tokenizer_json = tokenizer_json
+        self.throttle, self.tokenizer_json = throttle, tokenizer_json
 
     def on_fit_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        record = chosen(self.records, module.stage)
-        assert record is not None, "a stage that has run to its end has been measured"
+        module.to(trainer.strategy.root_device)  # Lightning has taken it off its device by now
         self.store.flush()
         trainer.strategy.barrier("last checkpoint written")
-        if record.steps != module.state.position.steps:
-            module.model.load_state_dict(self.store.at(record.steps).weights)
+        record = self._keep(module)
         self._predict(trainer, module)
         if trainer.is_global_zero:
             check_attempt(self.job)
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
             save_bundle(self.job.folder, "bundle", bundle_of(module.model, self.tokenizer_json, about))
             self.job.folder.write_json(OUTCOME, self._outcome(module, record))
+
+    def _keep(self, module: StageModule) -> Record:
+        """Puts the weights that the stage keeps into the module; returns what was measured of them."""
+        last, best = self.records[-1], chosen(self.records, module.stage)
+        assert best is not None, "a stage that has run to its end has been measured"
+        if best.steps == last.steps:
+            return last
+        try:
+            module.model.load_state_dict(self.store.at(best.steps).weights)
+        except Damaged as error:
+            log.warning("the best epoch's checkpoint is lost, the last epoch's weights are kept: %s", error)
+            return last
+        return best
 
     def _predict(self, trainer: pl.Trainer, module: StageModule) -> None:
         """The CS224N prediction files, where the job asks for them; sets encoded before are not encoded again."""
@@ -62,12 +77,15 @@ class Finishing(Callback):
                 else:
                     table = load_tokens(Storage(self.job.storage), path)
                     data = EvalSet.of(task, table, module.device.type, trainer.global_rank, trainer.world_size)
+                rows = sum(len(batch) for batch in data.batches)
+                epochs, alone = module.stage.epochs, trainer.world_size == 1
                 predicted = predictions(
                     module.model,
                     data,
                     device=module.device,
                     autocast=trainer.precision_plugin.forward_context,
                     reduce=sum_over_ranks,
+                    progress=self.throttle.counter(module.stage, f"predict {task} {split}", epochs, rows, alone),
                 )
                 if trainer.is_global_zero:
                     write_predictions(folder, TASKS[task], split, data.table.ids, predicted.tolist())

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from multitask.recipe import Stage
+
 
 class Interrupted(RuntimeError):
     """The stage was asked to stop, has saved its checkpoint, and goes on when it is started again."""
@@ -70,3 +72,16 @@ class Throttle:
         if now or time.monotonic() - self._last >= self.every:
             self._last = time.monotonic()
             self.stop = self.report(progress) or self.stop
+
+    def counter(self, stage: Stage, doing: str, epoch: int, total: int, alone: bool) -> Callable[[int], None]:
+        """Reports how many of `total` examples are done.
+
+        A stage that is asked to stop does so in here where it is `alone`: one rank of many would leave others waiting.
+        """
+
+        def count(done: int) -> None:
+            self(Progress(stage.name, doing, epoch, stage.epochs, done, total))
+            if self.stop and alone:
+                raise Interrupted(stage.name)
+
+        return count

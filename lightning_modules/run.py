@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.base import StageModule
 from lightning_modules.callbacks import Checkpointing, DevMetrics, Resume, Telling
 from lightning_modules.data import StageData
 from lightning_modules.finishing import OUTCOME, Finishing
-from lightning_modules.progress import Report, Throttle
+from lightning_modules.progress import Interrupted, Report, Throttle
 from lightning_modules.records import read_records
 from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trainer import Execution, build_trainer
@@ -33,8 +34,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
         return
     stage = Stage.model_validate(job.stage)
     data = StageData(job, stage)
-    store = CheckpointStore(job.folder.at("checkpoints"), fence=lambda: check_attempt(job))
-    try:
+    with CheckpointStore(job.folder.at("checkpoints"), fence=lambda: check_attempt(job)) as store:
         module, resume, tokenizer_json = _load(job, stage, data, store)
         records = read_records(job.folder, module.state.position.steps)
         throttle = Throttle(report, every)
@@ -43,13 +43,14 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             resume,
             Checkpointing(store, records),
             DevMetrics(data, job.folder, records, throttle, job.measure_start),
-            Finishing(job, data, store, records, tokenizer_json),
             Telling(job.folder, throttle, records),
+            Finishing(job, data, store, records, throttle, tokenizer_json),
         ]
         epochs_left = stage.epochs - module.state.position.epoch
-        build_trainer(stage, execution, callbacks, epochs_left).fit(module, datamodule=data)
-    finally:
-        store.close()
+        try:
+            build_trainer(stage, execution, callbacks, epochs_left).fit(module, datamodule=data)
+        except SIGTERMException as error:
+            raise Interrupted(stage.name) from error
 
 
 def _load(job: StageJob, stage: Stage, data: StageData, store: CheckpointStore) -> tuple[StageModule, Resume, str]:

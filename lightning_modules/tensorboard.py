@@ -39,17 +39,17 @@ class EventLog:
         self._stop.set()
         self._thread.join()
         self._writer.close()
-        self._copy()
+        self._try_to_copy()
         self._local.cleanup()
 
     def _copy_often(self) -> None:
         while not self._stop.wait(COPY_SECONDS):
-            try:
-                self._copy()
-            except OSError as error:  # the next copy holds all of it; training need not stop for a curve
-                log.warning("TensorBoard events not copied to %s: %s", self.folder.uri, error)
+            self._writer.flush()
+            self._try_to_copy()
 
-    def _copy(self) -> None:
-        self._writer.flush()
-        for file in Path(self._local.name).iterdir():
-            self.folder.write_bytes(file.name, file.read_bytes())
+    def _try_to_copy(self) -> None:
+        try:
+            for file in Path(self._local.name).iterdir():
+                self.folder.write_bytes(file.name, file.read_bytes())
+        except Exception as error:  # the next copy holds all of it, and training need not stop for a curve
+            log.warning("TensorBoard events not copied to %s: %s", self.folder.uri, error)

@@ -18,6 +18,7 @@ from typing import Any
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from multitask.experiment import Superseded
 from multitask.storage import Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class CheckpointStore:
     """The checkpoints of one stage, in its trainer's folder.
 
     keep: how many of the newest stay; those of `pinned` steps stay besides. fence: called before a checkpoint is
-    written; raises where a newer attempt has taken over. Rank 0 alone saves; all ranks read.
+    written; raises Superseded where a newer attempt has taken over. Rank 0 alone saves; all ranks read.
     """
 
     def __init__(self, folder: Storage, keep: int = 2, fence: Callable[[], None] = lambda: None) -> None:
@@ -95,9 +96,19 @@ class CheckpointStore:
             flying, self._flying = self._flying, None
             flying.result()
 
-    def close(self) -> None:
-        self.flush()
-        self._pool.shutdown()
+    def __enter__(self) -> CheckpointStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Waits for the upload in flight; its failure is raised unless another error is on its way."""
+        try:
+            self.flush()
+        except Exception as error:
+            if kind is None:
+                raise
+            log.warning("checkpoint in flight not saved: %s", error)
+        finally:
+            self._pool.shutdown()
 
     def _upload(self, checkpoint: Checkpoint) -> None:
         path = _name(checkpoint.state.position.steps)
@@ -111,12 +122,20 @@ class CheckpointStore:
                 self.fence()
                 write_sealed(self.folder, path, files, {"schema": 1})
                 break
-            except OSError as error:
+            except Superseded:
+                raise
+            except Exception as error:  # every storage's client has its own
                 if pause is None:
                     raise
                 log.warning("checkpoint %s: %s; trying again in %s s", path, error, pause)
                 time.sleep(pause)
-        self._retain(path)
+        try:
+            self.fence()  # a slow upload may have been superseded meanwhile: what lies there now is the other's
+            self._retain(path)
+        except Superseded:
+            raise
+        except Exception as error:  # the checkpoint is sound; what could not be removed only takes room
+            log.warning("old checkpoints not removed: %s", error)
 
     def _retain(self, saved: str) -> None:
         """Keeps the newest up to the one just saved, and the pinned; of the others, removes the manifest first.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +24,13 @@ OTHER_EVAL_TOKENS = 16384
 
 Reduce = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
+
+
+Done = Callable[[int], None]  # how many of this rank's examples are done
+
+
+def silent(done: int) -> None:
+    """Progress that nobody wants to see."""
 
 
 def alone(tensor: Tensor) -> Tensor:
@@ -56,17 +62,26 @@ class EvalSet:
         mine = [rows[batch] for batch in plan[rank::world]]
         return cls(task, table, [collate(task, table, some, np.ones(len(some), np.float32)) for some in mine])
 
-    def encoded(self, model: MultitaskModel, device: torch.device, autocast: Autocast = nullcontext) -> EvalSet:
+    def encoded(
+        self, model: MultitaskModel, device: torch.device, autocast: Autocast = nullcontext, progress: Done = silent
+    ) -> EvalSet:
         """The same with the sentences encoded once and for all: for a frozen encoder."""
         if model.uses_tokens(self.task):
             return self
-        return EvalSet(self.task, self.table, [_encoded(model, batch, device, autocast) for batch in self.batches])
+        batches, done = [], 0
+        for batch in self.batches:
+            batches.append(_encoded(model, batch, device, autocast))
+            done += len(batch)
+            progress(done)
+        return EvalSet(self.task, self.table, batches)
 
 
 def _encoded(model: MultitaskModel, batch: Batch, device: torch.device, autocast: Autocast) -> Batch:
     with model.evaluating(), autocast():
         features = model.encode(batch.to(device)).sentence.cpu()
-    return replace(batch, features=features, input_ids=batch.input_ids[:0], mask=batch.mask[:0])
+    features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast may have made halves
+    nothing = batch.input_ids.new_empty(0, 0)
+    return replace(batch, features=features, input_ids=nothing, mask=nothing.bool())
 
 
 def predictions(
@@ -76,7 +91,7 @@ def predictions(
     device: torch.device,
     autocast: Autocast = nullcontext,
     reduce: Reduce = alone,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Done = silent,
 ) -> Tensor:
     """(N,) float64 predictions of all examples, in the table's order, the same on every rank.
 
@@ -88,7 +103,7 @@ def predictions(
         for batch in data.batches:
             with autocast():
                 outputs = model(batch.to(device))
-            result[batch.rows] = predict(outputs, TASKS[data.task].label).double().cpu()
+            result[batch.rows] = predict(outputs, TASKS[data.task].label).cpu().double()
             done += len(batch)
             progress(done)
     return reduce(result)
@@ -109,7 +124,7 @@ def measure(
     device: torch.device,
     autocast: Autocast = nullcontext,
     reduce: Reduce = alone,
-    progress: Callable[[str, int, int], None] = lambda task, total, done: None,
+    progress: Mapping[str, Done] | None = None,
 ) -> Measured:
     """Every task's metric and, where all three tasks are there, both papers' overall scores."""
     metrics: dict[str, float | None] = {}
@@ -121,7 +136,7 @@ def measure(
             device=device,
             autocast=autocast,
             reduce=reduce,
-            progress=partial(progress, task, sum(len(batch) for batch in data.batches)),
+            progress=(progress or {}).get(task, silent),
         )
         spec = TASKS[task]
         result = score(spec.metric, predicted, data.table.labels.double())
@@ -143,12 +158,12 @@ def encode_sentences(
     device: torch.device,
     autocast: Autocast = nullcontext,
     reduce: Reduce = alone,
+    progress: Done = silent,
 ) -> Tensor:
     """(N * sentences, H) encodings of a table's sentences, those of rows outside `data` zero; on every rank."""
     weight = next(model.parameters())
     features = weight.new_zeros(len(data.table) * data.table.sentences, model.config.hidden_size, device="cpu")
-    for batch in data.batches:
-        encoded = _encoded(model, batch, device, autocast).features
-        assert encoded is not None
-        features[stacked(batch.rows.numpy(), data.table.sentences)] = encoded.to(features.dtype)
+    for batch in data.encoded(model, device, autocast, progress).batches:
+        assert batch.features is not None
+        features[stacked(batch.rows.numpy(), data.table.sentences)] = batch.features.to(features.dtype)
     return reduce(features)

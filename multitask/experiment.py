@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -13,7 +14,8 @@ from multitask.recipe import NOT_CONTENT, Recipe, Stage, head_name
 from multitask.storage import Storage
 from multitask.tasks import Split
 
-Status = Literal["running", "finished", "interrupted", "failed"]
+FILE = "experiment.json"
+Status = Literal["pending", "running", "finished", "interrupted", "failed"]
 
 
 def digest(value: Any) -> str:
@@ -58,6 +60,7 @@ class StageJob:
     experiment: str
     trainer: str
     attempt: int
+    writer: str
     stage: dict[str, Any]
     seed: int
     heads: dict[str, str]
@@ -88,30 +91,44 @@ class StageRecord:
     attempt: int
     content: dict[str, Any]
     workers: int = 0
+    log: str | None = None
 
 
 class Experiment:
-    """experiment.json: written by the driver alone, read by everyone."""
+    """experiment.json: written by the driver alone, read by everyone.
+
+    Every start is an attempt with a writer's id of its own. Whoever finds another id there than its own has been
+    superseded and writes nothing more.
+    """
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.storage, self.name = storage, name
         self.folder = storage.at(name)
-        self.attempt = 0
+        self.attempt, self.writer = 0, ""
         self.stages: dict[str, StageRecord] = {}
         self.superseded: list[dict[str, Any]] = []
-        if self.folder.exists("experiment.json"):
-            saved = self.folder.read_json("experiment.json")
+        if self.folder.exists(FILE):
+            saved = self.folder.read_json(FILE)
             self.attempt = saved["attempt"]
             self.stages = {name: StageRecord(**record) for name, record in saved["stages"].items()}
             self.superseded = saved["superseded"]
 
     def save(self) -> None:
+        """Raises Superseded where another driver has begun an attempt since."""
+        self.check()
+        self._write()
+
+    def check(self) -> None:
+        check_writer(self.folder, self.attempt, self.writer)
+
+    def _write(self) -> None:
         self.folder.write_json(
-            "experiment.json",
+            FILE,
             {
                 "schema": 1,
                 "experiment": self.name,
                 "attempt": self.attempt,
+                "writer": self.writer,
                 "stages": {name: asdict(record) for name, record in self.stages.items()},
                 "superseded": self.superseded,
             },
@@ -119,8 +136,9 @@ class Experiment:
 
     def begin_attempt(self) -> None:
         """Takes over: a writer of an older attempt is fenced off from here on."""
-        self.attempt += 1
-        self.save()
+        found = self.folder.read_json(FILE)["attempt"] if self.folder.exists(FILE) else 0
+        self.attempt, self.writer = found + 1, uuid.uuid4().hex
+        self._write()
 
     def claim(self, name: str, content: dict[str, Any], parent: str, fresh: bool) -> StageRecord:
         """The stage's record under its fingerprint: the one there, or a new one.
@@ -136,9 +154,10 @@ class Experiment:
             record = None
         if record is None:
             started, taken = datetime.now(UTC), {old["trainer"] for old in self.superseded}
-            while (trainer := trainer_name(fingerprint, started)) in taken:  # superseded within this very second
+            taken |= {other.trainer for other in self.stages.values()}
+            while (trainer := trainer_name(fingerprint, started)) in taken:  # made within this very second
                 started += timedelta(seconds=1)
-            record = StageRecord(trainer, fingerprint, parent, "running", self.attempt, content)
+            record = StageRecord(trainer, fingerprint, parent, "pending", self.attempt, content)
             self.stages[name] = record
         return record
 
@@ -169,11 +188,15 @@ class Superseded(RuntimeError):
     """A newer attempt writes this experiment now."""
 
 
+def check_writer(experiment: Storage, attempt: int, writer: str) -> None:
+    """The fence: raises Superseded where another driver's attempt has begun (DESIGN rule 3)."""
+    if not experiment.exists(FILE):
+        return
+    found = experiment.read_json(FILE)
+    if found["writer"] != writer:
+        raise Superseded(f"{experiment.uri}: attempt {attempt} was superseded by attempt {found['attempt']}")
+
+
 def check_attempt(job: StageJob) -> None:
-    """The fence: raises Superseded where a newer attempt than the job's own has begun (DESIGN rule 3)."""
-    path = f"{job.experiment}/experiment.json"
-    storage = Storage(job.storage)
-    if storage.exists(path):
-        attempt = storage.read_json(path)["attempt"]
-        if attempt > job.attempt:
-            raise Superseded(f"{job.trainer}: attempt {job.attempt} was superseded by attempt {attempt}")
+    """The same for the job of a worker."""
+    check_writer(Storage(job.storage).at(job.experiment), job.attempt, job.writer)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from multitask.errors import UserError
 from multitask.tasks import TASKS
@@ -16,7 +16,7 @@ from multitask.tasks import TASKS
 Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
-OBJECTIVES = ("supervised",)
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they become folders
 # These say how a stage is run or watched, not what it computes: they are not part of a stage's fingerprint.
 NOT_CONTENT = frozenset({"checkpoint_minutes", "checkpoint_steps", "validate_every", "from_"})
 
@@ -63,16 +63,11 @@ class Settings(Strict):
     checkpoint_minutes: Annotated[float, Field(gt=0, strict=True)] = 5.0
     checkpoint_steps: Positive | None = None
 
-    @field_validator("precision", "schedule", mode="before")
-    @classmethod
-    def _text(cls, value: Any) -> Any:
-        return str(value)
-
 
 class Stage(Settings):
     """One training run. `from` is a stage above, `encoder`, or a bundle's URI; the default is the stage above."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     objective: Literal["supervised"] = "supervised"
     tasks: Annotated[list[str], Field(min_length=1, max_length=1)]
     train: Literal["full-model", "last-linear-layer"]
@@ -97,7 +92,7 @@ class Task(Strict):
 class Recipe(Strict):
     """A tree of stages over a set of tasks, from one encoder."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     encoder: str
     pooling: Literal["pooler", "cls", "mean"] | None = None
     seed: Annotated[int, Field(ge=0, strict=True)] = 11711

@@ -58,6 +58,16 @@ class Storage:
     def full(self, path: str) -> str:
         return join(self.root, path) if path else self.root
 
+    def probe(self) -> None:
+        """Writes, reads and removes a small file. Raises UserError where that cannot be done."""
+        path = f".probe-{uuid.uuid4().hex[:8]}"
+        try:
+            self.write_bytes(path, b"minibert")
+            self.read_bytes(path)
+            self.fs.rm_file(self.full(path))
+        except Exception as error:  # every storage's client has its own
+            raise UserError(f"storage '{self.uri}': cannot be written: {type(error).__name__}: {error}") from error
+
     def exists(self, path: str) -> bool:
         return bool(self.fs.exists(self.full(path)))
 

@@ -26,7 +26,8 @@ from multitask.storage import Storage, join
 from multitask.tasks import TASKS, Split, TaskSpec
 from ray_jobs.screen import Screen
 
-MAX_LENGTH = 512
+MAX_LENGTH = 512  # for bundles that do not say what they were trained with
+MAX_BAD_ROWS = 0.01
 BOOTSTRAP_SEED = 0
 BOTH: tuple[Split, ...] = ("dev", "test")
 
@@ -91,7 +92,10 @@ def predict_bundle(uri: str, data: str | None, output: str) -> None:
 
 
 def _opened(uri: str, data: str | None) -> tuple[Bundle, str]:
-    return load_bundle(Storage(uri)), data or sample_uri()
+    bundle = load_bundle(Storage(uri))
+    if not bundle.heads:
+        raise UserError(f"bundle '{uri}': an encoder without heads; it can only be trained from")
+    return bundle, data or sample_uri()
 
 
 def device() -> torch.device:
@@ -129,5 +133,7 @@ def _table(bundle: Bundle, cache: Storage, directory: str, spec: TaskSpec, split
         Tokenizer.from_str(bundle.tokenizer_json),
         labelled=split != "test",
         max_length=bundle.about.get("max_length", MAX_LENGTH),
+        max_bad_rows=bundle.about.get("max_bad_rows", MAX_BAD_ROWS),
+        columns=bundle.about.get("columns", {}).get(spec.name, {}),
     )
     return load_tokens(cache, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import re
 import sys
 import tempfile
 import traceback
@@ -52,14 +52,15 @@ def train(
     ] = False,
 ) -> None:
     """Run a recipe, or go on with it: finished stages are skipped, a stopped one resumes."""
-    from multitask.recipe import load_recipe
+    from multitask.recipe import NAME, load_recipe
     from multitask.storage import Storage
     from ray_jobs.commands import run_training
 
     loaded = load_recipe(recipe, set_)
-    raise typer.Exit(
-        run_training(loaded, data, Storage(storage), experiment or loaded.name, workers=workers, fresh=fresh)
-    )
+    name = experiment or loaded.name
+    if not re.fullmatch(NAME, name) or name == "cache":
+        raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
+    raise typer.Exit(run_training(loaded, data, Storage(storage), name, workers=workers, fresh=fresh))
 
 
 @app.command()
@@ -95,6 +96,13 @@ def data_check(uri: Annotated[str, typer.Argument(help="Directory or URI with th
     typer.echo(render(check_data(uri)))
 
 
+def _by_ctrl_c(error: BaseException | None) -> bool:
+    """Whether a KeyboardInterrupt, which typer turns into an exit, is behind it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def main() -> None:
     """Exit status 0; 2 for what the user can mend, one line; 1 for a failure; 130 when interrupted."""
     try:
@@ -102,12 +110,12 @@ def main() -> None:
     except UserError as error:
         print(f"minibert: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        print("minibert: interrupted; the same command goes on where it was", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED and _by_ctrl_c(end):
+            print("minibert: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise
     except Exception as error:
         with tempfile.NamedTemporaryFile("w", prefix="minibert-", suffix=".log", delete=False) as file:
             file.write(traceback.format_exc())
-        logging.getLogger(__name__).debug("failed", exc_info=True)
         print(f"minibert: {type(error).__name__}: {error}\ntraceback in {Path(file.name)}", file=sys.stderr)
         sys.exit(1)

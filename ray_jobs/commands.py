@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from typing import Any
@@ -26,9 +25,9 @@ def run_training(
     quiet_libraries()
     screen = Screen()
     again = "go on with: " + " ".join(shlex.quote(word) for word in ["minibert", *sys.argv[1:]] if word != "--fresh")
+    storage.probe()
     with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
-        submission = os.environ.get("RAY_JOB_SUBMISSION_ID")
-        request = Request(recipe, data, storage, experiment, workers, fresh, log.path, submission)
+        request = Request(recipe, data, storage, experiment, workers, fresh, log.path)
         try:
             results = Driver(request, screen).run(stop)
         except Interrupted:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+from multitask.experiment import FILE
 from multitask.storage import Storage
 
 PACKAGES = ("multitask", "lightning_modules", "ray_jobs")
@@ -25,8 +27,11 @@ class DriverLog:
     def __enter__(self) -> DriverLog:
         self._handler = logging.FileHandler(self._file)
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._console = logging.StreamHandler()
+        self._console.setLevel(logging.WARNING)  # a checkpoint passed over, say: the user should see it at once
         for name in PACKAGES:
             logging.getLogger(name).addHandler(self._handler)
+            logging.getLogger(name).addHandler(self._console)
             logging.getLogger(name).setLevel(logging.INFO)
         return self
 
@@ -37,6 +42,11 @@ class DriverLog:
             logging.getLogger(__name__).error("ended by %s", type(error).__name__, exc_info=error)
         for name in PACKAGES:
             logging.getLogger(name).removeHandler(self._handler)
+            logging.getLogger(name).removeHandler(self._console)
         self._handler.close()
-        self.experiment.write_bytes(self.path, self._file.read_bytes())
+        try:
+            if self.experiment.exists(FILE):  # what was refused before it began leaves nothing
+                self.experiment.write_bytes(self.path, self._file.read_bytes())
+        except Exception as failure:  # must not hide how the run itself ended
+            print(f"minibert: log not copied to {self.experiment.uri}: {failure}", file=sys.stderr)
         self._folder.cleanup()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
@@ -15,7 +14,7 @@ from multitask.errors import UserError
 from multitask.experiment import digest
 from multitask.model.sources import load_source
 from multitask.recipe import Recipe
-from multitask.storage import Storage, is_sealed
+from multitask.storage import Damaged, Storage, read_sealed
 from multitask.tasks import TASKS, Split
 
 
@@ -59,12 +58,17 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
     """Raises UserError for what is missing or malformed, before any work starts."""
     directory = data_directory(recipe, data)
     start = store_encoder(storage, recipe)
-    uris = {stage.from_ for stage in recipe.stages if stage.from_ and "/" in stage.from_}
-    bundles = {uri: store_bundle(storage, uri, start.tokenizer_json) for uri in sorted(uris)}
-    caches = {name: _cache(recipe, name, directory, storage, start.tokenizer_json) for name in recipe.tasks}
-    tables = {
-        task: {split: load_tokens(storage, path) for split, path in splits.items()} for task, splits in caches.items()
-    }
+    foreign = {stage.from_ for stage in recipe.stages if stage.from_ and "/" in stage.from_}
+    bundles = {uri: store_bundle(storage, uri, start.tokenizer_json) for uri in sorted(foreign)}
+    caches: dict[str, dict[Split, str]] = {}
+    tables: dict[str, dict[Split, TokenTable]] = {}
+    for name in recipe.tasks:
+        uris = _files(recipe, name, directory)
+        caches[name] = {split: _cache(recipe, name, split, uri, storage, start) for split, uri in uris.items()}
+        # The cache may have been made from a copy of the file elsewhere: the results name this one.
+        tables[name] = {
+            split: replace(load_tokens(storage, path), source=uris[split]) for split, path in caches[name].items()
+        }
     return Prepared(start, bundles, caches, tables)
 
 
@@ -92,30 +96,33 @@ def store_bundle(storage: Storage, uri: str, tokenizer_json: str) -> Start:
 
 def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
     path = f"cache/encoders/{fingerprint[:32]}"
-    if not is_sealed(storage, path):
+    try:
+        read_sealed(storage, path)
+    except Damaged:  # or not there yet
         save_bundle(storage, path, bundle)
     return Start(path, fingerprint, bundle.tokenizer_json)
 
 
-def _cache(recipe: Recipe, name: str, directory: str, storage: Storage, tokenizer_json: str) -> dict[Split, str]:
-    """The token caches of a task: dev always, train where a stage wants it, test where there is one."""
+def _files(recipe: Recipe, name: str, directory: str) -> dict[Split, str]:
+    """The files of a task: dev always, train where a stage wants it, test where there is one."""
     task, spec = recipe.tasks[name], TASKS[name]
     given: dict[Split, str | None] = {"train": task.train, "dev": task.dev, "test": task.test}
     trained = any(name in stage.tasks for stage in recipe.stages)
-    wanted: Iterable[Split] = ("train", "dev") if trained else ("dev",)
+    wanted: tuple[Split, ...] = ("train", "dev") if trained else ("dev",)
     uris: dict[Split, str] = {split: given[split] or find_file(directory, spec, split) for split in wanted}
     if task.test or (directory and has_file(directory, spec, "test")):
         uris["test"] = task.test or find_file(directory, spec, "test")
-    return {
-        split: cache_tokens(
-            storage,
-            uri,
-            spec,
-            Tokenizer.from_str(tokenizer_json),
-            labelled=split != "test",
-            max_length=recipe.max_length,
-            columns=task.columns,
-            max_bad_rows=recipe.max_bad_rows,
-        )
-        for split, uri in uris.items()
-    }
+    return uris
+
+
+def _cache(recipe: Recipe, name: str, split: Split, uri: str, storage: Storage, start: Start) -> str:
+    return cache_tokens(
+        storage,
+        uri,
+        TASKS[name],
+        Tokenizer.from_str(start.tokenizer_json),
+        labelled=split != "test",
+        max_length=recipe.max_length,
+        columns=recipe.tasks[name].columns,
+        max_bad_rows=recipe.max_bad_rows,
+    )

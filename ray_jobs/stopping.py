@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from types import FrameType
 from typing import Any
 
@@ -34,4 +33,4 @@ class StopRequest:
             os.write(2, f"\nstopped. {self.how_to_go_on}\n".encode())
             os._exit(INTERRUPTED)
         self.asked = True
-        print("\nstopping after this step (again to stop at once) ...", file=sys.stderr, flush=True)
+        os.write(2, b"\nstopping after this step (again to stop at once) ...\n")

@@ -14,7 +14,6 @@ import yaml
 
 from lightning_modules.finishing import OUTCOME
 from lightning_modules.progress import Interrupted
-from multitask.data.samplers import subset
 from multitask.experiment import Experiment, StageJob, StageRecord, stage_content
 from multitask.model.heads import loss_for
 from multitask.recipe import Recipe, Stage, head_name
@@ -41,7 +40,6 @@ class Request:
     workers: int
     fresh: bool
     log: str | None = None
-    submission_id: str | None = None
 
 
 class Driver:
@@ -50,9 +48,9 @@ class Driver:
     def __init__(self, request: Request, screen: Screen) -> None:
         self.request, self.recipe, self.storage = request, request.recipe, request.storage
         self.screen = screen
-        self.experiment = Experiment(request.storage, request.experiment)
         screen.say("reading the data and the encoder ...")
         self.prepared: Prepared = prepare(self.recipe, request.data, self.storage)
+        self.experiment = Experiment(request.storage, request.experiment)
         self.plan: dict[str, StageRecord] = {}
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
@@ -64,11 +62,16 @@ class Driver:
         todo = [stage for stage in self.recipe.stages if not self._finished(stage)]
         for stage in self.recipe.stages:
             if stage not in todo:
+                self.plan[stage.name].status = "finished"
                 self.screen.say(f"{stage.name}: finished before, skipped ({self.plan[stage.name].trainer})")
-        if todo:
+        self.experiment.save()
+        if todo and not stop.asked:
             with self._runner(stop) as runner:
                 for stage in todo:
-                    self._run_stage(stage, runner)
+                    if not stop.asked:
+                        self._run_stage(stage, runner)
+        if stop.asked and not all(self._finished(stage) for stage in self.recipe.stages):
+            raise Interrupted(self.request.experiment)
         return self.write_results()
 
     def _runner(self, stop: StopRequest) -> LocalRunner | RayRunner:
@@ -102,11 +105,8 @@ class Driver:
 
     def _run_stage(self, stage: Stage, runner: LocalRunner | RayRunner) -> None:
         record = self.plan[stage.name]
-        record.status, record.attempt, record.workers = (
-            "running",
-            self.experiment.attempt,
-            self.request.workers,
-        )
+        record.status, record.attempt = "running", self.experiment.attempt
+        record.workers, record.log = self.request.workers, self.request.log
         self.experiment.save()
         self.write_results()
         log.info("stage %s: %s starts, attempt %s", stage.name, record.trainer, record.attempt)
@@ -137,6 +137,7 @@ class Driver:
             experiment=self.request.experiment,
             trainer=record.trainer,
             attempt=self.experiment.attempt,
+            writer=self.experiment.writer,
             stage=stage.model_dump(mode="json", by_alias=True),
             seed=self.recipe.seed,
             heads=heads,
@@ -156,6 +157,8 @@ class Driver:
                 "fingerprint": record.fingerprint,
                 "encoder": self.recipe.encoder,
                 "max_length": self.recipe.max_length,
+                "max_bad_rows": self.recipe.max_bad_rows,
+                "columns": {task: config.columns for task, config in self.recipe.tasks.items()},
             },
         )
 
@@ -172,7 +175,8 @@ class Driver:
         return None
 
     def write_results(self) -> dict[str, Any]:
-        """results.json as it stands."""
+        """results.json as it stands. Raises Superseded where another driver writes it now."""
+        self.experiment.check()
         recipe, started = self.recipe, self._encoder_row()
         first = row("encoder", seed=recipe.seed, status="pending")
         if started:
@@ -195,7 +199,8 @@ class Driver:
         return max((self._rows(stage) for stage in self.recipe.stages if task in stage.tasks), default=0)
 
     def _rows(self, stage: Stage) -> int:
-        return sum(len(subset(len(self.prepared.tables[task]["train"]), stage.max_examples, 0)) for task in stage.tasks)
+        lengths = [len(self.prepared.tables[task]["train"]) for task in stage.tasks]
+        return sum(min(length, stage.max_examples or length) for length in lengths)
 
     def _row(self, stage: Stage) -> dict[str, Any]:
         record, outcome = self.plan[stage.name], self._outcome(stage.name)
@@ -208,8 +213,7 @@ class Driver:
             "status": "finished" if outcome else record.status,
             "workers": record.workers,
             "rows": self._rows(stage),
-            "log": self.request.log,
-            "submission_id": self.request.submission_id,
+            "log": record.log,
         }
         if outcome:
             facts |= {

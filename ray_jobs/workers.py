@@ -16,32 +16,13 @@ from lightning_modules.progress import Interrupted, Progress
 from multitask.errors import UserError
 from multitask.experiment import StageJob
 from multitask.storage import Storage
+from ray_jobs.board import Board
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 30.0  # for the workers to save and leave after a stop was asked for
 MAX_FAILURES = 3
-
-
-class Board:
-    """What rank 0 and the driver tell each other; a Ray actor."""
-
-    def __init__(self) -> None:
-        self.line: dict[str, Any] | None = None
-        self.failure: tuple[str, str] | None = None
-        self.stop = False
-
-    def post(self, line: dict[str, Any]) -> bool:
-        self.line = line
-        return self.stop
-
-    def fail(self, kind: str, message: str) -> None:
-        self.failure = self.failure or (kind, message)
-
-    def peek(self, stop: bool) -> tuple[dict[str, Any] | None, tuple[str, str] | None]:
-        self.stop = stop
-        return self.line, self.failure
 
 
 def worker_loop(config: dict[str, Any]) -> None:
@@ -62,6 +43,7 @@ def worker_loop(config: dict[str, Any]) -> None:
     quiet_libraries()
     board = config["board"]
     execution = Execution(
+        accelerator=config["accelerator"],
         devices="auto",
         strategy=RayDDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True),
         plugins=[RayLightningEnvironment()],
@@ -84,20 +66,25 @@ class RayRunner:
 
     def __enter__(self) -> RayRunner:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same everywhere
         self.screen.say(f"starting Ray for {self.workers} workers ...")
         here = not os.environ.get("RAY_ADDRESS")
         cores = os.cpu_count() or 1
         self.cpus = max(1, cores // self.workers) if here else 1
         ray.init(
+            address="local" if here else None,  # None is the cluster of RAY_ADDRESS
             num_cpus=max(cores, self.workers) if here else None,
             log_to_driver=True,
             logging_level=logging.WARNING,
-            ignore_reinit_error=True,
         )
-        self.board = ray.remote(num_cpus=0)(Board).remote()
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        self.use_gpu = gpus >= self.workers
+        self.screen.say(f"{self.workers} workers on {'a GPU each' if self.use_gpu else f'CPUs (GPUs found: {gpus})'}")
+        # On the driver's own node: the loss of another one must not end the driver.
+        node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.board = ray.remote(num_cpus=0, scheduling_strategy=node)(Board).remote()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,8 +97,8 @@ class RayRunner:
         thread = threading.Thread(target=self._fit, args=(job,), name="fit", daemon=True)
         self._error: BaseException | None = None
         thread.start()
-        asked_at = None
-        while thread.is_alive():
+        asked_at, failure = None, None
+        while thread.is_alive() and not failure:  # a rank that failed may leave others waiting for it
             thread.join(POLL_SECONDS)
             failure = self._look(job)
             if self.stop.asked:
@@ -141,19 +128,21 @@ class RayRunner:
             self._error = error
 
     def _trainer(self, job: StageJob) -> Any:
-        import ray
         from pyarrow.fs import FSSpecHandler, PyFileSystem
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
         storage = Storage(job.storage)
-        gpus = ray.cluster_resources().get("GPU", 0)
         return TorchTrainer(
             worker_loop,
-            train_loop_config={"job": job.to_json(), "board": self.board},
+            train_loop_config={
+                "job": job.to_json(),
+                "board": self.board,
+                "accelerator": "gpu" if self.use_gpu else "cpu",
+            },
             scaling_config=ScalingConfig(
                 num_workers=self.workers,
-                use_gpu=gpus >= self.workers,
+                use_gpu=self.use_gpu,
                 resources_per_worker={"CPU": self.cpus},
             ),
             run_config=RunConfig(

@@ -41,12 +41,12 @@ def recipe_tree(**stage: Any) -> dict[str, Any]:
     }
 
 
-def small_driver(folder: Path, experiment: str = "small", fresh: bool = False, **stage: Any) -> Driver:
+def small_driver(folder: Path | str, experiment: str = "small", fresh: bool = False, **stage: Any) -> Driver:
     recipe = build_recipe(recipe_tree(**stage), "test")
     return Driver(Request(recipe, None, Storage(str(folder)), experiment, 0, fresh), Screen())
 
 
-def small_job(folder: Path, experiment: str = "small", **stage: Any) -> StageJob:
+def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> StageJob:
     """The job of that recipe's stage, claimed and fenced as the driver does it; it predicts nothing."""
     driver = small_driver(folder, experiment, **stage)
     driver.claim()
@@ -59,8 +59,8 @@ def go_on(progress: Progress) -> bool:
 
 
 def stop_at(step: int) -> Callable[[Progress], bool]:
-    """A report that asks to stop when that many steps of the epoch are done."""
-    return lambda progress: progress.doing == "step" and progress.done >= step
+    """A report that asks to stop when that many steps are done, of all epochs together."""
+    return lambda progress: progress.doing == "step" and (progress.epoch - 1) * progress.total + progress.done >= step
 
 
 def run(job: StageJob, report: Callable[[Progress], bool] = go_on, every: float = 0.0) -> bool:

@@ -49,9 +49,11 @@ def read_examples(
     labelled: bool,
     columns: Mapping[str, str] | None = None,
     max_bad_rows: float = 0.01,
+    data: bytes | None = None,
 ) -> ReadResult:
     """Reads a CSV, TSV, JSONL or Parquet file; malformed rows go to `quarantined` and reading goes on.
 
+    data: the file's content, where it has been read before.
     columns: the task's column -> the file's, for those named otherwise (`id`, text columns, label column).
     max_bad_rows: the share of all rows, 0..1, that may be malformed.
     An `id` that the file lacks is the row's line number; ids may repeat.
@@ -62,7 +64,7 @@ def read_examples(
         raise UserError(f"{uri}: unknown format; the file's name must end in .{', .'.join(FORMATS)}")
     needed = (*spec.columns, spec.label.column) if labelled else spec.columns
     names = _file_columns(uri, spec, needed, columns or {})
-    data = _read_bytes(uri)
+    data = read_file(uri) if data is None else data
     try:
         table = FORMATS[ending](data, names.values())
     except UserError as error:
@@ -116,11 +118,13 @@ def short_list(names: Iterable[str]) -> str:
     return ", ".join(listed[:_LISTED]) + more
 
 
-def _read_bytes(uri: str) -> bytes:
+def read_file(uri: str) -> bytes:
+    """A file's content. Raises UserError, naming what its directory holds where the file is not there."""
     try:
         return read_uri(uri)
     except FileNotFoundError as error:
-        raise UserError(f"{uri}: no such file") from error
+        holds = short_list(list_directory(uri.rpartition("/")[0] or ".")) or "nothing, or is not there"
+        raise UserError(f"{uri}: no such file; its directory holds {holds}") from error
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{uri}: cannot be read ({error})") from error
 

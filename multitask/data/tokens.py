@@ -19,9 +19,9 @@ from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from multitask.data.readers import BadRow, ReadResult, read_examples
+from multitask.data.readers import BadRow, ReadResult, read_examples, read_file
 from multitask.data.samplers import Rows
-from multitask.storage import Storage, read_uri
+from multitask.storage import Storage
 from multitask.tasks import TaskSpec
 
 FORMAT = 1
@@ -101,7 +101,8 @@ def cache_tokens(
 
     Raises UserError as `read_examples` does.
     """
-    sha256 = hashlib.sha256(read_uri(uri)).hexdigest()
+    data = read_file(uri)
+    sha256 = hashlib.sha256(data).hexdigest()
     how = [
         FORMAT,
         sha256,
@@ -115,7 +116,7 @@ def cache_tokens(
     key = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()[:32]
     path = f"cache/tokens/{key}.safetensors"
     if not storage.exists(path):
-        result = read_examples(uri, spec, labelled=labelled, columns=columns, max_bad_rows=max_bad_rows)
+        result = read_examples(uri, spec, labelled=labelled, columns=columns, max_bad_rows=max_bad_rows, data=data)
         facts = {
             "source": result.source,
             "sha256": result.sha256,

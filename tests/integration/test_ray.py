@@ -53,6 +53,8 @@ def test_a_killed_worker_is_replaced_and_the_outcome_is_the_same(tmp_path: Path)
     os.kill(victims[-1], signal.SIGKILL)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
+    events = list(tmp_path.glob("small/*/events.out.tfevents*"))
+    assert len(events) == 2, "the workers were started again: an event file each time"
 
     undisturbed = small_job(tmp_path / "undisturbed", **STAGE)
     run_ranks(undisturbed, world=2)

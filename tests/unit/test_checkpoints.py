@@ -169,13 +169,13 @@ def test_a_save_is_a_snapshot(folder: Storage) -> None:
     weights.zero_()
     optimizer.zero_()
     changed.set()
-    store.close()
+    store.flush()
     found = store.newest()
     assert found is not None
     assert found.weights["w"].tolist() == found.optimizer["w/exp_avg"].tolist() == [1.0] * 4
 
 
-@pytest.mark.parametrize("surfaces_in", ["flush", "save", "close"])
+@pytest.mark.parametrize("surfaces_in", ["flush", "save", "exit"])
 def test_a_fenced_writer_leaves_nothing_and_hears_of_it(folder: Storage, surfaces_in: str) -> None:
     saved(CheckpointStore(folder), 10)
     before = folder.read_bytes(f"step-00000010/{MANIFEST}")
@@ -185,7 +185,7 @@ def test_a_fenced_writer_leaves_nothing_and_hears_of_it(folder: Storage, surface
 
     store = CheckpointStore(folder, fence=fence)
     store.save(checkpoint(10, 5.0))
-    calls = {"flush": store.flush, "save": lambda: store.save(checkpoint(30)), "close": store.close}
+    calls = {"flush": store.flush, "save": lambda: store.save(checkpoint(30)), "exit": lambda: store.__exit__(None)}
     with pytest.raises(Superseded, match="attempt 2"):
         calls[surfaces_in]()
     store.flush()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def test_the_same_stage_keeps_its_trainer(storage: Storage) -> None:
     again = experiment.claim("para", {"stage": {"lr": 1e-5}}, "encoder", fresh=False)
     assert again == first
     assert re.fullmatch(rf"TorchTrainer_{digest(first.content)[:5]}_00000_0_[\d-]+_[\d-]+", again.trainer)
-    assert (again.parent, again.status) == ("encoder", "running")
+    assert (again.parent, again.status) == ("encoder", "pending")
 
 
 def test_another_stage_under_the_name_is_refused_with_the_difference(storage: Storage) -> None:
@@ -166,7 +165,9 @@ def test_another_stage_under_the_name_is_refused_with_the_difference(storage: St
 
 
 def test_fresh_supersedes_and_forgets_nothing(storage: Storage) -> None:
-    experiment = started(storage)
+    started(storage)
+    experiment = Experiment(storage, "exp")
+    experiment.begin_attempt()
     old = experiment.stages["para"]
     new = experiment.claim("para", {"stage": {"lr": 3e-5}}, "encoder", fresh=True)
     experiment.save()
@@ -187,25 +188,31 @@ def test_every_start_is_a_new_attempt(storage: Storage) -> None:
     assert attempts == [1, 2, 3]
 
 
-def job_of(storage: Storage, attempt: int) -> StageJob:
+def job_of(experiment: Experiment) -> StageJob:
     return StageJob(
-        storage=storage.uri, experiment="exp", trainer="TorchTrainer_x", attempt=attempt, stage={}, seed=1, heads={},
-        losses={}, start="", train={}, dev={}, measure_start=False,
+        storage=experiment.storage.uri, experiment="exp", trainer="TorchTrainer_x", attempt=experiment.attempt,
+        writer=experiment.writer, stage={}, seed=1, heads={}, losses={}, start="", train={}, dev={},
+        measure_start=False,
     )  # fmt: skip
 
 
-def test_a_writer_of_an_older_attempt_is_fenced_off(storage: Storage) -> None:
-    job = job_of(storage, attempt=1)
-    check_attempt(job)  # nothing there yet
-    Experiment(storage, "exp").begin_attempt()
-    check_attempt(job)
-    Experiment(storage, "exp").begin_attempt()
+def test_driver_and_workers_of_an_older_attempt_are_fenced_off(storage: Storage) -> None:
+    older, newer = Experiment(storage, "exp"), Experiment(storage, "exp")
+    check_attempt(job_of(older))  # nothing there yet
+    older.begin_attempt()
+    check_attempt(job_of(older))
+    older.save()
+    newer.begin_attempt()  # though it was read before the other began
+    assert (older.attempt, newer.attempt) == (1, 2)
     with pytest.raises(Superseded, match="attempt 1 was superseded by attempt 2"):
-        check_attempt(job)
-    check_attempt(replace(job, attempt=2))
+        check_attempt(job_of(older))
+    with pytest.raises(Superseded):
+        older.save()
+    check_attempt(job_of(newer))
+    newer.save()
 
 
 def test_a_job_is_plain_json(storage: Storage) -> None:
-    job = job_of(storage, attempt=1)
+    job = job_of(Experiment(storage, "exp"))
     assert StageJob(**json.loads(json.dumps(job.to_json()))) == job
     assert job.folder.uri == f"{storage.uri}/exp/TorchTrainer_x"
