@@ -89,20 +89,23 @@ class DevMetrics(Callback):
     def _encode_once(self, trainer: pl.Trainer, module: StageModule) -> None:
         """A frozen encoder is a fixed function: its sentences are encoded once, not in every epoch."""
         data, model, device = self.data, module.model, module.device
-        autocast = trainer.precision_plugin.forward_context
+        autocast, epoch = trainer.precision_plugin.forward_context, module.state.position.epoch
         for task, dev in data.dev.items():
-            data.dev[task] = dev.encoded(model, device, autocast, self._counter(trainer, module, f"encode {task}", dev))
-        if model.uses_tokens(data.task) or module.state.position.epoch == module.stage.epochs:
+            data.dev[task] = dev.encoded(
+                model, device, autocast, self._counter(trainer, module, f"encode {task}", dev, epoch)
+            )
+        if model.uses_tokens(data.task) or epoch == module.stage.epochs:
             return
         train = EvalSet.of(data.task, data.table, device.type, trainer.global_rank, trainer.world_size, data.rows)
-        progress = self._counter(trainer, module, f"encode {data.task} train", train)
+        progress = self._counter(trainer, module, f"encode {data.task} train", train, epoch)
         data.features = encode_sentences(
             model, train, device=device, autocast=autocast, reduce=sum_over_ranks, progress=progress
         )
 
-    def _counter(self, trainer: pl.Trainer, module: StageModule, doing: str, data: EvalSet) -> Callable[[int], None]:
+    def _counter(
+        self, trainer: pl.Trainer, module: StageModule, doing: str, data: EvalSet, epoch: int
+    ) -> Callable[[int], None]:
         total = sum(len(batch) for batch in data.batches)
-        epoch = module.state.position.epoch
         return self.throttle.counter(module.stage, doing, epoch, total, alone=trainer.world_size == 1)
 
     def _measure(self, trainer: pl.Trainer, module: StageModule, epoch: int, steps: int) -> None:
@@ -114,7 +117,7 @@ class DevMetrics(Callback):
             autocast=trainer.precision_plugin.forward_context,
             reduce=sum_over_ranks,
             progress={
-                task: self._counter(trainer, module, f"dev {task}", data) for task, data in self.data.dev.items()
+                task: self._counter(trainer, module, f"dev {task}", data, epoch) for task, data in self.data.dev.items()
             },
         )
         seconds = time.monotonic() - began
