@@ -63,6 +63,7 @@ class DevMetrics(Callback):
     ) -> None:
         self.data, self.folder, self.records = data, folder, records
         self.throttle, self.measure_start = throttle, measure_start
+        self._encoding = 0.0  # seconds spent on encoding for a frozen stage, told with the next measurement
 
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         device = module.device
@@ -89,18 +90,19 @@ class DevMetrics(Callback):
     def _encode_once(self, trainer: pl.Trainer, module: StageModule) -> None:
         """A frozen encoder is a fixed function: its sentences are encoded once, not in every epoch."""
         data, model, device = self.data, module.model, module.device
+        began = time.monotonic()
         autocast, epoch = trainer.precision_plugin.forward_context, module.state.position.epoch
         for task, dev in data.dev.items():
             data.dev[task] = dev.encoded(
                 model, device, autocast, self._counter(trainer, module, f"encode {task}", dev, epoch)
             )
-        if model.uses_tokens(data.task) or epoch == module.stage.epochs:
-            return
-        train = EvalSet.of(data.task, data.table, device.type, trainer.global_rank, trainer.world_size, data.rows)
-        progress = self._counter(trainer, module, f"encode {data.task} train", train, epoch)
-        data.features = encode_sentences(
-            model, train, device=device, autocast=autocast, reduce=sum_over_ranks, progress=progress
-        )
+        if not model.uses_tokens(data.task) and epoch < module.stage.epochs:
+            train = EvalSet.of(data.task, data.table, device.type, trainer.global_rank, trainer.world_size, data.rows)
+            progress = self._counter(trainer, module, f"encode {data.task} train", train, epoch)
+            data.features = encode_sentences(
+                model, train, device=device, autocast=autocast, reduce=sum_over_ranks, progress=progress
+            )
+        self._encoding = time.monotonic() - began
 
     def _counter(
         self, trainer: pl.Trainer, module: StageModule, doing: str, data: EvalSet, epoch: int
@@ -120,7 +122,7 @@ class DevMetrics(Callback):
                 task: self._counter(trainer, module, f"dev {task}", data, epoch) for task, data in self.data.dev.items()
             },
         )
-        seconds = time.monotonic() - began
+        seconds, self._encoding = self._encoding + time.monotonic() - began, 0.0
         self.records.append(Record(epoch, steps, seconds, result.metrics, result.why))
         if trainer.is_global_zero:
             write_records(self.folder, self.records)
