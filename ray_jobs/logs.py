@@ -38,11 +38,12 @@ class DriverLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for name in PACKAGES:  # the one line that the user sees of an error is the command line's
+            logging.getLogger(name).removeHandler(self._console)
         if error is not None:
             logging.getLogger(__name__).error("ended by %s", type(error).__name__, exc_info=error)
         for name in PACKAGES:
             logging.getLogger(name).removeHandler(self._handler)
-            logging.getLogger(name).removeHandler(self._console)
         self._handler.close()
         try:
             if self.experiment.exists(FILE):  # what was refused before it began leaves nothing
