@@ -14,7 +14,7 @@ import yaml
 
 from tests.helpers import difference, newest, recipe_tree, run, small_driver, small_job
 
-STAGE = {"epochs": 40, "checkpoint_steps": 7, "validate": "stage"}
+STAGE = {"epochs": 20, "checkpoint_steps": 7, "validate": "stage"}
 
 
 def start(folder: Path, *words: str, **stage: object) -> subprocess.Popen[str]:
