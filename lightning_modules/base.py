@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from multitask.checkpoints import Checkpoint, State
-from multitask.data.batches import Batch
-from multitask.data.samplers import derive_seed
+from multitask.data.batches import Batch, collate
+from multitask.data.samplers import Rows, derive_seed
+from multitask.data.tokens import TokenTable
+from multitask.evaluate import Autocast
+from multitask.experiment import StageJob
 from multitask.model.multitask import MultitaskModel
 from multitask.optim import build_optimizer, schedule
 from multitask.recipe import Stage
@@ -39,19 +44,44 @@ class StageModule(pl.LightningModule):
     """Trains `model` for one stage, from `state.position` on.
 
     Lightning runs the loop; the position is ours, so that a resumed stage needs nothing of Lightning's own
-    counters. Subclasses implement `model_step`.
+    counters. Subclasses implement `model_step`. tables: task -> its training examples.
     """
 
-    def __init__(self, model: MultitaskModel, stage: Stage, seed: int, steps_per_epoch: int, state: State) -> None:
+    def __init__(
+        self, model: MultitaskModel, stage: Stage, job: StageJob, tables: Mapping[str, TokenTable], tokenizer_json: str
+    ) -> None:
         super().__init__()
-        self.model, self.stage, self.seed = model, stage, seed
-        self.steps_per_epoch, self.state = steps_per_epoch, state
-        self.factor = schedule(stage.schedule, int(stage.warmup * self.total_steps), self.total_steps)
+        self.model, self.stage, self.job, self.seed = model, stage, job, job.seed
+        self.tables, self.tokenizer_json = tables, tokenizer_json
+        self.steps_per_epoch, self.state = 0, State()
+        self.features: dict[str, Tensor] = {}  # task -> all training sentences' encodings, where the encoder is frozen
         self.loss = math.nan  # of the newest step, over all ranks
+        self.task_losses: dict[str, list[float]] = {}  # task -> [sum, count] since the last log
         self.wants_stop: Callable[[], bool] = lambda: False  # asked on each rank before a step
         self.stopping = False  # some rank wants to stop: all of them know after the same step
         self._examples = 0.0  # of the newest global batch
         self._mark = time.monotonic()
+        parts = {task: model.used_by(stage.objective, task) for task in stage.tasks}
+        model.set_trainable(parts, full_model=stage.train == "full-model")
+        self._elsewhere = {task: model.trained_elsewhere(stage.objective, task) for task in stage.tasks}
+
+    def start_at(self, state: State, steps_per_epoch: int) -> None:
+        """Puts the module where a checkpoint, or nothing, says that the stage stands."""
+        self.steps_per_epoch, self.state = steps_per_epoch, state.rolled(steps_per_epoch)
+        self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
+
+    @classmethod
+    def examples(cls, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
+        """What the objective takes for an example: those `rows` of the table as they are."""
+        return table, rows
+
+    def make_batch(self, task: str, rows: Rows, weights: NDArray[np.float32], epoch: int) -> Batch:
+        """A rank's slice of a global batch."""
+        return collate(task, self.tables[task], rows, weights, self.features.get(task))
+
+    def own_metrics(self, data: Mapping[str, TokenTable], autocast: Autocast) -> dict[str, float | None]:
+        """Dev metrics of the objective itself, beside the tasks', after training; data: task -> its dev examples."""
+        return {}
 
     @property
     def total_steps(self) -> int:
@@ -63,7 +93,7 @@ class StageModule(pl.LightningModule):
 
     def example_ids(self, batch: Batch) -> list[str]:
         """The examples of a batch, for an error message."""
-        raise NotImplementedError(f"{type(self).__name__}.example_ids")
+        return [self.tables[batch.task].ids[row] for row in batch.rows.tolist()]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Random state and learning rate follow from the position alone, so a resumed step repeats them."""
@@ -78,6 +108,7 @@ class StageModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss whose DDP average over ranks is the global batch's mean."""
+        self._task = batch.task
         total, count = self.model_step(batch)
         examples = batch.weights.sum()
         stop = examples.new_tensor(float(self.wants_stop()))
@@ -88,8 +119,27 @@ class StageModule(pl.LightningModule):
         self.stopping = stops > 0
         if not math.isfinite(loss):
             raise NonFiniteLoss(self._non_finite(batch, total))
-        self.loss = loss / counted
-        return total * self.trainer.world_size / counted
+        self._note(batch.task, loss, counted)
+        # A batch with nothing to learn from (no similar pair, no hidden token) has a loss of 0, not 0 / 0.
+        return self._reaching_all(batch.task, total) * (self.trainer.world_size / counted if counted else 0.0)
+
+    def _note(self, task: str, loss: float, counted: float) -> None:
+        self.loss = loss / counted if counted else 0.0
+        sums = self.task_losses.setdefault(task, [0.0, 0.0])
+        sums[0] += loss
+        sums[1] += counted
+
+    def _reaching_all(self, task: str, total: Tensor) -> Tensor:
+        """DDP waits for a gradient of every trained parameter: those of other tasks' heads get a zero."""
+        if self.trainer.world_size > 1:
+            for weight in self._elsewhere[task]:
+                total = total + 0.0 * weight.sum()
+        return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """And a head that the batch did not use is not stepped: neither decayed nor moved by old momentum."""
+        for weight in self._elsewhere[self._task]:
+            weight.grad = None
 
     def _non_finite(self, batch: Batch, total: Tensor) -> str:
         """Task, step and examples, gathered from the ranks: each knows only its own, and all of them stop here."""
@@ -141,7 +191,14 @@ class StageModule(pl.LightningModule):
             for key, value in entry.items()
         }
         scaler = self.trainer.precision_plugin.state_dict()
-        return Checkpoint(replace(self.state, scaler=scaler), dict(self.model.state_dict()), moments)
+        return Checkpoint(replace(self.state, scaler=scaler), dict(self.model.state_dict()), moments, self.extra())
+
+    def extra(self) -> dict[str, Tensor]:
+        """Tensors of the objective's own that resuming needs."""
+        return {}
+
+    def restore_extra(self, tensors: dict[str, Tensor]) -> None:
+        """Puts back what `extra` gave."""
 
     def restore_optimizer(self, checkpoint: Checkpoint) -> None:
         """Puts the optimizer (and the loss scaler) where the checkpoint left them."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,13 +12,12 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from lightning_modules.base import StageModule, sum_over_ranks
+from lightning_modules.base import StageModule
 from lightning_modules.data import StageData
 from lightning_modules.progress import Interrupted, Progress, Throttle
-from lightning_modules.records import Record, chosen, write_records
+from lightning_modules.records import Record, chosen
 from lightning_modules.tensorboard import EventLog
 from multitask.checkpoints import Checkpoint, CheckpointStore
-from multitask.evaluate import EvalSet, encode_sentences, measure
 from multitask.recipe import KeepBest
 from multitask.storage import Storage
 
@@ -35,6 +33,7 @@ class Resume(Callback):
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         if self.checkpoint is not None:
             module.restore_optimizer(self.checkpoint)
+            module.restore_extra(self.checkpoint.extra)
             self.checkpoint = None  # as large as the model and its optimizer together
         if trainer.world_size > 1:
             steps: list[Any] = [None] * trainer.world_size
@@ -47,85 +46,12 @@ class Resume(Callback):
         another grouping adds gradients up in another order; a resumed stage would differ in the last bits."""
         if trainer.world_size < 3:
             return
-        slices = self.data.slices(0, 0, trainer.global_rank, trainer.world_size)
+        slices = self.data.slices(module, 0, 0, trainer.global_rank, trainer.world_size)
         for _ in range(2):
             loss = trainer.strategy.training_step(slices[0].to(module.device), 0)
             assert isinstance(loss, torch.Tensor)
             loss.backward()
         module.zero_grad()
-
-
-class DevMetrics(Callback):
-    """Measures every task's dev set: before training where the job says so, after epochs as `validate` says."""
-
-    def __init__(
-        self, data: StageData, folder: Storage, records: list[Record], throttle: Throttle, measure_start: bool
-    ) -> None:
-        self.data, self.folder, self.records = data, folder, records
-        self.throttle, self.measure_start = throttle, measure_start
-        self._encoding = 0.0  # seconds spent on encoding for a frozen stage, told with the next measurement
-
-    def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        device = module.device
-        self.data.prepare_dev(device.type, trainer.global_rank, trainer.world_size)
-        position = module.state.position
-        if self.measure_start and not self.records:
-            self._measure(trainer, module, epoch=0, steps=0)
-        if module.model.encoder_frozen:
-            self._encode_once(trainer, module)
-        # Stopped between an epoch's last step and its measurement: that comes first.
-        measured = any(record.steps == position.steps for record in self.records)
-        if position.steps and position.step == 0 and not measured and self._wanted(module, position.epoch):
-            self._measure(trainer, module, epoch=position.epoch, steps=position.steps)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        done = module.state.position.epoch + 1
-        if self._wanted(module, done):
-            self._measure(trainer, module, epoch=done, steps=module.state.position.steps)
-
-    @staticmethod
-    def _wanted(module: StageModule, done: int) -> bool:
-        return module.stage.validate_every == "epoch" or done == module.stage.epochs
-
-    def _encode_once(self, trainer: pl.Trainer, module: StageModule) -> None:
-        """A frozen encoder is a fixed function: its sentences are encoded once, not in every epoch."""
-        data, model, device = self.data, module.model, module.device
-        began = time.monotonic()
-        autocast, epoch = trainer.precision_plugin.forward_context, module.state.position.epoch
-        for task, dev in data.dev.items():
-            data.dev[task] = dev.encoded(
-                model, device, autocast, self._counter(trainer, module, f"encode {task}", dev, epoch)
-            )
-        if not model.uses_tokens(data.task) and epoch < module.stage.epochs:
-            train = EvalSet.of(data.task, data.table, device.type, trainer.global_rank, trainer.world_size, data.rows)
-            progress = self._counter(trainer, module, f"encode {data.task} train", train, epoch)
-            data.features = encode_sentences(
-                model, train, device=device, autocast=autocast, reduce=sum_over_ranks, progress=progress
-            )
-        self._encoding = time.monotonic() - began
-
-    def _counter(
-        self, trainer: pl.Trainer, module: StageModule, doing: str, data: EvalSet, epoch: int
-    ) -> Callable[[int], None]:
-        total = sum(len(batch) for batch in data.batches)
-        return self.throttle.counter(module.stage, doing, epoch, total, alone=trainer.world_size == 1)
-
-    def _measure(self, trainer: pl.Trainer, module: StageModule, epoch: int, steps: int) -> None:
-        began = time.monotonic()
-        result = measure(
-            module.model,
-            self.data.dev,
-            device=module.device,
-            autocast=trainer.precision_plugin.forward_context,
-            reduce=sum_over_ranks,
-            progress={
-                task: self._counter(trainer, module, f"dev {task}", data, epoch) for task, data in self.data.dev.items()
-            },
-        )
-        seconds, self._encoding = self._encoding + time.monotonic() - began, 0.0
-        self.records.append(Record(epoch, steps, seconds, result.metrics, result.why))
-        if trainer.is_global_zero:
-            write_records(self.folder, self.records)
 
 
 class Checkpointing(Callback):
@@ -208,6 +134,10 @@ class Telling(Callback):
                 "train/gradient_norm": self._norm,
                 "train/examples_per_second": speed,
             }
+            if len(stage.tasks) > 1:  # each task's own, the mean since the last time
+                sums = {task: pair for task, pair in module.task_losses.items() if pair[1]}
+                scalars |= {f"train/loss_{task}": total / count for task, (total, count) in sums.items()}
+            module.task_losses.clear()
             self.events.scalars(scalars, steps)
             self._mark = (state.seconds, state.examples)
         left = (module.total_steps - steps) * stage.batch_size / speed if speed else None

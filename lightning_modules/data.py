@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import cast
 
-import numpy as np
 import pytorch_lightning as pl
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_modules.base import StageModule
 from multitask.data.batches import Batch, EpochSlices
-from multitask.data.samplers import derive_seed, epoch_batches, subset
-from multitask.data.tokens import TokenTable, load_tokens
+from multitask.data.mixing import batches_in, plan_epoch
+from multitask.data.samplers import derive_seed, subset
+from multitask.data.tokens import load_tokens
 from multitask.evaluate import EvalSet
 from multitask.experiment import StageJob
 from multitask.recipe import Stage
@@ -20,42 +19,45 @@ from multitask.storage import Storage
 
 
 class StageData(pl.LightningDataModule):
-    """The training batches of a stage's task, sliced for this rank, and every task's dev set."""
+    """The training batches of a stage's tasks, sliced for this rank, and every task's dev set.
 
-    def __init__(self, job: StageJob, stage: Stage) -> None:
+    kind: the objective's module, which says what an example is. tables, rows: task -> its training examples, and
+    which of them are used.
+    """
+
+    def __init__(self, job: StageJob, stage: Stage, kind: type[StageModule]) -> None:
         super().__init__()
-        storage = Storage(job.storage)
         self.job, self.stage = job, stage
-        self.train_tables = {task: load_tokens(storage, job.train[task]) for task in stage.tasks}
-        self.dev_tables = {task: load_tokens(storage, path) for task, path in job.dev.items()}
-        self.task = stage.tasks[0]
-        self.rows = subset(len(self.table), stage.max_examples, derive_seed(job.seed, "max_examples", self.task))
-        self.features: Tensor | None = None  # all training sentences' encodings, where the encoder is frozen
+        self.storage = Storage(job.storage)
+        examples = {}
+        for task in stage.tasks:
+            table = load_tokens(self.storage, job.train[task])
+            rows = subset(len(table), stage.max_examples, derive_seed(job.seed, "max_examples", task))
+            examples[task] = kind.examples(table, rows)
+        self.tables = {task: table for task, (table, _) in examples.items()}
+        self.rows = {task: rows for task, (_, rows) in examples.items()}
+        self.dev_tables = {task: load_tokens(self.storage, path) for task, path in job.dev.items()}
         self.dev: dict[str, EvalSet] = {}
 
     @property
-    def table(self) -> TokenTable:
-        return self.train_tables[self.task]
-
-    @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.rows) // self.stage.batch_size)
+        return sum(batches_in(len(rows), self.stage.batch_size) for rows in self.rows.values())
 
-    def prepare_dev(self, device: str, rank: int, world: int) -> None:
-        self.dev = {task: EvalSet.of(task, table, device, rank, world) for task, table in self.dev_tables.items()}
-
-    def slices(self, epoch: int, start: int, rank: int, world: int) -> EpochSlices:
+    def slices(self, module: StageModule, epoch: int, start: int, rank: int, world: int) -> EpochSlices:
         """This rank's slices of an epoch's global batches, from step `start` on."""
-        seed = derive_seed(self.job.seed, self.stage.name, epoch)
-        batches = epoch_batches(self.table.lengths[self.rows], self.stage.batch_size, seed)
-        batches = [self.rows[np.asarray(batch)] for batch in batches]
-        return EpochSlices(self.task, self.table, batches, rank=rank, world=world, start=start, features=self.features)
+        stage, seed = self.stage, derive_seed(self.job.seed, self.stage.name, epoch)
+        lengths = {task: self.tables[task].lengths[rows] for task, rows in self.rows.items()}
+        plan = plan_epoch(stage.mixing, lengths, stage.batch_size, seed, epoch, stage.epochs)
+        plan = [(task, self.rows[task][batch]) for task, batch in plan[start:]]
+        return EpochSlices(
+            plan, lambda task, rows, weights: module.make_batch(task, rows, weights, epoch), rank=rank, world=world
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The batches from the module's position on; Lightning asks anew for every epoch."""
         assert self.trainer is not None
         trainer, module = self.trainer, cast(StageModule, self.trainer.lightning_module)
         position = module.state.rolled(self.steps_per_epoch).position
-        slices = self.slices(position.epoch, position.step, trainer.global_rank, trainer.world_size)
+        slices = self.slices(module, position.epoch, position.step, trainer.global_rank, trainer.world_size)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(slices, batch_size=None, pin_memory=on_gpu)

@@ -7,19 +7,20 @@ import math
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
 
 from lightning_modules.base import StageModule, sum_over_ranks
-from lightning_modules.data import StageData
+from lightning_modules.dev import DevMetrics
 from lightning_modules.progress import Throttle
 from lightning_modules.records import Record, chosen
 from multitask.bundle import bundle_of, save_bundle
 from multitask.checkpoints import CheckpointStore
-from multitask.data.tokens import load_tokens
+from multitask.data.tokens import TokenTable, load_tokens
 from multitask.evaluate import EvalSet, predictions
 from multitask.experiment import StageJob, check_attempt
 from multitask.predictions import write_predictions, write_submission_zip
 from multitask.storage import Damaged, Storage
-from multitask.tasks import TASKS
+from multitask.tasks import TASKS, Split
 
 OUTCOME = "outcome.json"
 log = logging.getLogger(__name__)
@@ -28,28 +29,20 @@ log = logging.getLogger(__name__)
 class Finishing(Callback):
     """Runs on every rank when training is done; rank 0 writes, outcome.json last."""
 
-    def __init__(
-        self,
-        job: StageJob,
-        data: StageData,
-        store: CheckpointStore,
-        records: list[Record],
-        throttle: Throttle,
-        tokenizer_json: str,
-    ) -> None:
-        self.job, self.data, self.store, self.records = job, data, store, records
-        self.throttle, self.tokenizer_json = throttle, tokenizer_json
+    def __init__(self, job: StageJob, dev: DevMetrics, store: CheckpointStore, throttle: Throttle) -> None:
+        self.job, self.dev, self.store, self.throttle = job, dev, store, throttle
+        self.records = dev.records
 
     def on_fit_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         module.to(trainer.strategy.root_device)  # Lightning has taken it off its device by now
         self.store.flush()
         trainer.strategy.barrier("last checkpoint written")
         record = self._keep(module)
-        self._predict(trainer, module)
+        self._predict(trainer, module, record)
         if trainer.is_global_zero:
             check_attempt(self.job)
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
-            save_bundle(self.job.folder, "bundle", bundle_of(module.model, self.tokenizer_json, about))
+            save_bundle(self.job.folder, "bundle", bundle_of(module.model, module.tokenizer_json, about))
             self.job.folder.write_json(OUTCOME, self._outcome(module, record))
 
     def _keep(self, module: StageModule) -> Record:
@@ -65,32 +58,37 @@ class Finishing(Callback):
             return last
         return best
 
-    def _predict(self, trainer: pl.Trainer, module: StageModule) -> None:
-        """The CS224N prediction files, where the job asks for them; sets encoded before are not encoded again."""
+    def _predict(self, trainer: pl.Trainer, module: StageModule, kept: Record) -> None:
+        """The CS224N prediction files, where the job asks for them; what was measured is not predicted again."""
         if not self.job.predict:
             return
-        folder = self.job.folder
+        folder, measured = self.job.folder, kept is self.records[-1]
         for task, splits in self.job.predict.items():
             for split, path in splits.items():
-                if split == "dev":
-                    data = self.data.dev[task]
+                table = load_tokens(Storage(self.job.storage), path)
+                if split == "dev" and measured and task in self.dev.predicted:
+                    predicted = self.dev.predicted[task]
                 else:
-                    table = load_tokens(Storage(self.job.storage), path)
-                    data = EvalSet.of(task, table, module.device.type, trainer.global_rank, trainer.world_size)
-                rows = sum(len(batch) for batch in data.batches)
-                epochs, alone = module.stage.epochs, trainer.world_size == 1
-                predicted = predictions(
-                    module.model,
-                    data,
-                    device=module.device,
-                    autocast=trainer.precision_plugin.forward_context,
-                    reduce=sum_over_ranks,
-                    progress=self.throttle.counter(module.stage, f"predict {task} {split}", epochs, rows, alone),
-                )
+                    predicted = self._predictions(trainer, module, task, split, table)
                 if trainer.is_global_zero:
-                    write_predictions(folder, TASKS[task], split, data.table.ids, predicted.tolist())
+                    write_predictions(folder, TASKS[task], split, table.ids, predicted.tolist())
         if trainer.is_global_zero:
             write_submission_zip(folder)
+
+    def _predictions(
+        self, trainer: pl.Trainer, module: StageModule, task: str, split: Split, table: TokenTable
+    ) -> Tensor:
+        data = EvalSet.of(task, table, module.device.type, trainer.global_rank, trainer.world_size)
+        rows = sum(len(batch) for batch in data.batches)
+        epochs, alone = module.stage.epochs, trainer.world_size == 1
+        return predictions(
+            module.model,
+            data,
+            device=module.device,
+            autocast=trainer.precision_plugin.forward_context,
+            reduce=sum_over_ranks,
+            progress=self.throttle.counter(module.stage, f"predict {task} {split}", epochs, rows, alone),
+        )
 
     def _outcome(self, module: StageModule, record: Record) -> dict[str, object]:
         state, measuring = module.state, math.fsum(record.seconds for record in self.records)
@@ -104,5 +102,6 @@ class Finishing(Callback):
             "examples_per_second": round(state.examples / state.seconds, 3) if state.seconds else None,
             "metrics": record.metrics,
             "why": record.why,
-            "start": {"metrics": start.metrics, "why": start.why} if start else None,
+            "intervals": record.intervals,
+            "start": {key: getattr(start, key) for key in ("metrics", "why", "intervals")} if start else None,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 
+from multitask.metrics import LOWER_IS_BETTER
 from multitask.recipe import KeepBest, Stage
 from multitask.storage import Storage
 
@@ -13,13 +14,14 @@ FILE = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class Record:
-    """Dev metrics after `epoch` epochs and `steps` steps; steps 0 is before training."""
+    """Dev metrics after `epoch` epochs and `steps` steps; steps 0 is before training. intervals: 95 %."""
 
     epoch: int
     steps: int
     seconds: float
     metrics: dict[str, float | None]
     why: dict[str, str] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def read_records(folder: Storage, upto: int) -> list[Record]:
@@ -43,9 +45,11 @@ def chosen(records: list[Record], stage: Stage) -> Record | None:
         return None
     if isinstance(stage.keep, KeepBest):
         metric = stage.keep.best
-        return max(trained, key=lambda record: _rank(record.metrics.get(metric)))
+        return max(trained, key=lambda record: _goodness(metric, record.metrics.get(metric)))
     return trained[-1]
 
 
-def _rank(value: float | None) -> float:
-    return float("-inf") if value is None else value
+def _goodness(metric: str, value: float | None) -> float:
+    if value is None:
+        return float("-inf")
+    return -value if metric in LOWER_IS_BETTER else value

@@ -6,10 +6,13 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.base import StageModule
-from lightning_modules.callbacks import Checkpointing, DevMetrics, Resume, Telling
+from lightning_modules.callbacks import Checkpointing, Resume, Telling
 from lightning_modules.data import StageData
+from lightning_modules.dev import DevMetrics
 from lightning_modules.finishing import OUTCOME, Finishing
+from lightning_modules.mlm import MlmModule
 from lightning_modules.progress import Interrupted, Report, Throttle
+from lightning_modules.ranking import RankingModule
 from lightning_modules.records import read_records
 from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trainer import Execution, build_trainer
@@ -19,7 +22,11 @@ from multitask.experiment import StageJob, check_attempt
 from multitask.recipe import Stage
 from multitask.storage import Storage
 
-OBJECTIVES: dict[str, type[SupervisedModule]] = {"supervised": SupervisedModule}
+OBJECTIVES: dict[str, type[StageModule]] = {
+    "supervised": SupervisedModule,
+    "mlm": MlmModule,
+    "ranking": RankingModule,
+}
 
 
 def run_stage(job: StageJob, execution: Execution, report: Report, every: float = 1.0) -> None:
@@ -33,18 +40,19 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     if job.folder.exists(OUTCOME):
         return
     stage = Stage.model_validate(job.stage)
-    data = StageData(job, stage)
+    data = StageData(job, stage, OBJECTIVES[stage.objective])
     with CheckpointStore(job.folder.at("checkpoints"), fence=lambda: check_attempt(job)) as store:
-        module, resume, tokenizer_json = _load(job, stage, data, store)
+        module, resume = _load(job, stage, data, store)
         records = read_records(job.folder, module.state.position.steps)
         throttle = Throttle(report, every)
         module.wants_stop = lambda: throttle.stop
+        dev = DevMetrics(data, job, records, throttle)
         callbacks: list[Callback] = [
             resume,
             Checkpointing(store, records),
-            DevMetrics(data, job.folder, records, throttle, job.measure_start),
+            dev,
             Telling(job.folder, throttle, records),
-            Finishing(job, data, store, records, throttle, tokenizer_json),
+            Finishing(job, dev, store, throttle),
         ]
         epochs_left = stage.epochs - module.state.position.epoch
         try:
@@ -53,24 +61,21 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             raise Interrupted(stage.name) from error
 
 
-def _load(job: StageJob, stage: Stage, data: StageData, store: CheckpointStore) -> tuple[StageModule, Resume, str]:
-    """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from; what resumes
-    its optimizer; the tokenizer. Bundle and checkpoint themselves are dropped: each is as large as the model."""
+def _load(job: StageJob, stage: Stage, data: StageData, store: CheckpointStore) -> tuple[StageModule, Resume]:
+    """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, and what
+    resumes its optimizer. Bundle and checkpoint themselves are dropped: each is as large as the model."""
     bundle, checkpoint = load_bundle(Storage(job.storage), job.start), store.newest()
-    model = bundle.model(job.heads, dropout=stage.dropout, encoder_dropout=stage.encoder_dropout, seed=job.seed)
+    model = bundle.model(
+        job.heads,
+        dropout=stage.dropout,
+        encoder_dropout=stage.encoder_dropout,
+        seed=job.seed,
+        mlm=stage.mlm.head if stage.objective == "mlm" else None,
+    )
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too
     if checkpoint:
         model.load_state_dict(checkpoint.weights)
-    model.set_trainable(stage.tasks, full_model=stage.train == "full-model")
-    state = checkpoint.state if checkpoint else State()
-    module = OBJECTIVES[stage.objective](
-        model,
-        stage,
-        job.seed,
-        data.steps_per_epoch,
-        state.rolled(data.steps_per_epoch),
-        losses=job.losses,
-        tables=data.train_tables,
-    )
-    return module, Resume(checkpoint, data), bundle.tokenizer_json
+    module = OBJECTIVES[stage.objective](model, stage, job, data.tables, bundle.tokenizer_json)
+    module.start_at(checkpoint.state if checkpoint else State(), data.steps_per_epoch)
+    return module, Resume(checkpoint, data)

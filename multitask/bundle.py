@@ -1,6 +1,6 @@
 """A bundle: a trained model as a directory, everything that prediction needs, no pickle.
 
-weights.safetensors (fp32; `encoder.*` and `heads.<task>.*`), model.json, tokenizer.json, and manifest.json
+weights.safetensors (fp32; `encoder.*` and `heads.<task>.*`, `mlm.*`), model.json, tokenizer.json, and manifest.json
 with their checksums.
 """
 
@@ -28,7 +28,8 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Bundle:
-    """config, pooling: the encoder's. heads: task -> head name. about: where it comes from."""
+    """config, pooling: the encoder's. heads: task -> head name. about: where it comes from. mlm: the masked-language
+    head, tied or untied, where there is one."""
 
     config: BertConfig
     pooling: str
@@ -36,6 +37,7 @@ class Bundle:
     about: dict[str, Any]
     tensors: dict[str, Tensor]
     tokenizer_json: str
+    mlm: str | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -48,24 +50,22 @@ class Bundle:
         dropout: float = 0.0,
         encoder_dropout: float | None = None,
         seed: int = 0,
+        mlm: str | None = None,
     ) -> MultitaskModel:
         """The model with these weights. Heads asked for that the bundle has not start from `seed`."""
         wanted = dict(self.heads if heads is None else heads)
         config = self.config
         if encoder_dropout is not None:
             config = replace(config, hidden_dropout_prob=encoder_dropout, attention_probs_dropout_prob=encoder_dropout)
-        model = MultitaskModel(config, self.pooling, wanted, dropout=dropout, seed=seed)
-        kept = {task for task, name in wanted.items() if self.heads.get(task) == name}
-        state = {name: value for name, value in self.tensors.items() if _belongs(name, kept)}
+        model = MultitaskModel(config, self.pooling, wanted, dropout=dropout, seed=seed, mlm=mlm)
+        kept = ["encoder.", *(f"heads.{task}." for task, name in wanted.items() if self.heads.get(task) == name)]
+        kept += ["mlm."] if mlm and mlm == self.mlm else []
+        state = {name: value for name, value in self.tensors.items() if name.startswith(tuple(kept))}
         missing, unexpected = model.load_state_dict(state, strict=False)
-        missing = [name for name in missing if _belongs(name, kept)]
+        missing = [name for name in missing if name.startswith(tuple(kept))]
         if missing or unexpected:
             raise UserError(f"bundle {self.about.get('trainer', '')}: missing tensors {missing}, unknown {unexpected}")
         return model
-
-
-def _belongs(name: str, tasks: set[str]) -> bool:
-    return name.startswith("encoder.") or name.split(".")[1] in tasks
 
 
 def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any]) -> Bundle:
@@ -74,7 +74,7 @@ def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any])
         name: value.detach().to("cpu", torch.float32, copy=True).contiguous()
         for name, value in model.state_dict().items()
     }
-    return Bundle(model.config, model.pooling, model.head_names, about, tensors, tokenizer_json)
+    return Bundle(model.config, model.pooling, model.head_names, about, tensors, tokenizer_json, model.mlm_name)
 
 
 def source_bundle(source: Source) -> Bundle:
@@ -86,7 +86,7 @@ def source_bundle(source: Source) -> Bundle:
 
 def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:
     facts = {"schema": SCHEMA, "config": bundle.config.to_dict(), "pooling": bundle.pooling}
-    facts |= {"heads": bundle.heads, "about": bundle.about}
+    facts |= {"heads": bundle.heads, "mlm": bundle.mlm, "about": bundle.about}
     files: dict[str, Content] = {
         "weights.safetensors": bundle.tensors,
         "model.json": (json.dumps(facts, indent=2) + "\n").encode(),
@@ -116,6 +116,7 @@ def load_bundle(storage: Storage, path: str = "") -> Bundle:
         about=facts["about"],
         tensors={name: value.to(torch.float32) for name, value in tensors.items()},
         tokenizer_json=files["tokenizer.json"].decode(),
+        mlm=facts.get("mlm"),  # bundles of before the masked-language head do not name it
     )
 
 

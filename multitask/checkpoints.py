@@ -1,6 +1,6 @@
 """The checkpoint store: what a stage needs to go on exactly where it stopped (DESIGN rules 2, 3, 8).
 
-`<trainer>/checkpoints/step-00000400/` holds weights.safetensors, optimizer.safetensors and state.json, sealed by
+`<trainer>/checkpoints/step-00000400/` holds weights, optimizer and extra.safetensors and state.json, sealed by
 manifest.json. Saving copies the tensors and returns; a thread serialises, checks the fence and uploads, with at
 most one snapshot in flight, so memory stays bounded and training goes on beside it.
 """
@@ -56,11 +56,13 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """weights: the model's state dict. optimizer: `<parameter name>/<state name>` -> tensor."""
+    """weights: the model's state dict. optimizer: `<parameter name>/<state name>` -> tensor. extra: what else the
+    stage's objective keeps from step to step."""
 
     state: State
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,7 +89,9 @@ class CheckpointStore:
     def save(self, checkpoint: Checkpoint) -> None:
         """Copies and starts the upload; waits for the one before, and raises what stopped it."""
         self.flush()
-        copied = Checkpoint(checkpoint.state, _copy(checkpoint.weights), _copy(checkpoint.optimizer))
+        copied = Checkpoint(
+            checkpoint.state, _copy(checkpoint.weights), _copy(checkpoint.optimizer), _copy(checkpoint.extra)
+        )
         self._flying = self._pool.submit(self._upload, copied)
 
     def flush(self) -> None:
@@ -115,6 +119,7 @@ class CheckpointStore:
         files: dict[str, Content] = {
             "weights.safetensors": checkpoint.weights,
             "optimizer.safetensors": checkpoint.optimizer,
+            "extra.safetensors": checkpoint.extra,
             "state.json": json.dumps(asdict(checkpoint.state)).encode(),
         }
         for pause in (*RETRY_SECONDS, None):
@@ -174,4 +179,5 @@ class CheckpointStore:
             State(**state),
             load_tensors(files["weights.safetensors"]),
             load_tensors(files["optimizer.safetensors"]),
+            load_tensors(files["extra.safetensors"]) if "extra.safetensors" in files else {},  # older ones have none
         )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from multitask.data.batches import Batch, collate, stacked
-from multitask.data.samplers import Rows, eval_batches
+from multitask.data.batches import Batch, collate
+from multitask.data.samplers import Rows, eval_batches, stacked
 from multitask.data.tokens import TokenTable
-from multitask.metrics import OVERALL_OF, overall, score
+from multitask.metrics import OVERALL_OF, bootstrap_interval, overall, score
 from multitask.model.heads import predict
 from multitask.model.multitask import MultitaskModel
 from multitask.tasks import TASKS
@@ -21,6 +21,7 @@ from multitask.tasks import TASKS
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
 OTHER_EVAL_TOKENS = 16384
+INTERVAL_SEED = 11711  # of the bootstrap: the same predictions give the same interval
 
 Reduce = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -62,26 +63,13 @@ class EvalSet:
         mine = [rows[batch] for batch in plan[rank::world]]
         return cls(task, table, [collate(task, table, some, np.ones(len(some), np.float32)) for some in mine])
 
-    def encoded(
-        self, model: MultitaskModel, device: torch.device, autocast: Autocast = nullcontext, progress: Done = silent
-    ) -> EvalSet:
-        """The same with the sentences encoded once and for all: for a frozen encoder."""
-        if model.uses_tokens(self.task):
-            return self
-        batches, done = [], 0
-        for batch in self.batches:
-            batches.append(_encoded(model, batch, device, autocast))
-            done += len(batch)
-            progress(done)
+    def with_features(self, features: Tensor) -> EvalSet:
+        """The same batches of sentences encoded before: features (N * sentences, H) of the whole table."""
+        batches = [
+            collate(self.task, self.table, batch.rows.numpy(), batch.weights.numpy(), features)
+            for batch in self.batches
+        ]
         return EvalSet(self.task, self.table, batches)
-
-
-def _encoded(model: MultitaskModel, batch: Batch, device: torch.device, autocast: Autocast) -> Batch:
-    with model.evaluating(), autocast():
-        features = model.encode(batch.to(device)).sentence.cpu()
-    features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast may have made halves
-    nothing = batch.input_ids.new_empty(0, 0)
-    return replace(batch, features=features, input_ids=nothing, mask=nothing.bool())
 
 
 def predictions(
@@ -111,10 +99,15 @@ def predictions(
 
 @dataclass(frozen=True)
 class Measured:
-    """metrics: `sst/accuracy` and the like, null where undefined; why: the reason for each null."""
+    """metrics: `sst/accuracy` and the like, null where undefined; why: the reason for each null.
+
+    intervals: metric -> 95 % bootstrap interval. predictions: task -> (N,), what the metrics rest on.
+    """
 
     metrics: dict[str, float | None]
     why: dict[str, str]
+    intervals: dict[str, tuple[float, float]]
+    predictions: dict[str, Tensor]
 
 
 def measure(
@@ -129,8 +122,10 @@ def measure(
     """Every task's metric and, where all three tasks are there, both papers' overall scores."""
     metrics: dict[str, float | None] = {}
     why: dict[str, str] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    found: dict[str, Tensor] = {}
     for task, data in sets.items():
-        predicted = predictions(
+        found[task] = predictions(
             model,
             data,
             device=device,
@@ -139,8 +134,11 @@ def measure(
             progress=(progress or {}).get(task, silent),
         )
         spec = TASKS[task]
-        result = score(spec.metric, predicted, data.table.labels.double())
+        labels = data.table.labels.double()
+        result = score(spec.metric, found[task], labels)
         metrics[spec.metric_key] = result.value
+        if interval := bootstrap_interval(spec.metric, found[task], labels, INTERVAL_SEED):
+            intervals[spec.metric_key] = interval
         if result.why:
             why[spec.metric_key] = result.why
     if all(key in metrics for key in OVERALL_OF):
@@ -148,7 +146,7 @@ def measure(
         undefined = [key for key in OVERALL_OF if metrics[key] is None]
         metrics |= scores
         why |= {name: f"{', '.join(undefined)} undefined" for name, value in scores.items() if value is None}
-    return Measured(metrics, why)
+    return Measured(metrics, why, intervals, found)
 
 
 def encode_sentences(
@@ -163,7 +161,12 @@ def encode_sentences(
     """(N * sentences, H) encodings of a table's sentences, those of rows outside `data` zero; on every rank."""
     weight = next(model.parameters())
     features = weight.new_zeros(len(data.table) * data.table.sentences, model.config.hidden_size, device="cpu")
-    for batch in data.encoded(model, device, autocast, progress).batches:
-        assert batch.features is not None
-        features[stacked(batch.rows.numpy(), data.table.sentences)] = batch.features.to(features.dtype)
+    done = 0
+    for batch in data.batches:
+        with model.evaluating(), autocast():
+            encoded = model.encode(batch.to(device)).sentence.cpu()
+        # Autocast may have made halves of them.
+        features[stacked(batch.rows.numpy(), data.table.sentences)] = encoded.to(features.dtype)
+        done += len(batch)
+        progress(done)
     return reduce(features)

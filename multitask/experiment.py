@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from multitask.errors import UserError
-from multitask.recipe import NOT_CONTENT, Recipe, Stage, head_name
+from multitask.recipe import Recipe, Stage
 from multitask.storage import Storage
 from multitask.tasks import Split
 
@@ -30,9 +30,10 @@ def stage_content(
 
     data: task -> split -> sha256 of the file. parent: the fingerprint of what the stage starts from.
     """
+    heads = recipe.heads(stage)
     return {
-        "stage": stage.model_dump(mode="json", exclude=set(NOT_CONTENT)),
-        "tasks": {name: [head_name(recipe, name), task.loss, task.columns] for name, task in recipe.tasks.items()},
+        "stage": stage.content(),
+        "tasks": {name: [heads[name], task.loss, task.columns] for name, task in recipe.tasks.items()},
         "data": {
             task: {split: sha for split, sha in splits.items() if split == "dev" or task in stage.tasks}
             for task, splits in data.items()
@@ -52,8 +53,9 @@ class StageJob:
     """All that a worker must know of a stage, as plain JSON; paths are relative to the storage.
 
     start: the bundle it starts from. train, dev: task -> token cache. heads, losses: task -> name.
-    measure_start: measure the dev sets before training too (the results' row `encoder`). predict: task -> split ->
-    token cache of what the finished stage predicts.
+    measure_start: measure the dev sets before training too (the results' row `encoder`). keep_features: leave the dev
+    sentences' encodings in the cache, for a stage that starts from this one and freezes its encoder. predict: task ->
+    split -> token cache of what the finished stage predicts.
     """
 
     storage: str
@@ -69,6 +71,7 @@ class StageJob:
     train: dict[str, str]
     dev: dict[str, str]
     measure_start: bool
+    keep_features: bool = False
     predict: dict[str, dict[Split, str]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -82,7 +85,7 @@ class StageJob:
 
 @dataclass
 class StageRecord:
-    """What experiment.json says of a stage."""
+    """What experiment.json says of a stage; variant: which of several seeds it was trained with, from 0."""
 
     trainer: str
     fingerprint: str
@@ -92,6 +95,7 @@ class StageRecord:
     content: dict[str, Any]
     workers: int = 0
     log: str | None = None
+    variant: int = 0
 
 
 class Experiment:
@@ -140,7 +144,7 @@ class Experiment:
         self.attempt, self.writer = found + 1, uuid.uuid4().hex
         self._write()
 
-    def claim(self, name: str, content: dict[str, Any], parent: str, fresh: bool) -> StageRecord:
+    def claim(self, name: str, content: dict[str, Any], parent: str, fresh: bool, variant: int = 0) -> StageRecord:
         """The stage's record under its fingerprint: the one there, or a new one.
 
         Raises UserError where another stage lies under that name, unless `fresh` supersedes it; nothing is deleted.
@@ -153,13 +157,17 @@ class Experiment:
             self._supersede(name)
             record = None
         if record is None:
-            started, taken = datetime.now(UTC), {old["trainer"] for old in self.superseded}
-            taken |= {other.trainer for other in self.stages.values()}
-            while (trainer := trainer_name(fingerprint, started)) in taken:  # made within this very second
-                started += timedelta(seconds=1)
-            record = StageRecord(trainer, fingerprint, parent, "pending", self.attempt, content)
+            trainer = self._new_trainer(fingerprint, variant)
+            record = StageRecord(trainer, fingerprint, parent, "pending", self.attempt, content, variant=variant)
             self.stages[name] = record
         return record
+
+    def _new_trainer(self, fingerprint: str, variant: int) -> str:
+        started, taken = datetime.now(UTC), {old["trainer"] for old in self.superseded}
+        taken |= {other.trainer for other in self.stages.values()}
+        while (trainer := trainer_name(fingerprint, started, variant=variant)) in taken:  # made within this very second
+            started += timedelta(seconds=1)
+        return trainer
 
     def _supersede(self, name: str) -> None:
         self.superseded.append({"stage": name, **asdict(self.stages.pop(name))})

@@ -52,3 +52,14 @@ def cosine_mse(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "bce": bce, "mse": mse, "cosine_mse": cosine_mse}
+
+
+def multiple_negatives(scores: Tensor, own: Tensor, allowed: Tensor) -> Tensor:
+    """Sum over A anchors of -(S(x, y) - log sum_j exp S(x, y_j)) (mlm-mnrl.txt, 4.3; Henderson et al., 2017), ().
+
+    scores: (A, C) of each anchor with every candidate. own: (A,) the column of its similar one. allowed: (A, C) bool,
+    which candidates count as negatives; its own always does. No anchors give 0.
+    """
+    allowed = allowed.scatter(1, own[:, None], True)
+    columns = scores.masked_fill(~allowed, -torch.inf)
+    return (columns.logsumexp(dim=1) - scores.gather(1, own[:, None]).squeeze(1)).sum()

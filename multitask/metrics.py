@@ -13,6 +13,9 @@ from multitask.tasks import LabelKind
 
 Floats = NDArray[np.float64]
 
+PERPLEXITY = "mlm/perplexity"
+LOWER_IS_BETTER = frozenset({PERPLEXITY})
+
 # The three metrics that the papers' overall scores are made of.
 OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")
 RESAMPLED_AT_ONCE = 1_000_000  # elements: bounds the bootstrap's memory to some 50 MB

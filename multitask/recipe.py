@@ -1,24 +1,22 @@
-"""The recipe: its schema, strict, and YAML loading with overrides. All of it is checked before any work starts."""
+"""The recipe's schema, strict. recipe_files.py reads it from YAML, recipe_checks.py checks what spans several keys."""
 
 from __future__ import annotations
 
-import re
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from multitask.errors import UserError
 from multitask.tasks import TASKS
 
-Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[int, Field(ge=1, strict=True)]
+Above0 = Annotated[float, Field(gt=0, strict=True)]
+AtLeast0 = Annotated[float, Field(ge=0, strict=True)]
 Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they become folders
-# These say how a stage is run or watched, not what it computes: they are not part of a stage's fingerprint.
-NOT_CONTENT = frozenset({"checkpoint_minutes", "checkpoint_steps", "validate_every", "from_"})
+# These say how a stage is run or watched, not what it computes: they are not part of a stage's
+# fingerprint; nor are those that it holds in another form.
+NOT_CONTENT = frozenset({"checkpoint_minutes", "checkpoint_steps", "validate_every", "from_", "heads"})
 
 
 class Strict(BaseModel):
@@ -31,6 +29,46 @@ class KeepBest(Strict):
     best: str
 
 
+class Mlm(Strict):
+    """The objective `mlm` (mlm-mnrl.txt, 4.2).
+
+    rate: each token's own chance of being masked. replace: by [MASK] always, as the paper, or as BERT: by [MASK] in
+    80 %, by a random token in 10 %, by itself in 10 %. head: whether the vocabulary's weights are the embeddings'.
+    """
+
+    rate: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.15
+    replace: Literal["mask", "bert"] = "mask"
+    head: Literal["tied", "untied"] = "tied"
+
+
+class Ranking(Strict):
+    """The objective `ranking`, multiple negatives (mlm-mnrl.txt, 4.3).
+
+    scale: of the cosine; the paper's formula has 1. symmetric: rank first sentences for second ones too.
+    hard_negatives: add, for each similar pair, a sentence that the data calls dissimilar to one of its two.
+    """
+
+    scale: Above0 = 20.0
+    symmetric: bool = False
+    hard_negatives: bool = False
+
+
+class Smart(Strict):
+    """SMART, regularised fine-tuning (Jiang et al., 2020): its letters in brackets, its values the defaults.
+
+    weight (lambda_s): of the smoothness term. radius (epsilon), step (eta), noise (sigma), iterations (T): of the
+    adversary in the embedding space. proximal (mu): weight of the Bregman term. momentum (beta): of its average.
+    """
+
+    weight: AtLeast0 = 1.0
+    radius: Above0 = 1e-5
+    step: Above0 = 1e-3
+    noise: Above0 = 1e-5
+    iterations: Positive = 1
+    proximal: AtLeast0 = 1.0
+    momentum: Rate = 0.99
+
+
 class Settings(Strict):
     """What `defaults` may say for all stages and any stage for itself.
 
@@ -41,38 +79,65 @@ class Settings(Strict):
     encoder; null is what its config says. precision: auto, 32-true, 16-mixed, bf16-mixed or 64-true.
     max_examples: cap of each training file, never of dev.
     validate: when every task's dev metrics are measured. keep: which weights become the bundle.
+    mixing: how the batches of several tasks follow each other (multitask/data/mixing.py); a mapping gives each
+    task's weight in the draw. loss_weights: factors on the tasks' losses, 1 where none is given.
+    mlm, ranking: of those objectives. smart: regularisation of a supervised stage, none if null.
     checkpoint_minutes, checkpoint_steps: how often, beside every epoch's end.
     """
 
     epochs: Positive = 10
     batch_size: Positive = 32
-    lr: Annotated[float, Field(gt=0, strict=True)] | None = None
-    weight_decay: Annotated[float, Field(ge=0, strict=True)] = 0.0
+    lr: Above0 | None = None
+    weight_decay: AtLeast0 = 0.0
     betas: tuple[Rate, Rate] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0, strict=True)] = 1e-6
+    eps: Above0 = 1e-6
     fused: bool = False
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: Rate = 0.0
-    clip: Annotated[float, Field(gt=0, strict=True)] | None = None
+    clip: Above0 | None = None
     dropout: Rate = 0.3
     encoder_dropout: Rate | None = None
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true"] = "auto"
     max_examples: Positive | None = None
     validate_every: Annotated[Literal["epoch", "stage"], Field(alias="validate")] = "epoch"
     keep: Literal["last"] | KeepBest = "last"
-    checkpoint_minutes: Annotated[float, Field(gt=0, strict=True)] = 5.0
+    mixing: Literal["round-robin", "proportional", "annealed"] | dict[str, Above0] = "round-robin"
+    loss_weights: dict[str, Above0] = {}
+    mlm: Mlm = Mlm()
+    ranking: Ranking = Ranking()
+    smart: Smart | None = None
+    checkpoint_minutes: Above0 = 5.0
     checkpoint_steps: Positive | None = None
 
 
 class Stage(Settings):
-    """One training run. `from` is a stage above, `encoder`, or a bundle's URI; the default is the stage above."""
+    """One training run. `from` is a stage above, `encoder`, or a bundle's URI; the default is the stage above.
+
+    heads: task -> head, from this stage on, where it is not the task's own.
+    """
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
-    objective: Literal["supervised"] = "supervised"
-    tasks: Annotated[list[str], Field(min_length=1, max_length=1)]
+    objective: Literal["supervised", "mlm", "ranking"] = "supervised"
+    tasks: Annotated[list[str], Field(min_length=1)]
     train: Literal["full-model", "last-linear-layer"]
     from_: Annotated[str | None, Field(alias="from")] = None
-    lr: Annotated[float, Field(gt=0, strict=True)]
+    heads: dict[str, str] = {}
+    lr: Above0
+
+    def content(self) -> dict[str, Any]:
+        """What the stage's outcome depends on: of the settings, those that apply to it."""
+        unused = {name for name, applies in APPLIES.items() if not applies(self)}
+        return self.model_dump(mode="json", exclude={*NOT_CONTENT, *unused})
+
+
+# Settings that say nothing about some stages: a setting of another objective does not make a stage another one.
+APPLIES: dict[str, Callable[[Stage], bool]] = {
+    "mixing": lambda stage: len(stage.tasks) > 1,
+    "loss_weights": lambda stage: bool(stage.loss_weights),
+    "mlm": lambda stage: stage.objective == "mlm",
+    "ranking": lambda stage: stage.objective == "ranking",
+    "smart": lambda stage: stage.smart is not None,
+}
 
 
 class Task(Strict):
@@ -89,6 +154,24 @@ class Task(Strict):
     columns: dict[str, str] = {}
 
 
+class Condition(Strict):
+    """A column (or row) of a table: the stage it shows, or `encoder`; metric -> the paper's figure."""
+
+    stage: str
+    paper: dict[str, float] = {}
+
+
+class Table(Strict):
+    """A paper's table, for the report. metrics: metric -> the paper's words. conditions: the paper's words -> stage."""
+
+    title: str
+    source: str
+    layout: Literal["conditions-as-columns", "conditions-as-rows"] = "conditions-as-columns"
+    metrics: Annotated[dict[str, str], Field(min_length=1)]
+    conditions: Annotated[dict[str, Condition], Field(min_length=1)]
+    note: str | None = None
+
+
 class Recipe(Strict):
     """A tree of stages over a set of tasks, from one encoder."""
 
@@ -102,6 +185,7 @@ class Recipe(Strict):
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     defaults: Settings = Settings()
     stages: Annotated[list[Stage], Field(min_length=1)]
+    tables: list[Table] = []
 
     def parent(self, stage: Stage) -> str:
         """The name of the stage it starts from, `encoder`, or a bundle's URI."""
@@ -110,187 +194,15 @@ class Recipe(Strict):
         index = [other.name for other in self.stages].index(stage.name)
         return self.stages[index - 1].name if index else "encoder"
 
+    def children(self, stage: Stage) -> list[Stage]:
+        """The stages that start from it; a leaf of the tree has none."""
+        return [other for other in self.stages if self.parent(other) == stage.name]
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-5 as text; everyone who writes a learning rate means a number."""
+    def heads(self, stage: Stage) -> dict[str, str]:
+        """Task -> head name in that stage: its own, else its parent's, else the task's."""
+        above = next((other for other in self.stages if other.name == self.parent(stage)), None)
+        inherited = self.heads(above) if above else {name: self.head(name) for name in self.tasks}
+        return inherited | stage.heads
 
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    # PyYAML's constructors let through whatever Python's own raise: `2024-13-45` is a ValueError.
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
-
-
-def read_recipe_file(path: str) -> tuple[str, str]:
-    """The text of a recipe and its path; a packaged recipe is found by its path in this repository too."""
-    file = Path(path)
-    if not file.is_file():
-        packaged = resources.files("configs")
-        name = path.removeprefix("./").removeprefix("configs/")
-        choices = [name, f"{name}.yaml", f"recipes/{name}", f"recipes/{name}.yaml"]
-        found = next((packaged / choice for choice in choices if (packaged / choice).is_file()), None)
-        if found is None:
-            raise UserError(f"recipe '{path}': no such file; packaged recipes: {', '.join(packaged_recipes())}")
-        return found.read_text(encoding="utf-8"), str(found)
-    try:
-        return file.read_text(encoding="utf-8"), path
-    except UnicodeDecodeError as error:
-        raise UserError(f"recipe '{path}': not a text file: {error}") from error
-
-
-def packaged_recipes() -> list[str]:
-    root = Path(str(resources.files("configs")))
-    return sorted(str(file.relative_to(root / "recipes")) for file in (root / "recipes").rglob("*.yaml"))
-
-
-def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:
-    """Reads a recipe, applies `key=value` overrides and checks it. Raises UserError with the YAML path."""
-    text, where = read_recipe_file(path)
-    tree = parse_yaml(text, where)
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: a recipe is a mapping with name, encoder, tasks and stages")
-    for override in overrides or []:
-        apply_override(tree, override)
-    return build_recipe(tree, where)
-
-
-def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Sets `stages.sts.lr=3e-5` and the like in place; a stage is named, a missing mapping is made."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set '{override}': expected key=value, such as stages.sts.lr=3e-5")
-    value = parse_yaml(text, f"--set {key}")
-    *path, last = key.split(".")
-    node: Any = tree
-    for at, part in enumerate(path):
-        node = _descend(node, part, ".".join(path[: at + 1]))
-    if not isinstance(node, dict):
-        raise UserError(f"--set {key}: '{'.'.join(path)}' is not a mapping")
-    node[last] = value
-
-
-def _descend(node: Any, part: str, where: str) -> Any:
-    if isinstance(node, list):
-        names = [item.get("name") for item in node if isinstance(item, dict)]
-        if part not in names:
-            raise UserError(f"--set {where}: no stage '{part}'; stages: {', '.join(map(str, names))}")
-        return node[names.index(part)]
-    if not isinstance(node, dict):
-        raise UserError(f"--set {where}: '{part}' is not a mapping")
-    if node.get(part) is None:
-        node[part] = {}
-    return node[part]
-
-
-def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
-    """Validates a tree: `defaults` first, then every stage with the defaults under it."""
-    tree = dict(tree)
-    defaults = tree.get("defaults") or {}
-    _validated(Settings, defaults, where, "defaults")
-    if isinstance(tree.get("stages"), list):
-        tree["stages"] = [{**defaults, **item} if isinstance(item, dict) else item for item in tree["stages"]]
-    recipe = _validated(Recipe, tree, where, "")
-    _check_stages(recipe, where)
-    _check_tasks(recipe, where)
-    return recipe
-
-
-def _validated(model: type[Model], tree: Any, where: str, prefix: str) -> Model:
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        problems = error.errors()
-        first = _explain(problems[0], model, tree, prefix)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{where}: {first}{more}") from None
-
-
-def _explain(problem: Any, model: type[BaseModel], tree: Any, prefix: str) -> str:
-    """One line: the YAML path (stages by name), the value, and what would be valid."""
-    path, node = [prefix] if prefix else [], tree
-    for part in problem["loc"]:
-        if isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-            path.append(str(node.get("name", part)) if isinstance(node, dict) else str(part))
-        elif isinstance(node, dict) and part in node:
-            node = node[part]
-            path.append(str(part))
-        elif problem["type"] == "missing":
-            path.append(str(part))
-    key = ".".join(path) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; known keys: {', '.join(_known_keys(model, problem['loc']))}"
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    return f"{key}: {_short(problem['input'])}: {problem['msg']}"
-
-
-def _known_keys(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    nested: dict[Any, type[BaseModel]] = {
-        "stages": Stage,
-        "tasks": Task,
-        "defaults": Settings,
-        "keep": KeepBest,
-    }
-    owner = next((nested[part] for part in reversed(loc[:-1]) if part in nested), model)
-    return sorted(field.alias or name for name, field in owner.model_fields.items())
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _check_stages(recipe: Recipe, where: str) -> None:
-    seen: list[str] = []
-    for stage in recipe.stages:
-        at = f"{where}: stages.{stage.name}"
-        if stage.name in seen or stage.name == "encoder":
-            raise UserError(f"{at}.name: '{stage.name}' is taken; every stage needs a name of its own, not 'encoder'")
-        for task in stage.tasks:
-            if task not in recipe.tasks:
-                raise UserError(f"{at}.tasks: '{task}' is not among the recipe's tasks: {', '.join(recipe.tasks)}")
-        parent = stage.from_
-        if parent and parent != "encoder" and parent not in seen and "/" not in parent:
-            known = ", ".join(["encoder", *seen])
-            raise UserError(f"{at}.from: '{parent}' is no stage above it; valid: {known}, or a bundle's URI")
-        metrics = [TASKS[task].metric_key for task in recipe.tasks if task in TASKS]
-        if isinstance(stage.keep, KeepBest):
-            if stage.keep.best not in metrics:
-                raise UserError(f"{at}.keep.best: '{stage.keep.best}' is not measured; valid: {', '.join(metrics)}")
-            if stage.validate_every != "epoch":
-                raise UserError(f"{at}.keep: the best epoch is known only with validate: epoch, not 'stage'")
-        seen.append(stage.name)
-
-
-def _check_tasks(recipe: Recipe, where: str) -> None:
-    from multitask.model.heads import HEADS, loss_for  # torch is not needed to read YAML
-
-    for name, task in recipe.tasks.items():
-        at = f"{where}: tasks.{name}"
-        if name not in TASKS:
-            raise UserError(f"{at}: unknown task '{name}'; known tasks: {', '.join(TASKS)}")
-        loss_for(head_name(recipe, name), TASKS[name], task.loss, at)
-        unknown = set(task.columns) - {*TASKS[name].columns, TASKS[name].label.column, "id"}
-        if unknown:
-            known = ", ".join([*TASKS[name].columns, TASKS[name].label.column, "id"])
-            raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {known}")
-    for stage in recipe.stages:
-        for name in stage.tasks:
-            if stage.train == "last-linear-layer" and not HEADS[head_name(recipe, name)].trainable:
-                raise UserError(
-                    f"{where}: stages.{stage.name}.train: last-linear-layer leaves nothing to train, "
-                    f"the head '{head_name(recipe, name)}' of {name} has no weights"
-                )
-
-
-def head_name(recipe: Recipe, task: str) -> str:
-    return recipe.tasks[task].head or TASKS[task].head
+    def head(self, task: str) -> str:
+        return self.tasks[task].head or TASKS[task].head

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib import metadata
+from statistics import fmean, stdev
 from typing import Any
 
 from multitask.data.tokens import TokenTable
@@ -49,7 +50,8 @@ def row(name: str, **facts: Any) -> dict[str, Any]:
         ("trainer", "objective", "train", "from", "epochs", "steps", "seconds", "examples_per_second", "rows",
          "log", "submission_id", "bundle")
     )  # fmt: skip
-    defaults = {"variant": 0, "seed": 0, "status": "pending", "workers": 0, "metrics": {}, "why": {}}
+    defaults: dict[str, Any] = {"variant": 0, "seed": 0, "status": "pending", "workers": 0}
+    defaults |= {"metrics": {}, "why": {}, "intervals": {}}
     return {"name": name, **empty, **defaults, **facts}
 
 
@@ -60,15 +62,23 @@ def cell(value: float | None, why: str | None = None) -> str:
     return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
+def spread(values: list[float | None], why: str | None = None) -> str:
+    """One seed's metric, or several seeds' as `.749 ± .003`: mean and sample standard deviation."""
+    known = [value for value in values if value is not None]
+    if len(values) < 2 or len(known) < len(values):
+        return cell(values[0] if values else None, why)
+    return f"{cell(fmean(known))} ± {cell(stdev(known))}"
+
+
 def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the result table: a stage a row, a metric a column."""
-    metrics: list[str] = []
-    for stage in results["stages"]:
-        metrics += [name for name in stage["metrics"] if name not in metrics]
+    """Header and rows of the result table: a stage a row, a metric a column; several seeds in one row."""
+    metrics = list(dict.fromkeys(name for stage in results["stages"] for name in stage["metrics"]))
     body = []
-    for stage in results["stages"]:
-        scores = [cell(stage["metrics"].get(name), stage["why"].get(name)) for name in metrics]
-        seconds = "" if stage["seconds"] is None else f"{stage['seconds']:.0f}"
-        speed = "" if stage["examples_per_second"] is None else f"{stage['examples_per_second']:.1f}"
-        body.append([stage["name"], stage["train"] or "", *scores, seconds, speed])
+    for name in dict.fromkeys(stage["name"] for stage in results["stages"]):
+        runs = [stage for stage in results["stages"] if stage["name"] == name]
+        first = runs[0]
+        scores = [spread([run["metrics"].get(key) for run in runs], first["why"].get(key)) for key in metrics]
+        seconds = "" if first["seconds"] is None else f"{sum(run['seconds'] or 0 for run in runs):.0f}"
+        speed = "" if first["examples_per_second"] is None else f"{first['examples_per_second']:.1f}"
+        body.append([name, first["train"] or "", *scores, seconds, speed])
     return ["stage", "train", *metrics, "seconds", "examples/s"], body

@@ -16,12 +16,14 @@ class LabelSpec:
 
     kind: `classes` (integers low..high, one output each), `binary` (0 or 1, one logit), `score` (a real
         number in [low, high], one output in the label's own unit).
+    similar: the least label of a pair whose sentences mean the same; None where no label says so (mlm-mnrl.txt, 4.3).
     """
 
     kind: LabelKind
     column: str
     low: float
     high: float
+    similar: float | None = None
 
     @property
     def outputs(self) -> int:
@@ -82,7 +84,7 @@ TASKS: dict[str, TaskSpec] = {
         TaskSpec(
             name="quora",
             columns=PAIR,
-            label=LabelSpec("binary", "is_duplicate", 0, 1),
+            label=LabelSpec("binary", "is_duplicate", 0, 1, similar=1),
             metric="accuracy",
             head="linear",
             files={"train": "quora-train", "dev": "quora-dev", "test": "quora-test-student"},
@@ -91,7 +93,7 @@ TASKS: dict[str, TaskSpec] = {
         TaskSpec(
             name="sts",
             columns=PAIR,
-            label=LabelSpec("score", "similarity", 0, 5),
+            label=LabelSpec("score", "similarity", 0, 5, similar=4),
             metric="pearson",
             head="cosine",
             files={"train": "sts-train", "dev": "sts-dev", "test": "sts-test-student"},

@@ -35,6 +35,7 @@ Examples:
   minibert train configs/recipes/demo.yaml --workers 2
   minibert train configs/recipes/demo.yaml --set defaults.epochs=1 --set stages.sts.lr=3e-5
   minibert train bertaar/para-sts_cosine-sst_last --data DATA --workers 6
+  minibert train classifier/sst_last --data DATA --seeds 3
   minibert train my.yaml --data s3://bucket/data --storage s3://bucket/runs --experiment first
 """
 
@@ -47,12 +48,16 @@ def train(
     experiment: Annotated[str | None, typer.Option(help="The experiment's name; default: the recipe's.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="0: in this process. N: on N Ray workers.")] = 0,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Run with that many seeds, the recipe's and those after it; mean and deviation.")
+    ] = 1,
     fresh: Annotated[
         bool, typer.Option(help="Supersede stages that differ from those under their names; nothing is deleted.")
     ] = False,
 ) -> None:
     """Run a recipe, or go on with it: finished stages are skipped, a stopped one resumes."""
-    from multitask.recipe import NAME, load_recipe
+    from multitask.recipe import NAME
+    from multitask.recipe_files import load_recipe
     from multitask.storage import Storage
     from ray_jobs.commands import run_training
 
@@ -60,7 +65,7 @@ def train(
     name = experiment or loaded.name
     if not re.fullmatch(NAME, name) or name == "cache":
         raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
-    raise typer.Exit(run_training(loaded, data, Storage(storage), name, workers=workers, fresh=fresh))
+    raise typer.Exit(run_training(loaded, data, Storage(storage), name, workers=workers, fresh=fresh, seeds=seeds))
 
 
 @app.command()
@@ -94,6 +99,17 @@ def data_check(uri: Annotated[str, typer.Argument(help="Directory or URI with th
     from multitask.data.check import check_data, render
 
     typer.echo(render(check_data(uri)))
+
+
+@app.command()
+def report(
+    experiment: Annotated[str, typer.Argument(help="An experiment's folder or URI: <storage>/<experiment>.")],
+) -> None:
+    """Write report.html and report.md into an experiment: tables, curves, what each stage cost the other tasks."""
+    from multitask.report import write_report
+
+    for place in write_report(experiment):
+        typer.echo(f"report: {place}")
 
 
 def _by_ctrl_c(error: BaseException | None) -> bool:

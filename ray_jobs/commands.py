@@ -15,7 +15,7 @@ from ray_jobs.stopping import INTERRUPTED, StopRequest
 
 
 def run_training(
-    recipe: Recipe, data: str | None, storage: Storage, experiment: str, *, workers: int, fresh: bool
+    recipe: Recipe, data: str | None, storage: Storage, experiment: str, *, workers: int, fresh: bool, seeds: int
 ) -> int:
     """Trains, prints the result table and where everything is; returns the exit status."""
     from lightning_modules.progress import Interrupted
@@ -27,7 +27,7 @@ def run_training(
     again = "go on with: " + " ".join(shlex.quote(word) for word in ["minibert", *sys.argv[1:]] if word != "--fresh")
     storage.probe()
     with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
-        request = Request(recipe, data, storage, experiment, workers, fresh, log.path)
+        request = Request(recipe, data, storage, experiment, workers, fresh, log.path, seeds)
         try:
             results = Driver(request, screen).run(stop)
         except Interrupted:
@@ -41,9 +41,10 @@ def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> N
     """The result table, what the numbers rest on, and where things are."""
     header, rows = table_rows(results)
     screen.table(header, rows, title=results["experiment"])
-    for stage in results["stages"]:
-        if stage["trainer"]:
-            screen.say(f"{stage['name']}: {stage['trainer']}")
+    trained = [stage for stage in results["stages"] if stage["trainer"]]
+    for stage in trained:
+        seed = f" (seed {stage['seed']})" if trained[-1]["variant"] else ""
+        screen.say(f"{stage['name']}{seed}: {stage['trainer']}")
     for task, facts in results["data"].items():
         used = ", ".join(f"{rows} {split}" for split, rows in facts["rows_used"].items())
         left_out = sum(len(lines) for lines in facts["quarantined"].values())
@@ -52,7 +53,10 @@ def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> N
         screen.say(f"{task}: {about}")
     place = join(storage.uri, results["experiment"])
     screen.say(f"results:     {join(place, 'results.json')}")
-    last = results["stages"][-1]["trainer"]
-    screen.say(f"bundle:      {join(place, last, 'bundle')}")
-    screen.say(f"predictions: {join(place, last, 'predictions')}")
+    parents = {stage["from"] for stage in trained}
+    for stage in trained:
+        if stage["name"] not in parents:  # a leaf of the recipe's tree
+            screen.say(f"bundle:      {join(place, stage['bundle'])}")
+            screen.say(f"predictions: {join(place, stage['trainer'], 'predictions')}")
+    screen.say(f"report:      minibert report {place}")
     screen.say(f"TensorBoard: tensorboard --logdir {place}")

@@ -11,10 +11,10 @@ from multitask.data.readers import find_file, has_file
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError
-from multitask.experiment import digest
+from multitask.experiment import FILE, Experiment, digest
 from multitask.model.sources import load_source
 from multitask.recipe import Recipe
-from multitask.storage import Damaged, Storage, read_sealed
+from multitask.storage import Damaged, Storage, join, read_sealed
 from multitask.tasks import TASKS, Split
 
 
@@ -69,6 +69,7 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
         tables[name] = {
             split: replace(load_tokens(storage, path), source=uris[split]) for split, path in caches[name].items()
         }
+    _check_ranking(recipe, tables)
     return Prepared(start, bundles, caches, tables)
 
 
@@ -88,10 +89,34 @@ def store_encoder(storage: Storage, recipe: Recipe) -> Start:
 
 def store_bundle(storage: Storage, uri: str, tokenizer_json: str) -> Start:
     """The same for a bundle that a stage starts from, its heads included."""
+    uri = stage_bundle(storage, uri) or uri
     bundle = load_bundle(Storage(uri))
     if bundle.tokenizer_json != tokenizer_json:
         raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
     return _stored(storage, bundle, bundle_fingerprint(Storage(uri)))
+
+
+def stage_bundle(storage: Storage, uri: str) -> str | None:
+    """The bundle of `EXPERIMENT/STAGE` in this storage; None where no such experiment lies in it."""
+    name, _, stage = uri.partition("/")
+    if not storage.exists(f"{name}/{FILE}"):
+        return None
+    stages = Experiment(storage, name).stages
+    if stage not in stages:
+        raise UserError(f"from: '{uri}': experiment '{name}' has no stage '{stage}'; it has {', '.join(stages)}")
+    return join(storage.uri, name, stages[stage].trainer, "bundle")
+
+
+def _check_ranking(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
+    """A ranking stage needs similar pairs in the data of each of its tasks."""
+    for stage in recipe.stages:
+        for task in stage.tasks if stage.objective == "ranking" else []:
+            table, least = tables[task]["train"], TASKS[task].label.similar
+            if least is not None and not bool((table.labels >= least).any()):
+                raise UserError(
+                    f"stages.{stage.name}.tasks: '{task}' has no similar pair in {table.source}: no row's "
+                    f"{TASKS[task].label.column} is {least:g} or more"
+                )
 
 
 def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:

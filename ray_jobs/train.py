@@ -16,7 +16,7 @@ from lightning_modules.finishing import OUTCOME
 from lightning_modules.progress import Interrupted
 from multitask.experiment import Experiment, StageJob, StageRecord, stage_content
 from multitask.model.heads import loss_for
-from multitask.recipe import Recipe, Stage, head_name
+from multitask.recipe import Recipe, Stage
 from multitask.results import data_facts, row, versions
 from multitask.storage import Storage
 from multitask.tasks import TASKS, Split
@@ -40,6 +40,24 @@ class Request:
     workers: int
     fresh: bool
     log: str | None = None
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage under one of several seeds: what is trained once. Its key names it in experiment.json."""
+
+    stage: Stage
+    variant: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return node_key(self.stage.name, self.variant)
+
+
+def node_key(stage: str, variant: int) -> str:
+    return f"{stage}#{variant}" if variant else stage
 
 
 class Driver:
@@ -51,6 +69,8 @@ class Driver:
         screen.say("reading the data and the encoder ...")
         self.prepared: Prepared = prepare(self.recipe, request.data, self.storage)
         self.experiment = Experiment(request.storage, request.experiment)
+        seeds = range(self.recipe.seed, self.recipe.seed + request.seeds)
+        self.nodes = [Node(stage, at, seed) for at, seed in enumerate(seeds) for stage in self.recipe.stages]
         self.plan: dict[str, StageRecord] = {}
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
@@ -59,18 +79,18 @@ class Driver:
         self.experiment.begin_attempt()
         recipe = yaml.safe_dump(self.recipe.model_dump(mode="json", by_alias=True), sort_keys=False)
         self.experiment.folder.write_bytes("recipe.yaml", recipe.encode())
-        todo = [stage for stage in self.recipe.stages if not self._finished(stage)]
-        for stage in self.recipe.stages:
-            if stage not in todo:
-                self.plan[stage.name].status = "finished"
-                self.screen.say(f"{stage.name}: finished before, skipped ({self.plan[stage.name].trainer})")
+        todo = [node for node in self.nodes if not self._outcome(node.key)]
+        for node in self.nodes:
+            if node not in todo:
+                self.plan[node.key].status = "finished"
+                self.screen.say(f"{node.key}: finished before, skipped ({self.plan[node.key].trainer})")
         self.experiment.save()
         if todo and not stop.asked:
             with self._runner(stop) as runner:
-                for stage in todo:
+                for node in todo:
                     if not stop.asked:
-                        self._run_stage(stage, runner)
-        if stop.asked and not all(self._finished(stage) for stage in self.recipe.stages):
+                        self._run_stage(node, runner)
+        if stop.asked and not all(self._outcome(node.key) for node in self.nodes):
             raise Interrupted(self.request.experiment)
         return self.write_results()
 
@@ -80,40 +100,36 @@ class Driver:
 
     def claim(self) -> None:
         """Fingerprints of all stages, parents first; another stage under a known name is refused here."""
-        for stage in self.recipe.stages:
-            parent = self.recipe.parent(stage)
+        for node in self.nodes:
+            parent = self.recipe.parent(node.stage)
             content = stage_content(
-                self.recipe, stage, self.prepared.shas(), self._fingerprint(parent), self.recipe.seed
+                self.recipe, node.stage, self.prepared.shas(), self._fingerprint(parent, node.variant), node.seed
             )
-            self.plan[stage.name] = self.experiment.claim(stage.name, content, parent, self.request.fresh)
+            self.plan[node.key] = self.experiment.claim(node.key, content, parent, self.request.fresh, node.variant)
 
-    def _fingerprint(self, parent: str) -> str:
-        if parent in self.plan:
-            return self.plan[parent].fingerprint
-        return self._start(parent).fingerprint
+    def _fingerprint(self, parent: str, variant: int) -> str:
+        above = self.plan.get(node_key(parent, variant))
+        return above.fingerprint if above else self._start(parent).fingerprint
 
     def _start(self, parent: str) -> Start:
         return self.prepared.start if parent == "encoder" else self.prepared.bundles[parent]
 
-    def _finished(self, stage: Stage) -> bool:
-        return self._outcome(stage.name) is not None
-
-    def _outcome(self, name: str) -> dict[str, Any] | None:
-        folder = self.experiment.folder.at(self.plan[name].trainer)
+    def _outcome(self, key: str) -> dict[str, Any] | None:
+        folder = self.experiment.folder.at(self.plan[key].trainer)
         outcome: dict[str, Any] | None = folder.read_json(OUTCOME) if folder.exists(OUTCOME) else None
         return outcome
 
-    def _run_stage(self, stage: Stage, runner: LocalRunner | RayRunner) -> None:
-        record = self.plan[stage.name]
+    def _run_stage(self, node: Node, runner: LocalRunner | RayRunner) -> None:
+        record = self.plan[node.key]
         record.status, record.attempt = "running", self.experiment.attempt
         record.workers, record.log = self.request.workers, self.request.log
         self.experiment.save()
         self.write_results()
-        log.info("stage %s: %s starts, attempt %s", stage.name, record.trainer, record.attempt)
+        log.info("stage %s: %s starts, attempt %s", node.key, record.trainer, record.attempt)
         try:
-            runner.run(self.job(stage))
-            if not self._finished(stage):
-                raise RuntimeError(f"stage '{stage.name}' ended without an outcome in {record.trainer}")
+            runner.run(self.job(node))
+            if not self._outcome(node.key):
+                raise RuntimeError(f"stage '{node.key}' ended without an outcome in {record.trainer}")
             record.status = "finished"
         except Interrupted:
             record.status = "interrupted"
@@ -126,12 +142,10 @@ class Driver:
             self.experiment.save()
             self.write_results()
 
-    def job(self, stage: Stage) -> StageJob:
-        record, parent = self.plan[stage.name], self.recipe.parent(stage)
-        caches = self.prepared.caches
-        start = self._start(parent).path if parent not in self.plan else self._bundle(parent)
-        last = stage is self.recipe.stages[-1]
-        heads = {task: head_name(self.recipe, task) for task in self.recipe.tasks}
+    def job(self, node: Node) -> StageJob:
+        recipe, stage, record = self.recipe, node.stage, self.plan[node.key]
+        parent, heads, children = recipe.parent(stage), recipe.heads(stage), recipe.children(stage)
+        caches, above = self.prepared.caches, self.plan.get(node_key(parent, node.variant))
         return StageJob(
             storage=self.storage.uri,
             experiment=self.request.experiment,
@@ -139,37 +153,35 @@ class Driver:
             attempt=self.experiment.attempt,
             writer=self.experiment.writer,
             stage=stage.model_dump(mode="json", by_alias=True),
-            seed=self.recipe.seed,
+            seed=node.seed,
             heads=heads,
             losses={
-                task: loss_for(head, TASKS[task], self.recipe.tasks[task].loss, f"tasks.{task}")
+                task: loss_for(head, TASKS[task], recipe.tasks[task].loss, f"tasks.{task}")
                 for task, head in heads.items()
             },
-            start=start,
+            start=f"{self.request.experiment}/{above.trainer}/bundle" if above else self._start(parent).path,
             train={task: caches[task]["train"] for task in stage.tasks},
             dev={task: splits["dev"] for task, splits in caches.items()},
-            measure_start=parent == "encoder" and self._encoder_row() is None,
-            predict=_to_predict(caches) if last else {},
+            measure_start=parent == "encoder" and self._encoder_row(node.variant) is None,
+            keep_features=any(child.train == "last-linear-layer" for child in children),
+            predict={} if children else _to_predict(caches),
             about={
-                "recipe": self.recipe.name,
+                "recipe": recipe.name,
                 "stage": stage.name,
                 "trainer": record.trainer,
                 "fingerprint": record.fingerprint,
-                "encoder": self.recipe.encoder,
-                "max_length": self.recipe.max_length,
-                "max_bad_rows": self.recipe.max_bad_rows,
-                "columns": {task: config.columns for task, config in self.recipe.tasks.items()},
+                "encoder": recipe.encoder,
+                "max_length": recipe.max_length,
+                "max_bad_rows": recipe.max_bad_rows,
+                "columns": {task: config.columns for task, config in recipe.tasks.items()},
             },
         )
 
-    def _bundle(self, stage: str) -> str:
-        return f"{self.request.experiment}/{self.plan[stage].trainer}/bundle"
-
-    def _encoder_row(self) -> dict[str, Any] | None:
+    def _encoder_row(self, variant: int) -> dict[str, Any] | None:
         """The dev metrics before any training, which the first stage from the encoder measures."""
-        for name in self.plan:
-            outcome = self._outcome(name)
-            if outcome and outcome["start"]:
+        for node in self.nodes:
+            outcome = self._outcome(node.key) if node.variant == variant else None
+            if outcome and outcome["start"] and self.recipe.parent(node.stage) == "encoder":
                 start: dict[str, Any] = outcome["start"]
                 return start
         return None
@@ -177,10 +189,7 @@ class Driver:
     def write_results(self) -> dict[str, Any]:
         """results.json as it stands. Raises Superseded where another driver writes it now."""
         self.experiment.check()
-        recipe, started = self.recipe, self._encoder_row()
-        first = row("encoder", seed=recipe.seed, status="pending")
-        if started:
-            first |= {"status": "measured", **started}
+        recipe = self.recipe
         results = {
             "schema": 1,
             "experiment": self.request.experiment,
@@ -190,10 +199,16 @@ class Driver:
                 task: data_facts(task, tables, self._rows_used(task)) for task, tables in self.prepared.tables.items()
             },
             "versions": versions(),
-            "stages": [first, *(self._row(stage) for stage in recipe.stages)],
+            "stages": [row for at in range(self.request.seeds) for row in self._variant(at)],
         }
         self.experiment.folder.write_json("results.json", results)
         return results
+
+    def _variant(self, variant: int) -> list[dict[str, Any]]:
+        """The rows of one seed: the encoder before training, then the stages."""
+        started, nodes = self._encoder_row(variant), [node for node in self.nodes if node.variant == variant]
+        first = row("encoder", seed=nodes[0].seed, variant=variant, status="measured" if started else "pending")
+        return [first | (started or {}), *(self._row(node) for node in nodes)]
 
     def _rows_used(self, task: str) -> int:
         return max((self._rows(stage) for stage in self.recipe.stages if task in stage.tasks), default=0)
@@ -202,11 +217,12 @@ class Driver:
         lengths = [len(self.prepared.tables[task]["train"]) for task in stage.tasks]
         return sum(min(length, stage.max_examples or length) for length in lengths)
 
-    def _row(self, stage: Stage) -> dict[str, Any]:
-        record, outcome = self.plan[stage.name], self._outcome(stage.name)
+    def _row(self, node: Node) -> dict[str, Any]:
+        stage, record, outcome = node.stage, self.plan[node.key], self._outcome(node.key)
         facts: dict[str, Any] = {
             "trainer": record.trainer,
-            "seed": self.recipe.seed,
+            "variant": node.variant,
+            "seed": node.seed,
             "objective": stage.objective,
             "train": stage.train,
             "from": record.parent,
@@ -217,7 +233,9 @@ class Driver:
         }
         if outcome:
             facts |= {
-                key: outcome[key] for key in ("epochs", "steps", "seconds", "examples_per_second", "metrics", "why")
+                key: outcome[key]
+                for key in ("epochs", "steps", "seconds", "examples_per_second", "metrics", "why", "intervals")
+                if key in outcome  # stages of before the intervals have none
             }
             facts["bundle"] = f"{record.trainer}/bundle"
         return row(stage.name, **facts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from multitask.data.samplers import Rows, rank_slice
+from multitask.data.samplers import Rows, rank_slice, stacked
 from multitask.data.tokens import TokenTable
 
 
@@ -24,6 +24,9 @@ class Batch:
     labels: (B,) float32. weights: (B,) float32, 0 leaves an example out. rows: (B,) int64, places in the table.
     features: (S, H) the encoder's sentence encodings where it is frozen and they were computed before; the
         token tensors are then empty.
+    targets: (S, T) int64, for mlm: the hidden tokens (multitask/data/masking.py).
+    keys: (S,) int64, for ranking: equal where sentences are. More sentences than the B examples' may then follow
+        theirs: their hard negatives.
     """
 
     task: str
@@ -33,6 +36,8 @@ class Batch:
     weights: Tensor
     rows: Tensor
     features: Tensor | None = None
+    targets: Tensor | None = None
+    keys: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,16 +56,21 @@ class Batch:
         return self.map(Tensor.pin_memory)
 
 
-def stacked(rows: Rows, sentences: int) -> Rows:
-    """The sentences of those examples in a batch's order: all first ones, then all second ones."""
-    return (rows[None, :] * sentences + np.arange(sentences)[:, None]).reshape(-1)
-
-
 def collate(
-    task: str, table: TokenTable, rows: Rows, weights: NDArray[np.float32], features: Tensor | None = None
+    task: str,
+    table: TokenTable,
+    rows: Rows,
+    weights: NDArray[np.float32],
+    features: Tensor | None = None,
+    more: Rows | None = None,
 ) -> Batch:
-    """The batch of those examples, padded to its longest sentence; of `features` (all sentences', H) if given."""
+    """The batch of those examples, padded to its longest sentence; of `features` (all sentences', H) if given.
+
+    more: further sentences of the table, appended to those of the examples.
+    """
     sentences = stacked(rows, table.sentences)
+    if more is not None:
+        sentences = np.concatenate((sentences, more))
     if features is None:
         tokens = [table.sentence(int(index)) for index in sentences]
         lengths = torch.tensor([len(ids) for ids in tokens])
@@ -80,26 +90,19 @@ def collate(
     )
 
 
-class EpochSlices(Dataset[Batch]):
-    """One rank's slices of an epoch's global batches, from `start` on."""
+# (task, this rank's rows of a global batch, their weights) -> the batch
+MakeBatch = Callable[[str, Rows, NDArray[np.float32]], Batch]
 
-    def __init__(
-        self,
-        task: str,
-        table: TokenTable,
-        batches: list[Rows],
-        *,
-        rank: int,
-        world: int,
-        start: int = 0,
-        features: Tensor | None = None,
-    ) -> None:
-        self.task, self.table, self.batches = task, table, batches[start:]
-        self.rank, self.world, self.features = rank, world, features
+
+class EpochSlices(Dataset[Batch]):
+    """One rank's slices of an epoch's global batches, each of one task."""
+
+    def __init__(self, plan: Sequence[tuple[str, Rows]], make: MakeBatch, *, rank: int, world: int) -> None:
+        self.plan, self.make, self.rank, self.world = plan, make, rank, world
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.plan)
 
     def __getitem__(self, index: int) -> Batch:
-        rows, weights = rank_slice(self.batches[index], self.rank, self.world)
-        return collate(self.task, self.table, rows, weights, self.features)
+        task, rows = self.plan[index]
+        return self.make(task, *rank_slice(rows, self.rank, self.world))

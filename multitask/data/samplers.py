@@ -69,3 +69,8 @@ def subset(rows: int, cap: int | None, seed: int) -> Rows:
     if cap is None or cap >= rows:
         return np.arange(rows)
     return np.sort(np.random.default_rng(seed).permutation(rows)[:cap])
+
+
+def stacked(rows: Rows, sentences: int) -> Rows:
+    """The sentences of those examples in a batch's order: all first ones, then all second ones."""
+    return (rows[None, :] * sentences + np.arange(sentences)[:, None]).reshape(-1)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -59,6 +60,26 @@ class TokenTable:
         """(N,) tokens of each example's longest sentence."""
         longest: Rows = self.sentence_lengths.max(axis=1, initial=0)
         return longest
+
+    def singles(self) -> TokenTable:
+        """Every sentence as an example of its own, without a label; `7/1` is the second one of example 7."""
+        return replace(
+            self,
+            labels=torch.full((len(self) * self.sentences,), float("nan")),
+            ids=[f"{name}/{at}" for name in self.ids for at in range(self.sentences)],
+            sentences=1,
+        )
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """(N * sentences,) int64: equal for sentences of equal tokens, on every machine."""
+        flat, offsets = self.input_ids.numpy(), self.offsets.numpy()
+        return torch.tensor(
+            [
+                int.from_bytes(hashlib.blake2b(flat[start:end].tobytes(), digest_size=8).digest(), "big", signed=True)
+                for start, end in pairwise(offsets)
+            ]
+        )
 
     def sentence(self, index: int) -> Tensor:
         """(T,) int32 token ids of a sentence."""

@@ -215,16 +215,20 @@ class MiniBert(nn.Module):
         self.encoder = Layers(config, attention)
         self.pooler = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.hidden_size)})
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, noise_BTH: Tensor | None = None) -> Tensor:
         """input_ids (B, T) int32 or int64, attention_mask (B, T) bool or 0/1 -> final states (B, T, H).
 
+        noise_BTH: added to the embeddings, normalised and after dropout, where SMART perturbs its input.
         States at masked positions mean nothing. Raises ValueError where T exceeds max_position_embeddings.
         """
         mask_B11T: Tensor | None = attention_mask.bool()[:, None, None, :]
         # Without padding SDPA is faster unmasked. Asking costs a wait for the device anywhere but on the CPU.
         if self.skips_full_mask and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
             mask_B11T = None
-        hidden_BTH: Tensor = self.encoder(self.embeddings(input_ids), mask_B11T)
+        embedded_BTH: Tensor = self.embeddings(input_ids)
+        if noise_BTH is not None:
+            embedded_BTH = embedded_BTH + noise_BTH
+        hidden_BTH: Tensor = self.encoder(embedded_BTH, mask_B11T)
         return hidden_BTH
 
     def pool(self, hidden_BTH: Tensor) -> Tensor:
@@ -273,16 +277,21 @@ POOLINGS: dict[str, Callable[[MiniBert, Tensor, Tensor], Tensor]] = {
 CPU_TOKENS = 1024
 
 
-def encode(bert: MiniBert, pooling: str, input_ids: Tensor, mask: Tensor) -> Encoding:
-    """Ids (B, T) and their mask (B, T), padded on the right -> Encoding; pooling is a key of POOLINGS."""
+def encode(bert: MiniBert, pooling: str, input_ids: Tensor, mask: Tensor, noise: Tensor | None = None) -> Encoding:
+    """Ids (B, T) and their mask (B, T), padded on the right -> Encoding; pooling is a key of POOLINGS.
+
+    noise: (B, T, H), added to the embeddings.
+    """
     mask_BT = mask.bool()
-    if input_ids.device.type == "cpu" and input_ids.numel() > CPU_TOKENS:
-        return _encode_in_parts(bert, pooling, input_ids, mask_BT)
-    hidden_BTH: Tensor = bert(input_ids, mask_BT)
+    if input_ids.device.type == "cpu" and input_ids.numel() > CPU_TOKENS and len(input_ids) > 1:
+        return _encode_in_parts(bert, pooling, input_ids, mask_BT, noise)
+    hidden_BTH: Tensor = bert(input_ids, mask_BT, noise)
     return Encoding(POOLINGS[pooling](bert, hidden_BTH, mask_BT), hidden_BTH, mask_BT)
 
 
-def _encode_in_parts(bert: MiniBert, pooling: str, input_ids: Tensor, mask_BT: Tensor) -> Encoding:
+def _encode_in_parts(
+    bert: MiniBert, pooling: str, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None
+) -> Encoding:
     """The same, longest sentences first, each part padded to its own longest and of at most CPU_TOKENS tokens."""
     lengths = mask_BT.sum(dim=1)
     order = lengths.argsort(descending=True, stable=True)
@@ -290,7 +299,8 @@ def _encode_in_parts(bert: MiniBert, pooling: str, input_ids: Tensor, mask_BT: T
     while start < len(order):
         longest = int(lengths[order[start]])
         rows = order[start : start + max(1, CPU_TOKENS // longest)]
-        part = encode(bert, pooling, input_ids[rows, :longest], mask_BT[rows, :longest])
+        noise = None if noise_BTH is None else noise_BTH[rows, :longest]
+        part = encode(bert, pooling, input_ids[rows, :longest], mask_BT[rows, :longest], noise)
         sentences.append(part.sentence)
         tokens.append(F.pad(part.tokens, (0, 0, 0, input_ids.shape[1] - longest)))
         start += len(rows)

@@ -1,6 +1,6 @@
 """Heads: what turns encodings into a task's prediction. A new head is one class and one line of HEADS.
 
-Shapes: B examples, H the encoder's hidden size.
+Shapes: B examples, H the encoder's hidden size, D = H / 2 the hidden size of one of an LSTM's directions.
 """
 
 from __future__ import annotations
@@ -12,22 +12,35 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from multitask.errors import UserError
 from multitask.model.bert import Encoding
 from multitask.tasks import LabelKind, LabelSpec, TaskSpec
 
 
-class DenseHead(nn.Module):
-    """Linear layers of the given sizes with ReLU between them, on [u], or on [u, v] for a pair.
+def concatenation(u: Tensor, v: Tensor | None = None) -> Tensor:
+    """[u], or [u, v] for a pair: (B, H) each -> (B, H) or (B, 2H) (bertaar.txt 5.1; mlm-mnrl.txt 4.1)."""
+    return u if v is None else torch.cat((u, v), dim=1)
 
+
+def interaction(u: Tensor, v: Tensor) -> Tensor:
+    """[u, v, |u - v|, u * v]: (B, H) each -> (B, 4H) (InferSent: Conneau et al., 2017, section 3.1)."""
+    return torch.cat((u, v, (u - v).abs(), u * v), dim=1)
+
+
+class DenseHead(nn.Module):
+    """Linear layers of the given sizes with ReLU between them, on the sentence encodings, joined.
+
+    join: (u) for a task of one sentence, (u, v) for a pair -> (B, sizes[0]).
     forward: (B, outputs) for label kind `classes`, (B,) for `binary` (a logit) and `score`.
     """
 
     uses_tokens = False
 
-    def __init__(self, sizes: Sequence[int], label: LabelSpec) -> None:
+    def __init__(self, sizes: Sequence[int], label: LabelSpec, join: Callable[..., Tensor] = concatenation) -> None:
         super().__init__()
+        self.join = join
         self.layers = nn.Sequential()
         for inputs, outputs in pairwise(sizes):
             if len(self.layers):
@@ -36,9 +49,35 @@ class DenseHead(nn.Module):
         self.one_output = label.kind != "classes"
 
     def forward(self, first: Encoding, second: Encoding | None = None) -> Tensor:
-        u = first.sentence
-        outputs: Tensor = self.layers(u if second is None else torch.cat((u, second.sentence), dim=1))
+        return self.dense(self.join(*(side.sentence for side in (first, second) if side is not None)))
+
+    def dense(self, vectors: Tensor) -> Tensor:
+        """(B, sizes[0]) -> what forward gives."""
+        outputs: Tensor = self.layers(vectors)
         return outputs.squeeze(-1) if self.one_output else outputs
+
+
+class BiLstmHead(DenseHead):
+    """A bidirectional LSTM over the token states; its two final states -> 50 units -> ReLU -> outputs.
+
+    bertaar.txt 5.2. Its sketch puts the dense layers on every token's state and pads to the longest sentence: the
+    final states are the one vector a sentence needs, and packing keeps them free of padding.
+    hidden_size: H, of which each direction gets half. Token states are padded on the right.
+    """
+
+    uses_tokens = True
+
+    def __init__(self, hidden_size: int, label: LabelSpec) -> None:
+        half = hidden_size // 2
+        super().__init__((2 * half, 50, label.outputs), label)
+        self.lstm = nn.LSTM(hidden_size, half, batch_first=True, bidirectional=True)
+
+    def forward(self, first: Encoding, second: Encoding | None = None) -> Tensor:
+        assert second is None, "HEADS lets no pair task use this head"
+        lengths = first.mask.sum(dim=1).clamp(min=1).cpu()  # an LSTM must read something
+        packed = pack_padded_sequence(first.tokens, lengths, batch_first=True, enforce_sorted=False)
+        _, (final_2BD, _) = self.lstm(packed)
+        return self.dense(torch.cat((final_2BD[0], final_2BD[1]), dim=1))
 
 
 class CosineHead(nn.Module):
@@ -62,6 +101,10 @@ def _linear(hidden_size: int, spec: TaskSpec) -> nn.Module:
 def _mlp(hidden_size: int, spec: TaskSpec) -> nn.Module:
     width = hidden_size * len(spec.columns)
     return DenseHead((width, width // 2, spec.label.outputs), spec.label)
+
+
+def _interaction(hidden_size: int, spec: TaskSpec) -> nn.Module:
+    return DenseHead((4 * hidden_size, hidden_size, spec.label.outputs), spec.label, interaction)
 
 
 @dataclass(frozen=True)
@@ -93,6 +136,8 @@ ANY_LABEL: Mapping[LabelKind, tuple[str, ...]] = {
 HEADS: dict[str, HeadSpec] = {
     "linear": HeadSpec(_linear, frozenset({1, 2}), ANY_LABEL),
     "mlp": HeadSpec(_mlp, frozenset({1, 2}), ANY_LABEL),  # bertaar.txt, 5.1
+    "interaction": HeadSpec(_interaction, frozenset({2}), ANY_LABEL),
+    "bilstm": HeadSpec(lambda hidden_size, spec: BiLstmHead(hidden_size, spec.label), frozenset({1}), ANY_LABEL),
     "cosine": HeadSpec(
         lambda hidden_size, spec: CosineHead(spec.label),
         frozenset({2}),
@@ -111,18 +156,22 @@ def head_spec(name: str, spec: TaskSpec, where: str) -> HeadSpec:
     raise UserError(f"{where}: head '{name}' {fault}; heads that serve '{spec.name}': {fitting}")
 
 
+# The layers with weights, and the size n of theirs that bounds the first ones to +-1/sqrt(n), as PyTorch's own do.
+BOUND_BY: dict[type[nn.Module], str] = {nn.Linear: "in_features", nn.LSTM: "hidden_size"}
+
+
 @torch.no_grad()
 def build_head(
     name: str, hidden_size: int, spec: TaskSpec, generator: torch.Generator, where: str = "tasks"
 ) -> nn.Module:
-    """A head for the task; its linear layers start uniform in +-1/sqrt(inputs), from the generator alone.
+    """A head for the task; its weights start uniform within the bounds of BOUND_BY, from the generator alone.
 
     Raises UserError where the head is unknown or cannot serve the task, naming those that can.
     """
     head = head_spec(name, spec, where).build(hidden_size, spec)
     for layer in head.modules():
-        if isinstance(layer, nn.Linear):
-            bound = layer.in_features**-0.5
+        if type(layer) in BOUND_BY:
+            bound = getattr(layer, BOUND_BY[type(layer)]) ** -0.5
             for parameter in layer.parameters():
                 parameter.uniform_(-bound, bound, generator=generator)
     return head

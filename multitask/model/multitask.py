@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from multitask.data.batches import Batch
+from multitask.data.masking import NO_TARGET
 from multitask.data.samplers import derive_seed
 from multitask.model.bert import BertConfig, Encoding, MiniBert, encode
 from multitask.model.heads import build_head
+from multitask.model.mlm import MlmHead
 from multitask.tasks import TASKS
 
 
@@ -19,7 +21,8 @@ class MultitaskModel(nn.Module):
     """miniBERT with dropout over its sentence encodings and the tasks' heads (bertaar.txt 5.1).
 
     heads: task -> head name. dropout: of the sentence encodings. seed: of the heads' first weights; a head's
-    weights depend on the seed, its task and its name alone, not on which other heads there are.
+    weights depend on the seed, its task and its name alone, not on which other heads there are. mlm: the
+    masked-language head, tied or untied, where there is one.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class MultitaskModel(nn.Module):
         *,
         dropout: float = 0.0,
         seed: int = 0,
+        mlm: str | None = None,
     ) -> None:
         super().__init__()
         self.config, self.pooling, self.head_names = config, pooling, dict(heads)
@@ -39,6 +43,10 @@ class MultitaskModel(nn.Module):
         for task, name in heads.items():
             generator = torch.Generator().manual_seed(derive_seed(seed, "head", task, name))
             self.heads[task] = build_head(name, config.hidden_size, TASKS[task], generator)
+        self.mlm, self.mlm_name = None, mlm
+        if mlm:
+            generator = torch.Generator().manual_seed(derive_seed(seed, "head", "mlm", mlm))
+            self.mlm = MlmHead(config, mlm == "tied", generator)
         self.encoder_frozen = False
 
     def train(self, mode: bool = True) -> MultitaskModel:
@@ -48,19 +56,32 @@ class MultitaskModel(nn.Module):
             self.encoder.eval()
         return self
 
-    def set_trainable(self, tasks: list[str], full_model: bool) -> None:
+    def set_trainable(self, parts: Mapping[str, Iterable[str]], full_model: bool) -> None:
         """Leaves gradients on for what a stage trains and uses, and nothing else.
 
-        Nothing is unused then, so DDP needs no find_unused_parameters.
+        parts: task -> the modules that its batches use (`used_by`). Nothing is unused then where there is one task,
+        so DDP needs no find_unused_parameters.
         """
         self.encoder_frozen = not full_model
-        self.requires_grad_(False)
-        self.encoder.requires_grad_(full_model)
-        if self.pooling != "pooler":
-            self.encoder.pooler.requires_grad_(False)
-        for task in tasks:
-            self.heads[task].requires_grad_(True)
+        used = {name for names in parts.values() for name in names}
+        for name, parameter in self.named_parameters():
+            trained = full_model or not name.startswith("encoder.")
+            parameter.requires_grad_(trained and _under(name, used))
         self.train(self.training)
+
+    def used_by(self, objective: str, task: str) -> set[str]:
+        """The modules that a batch of that task goes through under that objective, by the prefixes of their names."""
+        trunk = {"encoder.embeddings", "encoder.encoder"}
+        if objective == "mlm":
+            return trunk | {"mlm"}
+        head = {f"heads.{task}"} if objective == "supervised" else set()
+        pooled = self.pooling == "pooler" and not (head and self.uses_tokens(task))
+        return trunk | head | ({"encoder.pooler"} if pooled else set())
+
+    def trained_elsewhere(self, objective: str, task: str) -> list[nn.Parameter]:
+        """Trained parameters that a batch of that task does not reach: other tasks' heads."""
+        used = self.used_by(objective, task)
+        return [value for name, value in self.named_parameters() if value.requires_grad and not _under(name, used)]
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -77,20 +98,36 @@ class MultitaskModel(nn.Module):
         """Whether the task's head reads token states, not just the sentence encoding."""
         return bool(self.heads[task].uses_tokens)
 
-    def encode(self, batch: Batch) -> Encoding:
-        """All sentences of the batch, (S, H), in one forward; features computed before stand in for it."""
+    def encode(self, batch: Batch, noise: Tensor | None = None) -> Encoding:
+        """All sentences of the batch, (S, H), in one forward; features computed before stand in for it.
+
+        noise: (S, T, H), added to the embedded tokens.
+        """
         if batch.features is not None:
             return Encoding(sentence=batch.features, tokens=batch.features.new_empty(0), mask=batch.mask)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            return encode(self.encoder, self.pooling, batch.input_ids, batch.mask)
+            return encode(self.encoder, self.pooling, batch.input_ids, batch.mask, noise)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """The head's outputs for the batch's task: (B, classes) logits or (B,) values."""
-        encoding = self.encode(batch)
-        encoding = Encoding(self.dropout(encoding.sentence), encoding.tokens, encoding.mask)
+        encoding, head = self.encode(batch, noise), self.heads[batch.task]
+        tokens = self.dropout(encoding.tokens) if head.uses_tokens else encoding.tokens
+        encoding = Encoding(self.dropout(encoding.sentence), tokens, encoding.mask)
         first, second = split(encoding, len(batch))
-        outputs: Tensor = self.heads[batch.task](first, second)
+        outputs: Tensor = head(first, second)
         return outputs
+
+    def hidden_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The masked-language head's logits (M, V) at the M hidden positions of the batch, and their tokens (M,)."""
+        assert self.mlm is not None and batch.targets is not None
+        at = batch.targets != NO_TARGET
+        states = self.encode(batch).tokens[at]
+        logits: Tensor = self.mlm(states, self.encoder.embeddings.word_embeddings.weight)
+        return logits, batch.targets[at]
+
+
+def _under(name: str, prefixes: Iterable[str]) -> bool:
+    return any(name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def split(encoding: Encoding, size: int) -> tuple[Encoding, Encoding | None]:

@@ -120,6 +120,47 @@ def test_poolings_by_hand() -> None:
     torch.testing.assert_close(POOLINGS["pooler"](bert, hidden, mask), torch.tanh(hidden[:, 0] @ weight.T + bias))
 
 
+@pytest.fixture
+def noisy(monkeypatch: pytest.MonkeyPatch) -> tuple[MiniBert, Tensor, Tensor, Tensor]:
+    """A model that encodes eight sentences in parts (one is longer than a part), the sentences, noise for them."""
+    monkeypatch.setattr("multitask.model.bert.CPU_TOKENS", 12)
+    ids, mask = padded([list(range(2, 2 + length)) for length in (3, 9, 2, 7, 7, 1, 14, 4)])
+    noise = torch.randn(*ids.shape, SMALL.hidden_size, generator=torch.Generator().manual_seed(3))
+    return MiniBert(SMALL).init_weights(2).double().eval(), ids, mask, noise.double()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_parts_equal_the_whole_with_noise(noisy: tuple[MiniBert, Tensor, Tensor, Tensor], pooling: str) -> None:
+    bert, ids, mask, noise = noisy
+    parts = encode(bert, pooling, ids, mask, noise)
+    whole = bert(ids, mask, noise)
+    torch.testing.assert_close(parts.tokens[mask], whole[mask])
+    torch.testing.assert_close(parts.sentence, POOLINGS[pooling](bert, whole, mask))
+    assert not torch.allclose(parts.sentence, encode(bert, pooling, ids, mask).sentence, atol=1e-3)
+
+
+def test_zero_noise_is_no_noise(noisy: tuple[MiniBert, Tensor, Tensor, Tensor]) -> None:
+    bert, ids, mask, noise = noisy
+    zero, none = encode(bert, "mean", ids, mask, torch.zeros_like(noise)), encode(bert, "mean", ids, mask)
+    assert torch.equal(zero.sentence, none.sentence) and torch.equal(zero.tokens, none.tokens)
+
+
+def test_gradients_reach_the_noise_of_tokens_alone(noisy: tuple[MiniBert, Tensor, Tensor, Tensor]) -> None:
+    bert, ids, mask, noise = noisy
+    noise.requires_grad_()
+    (gradient,) = torch.autograd.grad(encode(bert, "mean", ids, mask, noise).sentence.square().sum(), noise)
+    assert gradient[mask].abs().amax(dim=-1).gt(0).all()
+    assert gradient[~mask].eq(0).all()
+
+
+def test_noise_is_added_after_the_embeddings_norm_and_dropout(noisy: tuple[MiniBert, Tensor, Tensor, Tensor]) -> None:
+    bert, ids, mask, noise = noisy
+    seen: list[Tensor] = []
+    bert.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    bert(ids, mask, noise)
+    torch.testing.assert_close(seen[0], bert.embeddings(ids) + noise)
+
+
 def test_int32_ids_and_integer_masks_are_welcome() -> None:
     bert = MiniBert(SMALL).init_weights(0).eval()
     ids, mask = padded([[2, 17, 3], [2, 3]])

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from multitask.errors import UserError
@@ -41,7 +43,7 @@ def test_every_head_gives_its_tasks_shape_and_trains(name: str, task) -> None:
     assert loss.isfinite()
     for parameter in head.parameters():
         assert torch.autograd.grad(loss, parameter, retain_graph=True)[0].isfinite().all()
-    assert head.uses_tokens is False
+    assert head.uses_tokens is (name == "bilstm")
 
 
 def weights(head: torch.nn.Module) -> list[Tensor]:
@@ -87,12 +89,98 @@ def test_cosine_by_hand() -> None:
     )
 
 
-def test_first_weights_come_from_the_generator_alone() -> None:
+def test_the_default_heads_are_those_of_mlm_mnrl() -> None:
+    """mlm-mnrl.txt, 4.1: u -> 5 units; [u, v] -> 1 unit; 5 ReLU(cos(u, v))."""
+    u, v = U.sentence, V.sentence
+    sst, quora, sts = (build_head(TASKS[name].head, H, TASKS[name], generator()) for name in ("sst", "quora", "sts"))
+
+    weight, bias = weights(sst)
+    five_units = torch.stack([(u * weight[unit]).sum(dim=1) + bias[unit] for unit in range(5)], dim=1)
+    torch.testing.assert_close(sst(U), five_units)
+
+    weight, bias = weights(quora)
+    torch.testing.assert_close(quora(U, V), (torch.cat([u, v], 1) * weight[0]).sum(dim=1) + bias[0])
+
+    cosine = (u * v).sum(dim=1) / (u.square().sum(dim=1).sqrt() * v.square().sum(dim=1).sqrt())
+    assert cosine[0] > 0 and cosine[1] == 0
+    torch.testing.assert_close(sts(U, V), 5 * cosine.clamp(min=0))
+    assert sts(U, encoding((-v).tolist())).eq(0).all()
+
+
+@pytest.mark.parametrize(("task", "outputs"), [("quora", 1), ("sts", 1)])
+def test_interaction_by_hand(task: str, outputs: int) -> None:
+    head = build_head("interaction", H, TASKS[task], generator())
+    w1, b1, w2, b2 = weights(head)
+    assert [tuple(w.shape) for w in (w1, w2)] == [(H, 4 * H), (outputs, H)]
+    u, v = U.sentence, V.sentence
+    joined = torch.cat([u, v, (u - v).abs(), u * v], 1)
+    torch.testing.assert_close(head(U, V), ((joined @ w1.T + b1).clamp(min=0) @ w2.T + b2)[:, 0])
+
+
+def token_states(lengths: list[int], extra: int = 0, filler: float = 0.0) -> Encoding:
+    """Sentences of those lengths, each with the states that its number draws, padded with the filler."""
+    tokens = torch.full((len(lengths), max(lengths) + extra, H), filler)
+    for row, length in enumerate(lengths):
+        tokens[row, :length] = torch.randn(length, H, generator=generator(row))
+    mask = torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
+    return Encoding(tokens[:, 0], tokens, mask)
+
+
+def lstm_by_hand(states: Tensor, head: torch.nn.Module, direction: str) -> Tensor:
+    """The last hidden state over (T, H) states, by the LSTM's equations; gates input, forget, cell, output."""
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    w_in, w_hidden, b_in, b_hidden = (getattr(head.lstm, name + direction).detach() for name in names)
+    hidden = cell = torch.zeros(H // 2)
+    for x in states:
+        i, f, g, o = (w_in @ x + b_in + w_hidden @ hidden + b_hidden).chunk(4)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+    return hidden
+
+
+def test_bilstm_by_hand() -> None:
+    """bertaar.txt, 5.2: both directions over the tokens, 50 units, ReLU, classes."""
+    head = build_head("bilstm", H, TASKS["sst"], generator())
+    sentences = token_states([3, 5, 1])
+    w1, b1, w2, b2 = weights(head.layers)
+    assert [tuple(w.shape) for w in (w1, w2)] == [(50, H), (5, 50)]
+    for row, output in enumerate(head(sentences)):
+        states = sentences.tokens[row][sentences.mask[row]]
+        final = torch.cat([lstm_by_hand(states, head, ""), lstm_by_hand(states.flip(0), head, "_reverse")])
+        torch.testing.assert_close(output, (w1 @ final + b1).clamp(min=0) @ w2.T + b2)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 7), st.floats(-9, 9))
+def test_padding_does_not_change_a_bilstm(lengths: list[int], extra: int, filler: float) -> None:
+    head = build_head("bilstm", H, TASKS["sst"], generator())
+    torch.testing.assert_close(head(token_states(lengths, extra, filler)), head(token_states(lengths)))
+
+
+def test_a_bilstm_survives_a_sentence_without_tokens() -> None:
+    head = build_head("bilstm", H, TASKS["cfimdb"], generator())
+    outputs = head(token_states([0, 2, 0]))
+    assert outputs.shape == (3, 2) and outputs.isfinite().all()
+    torch.testing.assert_close(outputs[1:2], head(token_states([0, 2]))[1:])
+
+
+def test_a_bilstm_runs_on_other_weights_in_a_functional_call() -> None:
+    """SMART's averaged weights: an LSTM keeps a second, flat list of its weights, which has to follow."""
+    head = build_head("bilstm", H, TASKS["sst"], generator(1))
+    other = build_head("bilstm", H, TASKS["sst"], generator(2))
+    sentences = token_states([3, 2])
+    before = head(sentences)
+    outputs = torch.func.functional_call(head, dict(other.named_parameters()), (sentences,))
+    assert torch.equal(outputs, other(sentences)) and not torch.equal(outputs, before)
+    assert torch.equal(head(sentences), before)
+
+
+@pytest.mark.parametrize(("name", "task"), SERVED, ids=lambda value: getattr(value, "name", value))
+def test_first_weights_come_from_the_generator_alone(name: str, task) -> None:
     torch.manual_seed(1)
-    first = build_head("mlp", H, TASKS["sst"], generator(5)).state_dict()
+    first = build_head(name, H, task, generator(5)).state_dict()
     torch.manual_seed(2)
-    again = build_head("mlp", H, TASKS["sst"], generator(5)).state_dict()
-    other = build_head("mlp", H, TASKS["sst"], generator(6)).state_dict()
+    again = build_head(name, H, task, generator(5)).state_dict()
+    other = build_head(name, H, task, generator(6)).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not any(torch.equal(first[name], other[name]) for name in first)
 
@@ -101,9 +189,15 @@ def test_first_weights_are_uniform_within_the_bound() -> None:
     weight, bias = weights(build_head("linear", 400, TASKS["sst"], generator()))
     assert weight.abs().max() <= 400**-0.5 and bias.abs().max() <= 400**-0.5
     assert weight.std().item() == pytest.approx(400**-0.5 / 3**0.5, rel=0.05)
+    for weight in weights(build_head("bilstm", 200, TASKS["sst"], generator()).lstm):
+        assert weight.abs().max() <= 100**-0.5
+        assert weight.std().item() == pytest.approx(100**-0.5 / 3**0.5, rel=0.1)
 
 
-@pytest.mark.parametrize(("head", "task"), [("cosine", "sst"), ("cosine", "quora"), ("bilstn", "sst")])
+@pytest.mark.parametrize(
+    ("head", "task"),
+    [("cosine", "sst"), ("cosine", "quora"), ("bilstn", "sst"), ("bilstm", "sts"), ("interaction", "sst")],
+)
 def test_a_head_that_cannot_serve_is_refused_with_those_that_can(head: str, task: str) -> None:
     with pytest.raises(UserError, match=rf"here: head '{head}' .*heads that serve '{task}': linear, mlp") as caught:
         build_head(head, H, TASKS[task], generator(), "here")

@@ -1,0 +1,140 @@
+"""Dev metrics: when every task's dev set is measured, and the encodings of a frozen encoder that this rests on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from lightning_modules.base import StageModule, sum_over_ranks
+from lightning_modules.data import StageData
+from lightning_modules.progress import Throttle
+from lightning_modules.records import Record, write_records
+from multitask.data.samplers import Rows
+from multitask.data.tokens import TokenTable
+from multitask.evaluate import EvalSet, encode_sentences, measure
+from multitask.experiment import StageJob
+from multitask.features import FeatureCache, encoder_key
+
+
+def counter(
+    throttle: Throttle, trainer: pl.Trainer, module: StageModule, doing: str, data: EvalSet, epoch: int
+) -> Callable[[int], None]:
+    """Tells how many of this rank's examples are done."""
+    total = sum(len(batch) for batch in data.batches)
+    return throttle.counter(module.stage, doing, epoch, total, alone=trainer.world_size == 1)
+
+
+class Encoding:
+    """Sentences through the module's encoder as it stands, by way of the cache; heads that read tokens need more."""
+
+    def __init__(
+        self, trainer: pl.Trainer, module: StageModule, data: StageData, throttle: Throttle, epoch: int
+    ) -> None:
+        self.trainer, self.module, self.data, self.throttle, self.epoch = trainer, module, data, throttle, epoch
+        self.cache = FeatureCache(data.storage, encoder_key(module.model, str(trainer.precision)))
+
+    def dev(self) -> None:
+        """The dev sets then hold encodings instead of tokens."""
+        for task, dev in self.data.dev.items():
+            if not self.module.model.uses_tokens(task):
+                features = self._features(f"encode {task}", task, dev.table, self.data.job.dev[task])
+                self.data.dev[task] = dev.with_features(features)
+
+    def train(self) -> None:
+        """The module then makes its batches from encodings."""
+        for task, table in self.data.tables.items():
+            if not self.module.model.uses_tokens(task):
+                self.module.features[task] = self._features(
+                    f"encode {task} train", task, table, self.data.job.train[task], self.data.rows[task]
+                )
+
+    def _features(self, doing: str, task: str, table: TokenTable, path: str, rows: Rows | None = None) -> Tensor:
+        found, trainer = self.cache.load(path, rows), self.trainer
+        if int(sum_over_ranks(torch.tensor(float(found is not None)))) == trainer.world_size:  # on all ranks
+            assert found is not None
+            return found
+        data = EvalSet.of(task, table, self.module.device.type, trainer.global_rank, trainer.world_size, rows)
+        features = encode_sentences(
+            self.module.model,
+            data,
+            device=self.module.device,
+            autocast=trainer.precision_plugin.forward_context,
+            reduce=sum_over_ranks,
+            progress=counter(self.throttle, trainer, self.module, doing, data, self.epoch),
+        )
+        if trainer.is_global_zero:
+            self.cache.save(path, rows, features)
+        return features
+
+
+class DevMetrics(Callback):
+    """Measures every task's dev set: before training where the job says so, after epochs as `validate` says.
+
+    predicted: task -> the predictions that the newest record rests on, empty where this attempt has measured nothing.
+    """
+
+    def __init__(self, data: StageData, job: StageJob, records: list[Record], throttle: Throttle) -> None:
+        self.data, self.job, self.records, self.throttle = data, job, records, throttle
+        self.predicted: dict[str, Tensor] = {}
+        self._encoding = 0.0  # seconds spent on encoding for a frozen stage, told with the next measurement
+
+    def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
+        device = module.device
+        rank, world = trainer.global_rank, trainer.world_size
+        self.data.dev = {
+            task: EvalSet.of(task, table, device.type, rank, world) for task, table in self.data.dev_tables.items()
+        }
+        position = module.state.position
+        if self.job.measure_start and not self.records:
+            self._measure(trainer, module, epoch=0, steps=0)
+        if module.model.encoder_frozen:
+            self._encode_once(trainer, module)
+        # Stopped between an epoch's last step and its measurement: that comes first.
+        measured = any(record.steps == position.steps for record in self.records)
+        if position.steps and position.step == 0 and not measured and self._wanted(module, position.epoch):
+            self._measure(trainer, module, epoch=position.epoch, steps=position.steps)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
+        done = module.state.position.epoch + 1
+        if self._wanted(module, done):
+            self._measure(trainer, module, epoch=done, steps=module.state.position.steps)
+
+    @staticmethod
+    def _wanted(module: StageModule, done: int) -> bool:
+        return module.stage.validate_every == "epoch" or done == module.stage.epochs
+
+    def _encode_once(self, trainer: pl.Trainer, module: StageModule) -> None:
+        """A frozen encoder is a fixed function: its sentences are encoded once, not in every epoch."""
+        began, epoch = time.monotonic(), module.state.position.epoch
+        encoding = Encoding(trainer, module, self.data, self.throttle, epoch)
+        encoding.dev()
+        if module.stage.objective == "supervised" and epoch < module.stage.epochs:
+            encoding.train()
+        self._encoding = time.monotonic() - began
+
+    def _measure(self, trainer: pl.Trainer, module: StageModule, epoch: int, steps: int) -> None:
+        began, autocast = time.monotonic(), trainer.precision_plugin.forward_context
+        if self.job.keep_features and epoch == module.stage.epochs:  # a stage that freezes this encoder comes next
+            Encoding(trainer, module, self.data, self.throttle, epoch).dev()
+        result = measure(
+            module.model,
+            self.data.dev,
+            device=module.device,
+            autocast=autocast,
+            reduce=sum_over_ranks,
+            progress={
+                task: counter(self.throttle, trainer, module, f"dev {task}", data, epoch)
+                for task, data in self.data.dev.items()
+            },
+        )
+        own = module.own_metrics(self.data.dev_tables, autocast) if steps else {}
+        seconds, self._encoding = self._encoding + time.monotonic() - began, 0.0
+        self.predicted = result.predictions
+        self.records.append(Record(epoch, steps, seconds, {**result.metrics, **own}, result.why, result.intervals))
+        if trainer.is_global_zero:
+            write_records(self.data.job.folder, self.records)

@@ -1,0 +1,81 @@
+"""How the batches of several tasks follow each other in an epoch. It depends on (mixing, sizes, epoch, seed) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from multitask.data.samplers import Rows, derive_seed, epoch_batches
+
+Sizes = Mapping[str, int]  # task -> batches
+
+# Annealed sampling: tasks are drawn in proportion to size^alpha, alpha falling from 1 in the first epoch to this in
+# the last, so that tasks count more alike towards the end (Stickland and Murray, 2019: 1 - 0.8 (e - 1) / (E - 1)).
+LAST_ALPHA = 0.2
+
+
+def _annealed(sizes: Sizes, epoch: int, epochs: int) -> dict[str, float]:
+    alpha = 1.0 - (1.0 - LAST_ALPHA) * epoch / max(1, epochs - 1)
+    return {task: size**alpha for task, size in sizes.items()}
+
+
+# What share of an epoch's batches each task gets, by name of the mixing.
+WEIGHTS: dict[str, Callable[[Sizes, int, int], dict[str, float]]] = {
+    "round-robin": lambda sizes, epoch, epochs: {task: float(size) for task, size in sizes.items()},
+    "proportional": lambda sizes, epoch, epochs: {task: float(size) for task, size in sizes.items()},
+    "annealed": _annealed,
+}
+
+
+def batch_counts(mixing: str | Mapping[str, float], sizes: Sizes, epoch: int, epochs: int) -> dict[str, int]:
+    """How many batches of each task an epoch has: as many in all as the tasks' files have together.
+
+    Shares are rounded so that their sum holds (largest remainders), and no task is left out.
+    """
+    weights = WEIGHTS[mixing](sizes, epoch, epochs) if isinstance(mixing, str) else dict(mixing)
+    total, whole = sum(sizes.values()), sum(weights.values())
+    shares = {task: total * weights[task] / whole for task in sizes}
+    counts = {task: int(share) for task, share in shares.items()}
+    by_remainder = sorted(sizes, key=lambda task: counts[task] - shares[task])
+    for task in by_remainder[: total - sum(counts.values())]:
+        counts[task] += 1
+    for task in [task for task, count in counts.items() if not count]:
+        richest = max(counts, key=lambda name: counts[name])
+        counts[richest], counts[task] = counts[richest] - 1, 1
+    return counts
+
+
+def order(mixing: str | Mapping[str, float], counts: Sizes, seed: int) -> list[str]:
+    """The tasks of an epoch's batches in turn: one of each until it is used up (mlm-mnrl.txt, 4.2), or shuffled."""
+    if mixing == "round-robin":
+        return [task for turn in range(max(counts.values())) for task, count in counts.items() if turn < count]
+    tasks = [task for task, count in counts.items() for _ in range(count)]
+    return [tasks[at] for at in np.random.default_rng(seed).permutation(len(tasks))]
+
+
+def batches_in(rows: int, batch_size: int) -> int:
+    """How many batches that many rows make, a short one included."""
+    return -(-rows // batch_size)
+
+
+def plan_epoch(
+    mixing: str | Mapping[str, float], lengths: Mapping[str, Rows], batch_size: int, seed: int, epoch: int, epochs: int
+) -> list[tuple[str, Rows]]:
+    """An epoch's global batches: (task, indices into the task's `lengths`); with one task, all of it once.
+
+    A task that gets more batches than it has is passed through again, shuffled anew; one that gets fewer is cut.
+    """
+    if len(lengths) == 1:
+        return [(task, batch) for task, rows in lengths.items() for batch in epoch_batches(rows, batch_size, seed)]
+    sizes = {task: batches_in(len(rows), batch_size) for task, rows in lengths.items()}
+    counts = batch_counts(mixing, sizes, epoch, epochs)
+    sources = {task: _passes(lengths[task], batch_size, seed, task) for task in lengths}
+    return [(task, next(sources[task])) for task in order(mixing, counts, derive_seed(seed, "order"))]
+
+
+def _passes(lengths: Rows, batch_size: int, seed: int, task: str) -> Iterator[Rows]:
+    number = 0
+    while True:
+        yield from epoch_batches(lengths, batch_size, derive_seed(seed, task, number))
+        number += 1

@@ -1,0 +1,174 @@
+"""What a recipe must fulfil: all of it is checked before any work starts, with the YAML path and the valid values."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from multitask.errors import UserError
+from multitask.metrics import PERPLEXITY
+from multitask.recipe import Condition, KeepBest, Mlm, Ranking, Recipe, Settings, Smart, Stage, Table, Task
+from multitask.tasks import TASKS
+
+Model = TypeVar("Model", bound=BaseModel)
+# Where a mapping of the recipe is checked by a model of its own: its key -> that model.
+NESTED: dict[Any, type[BaseModel]] = {
+    "stages": Stage,
+    "tasks": Task,
+    "defaults": Settings,
+    "keep": KeepBest,
+    "mlm": Mlm,
+    "ranking": Ranking,
+    "smart": Smart,
+    "tables": Table,
+    "conditions": Condition,
+}
+
+
+def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
+    """Validates a tree: `defaults` first, then every stage with the defaults under it."""
+    tree = dict(tree)
+    defaults = tree.get("defaults") or {}
+    _validated(Settings, defaults, where, "defaults")
+    if isinstance(tree.get("stages"), list):
+        tree["stages"] = [{**defaults, **item} if isinstance(item, dict) else item for item in tree["stages"]]
+    recipe = _validated(Recipe, tree, where, "")
+    for name in recipe.tasks:
+        if name not in TASKS:
+            raise UserError(f"{where}: tasks.{name}: unknown task '{name}'; known tasks: {', '.join(TASKS)}")
+    _check_stages(recipe, where)
+    _check_tasks(recipe, where)
+    _check_tables(recipe, where)
+    return recipe
+
+
+def _validated(model: type[Model], tree: Any, where: str, prefix: str) -> Model:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        problems = error.errors()
+        first = _explain(problems[0], model, tree, prefix)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{where}: {first}{more}") from None
+
+
+def _explain(problem: Any, model: type[BaseModel], tree: Any, prefix: str) -> str:
+    """One line: the YAML path (stages by name), the value, and what would be valid."""
+    path, node = [prefix] if prefix else [], tree
+    for part in problem["loc"]:
+        if isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+            path.append(str(node.get("name", part)) if isinstance(node, dict) else str(part))
+        elif isinstance(node, dict) and part in node:
+            node = node[part]
+            path.append(str(part))
+        elif problem["type"] == "missing":
+            path.append(str(part))
+    key = ".".join(path) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key; known keys: {', '.join(_known_keys(model, problem['loc']))}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    return f"{key}: {_short(problem['input'])}: {problem['msg']}"
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    owner = next((NESTED[part] for part in reversed(loc[:-1]) if part in NESTED), model)
+    return sorted(field.alias or name for name, field in owner.model_fields.items())
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _check_stages(recipe: Recipe, where: str) -> None:
+    seen: list[str] = []
+    for stage in recipe.stages:
+        at = f"{where}: stages.{stage.name}"
+        if stage.name in seen or stage.name == "encoder":
+            raise UserError(f"{at}.name: '{stage.name}' is taken; every stage needs a name of its own, not 'encoder'")
+        parent = stage.from_
+        if parent and parent != "encoder" and parent not in seen and "/" not in parent:
+            known = ", ".join(["encoder", *seen])
+            raise UserError(
+                f"{at}.from: '{parent}' is no stage above it; valid: {known}, EXPERIMENT/STAGE, or a bundle's URI"
+            )
+        _check_own_tasks(recipe, stage, at)
+        _check_objective(stage, at)
+        _check_keep(recipe, stage, at)
+        seen.append(stage.name)
+
+
+def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
+    for task in [*stage.tasks, *stage.heads]:
+        if task not in recipe.tasks:
+            key = "tasks" if task in stage.tasks else "heads"
+            raise UserError(f"{at}.{key}: '{task}' is not among the recipe's tasks: {', '.join(recipe.tasks)}")
+    if len(set(stage.tasks)) < len(stage.tasks):
+        raise UserError(f"{at}.tasks: [{', '.join(stage.tasks)}] names a task twice; mixing gives a task more weight")
+    named = ", ".join(stage.tasks)
+    if isinstance(stage.mixing, dict) and set(stage.mixing) != set(stage.tasks):
+        raise UserError(f"{at}.mixing: weights for {', '.join(stage.mixing)}; the stage's tasks are {named}")
+    if strange := set(stage.loss_weights) - set(stage.tasks):
+        raise UserError(f"{at}.loss_weights: '{min(strange)}' is not among the stage's tasks: {named}")
+
+
+def _check_objective(stage: Stage, at: str) -> None:
+    frozen = stage.train == "last-linear-layer"
+    if stage.objective == "ranking":
+        rankable = [name for name, spec in TASKS.items() if spec.label.similar is not None]
+        if strange := [name for name in stage.tasks if name not in rankable]:
+            raise UserError(
+                f"{at}.tasks: '{strange[0]}' has no similar pairs to rank; tasks that have: {', '.join(rankable)}"
+            )
+        if frozen:
+            raise UserError(f"{at}.train: last-linear-layer leaves nothing to train, ranking has no head; full-model")
+    if stage.smart and (stage.objective != "supervised" or frozen):
+        raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
+
+
+def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
+    if not isinstance(stage.keep, KeepBest):
+        return
+    metrics = [TASKS[task].metric_key for task in recipe.tasks if task in TASKS]
+    metrics += [PERPLEXITY] if stage.objective == "mlm" else []
+    if stage.keep.best not in metrics:
+        raise UserError(f"{at}.keep.best: '{stage.keep.best}' is not measured; valid: {', '.join(metrics)}")
+    if stage.validate_every != "epoch":
+        raise UserError(f"{at}.keep: the best epoch is known only with validate: epoch, not 'stage'")
+
+
+def _check_tasks(recipe: Recipe, where: str) -> None:
+    from multitask.model.heads import HEADS, loss_for  # torch is not needed to read YAML
+
+    for name, task in recipe.tasks.items():
+        at = f"{where}: tasks.{name}"
+        loss_for(recipe.head(name), TASKS[name], task.loss, at)
+        unknown = set(task.columns) - {*TASKS[name].columns, TASKS[name].label.column, "id"}
+        if unknown:
+            known = ", ".join([*TASKS[name].columns, TASKS[name].label.column, "id"])
+            raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {known}")
+    for stage in recipe.stages:
+        heads, at = recipe.heads(stage), f"{where}: stages.{stage.name}"
+        for name in stage.heads:
+            loss_for(heads[name], TASKS[name], recipe.tasks[name].loss, f"{at}.heads")
+        frozen = stage.train == "last-linear-layer" and stage.objective == "supervised"
+        for name in stage.tasks:
+            if frozen and not HEADS[heads[name]].trainable:
+                raise UserError(
+                    f"{at}.train: last-linear-layer leaves nothing to train, "
+                    f"the head '{heads[name]}' of {name} has no weights"
+                )
+
+
+def _check_tables(recipe: Recipe, where: str) -> None:
+    known = ["encoder", *(stage.name for stage in recipe.stages)]
+    for table in recipe.tables:
+        for label, condition in table.conditions.items():
+            if condition.stage not in known:
+                raise UserError(
+                    f"{where}: tables.{table.title}.conditions.{label}.stage: no stage '{condition.stage}'; "
+                    f"valid: {', '.join(known)}"
+                )

@@ -1,0 +1,93 @@
+"""Recipe files: YAML with overrides, from a path or from the package."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multitask.errors import UserError
+from multitask.recipe import Recipe
+from multitask.recipe_checks import build_recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-5 as text; everyone who writes a learning rate means a number."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    # PyYAML's constructors let through whatever Python's own raise: `2024-13-45` is a ValueError.
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def read_recipe_file(path: str) -> tuple[str, str]:
+    """The text of a recipe and its path; a packaged recipe is found by its path in this repository too."""
+    file = Path(path)
+    if not file.is_file():
+        packaged = resources.files("configs")
+        name = path.removeprefix("./").removeprefix("configs/")
+        choices = [name, f"{name}.yaml", f"recipes/{name}", f"recipes/{name}.yaml"]
+        found = next((packaged / choice for choice in choices if (packaged / choice).is_file()), None)
+        if found is None:
+            raise UserError(f"recipe '{path}': no such file; packaged recipes: {', '.join(packaged_recipes())}")
+        return found.read_text(encoding="utf-8"), str(found)
+    try:
+        return file.read_text(encoding="utf-8"), path
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe '{path}': not a text file: {error}") from error
+
+
+def packaged_recipes() -> list[str]:
+    root = Path(str(resources.files("configs")))
+    return sorted(str(file.relative_to(root / "recipes")) for file in (root / "recipes").rglob("*.yaml"))
+
+
+def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:
+    """Reads a recipe, applies `key=value` overrides and checks it. Raises UserError with the YAML path."""
+    text, where = read_recipe_file(path)
+    tree = parse_yaml(text, where)
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: a recipe is a mapping with name, encoder, tasks and stages")
+    for override in overrides or []:
+        apply_override(tree, override)
+    return build_recipe(tree, where)
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Sets `stages.sts.lr=3e-5` and the like in place; a stage is named, a missing mapping is made."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set '{override}': expected key=value, such as stages.sts.lr=3e-5")
+    value = parse_yaml(text, f"--set {key}")
+    *path, last = key.split(".")
+    node: Any = tree
+    for at, part in enumerate(path):
+        node = _descend(node, part, ".".join(path[: at + 1]))
+    if not isinstance(node, dict):
+        raise UserError(f"--set {key}: '{'.'.join(path)}' is not a mapping")
+    node[last] = value
+
+
+def _descend(node: Any, part: str, where: str) -> Any:
+    if isinstance(node, list):
+        names = [item.get("name") for item in node if isinstance(item, dict)]
+        if part not in names:
+            raise UserError(f"--set {where}: no stage '{part}'; stages: {', '.join(map(str, names))}")
+        return node[names.index(part)]
+    if not isinstance(node, dict):
+        raise UserError(f"--set {where}: '{part}' is not a mapping")
+    if node.get(part) is None:
+        node[part] = {}
+    return node[part]
