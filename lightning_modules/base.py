@@ -97,10 +97,15 @@ class StageModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Random state and learning rate follow from the position alone, so a resumed step repeats them."""
+        self.seed_step()
         position = self.state.position
-        torch.manual_seed(derive_seed(self.seed, self.stage.name, position.epoch, position.step, self.global_rank))
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.lr * self.factor(position.steps)
+
+    def seed_step(self) -> None:
+        """Puts torch's random state where the position's step begins."""
+        position = self.state.position
+        torch.manual_seed(derive_seed(self.seed, self.stage.name, position.epoch, position.step, self.global_rank))
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from multitask.errors import UserError
-from multitask.metrics import PERPLEXITY
+from multitask.metrics import OVERALL_OF, PERPLEXITY, overall
 from multitask.recipe import Condition, KeepBest, Mlm, Ranking, Recipe, Settings, Smart, Stage, Table, Task
 from multitask.tasks import TASKS
 
@@ -133,6 +133,7 @@ def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
     if not isinstance(stage.keep, KeepBest):
         return
     metrics = [TASKS[task].metric_key for task in recipe.tasks if task in TASKS]
+    metrics += list(overall({})) if set(OVERALL_OF) <= set(metrics) else []
     metrics += [PERPLEXITY] if stage.objective == "mlm" else []
     if stage.keep.best not in metrics:
         raise UserError(f"{at}.keep.best: '{stage.keep.best}' is not measured; valid: {', '.join(metrics)}")

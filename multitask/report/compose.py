@@ -1,0 +1,84 @@
+"""The report of an experiment, section by section."""
+
+from __future__ import annotations
+
+from multitask.report.facts import data_table, duration, trainers_table
+from multitask.report.figures import interval_figure, stage_figure
+from multitask.report.numbers import FIRST, spread, summary
+from multitask.report.parts import Report, Section
+from multitask.report.reading import ENCODER, Evidence
+from multitask.report.tables import caveats, label, paper_table, retention_table, stages_table
+
+
+def compose(evidence: Evidence) -> Report:
+    results = evidence.results
+    encoder = results["encoder"]
+    facts = [("Recipe", results["recipe"]), ("Encoder", encoder["source"]), ("Stages", _progress(evidence))]
+    builders = [_papers, _stages, _retention, _curves, _final, _run_facts]
+    sections = [section for build in builders if (section := build(evidence)) is not None]
+    return Report(results["experiment"], facts, headline(evidence), caveats(evidence), sections)
+
+
+def _progress(evidence: Evidence) -> str:
+    runs = [run for run in evidence.runs if run.name != ENCODER]
+    done = sum(run.finished for run in runs)
+    seconds = sum(run.row["seconds"] or 0 for run in runs)
+    return f"{done} of {len(runs)} finished, {duration(seconds)} of training and measuring"
+
+
+def headline(evidence: Evidence) -> str:
+    """The scores of the final stage with the best overall score, or of the last one where none has such a score."""
+    final = evidence.final()
+    if not final:
+        return "No stage is finished yet."
+    overall = {
+        name: found.mean
+        for name, runs in final.items()
+        if (found := summary([value for run in runs if (value := run.metrics.get(FIRST[-1])) is not None]))
+    }
+    best = max(overall, key=overall.__getitem__) if overall else list(final)[-1]
+    scores = []
+    for metric in evidence.metrics:
+        found = summary([value for run in final[best] if (value := run.metrics.get(metric)) is not None])
+        scores += [f"{label(evidence, metric)} {spread(found)}"] if found else []
+    which = "Best final stage" if len(overall) > 1 else "Last stage"
+    return f"{which}, {best}: {', '.join(scores)}"
+
+
+def _papers(evidence: Evidence) -> Section | None:
+    tables = [paper_table(evidence, table) for table in evidence.tables]
+    text = "The papers' layout: their figures, and beside them what this experiment measured on dev."
+    return Section("The papers' tables", [text], tables) if tables else None
+
+
+def _stages(evidence: Evidence) -> Section:
+    return Section("Stages", tables=[stages_table(evidence)])
+
+
+def _retention(evidence: Evidence) -> Section | None:
+    table = retention_table(evidence)
+    text = "A metric after the stage minus the same metric of what the stage started from."
+    return Section("Retention", [text], [table]) if table else None
+
+
+def _curves(evidence: Evidence) -> Section | None:
+    figures = [figure for name in evidence.stages if (figure := stage_figure(evidence, name))]
+    text = "Training loss every ten steps, smoothed, the raw one pale behind it; dev metrics after each epoch, where "
+    text += "epoch 0 is what the stage started from."
+    return Section("Curves", [text], figures=figures) if figures else None
+
+
+def _final(evidence: Evidence) -> Section | None:
+    figure = interval_figure(evidence)
+    return Section("Final stages", figures=[figure]) if figure else None
+
+
+def _run_facts(evidence: Evidence) -> Section:
+    versions = ", ".join(f"{name} {version}" for name, version in evidence.results["versions"].items())
+    encoder = evidence.results["encoder"]
+    text = [
+        f"Encoder {encoder['source']}, fingerprint {encoder['fingerprint'][:12]}.",
+        f"Versions: {versions}.",
+        f"Curves in full: tensorboard --logdir {evidence.place}",
+    ]
+    return Section("Run facts", text, [trainers_table(evidence), data_table(evidence)])

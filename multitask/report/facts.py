@@ -1,0 +1,54 @@
+"""The report's tables of facts: which runs the numbers come from, and which data."""
+
+from __future__ import annotations
+
+from multitask.report.numbers import number
+from multitask.report.parts import Cell, Table
+from multitask.report.reading import Evidence
+
+SHORT = 12  # of a fingerprint's 64 digits
+LINES_SHOWN = 5  # quarantined lines named
+
+
+def trainers_table(evidence: Evidence) -> Table:
+    rows = []
+    for run in evidence.runs:
+        if run.row["trainer"]:
+            seconds = run.row["seconds"]
+            facts = [run.row["trainer"], run.fingerprint[:SHORT], run.row["seed"], run.row["workers"]]
+            facts += [run.row["steps"], None if seconds is None else duration(seconds), run.row["log"]]
+            rows.append([Cell(run.name), *(Cell("" if fact is None else str(fact)) for fact in facts)])
+    header = ["stage", "trainer", "fingerprint", "seed", "workers", "steps", "time", "log"]
+    note = "Each trainer's folder holds its TensorBoard events, metrics.jsonl and bundle. 0 workers: in one process."
+    return Table("Runs", header, rows, notes=[note], words=2)
+
+
+def data_table(evidence: Evidence) -> Table:
+    rows = []
+    for task, facts in evidence.results["data"].items():
+        for split, source in facts["source"].items():
+            bad = facts["quarantined"].get(split, [])
+            more = [f"and {len(bad) - LINES_SHOWN} more"] if len(bad) > LINES_SHOWN else []
+            base = number(facts["majority_baseline"]) if split == "dev" else ""
+            rows.append(
+                [
+                    Cell(task),
+                    Cell(split),
+                    Cell(source),
+                    Cell(f"{facts['rows_used'].get(split, 0):,}"),
+                    Cell(str(len(bad)), "; ".join([*bad[:LINES_SHOWN], *more])),
+                    Cell(facts["fingerprint"].get(split, "")[:SHORT]),
+                    Cell(base),
+                ]
+            )
+    header = ["task", "split", "file", "rows used", "quarantined", "sha256", "majority class"]
+    return Table("Data", header, rows, words=3)
+
+
+def duration(seconds: float) -> str:
+    """47 s, 12 min 5 s, 1 h 40 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

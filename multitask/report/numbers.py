@@ -1,0 +1,69 @@
+"""Metrics as a report orders, names and prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from multitask.metrics import OVERALL_OF
+from multitask.results import cell
+
+FIRST = (*OVERALL_OF, "overall/mean", "overall/normalised")
+# Kinds on one scale, where more is better; any other (perplexity, say) has a scale of its own.
+SCORES = frozenset({"accuracy", "pearson", "mean", "normalised"})
+DASH = "–"
+LARGE = 10.0  # from here on one digit is enough
+
+
+def ordered(metrics: Iterable[str]) -> list[str]:
+    """Each once: the papers' three, the overall scores, then the others as they come."""
+    found = list(dict.fromkeys(metrics))
+    return [name for name in FIRST if name in found] + [name for name in found if name not in FIRST]
+
+
+def task_of(metric: str) -> str:
+    return metric.partition("/")[0]
+
+
+def kind_of(metric: str) -> str:
+    return metric.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation (n - 1; None for n = 1) over seeds."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+def summary(values: Sequence[float]) -> Summary | None:
+    """None where there is nothing to sum up."""
+    if not values:
+        return None
+    return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+def number(value: float | None) -> str:
+    """As the papers print it: .749; a dash for None."""
+    if value is None:
+        return DASH
+    return cell(value) if abs(value) < LARGE else f"{value:,.1f}"
+
+
+def signed(value: float) -> str:
+    """+.120 or −.131; 0 is exactly 0 alone, so a smaller change than .001 keeps its size: −4e-05."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    return ("+" if value > 0 else "−") + (number(size) if size >= 0.0005 else f"{size:.0e}")
+
+
+def spread(found: Summary, show_sign: bool = False) -> str:
+    """.411, or .411 ± .004 over several seeds; 0 and no more where nothing varies."""
+    mean = signed(found.mean) if show_sign else number(found.mean)
+    if not found.sd:
+        return mean
+    return f"{mean} ± {number(found.sd) if abs(found.mean) < LARGE else f'{found.sd:.1f}'}"

@@ -1,0 +1,16 @@
+"""The report as one HTML file that opens from disk."""
+
+from __future__ import annotations
+
+from multitask.report.parts import Report
+
+
+def page(report: Report) -> str:
+    """Everything from the experiment is escaped; only the figures, which are drawn here, go in as they are."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("multitask", "assets/report")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html").render(report=report)

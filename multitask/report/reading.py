@@ -1,0 +1,160 @@
+"""What a report is made from: an experiment's results.json, experiment.json, recipe.yaml, metrics and events."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from multitask.errors import UserError
+from multitask.recipe import Table as PaperTable
+from multitask.recipe_files import parse_yaml
+from multitask.report.numbers import ordered
+from multitask.storage import Storage, join
+
+ENCODER = "encoder"  # the row of results.json before any training
+LOSS = "train/loss"  # and train/loss_<task> where a stage trains several tasks
+Curve = list[tuple[int, float]]  # (step, value)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of results.json with what its trainer's folder holds; the same stage under several seeds is several.
+
+    start: what it starts from (`from`). tasks: those that the recipe's stage trains.
+    measured: (epoch, dev metrics) in order. losses: event tag -> curve.
+    """
+
+    name: str
+    variant: int
+    start: str | None
+    row: dict[str, Any]
+    fingerprint: str = ""
+    tasks: tuple[str, ...] = ()
+    measured: tuple[tuple[int, dict[str, float | None]], ...] = ()
+    losses: dict[str, Curve] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        found: dict[str, float | None] = self.row["metrics"]
+        return found
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        return {metric: (low, high) for metric, (low, high) in (self.row.get("intervals") or {}).items()}
+
+    @property
+    def finished(self) -> bool:
+        return self.row["status"] in ("finished", "measured")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An experiment as it lies in its folder at `place`."""
+
+    place: str
+    results: dict[str, Any]
+    runs: list[Run]
+    tables: list[PaperTable]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        return ordered(metric for run in self.runs for metric in run.metrics)
+
+    @cached_property
+    def stages(self) -> dict[str, list[Run]]:
+        """Runs by stage, in order; `encoder` first."""
+        return {
+            name: [run for run in self.runs if run.name == name] for name in dict.fromkeys(r.name for r in self.runs)
+        }
+
+    def parent(self, run: Run) -> Run | None:
+        """The run that it started from, under the same seed; None for a foreign bundle's."""
+        same = (other for other in self.runs if (other.name, other.variant) == (run.start, run.variant))
+        return next(same, None)
+
+    def final(self) -> dict[str, list[Run]]:
+        """The stages that no other one starts from, as far as they are finished."""
+        used = {run.start for run in self.runs} | {ENCODER}
+        leaves = {name: [run for run in runs if run.finished] for name, runs in self.stages.items() if name not in used}
+        return {name: runs for name, runs in leaves.items() if runs}
+
+
+def read_evidence(folder: Storage) -> Evidence:
+    """Everything a report says. Raises UserError where there is no experiment."""
+    if not folder.exists("results.json"):
+        raise UserError(
+            f"experiment '{folder.uri}': no results.json there; give the folder that `minibert train` wrote to, "
+            "<storage>/<experiment>, after its first stage has started"
+        )
+    try:
+        results = folder.read_json("results.json")
+        rows = results["stages"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{join(folder.uri, 'results.json')}: not an experiment's results: {error}") from error
+    recipe = _recipe(folder)
+    trained = {stage["name"]: tuple(stage.get("tasks") or ()) for stage in recipe.get("stages", [])}
+    prints = _fingerprints(folder)
+    runs = [_run(folder, row, prints, trained.get(row["name"], ())) for row in rows]
+    return Evidence(folder.uri, results, runs, _paper_tables(recipe, join(folder.uri, "recipe.yaml")))
+
+
+def _recipe(folder: Storage) -> dict[str, Any]:
+    if not folder.exists("recipe.yaml"):
+        return {}
+    tree = parse_yaml(folder.read_bytes("recipe.yaml").decode(), join(folder.uri, "recipe.yaml"))
+    return tree if isinstance(tree, dict) else {}
+
+
+def _fingerprints(folder: Storage) -> dict[str, str]:
+    """Trainer name -> fingerprint."""
+    stages = folder.read_json("experiment.json")["stages"] if folder.exists("experiment.json") else {}
+    return {record["trainer"]: record["fingerprint"] for record in stages.values()}
+
+
+def _paper_tables(recipe: dict[str, Any], where: str) -> list[PaperTable]:
+    try:
+        return [PaperTable.model_validate(tree) for tree in recipe.get("tables") or []]
+    except ValidationError as error:
+        raise UserError(f"{where}: tables: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
+
+
+def _run(folder: Storage, row: dict[str, Any], fingerprints: dict[str, str], tasks: tuple[str, ...]) -> Run:
+    run = Run(row["name"], row["variant"], row["from"], row, tasks=tasks)
+    if not row["trainer"]:
+        return run
+    home = folder.at(row["trainer"])
+    return replace(
+        run, fingerprint=fingerprints.get(row["trainer"], ""), measured=_measured(home), losses=_losses(home)
+    )
+
+
+def _measured(home: Storage) -> tuple[tuple[int, dict[str, float | None]], ...]:
+    if not home.exists("metrics.jsonl"):
+        return ()
+    records = [json.loads(line) for line in home.read_bytes("metrics.jsonl").decode().splitlines()]
+    return tuple((record["epoch"], record["metrics"]) for record in records)
+
+
+def _losses(home: Storage) -> dict[str, Curve]:
+    """The training losses of a trainer's event files; steps that a resumed run took again are TensorBoard's to hide."""
+    names = [name for name in home.list() if ".tfevents." in name]
+    if not names:
+        return {}
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
+
+    # Always a copy: the run may be writing, and the storage may be remote.
+    with tempfile.TemporaryDirectory(prefix="minibert-report-") as local:
+        for name in names:
+            (Path(local) / name).write_bytes(home.read_bytes(name))
+        events = EventAccumulator(local, size_guidance={"scalars": 0})
+        events.Reload()
+        tags = [tag for tag in events.Tags()["scalars"] if tag == LOSS or tag.startswith(f"{LOSS}_")]
+        return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}

@@ -1,0 +1,177 @@
+"""The report's tables of scores: the papers' own, all stages, and what each stage gained or cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from multitask.recipe import Condition
+from multitask.recipe import Table as PaperTable
+from multitask.report.numbers import DASH, SCORES, kind_of, number, ordered, spread, summary, task_of
+from multitask.report.parts import Cell, Table
+from multitask.report.reading import Evidence, Run
+
+LEAST_SCALE = 0.1  # of the retention matrix's colours, so that noise stays pale
+# Encoders whose own pre-training has seen the like of some tasks' data: source -> tasks, what to say of them.
+CAVEATS = {
+    "minilm-l6": (
+        ("quora", "sts"),
+        "† The pre-training of all-MiniLM-L6-v2 had a billion sentence pairs, Quora duplicates among them.",
+    )
+}
+
+
+def caveats(evidence: Evidence) -> list[str]:
+    found = CAVEATS.get(evidence.results["encoder"]["source"])
+    return [found[1]] if found else []
+
+
+def label(evidence: Evidence, metric: str, words: str = "") -> str:
+    """A metric's title, with the sign of its caveat."""
+    tasks, _ = CAVEATS.get(evidence.results["encoder"]["source"], ((), ""))
+    return (words or metric.replace("/", " ")) + ("†" if task_of(metric) in tasks else "")
+
+
+def score_cell(runs: Sequence[Run], metric: str, strong: bool = False) -> Cell:
+    """A stage's score: the value over its interval, mean ± sd over several seeds, or a dash and why."""
+    values = [value for run in runs if (value := run.metrics.get(metric)) is not None]
+    found = summary(values)
+    if found is None:
+        reasons = [run.row.get("why", {}).get(metric, "") for run in runs]
+        return Cell(DASH, next(filter(None, reasons), ""), quiet=True)
+    if len(runs) > 1:
+        missing = f"n = {found.n} of {len(runs)}" if found.n < len(runs) else ""
+        return Cell(spread(found), missing, strong=strong)
+    interval = runs[0].intervals.get(metric)
+    note = f"[{number(interval[0])},\N{NO-BREAK SPACE}{number(interval[1])}]" if interval else ""
+    return Cell(spread(found), note, strong=strong)
+
+
+def paper_table(evidence: Evidence, table: PaperTable) -> Table:
+    """The paper's layout, its numbers beside ours."""
+    conditions = list(table.conditions.items())
+    metrics = [(label(evidence, metric, words), metric) for metric, words in table.metrics.items()]
+    if table.layout == "conditions-as-columns":
+        groups = [name for name, _ in conditions]
+        pairs = [(name, [_pair(evidence, c, metric) for _, c in conditions]) for name, metric in metrics]
+    else:
+        groups = [name for name, _ in metrics]
+        pairs = [(name, [_pair(evidence, condition, m) for _, m in metrics]) for name, condition in conditions]
+    rows = [[Cell(name), *(cell for pair in across for cell in pair)] for name, across in pairs]
+    ours = "; ".join(f"{name} is {condition.stage}" for name, condition in conditions)
+    notes = [f"Paper: {table.source}. Ours: {ours}.", *rests_on(evidence, table.metrics), *seeds_note(evidence)]
+    marked = any("†" in name for name, _ in metrics)
+    return Table(
+        table.title,
+        ["", *["paper", "ours"] * len(groups)],
+        rows,
+        groups,
+        [*([table.note] if table.note else []), *notes, *(caveats(evidence) if marked else [])],
+    )
+
+
+def _pair(evidence: Evidence, condition: Condition, metric: str) -> tuple[Cell, Cell]:
+    runs = evidence.stages.get(condition.stage, [])
+    paper = Cell(number(condition.paper.get(metric)), quiet=True)
+    if not any(run.finished for run in runs):
+        return paper, Cell(DASH, "not finished" if runs else "no such stage here", quiet=True)
+    return paper, score_cell(runs, metric, strong=True)
+
+
+def rests_on(evidence: Evidence, metrics: Iterable[str]) -> list[str]:
+    """What the scores of these metrics rest on: rows used and the majority class, task by task."""
+    data, said = evidence.results["data"], []
+    for task in dict.fromkeys(map(task_of, metrics)):
+        if task in data:
+            rows = ", ".join(f"{count:,} {split}" for split, count in data[task]["rows_used"].items())
+            base = data[task]["majority_baseline"]
+            said.append(f"{task} {rows}" + (f", majority class {number(base)}" if base is not None else ""))
+    return ["Rows used: " + "; ".join(said) + "."] if said else []
+
+
+def seeds_note(evidence: Evidence) -> list[str]:
+    """What ± means, where it is used."""
+    most = max(evidence.stages.values(), key=len)
+    if len(most) < 2:
+        return []
+    seeds = ", ".join(str(run.row["seed"]) for run in most)
+    return [f"± is the sample standard deviation (n − 1) over n = {len(most)} seeds: {seeds}."]
+
+
+def stages_table(evidence: Evidence) -> Table:
+    """A row a stage."""
+    metrics, several = evidence.metrics, bool(seeds_note(evidence))
+    rows = []
+    for name, runs in evidence.stages.items():
+        first = runs[0].row
+        what = [Cell(name), Cell(first["objective"] or ""), Cell(first["train"] or ""), _start(evidence, runs[0])]
+        cells = [*what, _mean(runs, "rows"), _mean(runs, "epochs")]
+        scores = [score_cell(runs, metric, strong=task_of(metric) in runs[0].tasks) for metric in metrics]
+        effort = [_mean(runs, "seconds"), _mean(runs, "examples_per_second", 1), Cell(_status(runs))]
+        rows.append([*cells, *scores, *effort, *([Cell(str(len(runs)))] if several else [])])
+    header = ["stage", "objective", "train", "from", "rows", "epochs", *(label(evidence, m) for m in metrics)]
+    header += ["seconds", "examples/s", "status", *(["n"] if several else [])]
+    notes = ["Dev metrics over all usable rows. In brackets: the 95 % bootstrap interval. Bold: a task that the stage "
+             "trains."]  # fmt: skip
+    return Table(
+        "Every stage of the experiment", header, rows,
+        notes=[*notes, *rests_on(evidence, metrics), *seeds_note(evidence), *caveats(evidence)], words=4,
+    )  # fmt: skip
+
+
+def _start(evidence: Evidence, run: Run) -> Cell:
+    return Cell(run.start or "") if run.start is None or run.start in evidence.stages else Cell("a bundle", run.start)
+
+
+def _mean(runs: Sequence[Run], key: str, digits: int = 0) -> Cell:
+    found = summary([run.row[key] for run in runs if run.row[key] is not None])
+    return Cell(f"{found.mean:,.{digits}f}" if found else "")
+
+
+def _status(runs: Sequence[Run]) -> str:
+    states = dict.fromkeys(run.row["status"] if run.finished else f"not finished ({run.row['status']})" for run in runs)
+    return ", ".join(states)
+
+
+def gains(evidence: Evidence, name: str, metric: str) -> list[float]:
+    """What each run of a stage added to a metric of what it started from; empty where that is not known."""
+    found = []
+    for run in evidence.stages[name]:
+        parent = evidence.parent(run)
+        before, after = parent.metrics.get(metric) if parent else None, run.metrics.get(metric)
+        if before is not None and after is not None:
+            found.append(after - before)
+    return found
+
+
+def retention_table(evidence: Evidence) -> Table | None:
+    """The retention matrix: a metric after a stage minus the same before it (bertaar.txt, 8.2 to 8.4)."""
+    found = {
+        (name, metric): change
+        for name in evidence.stages
+        for metric in evidence.metrics
+        if (change := summary(gains(evidence, name, metric)))
+    }
+    if not found:
+        return None
+    metrics = ordered(metric for metric in evidence.metrics if any(column == metric for _, column in found))
+    sizes = [abs(change.mean) for (_, metric), change in found.items() if kind_of(metric) in SCORES]
+    scale = max([LEAST_SCALE, *sizes])
+    rows = []
+    for name, runs in evidence.stages.items():
+        if runs[0].start is None:
+            continue
+        cells = []
+        for metric in metrics:
+            change = found.get((name, metric))
+            if change is None:
+                cells.append(Cell(DASH, quiet=True))
+                continue
+            tone = change.mean / scale if kind_of(metric) in SCORES else None
+            cells.append(Cell(spread(change, show_sign=True), tone=tone, strong=task_of(metric) in runs[0].tasks))
+        rows.append([Cell(name), _start(evidence, runs[0]), *cells])
+    notes = ["Blue: gained; orange: cost; 0 is exactly 0. Bold: a task that the stage trains. A dash: not finished, "
+             "or started from another experiment's bundle."]  # fmt: skip
+    header = ["stage", "from", *(label(evidence, metric) for metric in metrics)]
+    return Table(
+        "What each stage gained or cost every task", header, rows, notes=[*notes, *seeds_note(evidence)], words=2
+    )

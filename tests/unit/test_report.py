@@ -1,0 +1,378 @@
+"""The report, from a small experiment written by hand: what it says, what it escapes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.tensorboard import SummaryWriter
+from typer.testing import CliRunner
+
+from multitask.errors import UserError
+from multitask.report import write_report
+from multitask.report.compose import headline
+from multitask.report.figures import LINE, MOST_POINTS, apart, dev_curve, smoothed, stage_figure, thinned
+from multitask.report.markdown import escaped
+from multitask.report.numbers import DASH, ordered, signed, spread, summary
+from multitask.report.parts import Table
+from multitask.report.reading import Evidence, read_evidence
+from multitask.report.tables import paper_table, retention_table, stages_table
+from multitask.results import row
+from multitask.storage import Storage
+from ray_jobs.cli import app
+
+NASTY = "<script>alert('x')</script> & \"co\" | *b*"
+PAPER = {
+    "title": f"Table 1 {NASTY}",
+    "source": "a paper, table 1",
+    "metrics": {"sst/accuracy": "Sentiment", "sts/pearson": "Similarity"},
+    "conditions": {
+        "Baseline": {"stage": "encoder", "paper": {"sst/accuracy": 0.318}},
+        "Ours, late": {"stage": "late", "paper": {"sst/accuracy": 0.5}},
+    },
+}
+
+
+def trainer(name: str, variant: int = 0) -> str:
+    return f"TorchTrainer_{name.encode().hex():0<5.5}_00000_{variant}_2026-11-22_07-57-57"
+
+
+def stage(name: str, start: str, scores: dict[str, float | None], variant: int = 0, **facts: Any) -> dict[str, Any]:
+    known: dict[str, Any] = {"seconds": 65.0, "epochs": 1, "steps": 20, "rows": 100, "examples_per_second": 3.25}
+    known |= {"trainer": trainer(name, variant), "objective": "supervised", "train": "full-model", "from": start}
+    known |= {"status": "finished", "metrics": scores, "variant": variant, "seed": 11711 + variant}
+    return row(name, **(known | facts))
+
+
+ENCODER = row("encoder", status="measured", seed=11711, metrics={"sst/accuracy": 0.25, "sts/pearson": 0.5})
+FINISHED = [
+    ENCODER,
+    stage("sts", "encoder", {"sst/accuracy": 0.2, "sts/pearson": 0.75, "overall/mean": 0.6}),
+    stage("sst", "sts", {"sst/accuracy": 0.5, "sts/pearson": 0.75, "overall/mean": 0.7}),
+]
+
+
+def write(folder: Path | str, stages: list[dict[str, Any]], encoder: str = "tiny", **recipe: Any) -> Storage:
+    home = Storage(str(folder))
+    data = {
+        "source": {"train": f"{NASTY}.csv", "dev": "dev.csv"},
+        "rows_used": {"train": 1234, "dev": 56},
+        "quarantined": {"train": [f"line 3: {NASTY}"], "dev": []},
+        "fingerprint": {"train": "ab" * 32, "dev": "cd" * 32},
+        "majority_baseline": 0.2625,
+    }
+    results = {
+        "schema": 1, "experiment": "small", "recipe": "small", "encoder": {"source": encoder, "fingerprint": "ef" * 32},
+        "data": {"sst": data}, "versions": {"python": "3.11.7"}, "stages": stages,
+    }  # fmt: skip
+    home.write_json("results.json", results)
+    records = {one["name"]: {"trainer": one["trainer"], "fingerprint": "12" * 32} for one in stages if one["trainer"]}
+    home.write_json("experiment.json", {"stages": records})
+    named = [{"name": name, "tasks": [name]} for name in records]
+    home.write_bytes("recipe.yaml", yaml.safe_dump({"stages": named, **recipe}, sort_keys=False).encode())
+    for one in stages:
+        if one["trainer"] and one["metrics"]:
+            record = {"epoch": 1, "steps": 20, "seconds": 1.0, "metrics": one["metrics"], "why": {}}
+            home.at(one["trainer"]).write_bytes("metrics.jsonl", (json.dumps(record) + "\n").encode())
+    return home
+
+
+def evidence(folder: Path, stages: list[dict[str, Any]], **more: Any) -> Evidence:
+    return read_evidence(write(folder, stages, **more))
+
+
+def texts(table: Table | None) -> dict[str, list[str]]:
+    """Row header -> the other cells' texts."""
+    assert table
+    return {line[0].text: [cell.text for cell in line[1:]] for line in table.rows}
+
+
+def column(table: Table | None, stage: str, title: str) -> str:
+    assert table
+    return texts(table)[stage][table.header.index(title) - 1]
+
+
+# What it says
+
+
+def test_both_files_are_written_where_the_experiment_is_and_say_the_same_each_time() -> None:
+    home = write("memory://report/small", FINISHED[:2])
+    places = write_report("memory://report/small")
+    assert places == ["memory://report/small/report.html", "memory://report/small/report.md"]
+    first = [home.read_bytes(name) for name in ("report.html", "report.md")]
+    write_report("memory://report/small")
+    assert [home.read_bytes(name) for name in ("report.html", "report.md")] == first
+
+
+def test_the_command_prints_both_places(tmp_path: Path) -> None:
+    write(tmp_path, FINISHED)
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert all(str(tmp_path / name) in done.output for name in ("report.html", "report.md"))
+
+
+def test_a_folder_without_results_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no results\.json there; give the folder") as caught:
+        write_report(str(tmp_path / "none"))
+    assert str(tmp_path / "none") in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}"])
+def test_a_broken_results_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    Storage(str(tmp_path)).write_bytes("results.json", content)
+    with pytest.raises(UserError, match=r"results\.json: not an experiment's results"):
+        read_evidence(Storage(str(tmp_path)))
+
+
+@pytest.mark.parametrize("tables", [[{"title": "no conditions"}], {"title": "no list"}])
+def test_tables_that_are_none_are_refused(tmp_path: Path, tables: Any) -> None:
+    with pytest.raises(UserError, match=r"recipe\.yaml: tables"):
+        evidence(tmp_path, FINISHED, tables=tables)
+
+
+def test_retention_is_the_difference_to_what_the_stage_started_from(tmp_path: Path) -> None:
+    table = retention_table(evidence(tmp_path, FINISHED))
+    assert column(table, "sts", "sst accuracy") == "−.050"
+    assert column(table, "sts", "sts pearson") == "+.250"
+    assert column(table, "sst", "sts pearson") == "0", "exactly nothing"
+    assert column(table, "sts", "overall mean") == DASH, "the encoder's was not measured"
+    assert "encoder" not in texts(table)
+
+
+def test_retention_colours_gains_and_costs_but_no_other_scale(tmp_path: Path) -> None:
+    before = {"sst/accuracy": 0.2, "mlm/perplexity": 40.0}
+    stages = [{**ENCODER, "metrics": before}]
+    stages += [stage("mlm", "encoder", {"sst/accuracy": 0.6, "mlm/perplexity": 12.5}, objective="mlm")]
+    table = retention_table(evidence(tmp_path, stages))
+    assert table
+    _, _, accuracy, perplexity = table.rows[0]
+    assert accuracy.tone == pytest.approx(1.0)
+    assert (perplexity.text, perplexity.tone) == ("−27.5", None)
+
+
+def test_a_foreign_bundles_stage_has_no_difference(tmp_path: Path) -> None:
+    stages = [*FINISHED, stage("late", "s3://other/experiment/bundle", {"sst/accuracy": 0.4})]
+    table = retention_table(evidence(tmp_path, stages))
+    assert set(texts(table)["late"][1:]) == {DASH}
+    assert table and table.rows[-1][1].note == "s3://other/experiment/bundle"
+
+
+def test_seeds_give_mean_and_sample_standard_deviation(tmp_path: Path) -> None:
+    scores = [0.40, 0.46, 0.49]
+    stages = [{**ENCODER, "variant": variant, "seed": 11711 + variant} for variant in range(3)]
+    stages += [stage("sst", "encoder", {"sst/accuracy": score}, variant) for variant, score in enumerate(scores)]
+    found = evidence(tmp_path, stages)
+    sd = stdev(scores)
+    assert column(stages_table(found), "sst", "sst accuracy") == f".450 ± {sd:.3f}".replace("0.", ".")
+    assert column(stages_table(found), "sst", "n") == "3"
+    assert column(retention_table(found), "sst", "sst accuracy") == f"+.200 ± {sd:.3f}".replace("0.", ".")
+    assert any("n − 1" in note and "11711, 11712, 11713" in note for note in stages_table(found).notes)
+
+
+def test_a_seed_that_is_missing_is_counted(tmp_path: Path) -> None:
+    stages = [ENCODER, stage("sst", "encoder", {"sst/accuracy": 0.4})]
+    stages += [stage("sst", "encoder", {}, variant=1, status="running", seconds=None)]
+    table = stages_table(evidence(tmp_path, stages))
+    cell = table.rows[1][table.header.index("sst accuracy")]
+    assert (cell.text, cell.note) == (".400", "n = 1 of 2")
+    assert column(table, "sst", "status") == "finished, not finished (running)"
+
+
+def test_an_unfinished_stage_is_a_dash_and_said(tmp_path: Path) -> None:
+    facts = dict.fromkeys(("epochs", "steps", "seconds", "examples_per_second"))
+    stages = [*FINISHED, stage("late", "sst", {}, status="pending", **facts)]
+    found = evidence(tmp_path, stages, tables=[PAPER])
+    assert column(stages_table(found), "late", "status") == "not finished (pending)"
+    assert column(stages_table(found), "late", "sst accuracy") == DASH
+    assert set(texts(retention_table(found))["late"][1:]) == {DASH}
+    write_report(str(tmp_path))
+    assert "not finished (pending)" in (tmp_path / "report.md").read_text()
+    assert headline(found).startswith("No stage is finished"), "the only leaf is not"
+
+
+def test_a_papers_table_has_both_layouts(tmp_path: Path) -> None:
+    tables = [PAPER, {**PAPER, "layout": "conditions-as-rows", "note": "Rows."}]
+    found = evidence(tmp_path, FINISHED, tables=tables)
+    across, down = (paper_table(found, table) for table in found.tables)
+    assert across.groups == ["Baseline", "Ours, late"] and across.span == 2
+    assert texts(across) == {"Sentiment": [".318", ".250", ".500", DASH], "Similarity": [DASH, ".500", DASH, DASH]}
+    assert across.rows[0][4].note == "no such stage here"
+    assert down.groups == ["Sentiment", "Similarity"] and down.notes[0] == "Rows."
+    assert texts(down)["Baseline"] == [".318", ".250", DASH, ".500"]
+    assert any("1,234 train" in note and "majority class .263" in note for note in down.notes)
+
+
+def test_intervals_and_reasons_stand_below_the_scores(tmp_path: Path) -> None:
+    scored = stage(
+        "sst", "encoder", {"sst/accuracy": 0.5, "sts/pearson": None},
+        intervals={"sst/accuracy": [0.41, 0.59]}, why={"sts/pearson": "constant prediction 1.0"},
+    )  # fmt: skip
+    table = stages_table(evidence(tmp_path, [ENCODER, scored]))
+    cells = dict(zip(table.header, table.rows[1], strict=True))
+    assert cells["sst accuracy"].note == "[.410,\N{NO-BREAK SPACE}.590]" and cells["sst accuracy"].strong
+    assert (cells["sts pearson"].text, cells["sts pearson"].note) == (DASH, "constant prediction 1.0")
+
+
+@pytest.mark.parametrize(("encoder", "marked"), [("minilm-l6", True), ("tiny", False)])
+def test_an_encoder_that_has_seen_such_data_is_marked(tmp_path: Path, encoder: str, marked: bool) -> None:
+    table = stages_table(evidence(tmp_path, FINISHED, encoder=encoder))
+    assert ("sts pearson†" in table.header) is marked
+    assert any("billion sentence pairs" in note for note in table.notes) is marked
+    assert "sst accuracy" in table.header
+
+
+def test_the_headline_is_the_best_leafs(tmp_path: Path) -> None:
+    best = {"sst/accuracy": 0.4, "overall/normalised": 0.7}
+    stages = [ENCODER, stage("one", "encoder", best), stage("two", "encoder", {**best, "overall/normalised": 0.6})]
+    assert headline(evidence(tmp_path, stages)) == "Best final stage, one: sst accuracy .400, overall normalised .700"
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The texts of report.html and report.md; a stage, a table, a file and a bad row have markup in their names."""
+    folder = tmp_path_factory.mktemp("small")
+    strange = {**stage("late", NASTY, {"sst/accuracy": 0.5}), "name": NASTY}
+    write(folder, [*FINISHED, strange], tables=[PAPER])
+    with SummaryWriter(str(folder / trainer("sts"))) as writer:
+        for step in range(10, 30, 10):
+            writer.add_scalar("train/loss", 1.0 / step, step)
+            writer.add_scalar("train/lr", 0.1, step)
+    return {Path(place).suffix: Path(place).read_text() for place in write_report(str(folder))}
+
+
+def test_the_page_stands_alone_and_escapes_what_it_is_given(built: dict[str, str]) -> None:
+    html = built[".html"]
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert not re.search(r"(src|href)\s*=\s*[\"']?\s*(https?:)?//", html)
+    assert "@import" not in html and "url(http" not in html and "http" not in html
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', html))
+    assert used and used <= set(ids)
+
+
+def test_figures_take_the_pages_colours_and_are_described(built: dict[str, str]) -> None:
+    figures = re.findall(r"<svg.*?</svg>", built[".html"], re.DOTALL)
+    assert len(figures) == 1 + 3 + 3, "a loss, three stages' dev scores, three metrics of the leaves"
+    for svg in figures:
+        assert 'role="img"' in svg and 'aria-label="' in svg and "<title>" in svg
+        assert not re.search(r"#[0-9a-f]{6}", svg) and "var(--ink)" in svg
+        assert "<style" not in svg and "DejaVu" not in svg
+    assert 'aria-label="Training loss of the stage sts over its steps"' in built[".html"]
+
+
+def test_tables_have_captions_and_scopes(built: dict[str, str]) -> None:
+    html = built[".html"]
+    assert html.count("<table") == html.count("<caption") == 5
+    assert {*re.findall(r'scope="(\w+)"', html)} == {"col", "colgroup", "row"}
+    assert not re.search(r"<th(?![^>]*scope)[ >]", html)
+
+
+def test_markdown_holds_all_tables_and_no_markup_of_others(built: dict[str, str]) -> None:
+    text = built[".md"]
+    assert len(re.findall(r"^\| ---", text, re.MULTILINE)) == 5 and "<svg" not in text
+    assert not re.search(r"(?<!\\)<script", text)
+    widths = [[len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()] for block in text.split("\n\n")]
+    assert all(len(set(width)) == 1 for width in widths if width[0]), "every row as wide as its header"
+    assert "a paper, table 1" in text and "Run facts" in text and trainer("sts") in text
+
+
+@given(st.text())
+def test_escaped_text_is_one_line_without_bare_markup(text: str) -> None:
+    line = escaped(text)
+    assert "\n" not in line
+    assert not re.search(r"[`*\[\]<>|#]", re.sub(r"\\.", "", line))
+
+
+# Curves and numbers
+
+
+def test_a_stage_of_one_epoch_starts_from_where_its_parent_ended(tmp_path: Path) -> None:
+    found = evidence(tmp_path, FINISHED)
+    assert dev_curve(found, found.runs[2], "sst/accuracy") == [(0, 0.2), (1, 0.5)]
+
+
+def test_an_epoch_0_of_its_own_wins(tmp_path: Path) -> None:
+    home = write(tmp_path, FINISHED)
+    lines = [{"epoch": epoch, "metrics": {"sst/accuracy": 0.1 + epoch}} for epoch in (0, 1)]
+    home.at(trainer("sst")).write_bytes("metrics.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    found = read_evidence(home)
+    assert dev_curve(found, found.runs[2], "sst/accuracy") == [(0, 0.1), (1, 1.1)]
+
+
+def test_a_stage_without_any_measurement_has_no_figure(tmp_path: Path) -> None:
+    found = evidence(tmp_path, [ENCODER, stage("late", "encoder", {}, status="pending")])
+    assert stage_figure(found, "late") is None
+
+
+def test_losses_of_several_tasks_and_another_scale_are_drawn_apart(tmp_path: Path) -> None:
+    stages = [ENCODER, stage("joint", "encoder", {"sst/accuracy": 0.3, "sts/pearson": 0.3, "mlm/perplexity": 30.0})]
+    home = write(tmp_path, stages)
+    with SummaryWriter(str(tmp_path / trainer("joint"))) as writer:
+        for step in range(10, 100, 10):
+            for tag in ("train/loss", "train/loss_sst", "train/loss_sts"):
+                writer.add_scalar(tag, step / 100, step)
+    found = read_evidence(home)
+    assert sorted(found.runs[1].losses) == ["train/loss", "train/loss_sst", "train/loss_sts"]
+    assert [step for step, _ in found.runs[1].losses["train/loss"]] == list(range(10, 100, 10))
+    figure = stage_figure(found, "joint")
+    assert figure and len(figure.panels) == 3
+    assert all(f">{name}</text>" in figure.panels[0] for name in ("sst", "sts", "all"))
+    assert ">dev perplexity</text>" in figure.panels[2]
+
+
+CURVES = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=1000)
+
+
+@given(CURVES)
+def test_a_smoothed_curve_keeps_its_steps_and_stays_within_its_values(values: list[float]) -> None:
+    curve = list(enumerate(values))
+    found = smoothed(curve)
+    assert [step for step, _ in found] == list(range(len(values)))
+    assert all(min(values) - 1e-6 <= value <= max(values) + 1e-6 for _, value in found)
+
+
+@given(CURVES)
+def test_a_thinned_curve_is_short_and_keeps_its_ends(values: list[float]) -> None:
+    curve = list(enumerate(values))
+    found = thinned(curve)
+    assert len(found) == min(len(curve), MOST_POINTS) and (found[0], found[-1]) == (curve[0], curve[-1])
+    assert found == sorted(set(found))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
+def test_labels_do_not_touch_and_keep_their_order(places: list[float]) -> None:
+    found = apart(places, LINE)
+    in_order = [found[index] for index in sorted(range(len(places)), key=lambda index: places[index])]
+    assert all(after - before >= LINE - 1e-9 for before, after in pairwise(in_order))
+    assert min(found) >= 0 and max(found) <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [(0.0, "0"), (-0.0, "0"), (0.12, "+.120"), (-0.1314, "−.131"), (1e-5, "+1e-05"), (-2.5, "−2.500")],
+)
+def test_only_exactly_nothing_is_0(change: float, text: str) -> None:
+    assert signed(change) == text
+
+
+def test_one_value_has_no_deviation() -> None:
+    assert summary([]) is None
+    assert spread(summary([0.411])) == ".411"  # type: ignore[arg-type]
+
+
+def test_the_papers_metrics_come_first() -> None:
+    given_order = ["mlm/perplexity", "overall/mean", "cfimdb/accuracy", "sts/pearson", "sst/accuracy", "sts/pearson"]
+    expected = ["sst/accuracy", "sts/pearson", "overall/mean", "mlm/perplexity", "cfimdb/accuracy"]
+    assert ordered(given_order) == expected
