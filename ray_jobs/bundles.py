@@ -17,7 +17,7 @@ from multitask.data.readers import find_file, has_file
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError
-from multitask.evaluate import EvalSet, predictions
+from multitask.evaluate import INTERVAL_SEED, EvalSet, predictions
 from multitask.metrics import bootstrap_interval, majority_baseline, overall, score
 from multitask.model.multitask import MultitaskModel
 from multitask.predictions import write_predictions, write_submission_zip
@@ -28,7 +28,6 @@ from ray_jobs.screen import Screen
 
 MAX_LENGTH = 512  # for bundles that do not say what they were trained with
 MAX_BAD_ROWS = 0.01
-BOOTSTRAP_SEED = 0
 BOTH: tuple[Split, ...] = ("dev", "test")
 
 
@@ -59,7 +58,7 @@ def _scored(task: str, table: TokenTable, predicted: torch.Tensor) -> dict[str, 
         "metric": spec.metric_key,
         "value": result.value,
         "why": result.why,
-        "interval": bootstrap_interval(spec.metric, predicted, labels, BOOTSTRAP_SEED),
+        "interval": bootstrap_interval(spec.metric, predicted, labels, INTERVAL_SEED),
         "rows": len(table),
         "quarantined": len(table.quarantined),
         "majority_baseline": majority_baseline(labels, spec.label.kind),
