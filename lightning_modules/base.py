@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from multitask.checkpoints import Checkpoint, State
-from multitask.data.batches import Batch, collate
+from multitask.data.batches import Batch, Features, collate
 from multitask.data.samplers import Rows, derive_seed
 from multitask.data.tokens import TokenTable
 from multitask.evaluate import Autocast
 from multitask.experiment import StageJob
+from multitask.metrics import Score
 from multitask.model.multitask import MultitaskModel
 from multitask.optim import build_optimizer, schedule
 from multitask.recipe import Stage
@@ -44,17 +45,23 @@ class StageModule(pl.LightningModule):
     """Trains `model` for one stage, from `state.position` on.
 
     Lightning runs the loop; the position is ours, so that a resumed stage needs nothing of Lightning's own
-    counters. Subclasses implement `model_step`. tables: task -> its training examples.
+    counters. Subclasses implement `model_step`. tables, rows: task -> its training examples, and which are used.
     """
 
     def __init__(
-        self, model: MultitaskModel, stage: Stage, job: StageJob, tables: Mapping[str, TokenTable], tokenizer_json: str
+        self,
+        model: MultitaskModel,
+        stage: Stage,
+        job: StageJob,
+        tables: Mapping[str, TokenTable],
+        rows: Mapping[str, Rows],
+        tokenizer_json: str,
     ) -> None:
         super().__init__()
         self.model, self.stage, self.job, self.seed = model, stage, job, job.seed
-        self.tables, self.tokenizer_json = tables, tokenizer_json
+        self.tables, self.rows, self.tokenizer_json = tables, rows, tokenizer_json
         self.steps_per_epoch, self.state = 0, State()
-        self.features: dict[str, Tensor] = {}  # task -> all training sentences' encodings, where the encoder is frozen
+        self.features: dict[str, Features] = {}  # task -> its training sentences, where the encoder is frozen
         self.loss = math.nan  # of the newest step, over all ranks
         self.task_losses: dict[str, list[float]] = {}  # task -> [sum, count] since the last log
         self.wants_stop: Callable[[], bool] = lambda: False  # asked on each rank before a step
@@ -75,11 +82,11 @@ class StageModule(pl.LightningModule):
         """What the objective takes for an example: those `rows` of the table as they are."""
         return table, rows
 
-    def make_batch(self, task: str, rows: Rows, weights: NDArray[np.float32], epoch: int) -> Batch:
-        """A rank's slice of a global batch."""
+    def make_batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
+        """A rank's slice of a global batch; when: the batch's epoch and step, for what is drawn anew each time."""
         return collate(task, self.tables[task], rows, weights, self.features.get(task))
 
-    def own_metrics(self, data: Mapping[str, TokenTable], autocast: Autocast) -> dict[str, float | None]:
+    def own_metrics(self, data: Mapping[str, TokenTable], autocast: Autocast) -> dict[str, Score]:
         """Dev metrics of the objective itself, beside the tasks', after training; data: task -> its dev examples."""
         return {}
 
@@ -117,7 +124,8 @@ class StageModule(pl.LightningModule):
         total, count = self.model_step(batch)
         examples = batch.weights.sum()
         stop = examples.new_tensor(float(self.wants_stop()))
-        facts = torch.stack([fact.detach().to(total.dtype) for fact in (total, count, examples, stop)])
+        wide = torch.promote_types(total.dtype, torch.float32)  # halves know no whole numbers above 256
+        facts = torch.stack([fact.detach().to(wide) for fact in (total, count, examples, stop)])
         if facts.device.type != "mps":  # which knows no float64
             facts = facts.double()
         loss, counted, self._examples, stops = sum_over_ranks(facts).tolist()

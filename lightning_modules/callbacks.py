@@ -52,6 +52,7 @@ class Resume(Callback):
             assert isinstance(loss, torch.Tensor)
             loss.backward()
         module.zero_grad()
+        module.task_losses.clear()
 
 
 class Checkpointing(Callback):

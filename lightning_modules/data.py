@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import pytorch_lightning as pl
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from lightning_modules.base import StageModule
 from multitask.data.batches import Batch, EpochSlices
 from multitask.data.mixing import batches_in, plan_epoch
-from multitask.data.samplers import derive_seed, subset
+from multitask.data.samplers import Rows, derive_seed, training_rows
 from multitask.data.tokens import load_tokens
 from multitask.evaluate import EvalSet
 from multitask.experiment import StageJob
@@ -32,7 +34,7 @@ class StageData(pl.LightningDataModule):
         examples = {}
         for task in stage.tasks:
             table = load_tokens(self.storage, job.train[task])
-            rows = subset(len(table), stage.max_examples, derive_seed(job.seed, "max_examples", task))
+            rows = training_rows(len(table), stage.max_examples, job.seed, task)
             examples[task] = kind.examples(table, rows)
         self.tables = {task: table for task, (table, _) in examples.items()}
         self.rows = {task: rows for task, (_, rows) in examples.items()}
@@ -48,10 +50,12 @@ class StageData(pl.LightningDataModule):
         stage, seed = self.stage, derive_seed(self.job.seed, self.stage.name, epoch)
         lengths = {task: self.tables[task].lengths[rows] for task, rows in self.rows.items()}
         plan = plan_epoch(stage.mixing, lengths, stage.batch_size, seed, epoch, stage.epochs)
-        plan = [(task, self.rows[task][batch]) for task, batch in plan[start:]]
-        return EpochSlices(
-            plan, lambda task, rows, weights: module.make_batch(task, rows, weights, epoch), rank=rank, world=world
-        )
+        plan = [(task, self.rows[task][batch]) for task, batch in plan]
+
+        def make(task: str, rows: Rows, weights: NDArray[np.float32], step: int) -> Batch:
+            return module.make_batch(task, rows, weights, f"epoch {epoch}, step {step}")
+
+        return EpochSlices(plan, make, rank=rank, world=world, start=start)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The batches from the module's position on; Lightning asks anew for every epoch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -14,9 +15,10 @@ from lightning_modules.base import StageModule, sum_over_ranks
 from lightning_modules.data import StageData
 from lightning_modules.progress import Throttle
 from lightning_modules.records import Record, write_records
+from multitask.data.batches import Features
 from multitask.data.samplers import Rows
 from multitask.data.tokens import TokenTable
-from multitask.evaluate import EvalSet, encode_sentences, measure
+from multitask.evaluate import EvalSet, encode_sentences, feature_places, measure
 from multitask.experiment import StageJob
 from multitask.features import FeatureCache, encoder_key
 
@@ -29,7 +31,7 @@ def counter(
     return throttle.counter(module.stage, doing, epoch, total, alone=trainer.world_size == 1)
 
 
-class Encoding:
+class FrozenEncoder:
     """Sentences through the module's encoder as it stands, by way of the cache; heads that read tokens need more."""
 
     def __init__(
@@ -42,7 +44,8 @@ class Encoding:
         """The dev sets then hold encodings instead of tokens."""
         for task, dev in self.data.dev.items():
             if not self.module.model.uses_tokens(task):
-                features = self._features(f"encode {task}", task, dev.table, self.data.job.dev[task])
+                rows = np.arange(len(dev.table))
+                features = self._features(f"encode {task}", task, dev.table, self.data.job.dev[task], rows)
                 self.data.dev[task] = dev.with_features(features)
 
     def train(self) -> None:
@@ -53,23 +56,23 @@ class Encoding:
                     f"encode {task} train", task, table, self.data.job.train[task], self.data.rows[task]
                 )
 
-    def _features(self, doing: str, task: str, table: TokenTable, path: str, rows: Rows | None = None) -> Tensor:
+    def _features(self, doing: str, task: str, table: TokenTable, path: str, rows: Rows) -> Features:
         found, trainer = self.cache.load(path, rows), self.trainer
-        if int(sum_over_ranks(torch.tensor(float(found is not None)))) == trainer.world_size:  # on all ranks
-            assert found is not None
-            return found
-        data = EvalSet.of(task, table, self.module.device.type, trainer.global_rank, trainer.world_size, rows)
-        features = encode_sentences(
-            self.module.model,
-            data,
-            device=self.module.device,
-            autocast=trainer.precision_plugin.forward_context,
-            reduce=sum_over_ranks,
-            progress=counter(self.throttle, trainer, self.module, doing, data, self.epoch),
-        )
-        if trainer.is_global_zero:
-            self.cache.save(path, rows, features)
-        return features
+        everywhere = int(sum_over_ranks(torch.tensor(float(found is not None)))) == trainer.world_size
+        if found is None or not everywhere:
+            data = EvalSet.of(task, table, self.module.device.type, trainer.global_rank, trainer.world_size, rows)
+            found = encode_sentences(
+                self.module.model,
+                data,
+                rows,
+                device=self.module.device,
+                autocast=trainer.precision_plugin.forward_context,
+                reduce=sum_over_ranks,
+                progress=counter(self.throttle, trainer, self.module, doing, data, self.epoch),
+            )
+            if trainer.is_global_zero:
+                self.cache.save(path, rows, found)
+        return Features(found, feature_places(rows, table))
 
 
 class DevMetrics(Callback):
@@ -111,16 +114,16 @@ class DevMetrics(Callback):
     def _encode_once(self, trainer: pl.Trainer, module: StageModule) -> None:
         """A frozen encoder is a fixed function: its sentences are encoded once, not in every epoch."""
         began, epoch = time.monotonic(), module.state.position.epoch
-        encoding = Encoding(trainer, module, self.data, self.throttle, epoch)
-        encoding.dev()
+        encoder = FrozenEncoder(trainer, module, self.data, self.throttle, epoch)
+        encoder.dev()
         if module.stage.objective == "supervised" and epoch < module.stage.epochs:
-            encoding.train()
+            encoder.train()
         self._encoding = time.monotonic() - began
 
     def _measure(self, trainer: pl.Trainer, module: StageModule, epoch: int, steps: int) -> None:
         began, autocast = time.monotonic(), trainer.precision_plugin.forward_context
         if self.job.keep_features and epoch == module.stage.epochs:  # a stage that freezes this encoder comes next
-            Encoding(trainer, module, self.data, self.throttle, epoch).dev()
+            FrozenEncoder(trainer, module, self.data, self.throttle, epoch).dev()
         result = measure(
             module.model,
             self.data.dev,
@@ -135,6 +138,8 @@ class DevMetrics(Callback):
         own = module.own_metrics(self.data.dev_tables, autocast) if steps else {}
         seconds, self._encoding = self._encoding + time.monotonic() - began, 0.0
         self.predicted = result.predictions
-        self.records.append(Record(epoch, steps, seconds, {**result.metrics, **own}, result.why, result.intervals))
+        metrics = result.metrics | {name: found.value for name, found in own.items()}
+        why = result.why | {name: found.why for name, found in own.items() if found.why}
+        self.records.append(Record(epoch, steps, seconds, metrics, why, result.intervals))
         if trainer.is_global_zero:
             write_records(self.data.job.folder, self.records)

@@ -19,10 +19,11 @@ from multitask.data.masking import Masking
 from multitask.data.samplers import Rows, derive_seed, stacked, subset
 from multitask.data.tokens import TokenTable
 from multitask.evaluate import Autocast, EvalSet
-from multitask.metrics import PERPLEXITY
+from multitask.metrics import PERPLEXITY, Score
 
 # Perplexity is measured on at most this many sentences of each dev file, always the same ones with the same tokens
-# hidden: some 5,000 hidden tokens give it to 3 %, and all of Quora's 40,000 sentences would take minutes an epoch.
+# hidden, whatever the stage and the seed: some 5,000 hidden tokens give it to 3 %, and all of Quora's 40,000
+# sentences would take minutes an epoch.
 DEV_SENTENCES = 1000
 
 
@@ -39,13 +40,12 @@ class MlmModule(StageModule):
         """The rows' sentences, each an example of its own."""
         return table.singles(), np.sort(stacked(rows, table.sentences))
 
-    def make_batch(self, task: str, rows: Rows, weights: NDArray[np.float32], epoch: int) -> Batch:
-        return self._masked(collate(task, self.tables[task], rows, weights), f"epoch {epoch}")
+    def make_batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
+        return self._masked(collate(task, self.tables[task], rows, weights), self.seed, self.stage.name, when)
 
-    def _masked(self, batch: Batch, when: str) -> Batch:
+    def _masked(self, batch: Batch, *when: object) -> Batch:
         """Keyed by the example, never by the rank that computes it."""
-        parts = (self.seed, self.stage.name, when, batch.task)
-        return self.masking.apply(batch, [derive_seed(*parts, row) for row in batch.rows.tolist()])
+        return self.masking.apply(batch, [derive_seed(*when, batch.task, row) for row in batch.rows.tolist()])
 
     def model_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         total, count = self._loss(batch)
@@ -56,24 +56,24 @@ class MlmModule(StageModule):
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(wide, tokens, reduction="sum"), wide.new_tensor(float(len(tokens)))
 
-    def own_metrics(self, data: Mapping[str, TokenTable], autocast: Autocast) -> dict[str, float | None]:
+    def own_metrics(self, data: Mapping[str, TokenTable], autocast: Autocast) -> dict[str, Score]:
         """exp(mean cross-entropy) over hidden tokens of the dev text: of each task of the stage, and of all."""
         sums = {task: self._dev_loss(task, data[task], autocast) for task in self.stage.tasks}
         sums[PERPLEXITY.split("/")[0]] = torch.stack(list(sums.values())).sum(dim=0)
         return {
-            f"{name}/perplexity": math.exp(total / count) if count else None
+            f"{name}/perplexity": Score(math.exp(total / count)) if count else Score(None, "no token was hidden")
             for name, (total, count) in ((name, pair.tolist()) for name, pair in sums.items())
         }
 
     def _dev_loss(self, task: str, table: TokenTable, autocast: Autocast) -> Tensor:
         """(2,) float64: the summed loss and the number of hidden tokens, over all ranks."""
         table = table.singles()
-        rows = subset(len(table), DEV_SENTENCES, derive_seed(self.seed, "perplexity", task))
+        rows = subset(len(table), DEV_SENTENCES, derive_seed("perplexity", task))
         found = torch.zeros(2, dtype=torch.float64)
         for batch in EvalSet.of(
             task, table, self.device.type, self.trainer.global_rank, self.trainer.world_size, rows
         ).batches:
             with self.model.evaluating(), autocast():
-                pair = self._loss(self._masked(batch, "dev").to(self.device))
-            found += torch.stack(pair).double().cpu()
+                pair = self._loss(self._masked(batch, "perplexity").to(self.device))
+            found += torch.stack(pair).cpu().double()
         return sum_over_ranks(found)

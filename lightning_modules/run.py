@@ -76,6 +76,6 @@ def _load(job: StageJob, stage: Stage, data: StageData, store: CheckpointStore) 
         model.double()  # before the checkpoint's weights come in, which are double too
     if checkpoint:
         model.load_state_dict(checkpoint.weights)
-    module = OBJECTIVES[stage.objective](model, stage, job, data.tables, bundle.tokenizer_json)
+    module = OBJECTIVES[stage.objective](model, stage, job, data.tables, data.rows, bundle.tokenizer_json)
     module.start_at(checkpoint.state if checkpoint else State(), data.steps_per_epoch)
     return module, Resume(checkpoint, data)

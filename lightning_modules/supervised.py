@@ -31,7 +31,17 @@ class SupervisedModule(StageModule):
         return total * self.stage.loss_weights.get(batch.task, 1.0), count
 
     def _regulariser(self, smart: Smart, batch: Batch, outputs: Tensor) -> Tensor:
-        """Both of SMART's terms, summed over the batch (Jiang et al., 2020, equations 2 to 5)."""
+        """Both of SMART's terms, summed over the batch (Jiang et al., 2020, equations 2 to 5).
+
+        In full precision: in halves, the change that the smallest noise makes is rounding, and so is its gradient.
+        """
+        kind = self.device.type
+        if not torch.is_autocast_enabled(kind):
+            return self._terms(smart, batch, outputs)
+        with torch.autocast(kind, enabled=False):
+            return self._terms(smart, batch, self._again(lambda: self.model(batch)))
+
+    def _terms(self, smart: Smart, batch: Batch, outputs: Tensor) -> Tensor:
         label = TASKS[batch.task].label
         noise = adversarial_noise(
             lambda noise: self._again(lambda: self.model(batch, noise)),

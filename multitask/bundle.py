@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -54,10 +54,9 @@ class Bundle:
     ) -> MultitaskModel:
         """The model with these weights. Heads asked for that the bundle has not start from `seed`."""
         wanted = dict(self.heads if heads is None else heads)
-        config = self.config
-        if encoder_dropout is not None:
-            config = replace(config, hidden_dropout_prob=encoder_dropout, attention_probs_dropout_prob=encoder_dropout)
-        model = MultitaskModel(config, self.pooling, wanted, dropout=dropout, seed=seed, mlm=mlm)
+        model = MultitaskModel(
+            self.config, self.pooling, wanted, dropout=dropout, encoder_dropout=encoder_dropout, seed=seed, mlm=mlm
+        )
         kept = ["encoder.", *(f"heads.{task}." for task, name in wanted.items() if self.heads.get(task) == name)]
         kept += ["mlm."] if mlm and mlm == self.mlm else []
         state = {name: value for name, value in self.tensors.items() if name.startswith(tuple(kept))}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multitask.data.batches import Batch, collate
+from multitask.data.batches import Batch, Features, collate
 from multitask.data.samplers import Rows, eval_batches, stacked
 from multitask.data.tokens import TokenTable
 from multitask.metrics import OVERALL_OF, bootstrap_interval, overall, score
@@ -63,8 +63,8 @@ class EvalSet:
         mine = [rows[batch] for batch in plan[rank::world]]
         return cls(task, table, [collate(task, table, some, np.ones(len(some), np.float32)) for some in mine])
 
-    def with_features(self, features: Tensor) -> EvalSet:
-        """The same batches of sentences encoded before: features (N * sentences, H) of the whole table."""
+    def with_features(self, features: Features) -> EvalSet:
+        """The same batches of sentences encoded before."""
         batches = [
             collate(self.task, self.table, batch.rows.numpy(), batch.weights.numpy(), features)
             for batch in self.batches
@@ -149,24 +149,33 @@ def measure(
     return Measured(metrics, why, intervals, found)
 
 
+def feature_places(rows: Rows, table: TokenTable) -> Tensor:
+    """(N * sentences,) where the encodings of those rows' sentences stand in `encode_sentences`, -1 for others."""
+    places = torch.full((len(table) * table.sentences,), -1)
+    places[np.sort(stacked(rows, table.sentences))] = torch.arange(len(rows) * table.sentences)
+    return places
+
+
 def encode_sentences(
     model: MultitaskModel,
     data: EvalSet,
+    rows: Rows,
     *,
     device: torch.device,
     autocast: Autocast = nullcontext,
     reduce: Reduce = alone,
     progress: Done = silent,
 ) -> Tensor:
-    """(N * sentences, H) encodings of a table's sentences, those of rows outside `data` zero; on every rank."""
-    weight = next(model.parameters())
-    features = weight.new_zeros(len(data.table) * data.table.sentences, model.config.hidden_size, device="cpu")
+    """(rows * sentences, H) encodings of the sentences of those rows, in the table's order; on every rank."""
+    weight, sentences = next(model.parameters()), data.table.sentences
+    places = feature_places(rows, data.table)
+    values = weight.new_zeros(len(rows) * sentences, model.config.hidden_size, device="cpu")
     done = 0
     for batch in data.batches:
         with model.evaluating(), autocast():
             encoded = model.encode(batch.to(device)).sentence.cpu()
         # Autocast may have made halves of them.
-        features[stacked(batch.rows.numpy(), data.table.sentences)] = encoded.to(features.dtype)
+        values[places[stacked(batch.rows.numpy(), sentences)]] = encoded.to(values.dtype)
         done += len(batch)
         progress(done)
-    return reduce(features)
+    return reduce(values)

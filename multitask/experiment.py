@@ -24,13 +24,13 @@ def digest(value: Any) -> str:
 
 
 def stage_content(
-    recipe: Recipe, stage: Stage, data: dict[str, dict[str, str]], parent: str, seed: int
+    recipe: Recipe, stage: Stage, heads: dict[str, str], data: dict[str, dict[str, str]], parent: str, seed: int
 ) -> dict[str, Any]:
     """What a stage's outcome depends on: never a path, a worker count or the code.
 
-    data: task -> split -> sha256 of the file. parent: the fingerprint of what the stage starts from.
+    heads: task -> head name in that stage. data: task -> split -> sha256 of the file. parent: the fingerprint of
+    what the stage starts from.
     """
-    heads = recipe.heads(stage)
     return {
         "stage": stage.content(),
         "tasks": {name: [heads[name], task.loss, task.columns] for name, task in recipe.tasks.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +15,11 @@ from multitask.experiment import digest
 from multitask.model.multitask import MultitaskModel
 from multitask.storage import Storage
 
+log = logging.getLogger(__name__)
+
 
 def encoder_key(model: MultitaskModel, precision: str) -> str:
-    """A hash of all that a sentence's encoding depends on: weights, pooling, precision."""
+    """A hash of all that a sentence's encoding depends on: weights, sizes, pooling, precision."""
     found = hashlib.sha256(f"{model.config} {model.pooling} {precision}".encode())
     for name, value in sorted(model.encoder.state_dict().items()):
         found.update(name.encode())
@@ -26,21 +29,27 @@ def encoder_key(model: MultitaskModel, precision: str) -> str:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """The encodings that one encoder gives; nothing is ever invalidated, and all of it may be deleted."""
+    """The encodings that one encoder gives. All of it may be deleted; what cannot be read or written is made anew."""
 
     storage: Storage
     encoder: str
 
-    def load(self, table: str, rows: Rows | None = None) -> Tensor | None:
-        """(N * sentences, H) of the token cache at path `table`, None where they are not there; rows: as saved."""
+    def load(self, table: str, rows: Rows) -> Tensor | None:
+        """(rows * sentences, H) of those rows of the token cache at path `table`; None where they are not there."""
         path = self._path(table, rows)
-        if not self.storage.exists(path):
+        try:
+            return load_file(self.storage.local_file(path))["features"] if self.storage.exists(path) else None
+        except Exception as error:  # every storage's client has its own, and a torn file safetensors'
+            log.warning("%s/%s: not readable, encoding again: %s", self.storage.uri, path, error)
             return None
-        return load_file(self.storage.local_file(path))["features"]
 
-    def save(self, table: str, rows: Rows | None, features: Tensor) -> None:
-        self.storage.write_bytes(self._path(table, rows), save({"features": features.contiguous()}))
+    def save(self, table: str, rows: Rows, features: Tensor) -> None:
+        path = self._path(table, rows)
+        try:
+            self.storage.write_bytes(path, save({"features": features.contiguous()}))
+        except Exception as error:  # the stage has them in memory and need not end for a cache
+            log.warning("%s/%s: not written: %s", self.storage.uri, path, error)
 
-    def _path(self, table: str, rows: Rows | None) -> str:
-        which = None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest()
+    def _path(self, table: str, rows: Rows) -> str:
+        which = hashlib.sha256(rows.tobytes()).hexdigest()
         return f"cache/features/{digest([self.encoder, table, which])[:32]}.safetensors"

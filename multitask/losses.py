@@ -1,5 +1,6 @@
-"""Losses: pure functions of tensors that return (sum, count), so that ranks and batches can be added up.
+"""Losses: pure functions of tensors that return sums, so that ranks and batches can be added up.
 
+Those of LOSSES, (outputs, labels, weights) -> (sum, count):
 - outputs: a head's, (B, classes) logits for cross_entropy, (B,) for the others
 - labels: (B,) float, in the label's own unit (a class's index for cross_entropy)
 - weights: (B,) float; 0 leaves an example out

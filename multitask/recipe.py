@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,7 @@ class Strict(BaseModel):
 
 
 class KeepBest(Strict):
-    """`keep: {best: sts/pearson}`: the epoch with the highest dev metric becomes the bundle."""
+    """`keep: {best: sts/pearson}`: the epoch with the best dev metric becomes the bundle."""
 
     best: str
 
@@ -81,9 +81,6 @@ class Settings(Strict):
     encoder; null is what its config says. precision: auto, 32-true, 16-mixed, bf16-mixed or 64-true.
     max_examples: cap of each training file, never of dev.
     validate: when every task's dev metrics are measured. keep: which weights become the bundle.
-    mixing: how the batches of several tasks follow each other (multitask/data/mixing.py); a mapping gives each
-    task's weight in the draw. loss_weights: factors on the tasks' losses, 1 where none is given.
-    mlm, ranking: of those objectives. smart: regularisation of a supervised stage, none if null.
     checkpoint_minutes, checkpoint_steps: how often, beside every epoch's end.
     """
 
@@ -103,11 +100,6 @@ class Settings(Strict):
     max_examples: Positive | None = None
     validate_every: Annotated[Literal["epoch", "stage"], Field(alias="validate")] = "epoch"
     keep: Literal["last"] | KeepBest = "last"
-    mixing: Literal["round-robin", "proportional", "annealed"] | dict[str, Above0] = "round-robin"
-    loss_weights: dict[str, Above0] = {}
-    mlm: Mlm = Mlm()
-    ranking: Ranking = Ranking()
-    smart: Smart | None = None
     checkpoint_minutes: Above0 = 5.0
     checkpoint_steps: Positive | None = None
 
@@ -116,6 +108,9 @@ class Stage(Settings):
     """One training run. `from` is a stage above, `encoder`, or a bundle's URI; the default is the stage above.
 
     heads: task -> head, from this stage on, where it is not the task's own.
+    mixing: how the batches of several tasks follow each other (multitask/data/mixing.py); a mapping gives each
+    task's weight in the draw. loss_weights: factors on the tasks' losses, 1 where none is given.
+    mlm, ranking: of those objectives. smart: regularisation of a supervised stage, none if null.
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
@@ -125,6 +120,11 @@ class Stage(Settings):
     from_: Annotated[str | None, Field(alias="from")] = None
     heads: dict[str, str] = {}
     lr: Above0
+    mixing: Literal["round-robin", "proportional", "annealed"] | dict[str, Above0] = "round-robin"
+    loss_weights: dict[str, Above0] = {}
+    mlm: Mlm = Mlm()
+    ranking: Ranking = Ranking()
+    smart: Smart | None = None
 
     def content(self) -> dict[str, Any]:
         """What the stage's outcome depends on: of the settings, those that apply to it."""
@@ -134,6 +134,7 @@ class Stage(Settings):
 
 # Settings that say nothing about some stages: a setting of another objective does not make a stage another one.
 APPLIES: dict[str, Callable[[Stage], bool]] = {
+    "dropout": lambda stage: stage.objective != "mlm",  # it is of sentence encodings, which mlm has none of
     "mixing": lambda stage: len(stage.tasks) > 1,
     "loss_weights": lambda stage: bool(stage.loss_weights),
     "mlm": lambda stage: stage.objective == "mlm",
@@ -200,11 +201,23 @@ class Recipe(Strict):
         """The stages that start from it; a leaf of the tree has none."""
         return [other for other in self.stages if self.parent(other) == stage.name]
 
-    def heads(self, stage: Stage) -> dict[str, str]:
-        """Task -> head name in that stage: its own, else its parent's, else the task's."""
-        above = next((other for other in self.stages if other.name == self.parent(stage)), None)
-        inherited = self.heads(above) if above else {name: self.head(name) for name in self.tasks}
-        return inherited | stage.heads
+    def root(self, stage: Stage) -> str:
+        """What the first of its ancestors starts from: `encoder`, or a bundle's URI."""
+        above = self._above(stage)
+        return self.root(above) if above else self.parent(stage)
 
-    def head(self, task: str) -> str:
-        return self.tasks[task].head or TASKS[task].head
+    def heads(self, stage: Stage, carried: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, str]:
+        """Task -> head name in that stage: its own, else its parent's, else the task's.
+
+        carried: root -> the heads that its bundle brings along, for tasks that name none.
+        """
+        above = self._above(stage)
+        if above:
+            return self.heads(above, carried) | stage.heads
+        brought = (carried or {}).get(self.parent(stage), {})
+        return {
+            name: task.head or brought.get(name) or TASKS[name].head for name, task in self.tasks.items()
+        } | stage.heads
+
+    def _above(self, stage: Stage) -> Stage | None:
+        return next((other for other in self.stages if other.name == self.parent(stage)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -129,10 +130,14 @@ def _check_objective(stage: Stage, at: str) -> None:
         raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
 
 
+def _metrics(recipe: Recipe) -> list[str]:
+    return [TASKS[task].metric_key for task in recipe.tasks]
+
+
 def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
     if not isinstance(stage.keep, KeepBest):
         return
-    metrics = [TASKS[task].metric_key for task in recipe.tasks if task in TASKS]
+    metrics = _metrics(recipe)
     metrics += list(overall({})) if set(OVERALL_OF) <= set(metrics) else []
     metrics += [PERPLEXITY] if stage.objective == "mlm" else []
     if stage.keep.best not in metrics:
@@ -142,18 +147,25 @@ def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
 
 
 def _check_tasks(recipe: Recipe, where: str) -> None:
-    from multitask.model.heads import HEADS, loss_for  # torch is not needed to read YAML
+    from multitask.model.heads import loss_for  # torch is not needed to read YAML
 
     for name, task in recipe.tasks.items():
         at = f"{where}: tasks.{name}"
-        loss_for(recipe.head(name), TASKS[name], task.loss, at)
+        loss_for(task.head or TASKS[name].head, TASKS[name], task.loss, at)
         unknown = set(task.columns) - {*TASKS[name].columns, TASKS[name].label.column, "id"}
         if unknown:
             known = ", ".join([*TASKS[name].columns, TASKS[name].label.column, "id"])
             raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {known}")
+    check_heads(recipe, where)
+
+
+def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, str]] | None = None) -> None:
+    """Every stage's heads fit their tasks, and a last-layer stage has one to train; carried: as in Recipe.heads."""
+    from multitask.model.heads import HEADS, loss_for
+
     for stage in recipe.stages:
-        heads, at = recipe.heads(stage), f"{where}: stages.{stage.name}"
-        for name in stage.heads:
+        heads, at = recipe.heads(stage, carried), f"{where}: stages.{stage.name}"
+        for name in heads:
             loss_for(heads[name], TASKS[name], recipe.tasks[name].loss, f"{at}.heads")
         frozen = stage.train == "last-linear-layer" and stage.objective == "supervised"
         for name in stage.tasks:
@@ -166,7 +178,13 @@ def _check_tasks(recipe: Recipe, where: str) -> None:
 
 def _check_tables(recipe: Recipe, where: str) -> None:
     known = ["encoder", *(stage.name for stage in recipe.stages)]
+    metrics = [*_metrics(recipe), PERPLEXITY, *overall({})]
     for table in recipe.tables:
+        named = [*table.metrics, *(name for condition in table.conditions.values() for name in condition.paper)]
+        if strange := [name for name in named if name not in metrics]:
+            raise UserError(
+                f"{where}: tables.{table.title}: '{strange[0]}' is not measured; valid: {', '.join(metrics)}"
+            )
         for label, condition in table.conditions.items():
             if condition.stage not in known:
                 raise UserError(

@@ -60,9 +60,17 @@ def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:
     tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
         raise UserError(f"{where}: a recipe is a mapping with name, encoder, tasks and stages")
+    tree = _unshared(tree)
     for override in overrides or []:
         apply_override(tree, override)
     return build_recipe(tree, where)
+
+
+def _unshared(tree: Any) -> Any:
+    """A copy in which no part stands in two places: YAML's aliases are one object, and an override means one place."""
+    if isinstance(tree, dict):
+        return {key: _unshared(value) for key, value in tree.items()}
+    return [_unshared(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

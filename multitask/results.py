@@ -65,8 +65,10 @@ def cell(value: float | None, why: str | None = None) -> str:
 def spread(values: list[float | None], why: str | None = None) -> str:
     """One seed's metric, or several seeds' as `.749 ± .003`: mean and sample standard deviation."""
     known = [value for value in values if value is not None]
-    if len(values) < 2 or len(known) < len(values):
-        return cell(values[0] if values else None, why)
+    if len(known) < len(values):
+        return cell(None, why)
+    if len(known) < 2:
+        return cell(known[0] if known else None)
     return f"{cell(fmean(known))} ± {cell(stdev(known))}"
 
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from typing import Any
 
+from multitask.predictions import FOLDER
 from multitask.recipe import Recipe
 from multitask.results import table_rows
 from multitask.storage import Storage, join
@@ -57,6 +58,7 @@ def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> N
     for stage in trained:
         if stage["name"] not in parents:  # a leaf of the recipe's tree
             screen.say(f"bundle:      {join(place, stage['bundle'])}")
-            screen.say(f"predictions: {join(place, stage['trainer'], 'predictions')}")
+            if storage.exists(join(results["experiment"], stage["trainer"], FOLDER)):
+                screen.say(f"predictions: {join(place, stage['trainer'], FOLDER)}")
     screen.say(f"report:      minibert report {place}")
     screen.say(f"TensorBoard: tensorboard --logdir {place}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
@@ -9,22 +10,25 @@ from tokenizers import Tokenizer
 from multitask.bundle import Bundle, bundle_fingerprint, is_bundle, load_bundle, save_bundle, source_bundle
 from multitask.data.readers import find_file, has_file
 from multitask.data.sample import sample_uri
+from multitask.data.samplers import training_rows
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.experiment import FILE, Experiment, digest
 from multitask.model.sources import load_source
-from multitask.recipe import Recipe
+from multitask.recipe import NAME, Recipe
+from multitask.recipe_checks import check_heads
 from multitask.storage import Damaged, Storage, join, read_sealed
 from multitask.tasks import TASKS, Split
 
 
 @dataclass(frozen=True)
 class Start:
-    """A bundle to start from: its path in the storage, its fingerprint, its tokenizer."""
+    """A bundle to start from: its path in the storage, its fingerprint, its tokenizer, its heads."""
 
     path: str
     fingerprint: str
     tokenizer_json: str
+    heads: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class Prepared:
     bundles: dict[str, Start]
     caches: dict[str, dict[Split, str]]
     tables: dict[str, dict[Split, TokenTable]]
+
+    def heads(self) -> dict[str, dict[str, str]]:
+        """Where a stage may start -> the heads that come along."""
+        return {"encoder": self.start.heads, **{uri: start.heads for uri, start in self.bundles.items()}}
 
     def shas(self) -> dict[str, dict[str, str]]:
         return {task: {split: table.sha256 for split, table in tables.items()} for task, tables in self.tables.items()}
@@ -59,7 +67,7 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
     directory = data_directory(recipe, data)
     start = store_encoder(storage, recipe)
     foreign = {stage.from_ for stage in recipe.stages if stage.from_ and "/" in stage.from_}
-    bundles = {uri: store_bundle(storage, uri, start.tokenizer_json) for uri in sorted(foreign)}
+    bundles = {uri: store_bundle(storage, uri, recipe, start.tokenizer_json) for uri in sorted(foreign)}
     caches: dict[str, dict[Split, str]] = {}
     tables: dict[str, dict[Split, TokenTable]] = {}
     for name in recipe.tasks:
@@ -70,7 +78,9 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
             split: replace(load_tokens(storage, path), source=uris[split]) for split, path in caches[name].items()
         }
     _check_ranking(recipe, tables)
-    return Prepared(start, bundles, caches, tables)
+    prepared = Prepared(start, bundles, caches, tables)
+    check_heads(recipe, f"recipe '{recipe.name}'", prepared.heads())
+    return prepared
 
 
 def store_encoder(storage: Storage, recipe: Recipe) -> Start:
@@ -80,26 +90,39 @@ def store_encoder(storage: Storage, recipe: Recipe) -> Start:
     else:
         bundle = source_bundle(load_source(recipe.encoder, recipe.seed))
         content = bundle.about["fingerprint"]
-    if recipe.max_length > bundle.config.max_position_embeddings:
-        longest = bundle.config.max_position_embeddings
-        raise UserError(f"max_length: {recipe.max_length}: encoder '{recipe.encoder}' takes {longest} tokens at most")
+    _check_length(recipe, bundle, recipe.encoder)
     bundle = replace(bundle, pooling=recipe.pooling or bundle.pooling)
     return _stored(storage, bundle, digest({"encoder": content, "pooling": bundle.pooling}))
 
 
-def store_bundle(storage: Storage, uri: str, tokenizer_json: str) -> Start:
+def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str) -> Start:
     """The same for a bundle that a stage starts from, its heads included."""
     uri = stage_bundle(storage, uri) or uri
-    bundle = load_bundle(Storage(uri))
+    bundle, fingerprint = load_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
     if bundle.tokenizer_json != tokenizer_json:
         raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
-    return _stored(storage, bundle, bundle_fingerprint(Storage(uri)))
+    _check_length(recipe, bundle, uri)
+    if recipe.pooling and recipe.pooling != bundle.pooling:
+        bundle = replace(bundle, pooling=recipe.pooling)
+        fingerprint = digest({"bundle": fingerprint, "pooling": bundle.pooling})
+    return _stored(storage, bundle, fingerprint)
+
+
+def _check_length(recipe: Recipe, bundle: Bundle, source: str) -> None:
+    if recipe.max_length > bundle.config.max_position_embeddings:
+        longest = bundle.config.max_position_embeddings
+        raise UserError(f"max_length: {recipe.max_length}: encoder '{source}' takes {longest} tokens at most")
 
 
 def stage_bundle(storage: Storage, uri: str) -> str | None:
     """The bundle of `EXPERIMENT/STAGE` in this storage; None where no such experiment lies in it."""
     name, _, stage = uri.partition("/")
     if not storage.exists(f"{name}/{FILE}"):
+        if re.fullmatch(f"{NAME}/{NAME}", uri) and not is_bundle(uri):
+            raise UserError(
+                f"from: '{uri}': no experiment '{name}' in {storage.uri} and no bundle at that path; "
+                f"run the recipe that makes it first, with the same --storage"
+            )
         return None
     stages = Experiment(storage, name).stages
     if stage not in stages:
@@ -112,10 +135,11 @@ def _check_ranking(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -
     for stage in recipe.stages:
         for task in stage.tasks if stage.objective == "ranking" else []:
             table, least = tables[task]["train"], TASKS[task].label.similar
-            if least is not None and not bool((table.labels >= least).any()):
+            rows = training_rows(len(table), stage.max_examples, recipe.seed, task)
+            if least is not None and not bool((table.labels[rows] >= least).any()):
                 raise UserError(
-                    f"stages.{stage.name}.tasks: '{task}' has no similar pair in {table.source}: no row's "
-                    f"{TASKS[task].label.column} is {least:g} or more"
+                    f"stages.{stage.name}.tasks: '{task}' has no similar pair in {len(rows)} rows of "
+                    f"{table.source}: no {TASKS[task].label.column} is {least:g} or more"
                 )
 
 
@@ -125,7 +149,7 @@ def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
         read_sealed(storage, path)
     except Damaged:  # or not there yet
         save_bundle(storage, path, bundle)
-    return Start(path, fingerprint, bundle.tokenizer_json)
+    return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads)
 
 
 def _files(recipe: Recipe, name: str, directory: str) -> dict[Split, str]:

@@ -103,13 +103,21 @@ class Driver:
         for node in self.nodes:
             parent = self.recipe.parent(node.stage)
             content = stage_content(
-                self.recipe, node.stage, self.prepared.shas(), self._fingerprint(parent, node.variant), node.seed
+                self.recipe,
+                node.stage,
+                self._heads(node.stage),
+                self.prepared.shas(),
+                self._fingerprint(parent, node.variant),
+                node.seed,
             )
             self.plan[node.key] = self.experiment.claim(node.key, content, parent, self.request.fresh, node.variant)
 
     def _fingerprint(self, parent: str, variant: int) -> str:
         above = self.plan.get(node_key(parent, variant))
         return above.fingerprint if above else self._start(parent).fingerprint
+
+    def _heads(self, stage: Stage) -> dict[str, str]:
+        return self.recipe.heads(stage, self.prepared.heads())
 
     def _start(self, parent: str) -> Start:
         return self.prepared.start if parent == "encoder" else self.prepared.bundles[parent]
@@ -144,7 +152,7 @@ class Driver:
 
     def job(self, node: Node) -> StageJob:
         recipe, stage, record = self.recipe, node.stage, self.plan[node.key]
-        parent, heads, children = recipe.parent(stage), recipe.heads(stage), recipe.children(stage)
+        parent, heads, children = recipe.parent(stage), self._heads(stage), recipe.children(stage)
         caches, above = self.prepared.caches, self.plan.get(node_key(parent, node.variant))
         return StageJob(
             storage=self.storage.uri,
@@ -162,7 +170,8 @@ class Driver:
             start=f"{self.request.experiment}/{above.trainer}/bundle" if above else self._start(parent).path,
             train={task: caches[task]["train"] for task in stage.tasks},
             dev={task: splits["dev"] for task, splits in caches.items()},
-            measure_start=parent == "encoder" and self._encoder_row(node.variant) is None,
+            # What another experiment left was measured there, perhaps on other data: what this one costs is said here.
+            measure_start=not above and (parent != "encoder" or self._encoder_row(node.variant) is None),
             keep_features=any(child.train == "last-linear-layer" for child in children),
             predict={} if children else _to_predict(caches),
             about={

@@ -16,6 +16,18 @@ from multitask.data.samplers import Rows, rank_slice, stacked
 from multitask.data.tokens import TokenTable
 
 
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Encodings (M, H) of sentences of a table; places: (N * sentences,) each sentence's row in them, -1 for none."""
+
+    values: Tensor
+    places: Tensor
+
+    def of(self, sentences: Rows) -> Tensor:
+        """(S, H). All of them have to be there."""
+        return self.values[self.places[sentences]]
+
+
 @dataclass(eq=False)  # not frozen: Lightning converts its tensors to the stage's precision in place
 class Batch:
     """B examples of one task, S = B * sentences: all first sentences, then all second ones.
@@ -61,7 +73,7 @@ def collate(
     table: TokenTable,
     rows: Rows,
     weights: NDArray[np.float32],
-    features: Tensor | None = None,
+    features: Features | None = None,
     more: Rows | None = None,
 ) -> Batch:
     """The batch of those examples, padded to its longest sentence; of `features` (all sentences', H) if given.
@@ -86,23 +98,26 @@ def collate(
         labels=table.labels[rows],
         weights=torch.from_numpy(weights),
         rows=torch.from_numpy(rows),
-        features=None if features is None else features[sentences],
+        features=None if features is None else features.of(sentences),
     )
 
 
-# (task, this rank's rows of a global batch, their weights) -> the batch
-MakeBatch = Callable[[str, Rows, NDArray[np.float32]], Batch]
+# (task, this rank's rows of a global batch, their weights, the batch's place in the epoch) -> the batch
+MakeBatch = Callable[[str, Rows, NDArray[np.float32], int], Batch]
 
 
 class EpochSlices(Dataset[Batch]):
-    """One rank's slices of an epoch's global batches, each of one task."""
+    """One rank's slices of an epoch's global batches, each of one task, from `start` on."""
 
-    def __init__(self, plan: Sequence[tuple[str, Rows]], make: MakeBatch, *, rank: int, world: int) -> None:
-        self.plan, self.make, self.rank, self.world = plan, make, rank, world
+    def __init__(
+        self, plan: Sequence[tuple[str, Rows]], make: MakeBatch, *, rank: int, world: int, start: int = 0
+    ) -> None:
+        self.plan, self.make, self.rank, self.world, self.start = plan, make, rank, world, start
 
     def __len__(self) -> int:
-        return len(self.plan)
+        return len(self.plan) - self.start
 
     def __getitem__(self, index: int) -> Batch:
-        task, rows = self.plan[index]
-        return self.make(task, *rank_slice(rows, self.rank, self.world))
+        step = self.start + index
+        task, rows = self.plan[step]
+        return self.make(task, *rank_slice(rows, self.rank, self.world), step)

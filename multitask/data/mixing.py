@@ -20,10 +20,14 @@ def _annealed(sizes: Sizes, epoch: int, epochs: int) -> dict[str, float]:
     return {task: size**alpha for task, size in sizes.items()}
 
 
+def _all_once(sizes: Sizes, epoch: int, epochs: int) -> dict[str, float]:
+    return {task: float(size) for task, size in sizes.items()}
+
+
 # What share of an epoch's batches each task gets, by name of the mixing.
 WEIGHTS: dict[str, Callable[[Sizes, int, int], dict[str, float]]] = {
-    "round-robin": lambda sizes, epoch, epochs: {task: float(size) for task, size in sizes.items()},
-    "proportional": lambda sizes, epoch, epochs: {task: float(size) for task, size in sizes.items()},
+    "round-robin": _all_once,
+    "proportional": _all_once,
     "annealed": _annealed,
 }
 

@@ -19,11 +19,11 @@ class HardNegatives:
     partners: dict[int, list[int]]
 
     @classmethod
-    def of(cls, table: TokenTable, label: LabelSpec) -> HardNegatives:
-        """The pairs of the label's lowest value, Quora's 0 say, both ways."""
+    def of(cls, table: TokenTable, rows: Rows, label: LabelSpec) -> HardNegatives:
+        """Those `rows` that are pairs of the label's lowest value, Quora's 0 say, both ways."""
         keys: Rows = table.keys.numpy()
         partners: dict[int, list[int]] = {}
-        for row in np.flatnonzero(table.labels.numpy() == label.low).tolist():
+        for row in rows[table.labels.numpy()[rows] == label.low].tolist():
             first, second = 2 * row, 2 * row + 1
             partners.setdefault(int(keys[first]), []).append(second)
             partners.setdefault(int(keys[second]), []).append(first)

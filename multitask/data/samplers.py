@@ -71,6 +71,11 @@ def subset(rows: int, cap: int | None, seed: int) -> Rows:
     return np.sort(np.random.default_rng(seed).permutation(rows)[:cap])
 
 
+def training_rows(rows: int, cap: int | None, seed: int, task: str) -> Rows:
+    """The examples of a task's training file that a stage uses: the same ones in all its stages of that seed."""
+    return subset(rows, cap, derive_seed(seed, "max_examples", task))
+
+
 def stacked(rows: Rows, sentences: int) -> Rows:
     """The sentences of those examples in a batch's order: all first ones, then all second ones."""
     return (rows[None, :] * sentences + np.arange(sentences)[:, None]).reshape(-1)

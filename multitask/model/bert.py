@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -73,6 +73,12 @@ class BertConfig:
                 f"{where}: hidden_size is {self.hidden_size}; valid: a multiple of num_attention_heads, "
                 f"{self.num_attention_heads}"
             )
+
+    def with_dropout(self, dropout: float | None) -> BertConfig:
+        """The same with that dropout everywhere; None leaves it as it is."""
+        if dropout is None:
+            return self
+        return replace(self, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
 
     def to_dict(self) -> dict[str, Any]:
         """The same config as a Hugging Face config.json; `from_dict` reads it back."""

@@ -20,7 +20,8 @@ from multitask.tasks import TASKS
 class MultitaskModel(nn.Module):
     """miniBERT with dropout over its sentence encodings and the tasks' heads (bertaar.txt 5.1).
 
-    heads: task -> head name. dropout: of the sentence encodings. seed: of the heads' first weights; a head's
+    heads: task -> head name. dropout: of the sentence encodings. encoder_dropout: inside the encoder, where it is
+    not what its config says. seed: of the heads' first weights; a head's
     weights depend on the seed, its task and its name alone, not on which other heads there are. mlm: the
     masked-language head, tied or untied, where there is one.
     """
@@ -32,12 +33,13 @@ class MultitaskModel(nn.Module):
         heads: Mapping[str, str],
         *,
         dropout: float = 0.0,
+        encoder_dropout: float | None = None,
         seed: int = 0,
         mlm: str | None = None,
     ) -> None:
         super().__init__()
         self.config, self.pooling, self.head_names = config, pooling, dict(heads)
-        self.encoder = MiniBert(config)
+        self.encoder = MiniBert(config.with_dropout(encoder_dropout))
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict()
         for task, name in heads.items():

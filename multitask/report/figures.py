@@ -41,7 +41,8 @@ def smoothed(curve: Curve) -> Curve:
 
 def colours(evidence: Evidence) -> dict[str, str]:
     """A colour a task, the same in all figures."""
-    tasks = dict.fromkeys(task_of(metric) for metric in evidence.metrics if task_of(metric) != "overall")
+    metrics = [*evidence.metrics, *(name for run in evidence.runs for _, found in run.measured for name in found)]
+    tasks = dict.fromkeys(task_of(metric) for metric in metrics if task_of(metric) != "overall")
     return {task: SERIES[index % len(SERIES)] for index, task in enumerate(tasks)}
 
 

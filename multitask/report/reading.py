@@ -78,6 +78,11 @@ class Evidence:
         same = (other for other in self.runs if (other.name, other.variant) == (run.start, run.variant))
         return next(same, None)
 
+    def before(self, run: Run) -> dict[str, float | None]:
+        """The metrics of what the run started from: its parent's, or what it measured itself before training."""
+        parent = self.parent(run)
+        return parent.metrics if parent else dict(run.measured).get(0, {})
+
     def final(self) -> dict[str, list[Run]]:
         """The stages that no other one starts from, as far as they are finished."""
         used = {run.start for run in self.runs} | {ENCODER}
@@ -113,8 +118,11 @@ def _recipe(folder: Storage) -> dict[str, Any]:
 
 def _fingerprints(folder: Storage) -> dict[str, str]:
     """Trainer name -> fingerprint."""
-    stages = folder.read_json("experiment.json")["stages"] if folder.exists("experiment.json") else {}
-    return {record["trainer"]: record["fingerprint"] for record in stages.values()}
+    try:
+        stages = folder.read_json("experiment.json")["stages"] if folder.exists("experiment.json") else {}
+        return {record["trainer"]: record["fingerprint"] for record in stages.values()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{join(folder.uri, 'experiment.json')}: damaged: {error}") from error
 
 
 def _paper_tables(recipe: dict[str, Any], where: str) -> list[PaperTable]:
@@ -137,8 +145,11 @@ def _run(folder: Storage, row: dict[str, Any], fingerprints: dict[str, str], tas
 def _measured(home: Storage) -> tuple[tuple[int, dict[str, float | None]], ...]:
     if not home.exists("metrics.jsonl"):
         return ()
-    records = [json.loads(line) for line in home.read_bytes("metrics.jsonl").decode().splitlines()]
-    return tuple((record["epoch"], record["metrics"]) for record in records)
+    try:
+        records = [json.loads(line) for line in home.read_bytes("metrics.jsonl").decode().splitlines()]
+        return tuple((record["epoch"], record["metrics"]) for record in records)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{join(home.uri, 'metrics.jsonl')}: damaged: {error}") from error
 
 
 def _losses(home: Storage) -> dict[str, Curve]:

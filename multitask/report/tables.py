@@ -136,8 +136,7 @@ def gains(evidence: Evidence, name: str, metric: str) -> list[float]:
     """What each run of a stage added to a metric of what it started from; empty where that is not known."""
     found = []
     for run in evidence.stages[name]:
-        parent = evidence.parent(run)
-        before, after = parent.metrics.get(metric) if parent else None, run.metrics.get(metric)
+        before, after = evidence.before(run).get(metric), run.metrics.get(metric)
         if before is not None and after is not None:
             found.append(after - before)
     return found
