@@ -22,13 +22,19 @@ from multitask.evaluate import EvalSet, encode_sentences, feature_places, measur
 from multitask.experiment import StageJob
 from multitask.features import FeatureCache, encoder_key
 
+AGREE_EVERY = 8  # batches of a measurement on several ranks, of some tenths of a second each
 
-def counter(
-    throttle: Throttle, trainer: pl.Trainer, module: StageModule, doing: str, data: EvalSet, epoch: int
-) -> Callable[[int], None]:
+
+def any_rank(stop: bool) -> bool:
+    """Whether any rank says so; all of them have to ask."""
+    return bool(sum_over_ranks(torch.tensor(float(stop))))
+
+
+def counter(throttle: Throttle, module: StageModule, doing: str, data: EvalSet, epoch: int) -> Callable[[int], None]:
     """Tells how many of this rank's examples are done."""
     total = sum(len(batch) for batch in data.batches)
-    return throttle.counter(module.stage, doing, epoch, total, alone=trainer.world_size == 1)
+    every = AGREE_EVERY if module.trainer.world_size > 1 else 1
+    return throttle.counter(module.stage, doing, epoch, total, every, data.common, any_rank)
 
 
 class FrozenEncoder:
@@ -68,7 +74,7 @@ class FrozenEncoder:
                 device=self.module.device,
                 autocast=trainer.precision_plugin.forward_context,
                 reduce=sum_over_ranks,
-                progress=counter(self.throttle, trainer, self.module, doing, data, self.epoch),
+                progress=counter(self.throttle, self.module, doing, data, self.epoch),
             )
             if trainer.is_global_zero:
                 self.cache.save(path, rows, found)
@@ -131,8 +137,7 @@ class DevMetrics(Callback):
             autocast=autocast,
             reduce=sum_over_ranks,
             progress={
-                task: counter(self.throttle, trainer, module, f"dev {task}", data, epoch)
-                for task, data in self.data.dev.items()
+                task: counter(self.throttle, module, f"dev {task}", data, epoch) for task, data in self.data.dev.items()
             },
         )
         own = module.own_metrics(self.data.dev_tables, autocast) if steps else {}

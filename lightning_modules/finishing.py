@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from lightning_modules.base import StageModule, sum_over_ranks
-from lightning_modules.dev import DevMetrics
+from lightning_modules.dev import DevMetrics, counter
 from lightning_modules.progress import Throttle
 from lightning_modules.records import Record, chosen
 from multitask.bundle import bundle_of, save_bundle
@@ -79,15 +79,13 @@ class Finishing(Callback):
         self, trainer: pl.Trainer, module: StageModule, task: str, split: Split, table: TokenTable
     ) -> Tensor:
         data = EvalSet.of(task, table, module.device.type, trainer.global_rank, trainer.world_size)
-        rows = sum(len(batch) for batch in data.batches)
-        epochs, alone = module.stage.epochs, trainer.world_size == 1
         return predictions(
             module.model,
             data,
             device=module.device,
             autocast=trainer.precision_plugin.forward_context,
             reduce=sum_over_ranks,
-            progress=self.throttle.counter(module.stage, f"predict {task} {split}", epochs, rows, alone),
+            progress=counter(self.throttle, module, f"predict {task} {split}", data, module.stage.epochs),
         )
 
     def _outcome(self, module: StageModule, record: Record) -> dict[str, object]:

@@ -73,15 +73,22 @@ class Throttle:
             self._last = time.monotonic()
             self.stop = self.report(progress) or self.stop
 
-    def counter(self, stage: Stage, doing: str, epoch: int, total: int, alone: bool) -> Callable[[int], None]:
-        """Reports how many of `total` examples are done.
+    def counter(
+        self, stage: Stage, doing: str, epoch: int, total: int, every: int, common: int, agree: Callable[[bool], bool]
+    ) -> Callable[[int], None]:
+        """To be called after every batch: reports how many of `total` examples are done, and raises Interrupted where
+        the stage is asked to stop.
 
-        A stage that is asked to stop does so in here where it is `alone`: one rank of many would leave others waiting.
+        Ranks stop together, after the same batch: each `every` ones they ask by `agree` whether any of them is to
+        stop, as long as all have batches (`common`).
         """
+        batches = 0
 
         def count(done: int) -> None:
+            nonlocal batches
+            batches += 1
             self(Progress(stage.name, doing, epoch, stage.epochs, done, total))
-            if self.stop and alone:
+            if batches <= common and batches % every == 0 and agree(self.stop):
                 raise Interrupted(stage.name)
 
         return count

@@ -41,11 +41,15 @@ def alone(tensor: Tensor) -> Tensor:
 
 @dataclass
 class EvalSet:
-    """One task's examples as this rank's batches; the ranks' batches together hold every example once."""
+    """One task's examples as this rank's batches; the ranks' batches together hold every example once.
+
+    common: how many batches every rank has at least.
+    """
 
     task: str
     table: TokenTable
     batches: list[Batch]
+    common: int
 
     @classmethod
     def of(
@@ -61,7 +65,8 @@ class EvalSet:
         rows = np.arange(len(table)) if rows is None else rows
         plan = eval_batches(table.lengths[rows], EVAL_TOKENS.get(device, OTHER_EVAL_TOKENS) // table.sentences)
         mine = [rows[batch] for batch in plan[rank::world]]
-        return cls(task, table, [collate(task, table, some, np.ones(len(some), np.float32)) for some in mine])
+        batches = [collate(task, table, some, np.ones(len(some), np.float32)) for some in mine]
+        return cls(task, table, batches, len(plan) // world)
 
     def with_features(self, features: Features) -> EvalSet:
         """The same batches of sentences encoded before."""
@@ -69,7 +74,7 @@ class EvalSet:
             collate(self.task, self.table, batch.rows.numpy(), batch.weights.numpy(), features)
             for batch in self.batches
         ]
-        return EvalSet(self.task, self.table, batches)
+        return EvalSet(self.task, self.table, batches, self.common)
 
 
 def predictions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from multitask.errors import UserError
-from ray_jobs.stopping import INTERRUPTED
+from ray_jobs.stopping import INTERRUPTED, waits_for_ray
 
 USER_ERROR = 2
 
@@ -119,19 +120,28 @@ def _by_ctrl_c(error: BaseException | None) -> bool:
     return error is not None
 
 
+def _leave(status: int) -> None:
+    """Exits; past Ray's own end of the process where one of its calls was given up (ray_jobs/stopping.py)."""
+    if waits_for_ray():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def main() -> None:
     """Exit status 0; 2 for what the user can mend, one line; 1 for a failure; 130 when interrupted."""
     try:
         app()
     except UserError as error:
         print(f"minibert: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        _leave(USER_ERROR)
     except SystemExit as end:
         if end.code == INTERRUPTED and _by_ctrl_c(end):
             print("minibert: interrupted; the same command goes on where it was", file=sys.stderr)
-        raise
+        _leave(end.code if isinstance(end.code, int) else int(bool(end.code)))
     except Exception as error:
         with tempfile.NamedTemporaryFile("w", prefix="minibert-", suffix=".log", delete=False) as file:
             file.write(traceback.format_exc())
         print(f"minibert: {type(error).__name__}: {error}\ntraceback in {Path(file.name)}", file=sys.stderr)
-        sys.exit(1)
+        _leave(1)

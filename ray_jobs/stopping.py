@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
 INTERRUPTED = 130
+WAITER = "fit"  # the thread that waits for Ray's workers
+
+
+def waits_for_ray() -> bool:
+    """Whether a stage that was given up still waits for its workers.
+
+    Ray ends the whole process, at once and with status 1, when a thread calls it after `ray.shutdown()`: then
+    nothing is shut down, and the process ends itself. Ray's own processes end with it.
+    """
+    return any(thread.name == WAITER and thread.is_alive() for thread in threading.enumerate())
 
 
 class StopRequest:

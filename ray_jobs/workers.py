@@ -18,7 +18,7 @@ from multitask.experiment import StageJob
 from multitask.storage import Storage
 from ray_jobs.board import Board
 from ray_jobs.screen import Screen
-from ray_jobs.stopping import StopRequest
+from ray_jobs.stopping import WAITER, StopRequest, waits_for_ray
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 30.0  # for the workers to save and leave after a stop was asked for
@@ -90,11 +90,12 @@ class RayRunner:
     def __exit__(self, *_: object) -> None:
         import ray
 
-        ray.shutdown()
+        if not waits_for_ray():
+            ray.shutdown()
 
     def run(self, job: StageJob) -> None:
         """Raises what ended the stage: Interrupted, a UserError, or the worker's failure."""
-        thread = threading.Thread(target=self._fit, args=(job,), name="fit", daemon=True)
+        thread = threading.Thread(target=self._fit, args=(job,), name=WAITER, daemon=True)
         self._error: BaseException | None = None
         thread.start()
         asked_at, failure = None, None
@@ -106,6 +107,7 @@ class RayRunner:
                 if time.monotonic() - asked_at > GRACE_SECONDS:
                     raise Interrupted(job.trainer)
         if failure:
+            thread.join(GRACE_SECONDS)
             kind, message = failure
             raise UserError(message) if kind == "UserError" else RuntimeError(f"{kind}: {message}")
         if self._error:
