@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.multiprocessing as mp
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
+from lightning_modules.base import StageModule
 from lightning_modules.progress import Interrupted, Progress
-from lightning_modules.run import run_stage
+from lightning_modules.run import OBJECTIVES, run_stage
 from lightning_modules.trainer import Execution, quiet_libraries
+from multitask.bundle import Bundle, source_bundle
 from multitask.checkpoints import Checkpoint, CheckpointStore
+from multitask.data.masking import SPECIAL
+from multitask.data.tokens import TokenTable
 from multitask.experiment import StageJob
-from multitask.recipe import build_recipe
+from multitask.model.sources import load_source
+from multitask.recipe import Stage
+from multitask.recipe_checks import build_recipe
 from multitask.storage import Storage
 from ray_jobs.screen import Screen
 from ray_jobs.train import Driver, Request
@@ -46,12 +56,22 @@ def small_driver(folder: Path | str, experiment: str = "small", fresh: bool = Fa
     return Driver(Request(recipe, None, Storage(str(folder)), experiment, 0, fresh), Screen())
 
 
+def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **top: Any) -> Driver:
+    """The driver of that recipe with other stages."""
+    experiment = top.pop("experiment", "tree")
+    tree = {**recipe_tree(), **top}
+    default = {"train": "full-model", "lr": 1e-3, "epochs": 1, "max_examples": 40}
+    tree["stages"] = [{**default, **stage} for stage in stages]
+    recipe = build_recipe(tree, "test")
+    return Driver(Request(recipe, None, Storage(str(folder)), experiment, 0, False, seeds=seeds), Screen())
+
+
 def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> StageJob:
     """The job of that recipe's stage, claimed and fenced as the driver does it; it predicts nothing."""
     driver = small_driver(folder, experiment, **stage)
     driver.claim()
     driver.experiment.begin_attempt()
-    return replace(driver.job(driver.recipe.stages[0]), measure_start=False, predict={})
+    return replace(driver.job(driver.nodes[0]), measure_start=False, predict={})
 
 
 def go_on(progress: Progress) -> bool:
@@ -85,15 +105,15 @@ def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> 
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
 
 
-def run_ranks(job: StageJob, world: int, stop_step: int | None = None) -> None:
-    """Runs a job as `world` gloo ranks, each a process; rank 0 asks to stop after `stop_step` steps."""
+def run_ranks(*jobs: StageJob, world: int, stop_step: int | None = None) -> None:
+    """Runs jobs in turn as `world` gloo ranks, each a process; rank 0 asks each to stop after `stop_step` steps."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_rank, args=(job.to_json(), world, port, stop_step), nprocs=world)
+    mp.spawn(_rank, args=([job.to_json() for job in jobs], world, port, stop_step), nprocs=world)
 
 
-def _rank(rank: int, job: dict[str, Any], world: int, port: int, stop_step: int | None) -> None:
+def _rank(rank: int, jobs: list[dict[str, Any]], world: int, port: int, stop_step: int | None) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -106,10 +126,56 @@ def _rank(rank: int, job: dict[str, Any], world: int, port: int, stop_step: int 
     }
     torch.set_num_threads(1)
     quiet_libraries()
-    strategy: pl.strategies.Strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=False)
-    execution = Execution("cpu", world, strategy, [TorchElasticEnvironment()])
     report = stop_at(stop_step) if stop_step else go_on
-    try:
-        run_stage(StageJob(**job), execution, report, every=0.0)
-    except Interrupted:
-        return
+    for job in jobs:
+        strategy: pl.strategies.Strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=False)
+        execution = Execution("cpu", world, strategy, [TorchElasticEnvironment()])
+        with suppress(Interrupted):
+            run_stage(StageJob(**job), execution, report, every=0.0)
+
+
+def table_of(sentences: Sequence[Sequence[int]], labels: Sequence[float], per: int = 2) -> TokenTable:
+    """The table of those sentences' tokens, `per` of them an example."""
+    offsets = np.cumsum([0, *map(len, sentences)])
+    return TokenTable(
+        input_ids=torch.tensor([token for sentence in sentences for token in sentence], dtype=torch.int32),
+        offsets=torch.from_numpy(offsets),
+        labels=torch.tensor(labels, dtype=torch.float32),
+        ids=[f"example {at}" for at in range(len(labels))],
+        sentences=per,
+        source="made up",
+        sha256="",
+        quarantined=[],
+    )
+
+
+@cache
+def tiny() -> Bundle:
+    return source_bundle(load_source("tiny"))
+
+
+VOCABULARY = tiny().tokenizer.get_vocab_size()
+SPECIALS = [tiny().tokenizer.token_to_id(token) for token in SPECIAL]
+ORDINARY = sorted(set(range(VOCABULARY)) - set(SPECIALS))
+CLS, SEP, UNK, MASK = (tiny().tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[UNK]", "[MASK]"))
+WORDS = np.array([*ORDINARY, *[UNK] * (len(ORDINARY) // 20)])
+
+
+def random_sentences(count: int, seed: int = 0, low: int = 1, high: int = 30) -> list[list[int]]:
+    """[CLS], `low` to `high` tokens of the tiny vocabulary, one in twenty unknown, [SEP]."""
+    random = np.random.default_rng(seed)
+    return [[CLS, *random.choice(WORDS, random.integers(low, high + 1)).tolist(), SEP] for _ in range(count)]
+
+
+def module_of(tables: dict[str, TokenTable], world: int = 1, rank: int = 0, **stage: Any) -> Any:
+    """The module of a stage over those tables, double precision and no dropout, as if its trainer were that rank."""
+    default = {"name": "stage", "tasks": list(tables), "train": "full-model", "lr": 1e-3, "dropout": 0.0}
+    settings = Stage.model_validate({**default, **stage})
+    heads = {"sst": "linear", "quora": "linear", "sts": "cosine"}
+    mlm = settings.mlm.head if settings.objective == "mlm" else None
+    model = tiny().model(heads, encoder_dropout=0.0, seed=3, mlm=mlm).double()
+    job: Any = SimpleNamespace(seed=3, losses={"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"})
+    rows = {task: np.arange(len(table)) for task, table in tables.items()}
+    module: StageModule = OBJECTIVES[settings.objective](model, settings, job, tables, rows, tiny().tokenizer_json)
+    object.__setattr__(module, "_trainer", SimpleNamespace(world_size=world, global_rank=rank))
+    return module

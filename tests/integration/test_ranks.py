@@ -8,28 +8,66 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_modules.data import StageData
 from lightning_modules.records import read_records
+from lightning_modules.run import OBJECTIVES
 from multitask.bundle import load_bundle
 from multitask.checkpoints import CheckpointStore
+from multitask.experiment import StageJob
+from multitask.recipe import Stage
 from multitask.storage import Storage
 from tests.helpers import difference, newest, run, run_ranks, small_job, stop_at
 
 EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}
 
 
-# The last batch of 16 holds one example, for two ranks; or eleven.
-@pytest.mark.parametrize("examples", [65, pytest.param(75, marks=pytest.mark.slow)])
-def test_two_ranks_equal_one_in_float64(tmp_path: Path, examples: int) -> None:
-    jobs = [small_job(tmp_path, name, max_examples=examples, epochs=1, **EXACT) for name in ("one", "two")]
-    run(jobs[0])
-    run_ranks(jobs[1], world=2)
+# 33 examples in batches of 16: the last one holds one example, for two ranks. Two of 65 do so too.
+MLM: dict[str, Any] = {"objective": "mlm", "tasks": ["sst", "quora", "sts"], "max_examples": 9}
+RANKING: dict[str, Any] = {"objective": "ranking", "tasks": ["quora"], "max_examples": 33}
+HARD = {"hard_negatives": True, "symmetric": True}
+JOINT: dict[str, Any] = {"tasks": ["sst", "quora", "sts"], "max_examples": 17, "mixing": "annealed"}
+ONE_EPOCH: dict[str, dict[str, Any]] = {
+    "supervised": {"max_examples": 65},
+    "mlm": MLM,
+    "mlm-untied": {**MLM, "tasks": ["quora"], "mlm": {"head": "untied", "replace": "bert"}},
+    "ranking": {**RANKING, "tasks": ["quora", "sts"], "ranking": HARD},
+    "ranking-scale-1": {**RANKING, "ranking": {"scale": 1.0}},
+    "ranking-a-pair-a-rank": {**RANKING, "max_examples": 15, "batch_size": 2},  # some ranks, some batches have none
+    "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5},
+    "joint-bilstm": {**JOINT, "tasks": ["sst", "quora"], "heads": {"sst": "bilstm"}},
+    "joint-frozen": {
+        **JOINT, "tasks": ["sst", "quora"], "train": "last-linear-layer", "mixing": {"sst": 1.0, "quora": 2.0},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[StageJob, StageJob]]:
+    """Kind -> its job, run by one rank and by two; in one start of the ranks, which takes longer than all of them."""
+    folder = tmp_path_factory.mktemp("ranks")
+    jobs = {
+        kind: tuple(small_job(folder, f"{kind}-{world}", epochs=1, **{**stage, **EXACT}) for world in ("one", "two"))
+        for kind, stage in ONE_EPOCH.items()
+    }
+    for one, _ in jobs.values():
+        assert run(one)
+    run_ranks(*(two for _, two in jobs.values()), world=2)
+    return jobs  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kind", ONE_EPOCH)
+def test_two_ranks_equal_one_in_float64(both: dict[str, tuple[StageJob, StageJob]], kind: str) -> None:
+    jobs = both[kind]
     one, two = (newest(job) for job in jobs)
     assert one.state.position == two.state.position
-    assert one.state.examples == two.state.examples == examples
+    assert one.state.examples == two.state.examples > 0
     assert difference(one.weights, two.weights) < 1e-9
-    assert difference(one.optimizer, two.optimizer) < 1e-9
+    assert difference(one.optimizer, two.optimizer) < 1e-9  # its moments are the gradients'
     metrics = [job.folder.read_json("outcome.json")["metrics"] for job in jobs]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
+    start = load_bundle(Storage(jobs[0].storage), jobs[0].start).tensors
+    moved = {name for name, before in start.items() if not torch.equal(one.weights[name].float(), before)}
+    assert bool(moved) == (kind != "joint-frozen")
 
 
 # Two epochs of five steps. A stop asked for after step n comes after step n + 1, all ranks agreeing on it, or in the
@@ -39,8 +77,27 @@ KINDS: dict[str, dict[str, Any]] = {
     "best": {"keep": {"best": "quora/accuracy"}},
     "stage": {"validate": "stage", "schedule": "cosine", "warmup": 0.3, "clip": 0.5, "weight_decay": 0.1},
     "frozen": {"train": "last-linear-layer", "tasks": ["sst"], "lr": 1e-2},
+    "frozen-bilstm": {"train": "last-linear-layer", "tasks": ["sst"], "heads": {"sst": "bilstm"}},
+    "mlm": {**MLM, "keep": {"best": "mlm/perplexity"}},
+    "ranking": {**RANKING, "tasks": ["quora", "sts"], "max_examples": 30, "ranking": HARD},
+    "joint": {**JOINT, "max_examples": 30},
 }
-STOPS = {"full": [(1, 2), (5, 5), (10, 10)], "best": [(10, 10)], "stage": [(4, 5)], "frozen": [(3, 4)]}
+STOPS = {
+    "full": [(1, 2), (5, 5), (10, 10)],
+    "best": [(10, 10)],
+    "stage": [(4, 5)],
+    "frozen": [(3, 4)],
+    "frozen-bilstm": [(6, 7)],
+    "mlm": [(3, 4)],
+    "ranking": [(2, 3), (4, 4)],
+    "joint": [(1, 2), (7, 8)],  # between two tasks, and in the second epoch, mixed otherwise
+}
+
+
+def small_steps(job: StageJob) -> int:
+    """Steps an epoch, from the data alone."""
+    stage = Stage.model_validate(job.stage)
+    return StageData(job, stage, OBJECTIVES[stage.objective]).steps_per_epoch
 
 
 @pytest.mark.parametrize(
@@ -59,7 +116,7 @@ def test_a_resumed_stage_equals_an_undisturbed_one(tmp_path: Path, kind: str, as
     outcomes = [job.folder.read_json("outcome.json") for job in (whole, parts)]
     assert outcomes[0]["metrics"] == outcomes[1]["metrics"]
     assert outcomes[0]["kept_epoch"] == outcomes[1]["kept_epoch"]
-    assert outcomes[0]["steps"] == outcomes[1]["steps"] == 10
+    assert outcomes[0]["steps"] == outcomes[1]["steps"] == 2 * small_steps(whole)
     bundles = [load_bundle(job.folder, "bundle").tensors for job in (whole, parts)]
     assert difference(*bundles) == 0
 
@@ -76,19 +133,6 @@ def test_keep_best_keeps_the_best_epochs_weights(tmp_path: Path) -> None:
     assert difference(load_bundle(job.folder, "bundle").tensors, kept.weights) == 0
 
 
-@pytest.mark.slow
-def test_a_frozen_stage_on_two_ranks_equals_one_and_moves_no_encoder_weight(tmp_path: Path) -> None:
-    frozen = {"train": "last-linear-layer", "tasks": ["sst"], "lr": 1e-2, **EXACT}
-    jobs = [small_job(tmp_path, name, **frozen) for name in ("one", "two")]
-    run(jobs[0])
-    run_ranks(jobs[1], world=2)
-    one, two = (newest(job) for job in jobs)
-    assert difference(one.weights, two.weights) < 1e-9
-    start = load_bundle(Storage(str(tmp_path)), jobs[0].start).tensors
-    for name, before in start.items():
-        assert torch.equal(one.weights[name].float(), before), name
-
-
 def test_a_stage_runs_on_a_storage_that_is_no_directory(tmp_path: Path) -> None:
     here, there = small_job(tmp_path), small_job("memory://runs")
     assert run(here)
@@ -102,10 +146,15 @@ def test_a_stage_runs_on_a_storage_that_is_no_directory(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_three_ranks_resume_bit_equal(tmp_path: Path) -> None:
     """From three ranks on, gloo's summation order depends on DDP's buckets (lightning_modules/callbacks.py: Resume)."""
-    whole, parts = small_job(tmp_path, "whole"), small_job(tmp_path, "parts")
-    run_ranks(whole, world=3)
-    run_ranks(parts, world=3, stop_step=3)
-    assert newest(parts).state.position.steps == 4
-    run_ranks(parts, world=3)
-    assert difference(newest(whole).weights, newest(parts).weights) == 0
-    assert difference(newest(whole).optimizer, newest(parts).optimizer) == 0
+    kinds: dict[str, dict[str, Any]] = {"full": {}} | {kind: KINDS[kind] for kind in ("mlm", "ranking", "joint")}
+    whole, parts = (
+        {kind: small_job(tmp_path, f"{name}-{kind}", **stage) for kind, stage in kinds.items()}
+        for name in ("whole", "parts")
+    )
+    run_ranks(*whole.values(), world=3)
+    run_ranks(*parts.values(), world=3, stop_step=2)
+    assert {newest(job).state.position.steps for job in parts.values()} == {3}
+    run_ranks(*parts.values(), world=3)
+    for kind in kinds:
+        assert difference(newest(whole[kind]).weights, newest(parts[kind]).weights) == 0
+        assert difference(newest(whole[kind]).optimizer, newest(parts[kind]).optimizer) == 0

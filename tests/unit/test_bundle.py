@@ -65,6 +65,32 @@ def equal(one: MultitaskModel, other: MultitaskModel, part: str) -> bool:
     return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.parametrize("kind", ["tied", "untied"])
+def test_a_masked_language_head_comes_back(source: Source, storage: Storage, kind: str) -> None:
+    model = source_bundle(source).model(HEADS, seed=5, mlm=kind)
+    save_bundle(storage, "bundle", bundle_of(model, source.tokenizer.to_str(), {}))
+    found = load_bundle(storage, "bundle")
+    assert found.mlm == kind
+    assert equal(found.model(mlm=kind, seed=6), model, "mlm.")  # trained on, not begun again
+    assert found.model().mlm is None
+    other = {"tied": "untied", "untied": "tied"}[kind]
+    again = found.model(mlm=other, seed=6)
+    assert not torch.equal(again.mlm.dense.weight, model.mlm.dense.weight)  # another head starts from the seed
+
+
+def test_a_bundle_of_before_the_masked_language_head_loads(bundle: Bundle, storage: Storage) -> None:
+    save_bundle(storage, "bundle", bundle)
+    place = storage.at("bundle")
+    facts = json.loads(place.read_bytes("model.json"))
+    assert facts.pop("mlm", "absent") is None
+    files = {name: place.read_bytes(name) for name in place.list() if name != "manifest.json"}
+    write_sealed(place, "", {**files, "model.json": json.dumps(facts).encode()}, {})
+    found = load_bundle(storage, "bundle")
+    assert found.mlm is None
+    assert found.model(mlm="tied").mlm is not None
+    assert torch.equal(outputs(found.model(), "sst"), outputs(bundle.model(), "sst"))
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_bundle_comes_back_and_predicts_the_same(bundle: Bundle, storage: Storage, remote: bool) -> None:
     place = Storage(f"memory://bundle-{uuid.uuid4().hex}") if remote else storage

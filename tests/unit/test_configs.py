@@ -10,7 +10,7 @@ import pytest
 
 from multitask.bundle import Bundle, source_bundle
 from multitask.model.sources import load_source
-from multitask.recipe import head_name, load_recipe, packaged_recipes
+from multitask.recipe_files import load_recipe, packaged_recipes
 from multitask.tasks import TASKS
 from tests.conftest import ROOT
 
@@ -51,11 +51,14 @@ def test_a_recipe_is_named_as_its_file_and_run_by_its_own_command(name: str) -> 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipes_model_can_be_built_and_each_stage_trains_something(name: str) -> None:
     recipe = load_recipe(str(CONFIGS / "recipes" / name), ["encoder=tiny"])
-    model = tiny().model({task: head_name(recipe, task) for task in recipe.tasks})
-    assert set(model.heads) == set(recipe.tasks) <= set(TASKS)
     for stage in recipe.stages:
-        model.set_trainable(stage.tasks, stage.train == "full-model")
-        assert any(parameter.requires_grad for parameter in model.parameters())
+        model = tiny().model(recipe.heads(stage), mlm=stage.mlm.head if stage.objective == "mlm" else None)
+        assert set(model.heads) == set(recipe.tasks) <= set(TASKS)
+        used = {task: model.used_by(stage.objective, task) for task in stage.tasks}
+        model.set_trainable(used, stage.train == "full-model")
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert trained
+        assert any(name.startswith("encoder.") for name in trained) == (stage.train == "full-model")
 
 
 @pytest.mark.parametrize("name", RECIPES)

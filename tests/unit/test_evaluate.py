@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from multitask.bundle import Bundle, source_bundle
+from multitask.data.batches import Features
 from multitask.data.readers import find_file
 from multitask.data.sample import sample_uri
-from multitask.data.samplers import subset
+from multitask.data.samplers import stacked, subset
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
-from multitask.evaluate import EVAL_TOKENS, EvalSet, encode_sentences, measure, predictions
+from multitask.evaluate import EVAL_TOKENS, EvalSet, encode_sentences, feature_places, measure, predictions
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import load_source
 from multitask.storage import Storage
@@ -82,7 +83,9 @@ def test_encoded_once_and_for_all_predicts_the_same(
     model: MultitaskModel, tables: dict[str, TokenTable], task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = EvalSet.of(task, tables[task], "cpu")
-    encoded = data.encoded(model, CPU)
+    rows = np.arange(len(data.table))
+    features = encode_sentences(model, data, rows, device=CPU)
+    encoded = data.with_features(Features(features, feature_places(rows, data.table)))
     expected = predictions(model, data, device=CPU)
 
     def refuse(*_: object) -> None:
@@ -90,12 +93,6 @@ def test_encoded_once_and_for_all_predicts_the_same(
 
     monkeypatch.setattr(model.encoder, "forward", refuse)
     assert torch.equal(predictions(model, encoded, device=CPU), expected)
-
-
-def test_a_head_that_reads_tokens_gets_them(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
-    data = EvalSet.of("sst", tables["sst"], "cpu")
-    model.heads["sst"].uses_tokens = True
-    assert data.encoded(model, CPU) is data
 
 
 def test_measuring_leaves_the_model_as_it_was(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
@@ -160,10 +157,12 @@ def test_a_reduction_is_over_all_examples(model: MultitaskModel, tables: dict[st
 
 def test_sentences_are_encoded_in_the_tables_order(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
     table = tables["quora"]
-    whole = encode_sentences(model, EvalSet.of("quora", table, "cpu"), device=CPU)
+    rows = np.arange(len(table))
+    whole = encode_sentences(model, EvalSet.of("quora", table, "cpu"), rows, device=CPU)
     assert whole.shape == (2 * len(table), model.config.hidden_size)
     assert whole.abs().sum(dim=1).min() > 0
-    parts = [encode_sentences(model, EvalSet.of("quora", table, "cpu", rank, 3), device=CPU) for rank in range(3)]
+    sets = [EvalSet.of("quora", table, "cpu", rank, 3) for rank in range(3)]
+    parts = [encode_sentences(model, data, rows, device=CPU) for data in sets]
     assert torch.equal(parts[0] + parts[1] + parts[2], whole)
     ids = table.sentence(7)[None].long()
     with model.evaluating():
@@ -174,6 +173,13 @@ def test_sentences_are_encoded_in_the_tables_order(model: MultitaskModel, tables
 def test_only_some_rows_are_encoded(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
     table = tables["quora"]
     rows = subset(len(table), 5, seed=1)
-    encoded = encode_sentences(model, EvalSet.of("quora", table, "cpu", rows=rows), device=CPU)
-    touched = encoded.abs().sum(dim=1).nonzero().flatten().tolist()
-    assert touched == sorted([2 * row for row in rows.tolist()] + [2 * row + 1 for row in rows.tolist()])
+    some = encode_sentences(model, EvalSet.of("quora", table, "cpu", rows=rows), rows, device=CPU)
+    everything = np.arange(len(table))
+    whole = encode_sentences(model, EvalSet.of("quora", table, "cpu"), everything, device=CPU)
+    assert some.shape == (10, model.config.hidden_size)
+    sentences = stacked(rows, 2)
+    found = Features(some, feature_places(rows, table)).of(sentences)
+    assert torch.allclose(found, whole[sentences], atol=1e-5)
+    places = feature_places(rows, table)
+    assert set(torch.nonzero(places >= 0).flatten().tolist()) == set(sentences.tolist())
+    assert sorted(places[sentences].tolist()) == list(range(10))

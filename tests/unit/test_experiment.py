@@ -22,7 +22,8 @@ from multitask.experiment import (
     stage_content,
     trainer_name,
 )
-from multitask.recipe import apply_override, build_recipe, parse_yaml
+from multitask.recipe_checks import build_recipe
+from multitask.recipe_files import apply_override, parse_yaml
 from multitask.storage import Storage
 from ray_jobs.prepare import prepare
 
@@ -49,7 +50,7 @@ def recipe_of(*overrides: str) -> Any:
 def fingerprints(*overrides: str, data: dict[str, dict[str, str]] = DATA, encoder: str = "tiny's") -> dict[str, str]:
     recipe, found = recipe_of(*overrides), {"encoder": encoder}
     for stage in recipe.stages:
-        content = stage_content(recipe, stage, data, found[recipe.parent(stage)], recipe.seed)
+        content = stage_content(recipe, stage, recipe.heads(stage), data, found[recipe.parent(stage)], recipe.seed)
         found[stage.name] = digest(json.loads(json.dumps(content)))
     return {name: found[name] for name in ALL}
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitask.errors import UserError
-from multitask.recipe import Recipe, Stage, apply_override, build_recipe, load_recipe, packaged_recipes, parse_yaml
+from multitask.recipe import Recipe, Stage
+from multitask.recipe_checks import build_recipe
+from multitask.recipe_files import apply_override, load_recipe, packaged_recipes, parse_yaml
 
 WHERE = "recipe.yaml"
 TEXT = """

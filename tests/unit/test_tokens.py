@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from multitask.data.batches import Batch, EpochSlices, collate, stacked
+from multitask.data.batches import Batch, EpochSlices, Features, collate, stacked
 from multitask.data.readers import Example, ReadResult
 from multitask.data.samplers import Rows, epoch_batches
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens, tokenize
@@ -162,7 +162,7 @@ def test_all_first_sentences_come_before_all_second_ones() -> None:
     assert stacked(np.array([4, 1]), 1).tolist() == [4, 1]
 
 
-def batch_of(table: TokenTable, rows: Rows, features: torch.Tensor | None = None) -> Batch:
+def batch_of(table: TokenTable, rows: Rows, features: Features | None = None) -> Batch:
     return collate("quora", table, rows, np.ones(len(rows), np.float32), features)
 
 
@@ -185,8 +185,10 @@ def test_a_batch_is_padded_to_its_longest_sentence(table: TokenTable) -> None:
 
 
 def test_features_stand_in_for_tokens(table: TokenTable) -> None:
-    features = torch.arange(22.0)[:, None].expand(22, 3)
-    batch = batch_of(table, np.array([4, 1]), features)
+    places = torch.full((22,), -1)
+    places[[2, 3, 8, 9]] = torch.tensor([3, 2, 1, 0])  # only those of the examples 1 and 4
+    values = torch.tensor([9.0, 8.0, 3.0, 2.0])[:, None].expand(4, 3)
+    batch = batch_of(table, np.array([4, 1]), Features(values, places))
     assert batch.features is not None
     assert batch.features[:, 0].tolist() == [8.0, 2.0, 9.0, 3.0]
     assert batch.input_ids.numel() == batch.mask.numel() == 0
@@ -194,17 +196,22 @@ def test_features_stand_in_for_tokens(table: TokenTable) -> None:
 
 
 def test_a_batch_moves_whole_and_keeps_its_task(table: TokenTable) -> None:
-    moved = batch_of(table, np.array([1, 2]), torch.ones(22, 3)).to("meta")
+    moved = batch_of(table, np.array([1, 2]), Features(torch.ones(22, 3), torch.arange(22))).to("meta")
     tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
     assert len(tensors) == 6
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.task == "quora"
 
 
+def slices(table: TokenTable, batches: list[Rows], rank: int, world: int) -> EpochSlices:
+    plan = [("quora", batch) for batch in batches]
+    return EpochSlices(plan, lambda task, rows, weights, _: collate(task, table, rows, weights), rank=rank, world=world)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_the_ranks_of_an_epoch_see_every_row_once(table: TokenTable, world: int) -> None:
     batches = epoch_batches(table.lengths, 4, seed=1)
-    ranks = [EpochSlices("quora", table, batches, rank=rank, world=world) for rank in range(world)]
+    ranks = [slices(table, batches, rank, world) for rank in range(world)]
     assert {len(epoch) for epoch in ranks} == {3}
     seen = [
         int(row)
@@ -215,8 +222,46 @@ def test_the_ranks_of_an_epoch_see_every_row_once(table: TokenTable, world: int)
     assert sorted(seen) == list(range(11))
 
 
-def test_an_epoch_goes_on_from_a_step(table: TokenTable) -> None:
-    batches = epoch_batches(table.lengths, 4, seed=1)
-    rest = EpochSlices("quora", table, batches, rank=0, world=1, start=2)
-    assert len(rest) == 1
-    assert rest[0].rows.tolist() == batches[2].tolist()
+def test_a_slice_is_of_its_batchs_task(table: TokenTable) -> None:
+    made: list[tuple[str, list[int], int]] = []
+
+    def make(task: str, rows: Rows, weights: np.ndarray, step: int) -> Batch:
+        made.append((task, rows.tolist(), step))
+        return collate(task, table, rows, weights)
+
+    plan = [("quora", np.array([4, 1, 7])), ("sts", np.array([2]))]
+    epoch = EpochSlices(plan, make, rank=1, world=2)
+    assert [epoch[at].task for at in range(2)] == ["quora", "sts"]
+    assert made == [("quora", [1], 0), ("sts", [2], 1)]
+    assert epoch[1].weights.tolist() == [0.0]  # the other rank has the one row
+    rest = EpochSlices(plan, make, rank=0, world=2, start=1)
+    assert (len(rest), rest[0].task, made[-1]) == (1, "sts", ("sts", [2], 1))  # it is still the epoch's second step
+
+
+def test_further_sentences_follow_those_of_the_examples(table: TokenTable) -> None:
+    batch = collate("quora", table, np.array([4, 1]), np.ones(2, np.float32), more=np.array([20]))
+    assert len(batch) == 2
+    for row, index in enumerate([8, 2, 9, 3, 20]):
+        assert batch.input_ids[row][batch.mask[row]].tolist() == table.sentence(index).tolist()
+
+
+def test_every_sentence_is_an_example_of_its_own(table: TokenTable) -> None:
+    singles = table.singles()
+    assert (len(singles), singles.sentences) == (22, 1)
+    assert singles.ids[:3] == ["q0/0", "q0/1", "q1/0"]
+    assert singles.labels.isnan().all()
+    assert singles.lengths.tolist() == table.sentence_lengths.reshape(-1).tolist()
+    for index in range(22):
+        assert singles.sentence(index).tolist() == table.sentence(index).tolist()
+
+
+def test_keys_are_equal_where_sentences_are(table: TokenTable) -> None:
+    sentences = [tuple(table.sentence(index).tolist()) for index in range(22)]
+    keys = table.keys.tolist()
+    assert table.keys.dtype == torch.int64
+    assert len(set(sentences)) == len(set(keys)) == 8  # five first sentences, three second ones
+    assert len(set(zip(sentences, keys, strict=True))) == 8
+
+
+def test_a_key_is_the_same_on_every_machine(storage: Storage, sst: str) -> None:
+    assert load_tokens(storage, cached(storage, sst)).keys.tolist() == [-8631193512524852803, -8493088668224204901]

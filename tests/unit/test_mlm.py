@@ -1,0 +1,191 @@
+"""The objective mlm: its head, its loss at hidden positions alone, and dev perplexity (mlm-mnrl.txt, 4.2)."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_modules import mlm
+from multitask.data.batches import Batch
+from multitask.data.masking import NO_TARGET
+from multitask.data.tokens import TokenTable
+from multitask.metrics import Score
+from multitask.model.bert import PRESETS
+from multitask.model.mlm import MlmHead
+from tests.helpers import CLS, SEP, UNK, VOCABULARY, module_of, random_sentences, table_of
+
+CONFIG = PRESETS["tiny"]
+
+
+def table(count: int = 12, seed: int = 0) -> TokenTable:
+    return table_of(random_sentences(2 * count, seed, low=8), [0.0] * count)
+
+
+def batch_of(module: Any, task: str = "quora", rows: int = 12) -> Batch:
+    batch: Batch = module.make_batch(task, np.arange(rows), np.ones(rows, np.float32), "epoch 0")
+    return batch
+
+
+def singles(module: Any, task: str = "quora") -> None:
+    """The module's tables hold sentences, as its stage's data would give them."""
+    module.tables = {name: module.examples(found, np.arange(len(found)))[0] for name, found in module.tables.items()}
+
+
+def mlm_module(tables: dict[str, TokenTable] | None = None, **stage: Any) -> Any:
+    module = module_of(tables or {"quora": table()}, objective="mlm", **stage)
+    singles(module)
+    return module
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_head_is_berts(tied: bool) -> None:
+    """dense, GELU, LayerNorm, vocabulary: the same numbers as transformers' head with the same weights."""
+    bert = pytest.importorskip("transformers.models.bert.modeling_bert", reason="needs transformers for parity")
+    from transformers import BertConfig
+
+    theirs = bert.BertLMPredictionHead(BertConfig(**CONFIG.to_dict())).eval()
+    ours = MlmHead(CONFIG, tied, torch.Generator().manual_seed(1))
+    embeddings = torch.randn(CONFIG.vocab_size, CONFIG.hidden_size)
+    with torch.no_grad():
+        ours.bias.normal_()
+        weight = embeddings if ours.decoder is None else ours.decoder
+        theirs.decoder.weight.copy_(weight)
+        theirs.decoder.bias.copy_(ours.bias)
+        theirs.transform.dense.load_state_dict(ours.dense.state_dict())
+        theirs.transform.LayerNorm.load_state_dict(ours.norm.state_dict())
+        states = torch.randn(7, CONFIG.hidden_size)
+        assert torch.allclose(ours(states, embeddings), theirs(states), atol=1e-5)
+
+
+def test_a_tied_head_has_no_weights_of_the_vocabularys_own() -> None:
+    tied, untied = (MlmHead(CONFIG, kind, torch.Generator().manual_seed(1)) for kind in (True, False))
+    sizes = [sum(parameter.numel() for parameter in head.parameters()) for head in (tied, untied)]
+    assert sizes[1] - sizes[0] == CONFIG.vocab_size * CONFIG.hidden_size
+
+
+def by_hand(module: Any, batch: Batch) -> tuple[Tensor, int]:
+    """The loss token by token, from the logits of every position."""
+    states = module.model.encode(batch).tokens
+    logits = module.model.mlm(states, module.model.encoder.embeddings.word_embeddings.weight)
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for row, column in torch.nonzero(batch.targets != NO_TARGET).tolist():
+        total = total - logits[row, column].log_softmax(dim=0)[batch.targets[row, column]]
+        count += 1
+    return total, count
+
+
+@pytest.mark.parametrize("head", ["tied", "untied"])
+def test_the_loss_is_the_hidden_tokens_cross_entropy(head: str) -> None:
+    module = mlm_module(mlm={"head": head}, loss_weights={"quora": 0.5})
+    batch = batch_of(module)
+    with torch.no_grad():
+        total, count = module.model_step(batch)
+        expected, hidden = by_hand(module, batch)
+    assert int(count) == hidden > 10
+    assert float(total) == pytest.approx(0.5 * float(expected), rel=1e-12)
+
+
+def test_every_sentence_of_a_pair_is_an_example() -> None:
+    kind = type(mlm_module())
+    found, rows = kind.examples(table(), np.array([3, 1]))
+    assert len(found) == 24 and rows.tolist() == [2, 3, 6, 7]
+
+
+def test_a_batch_with_nothing_to_hide_costs_nothing() -> None:
+    blank = [[CLS, UNK, UNK, SEP], [CLS, SEP]] * 2
+    module = mlm_module({"quora": table_of(blank, [0.0, 0.0])})
+    total, count = module.model_step(batch_of(module, rows=4))
+    total.backward()
+    assert (total.item(), count.item()) == (0.0, 0.0)
+    assert module.training_step(batch_of(module, rows=4), 0).item() == module.loss == 0.0
+    trained = {name: weight for name, weight in module.model.named_parameters() if weight.requires_grad}
+    assert trained
+    assert all(weight.grad is not None and weight.grad.eq(0).all() for weight in trained.values())
+
+
+def uniform(module: Any) -> None:
+    with torch.no_grad():
+        module.model.mlm.bias.zero_()
+        module.model.encoder.embeddings.word_embeddings.weight.zero_()
+
+
+def test_a_uniform_models_perplexity_is_the_vocabularys_size() -> None:
+    module = mlm_module({"quora": table(), "sts": table(9, seed=1)})
+    tables = {"quora": table(30, 2), "sts": table(5, 3), "sst": table(5, 4)}
+    before = module.own_metrics(tables, nullcontext)
+    uniform(module)
+    found = module.own_metrics(tables, nullcontext)
+    assert found.keys() == {"quora/perplexity", "sts/perplexity", "mlm/perplexity"}
+    assert all(score.value == pytest.approx(VOCABULARY, rel=1e-9) for score in found.values())
+    assert all(score.value != pytest.approx(VOCABULARY, rel=1e-6) for score in before.values())
+
+
+def test_perplexity_is_of_all_hidden_tokens_together() -> None:
+    module = mlm_module({"quora": table(), "sts": table(9, seed=1)})
+    tables = {"quora": table(30, 2), "sts": table(5, 3)}
+    sums = {task: module._dev_loss(task, found, nullcontext) for task, found in tables.items()}
+    found = module.own_metrics(tables, nullcontext)
+    for task, (total, count) in sums.items():
+        assert found[f"{task}/perplexity"].value == pytest.approx(math.exp(total / count))
+    total, count = sum(sums.values())
+    assert found["mlm/perplexity"].value == pytest.approx(math.exp(total / count))
+    again = mlm_module({"quora": table(), "sts": table(9, seed=1)}, name="another")
+    assert again.own_metrics(tables, nullcontext) == found  # the same tokens hidden, whatever the stage
+
+
+def test_ranks_measure_perplexity_over_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multitask.evaluate.EVAL_TOKENS", {"cpu": 100})  # several batches
+    data = table(40, 2)
+    alone = mlm_module()._dev_loss("quora", data, nullcontext)
+    parts = [mlm_module(world=3, rank=rank)._dev_loss("quora", data, nullcontext) for rank in range(3)]
+    assert torch.allclose(sum(parts), alone, rtol=1e-12, atol=0)
+    assert all(part[1] > 0 for part in parts)
+
+
+def test_perplexity_is_measured_on_at_most_so_many_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlm, "DEV_SENTENCES", 7)
+    module, data = mlm_module(mlm={"rate": 0.99}), table(40, 2)
+    _, count = module._dev_loss("quora", data, nullcontext).tolist()
+    assert 7 * 5 < count < 7 * 31
+
+
+def test_perplexity_of_nothing_is_null() -> None:
+    module = mlm_module()
+    blank = {"quora": table_of([[CLS, UNK, SEP]] * 4, [0.0, 0.0])}
+    nothing = Score(None, "no token was hidden")
+    assert module.own_metrics(blank, nullcontext) == {"quora/perplexity": nothing, "mlm/perplexity": nothing}
+
+
+def test_measuring_takes_no_gradient_and_hides_by_berts_rule_too() -> None:
+    module = mlm_module(mlm={"replace": "bert"})
+    module.model.train()
+    module.own_metrics({"quora": table(3)}, nullcontext)
+    assert module.model.training
+    assert all(weight.grad is None for weight in module.model.parameters())
+
+
+def test_the_loss_reaches_encoder_and_head_and_no_other_head() -> None:
+    module = mlm_module()
+    total, _ = module.model_step(batch_of(module))
+    total.backward()
+    moved = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
+    assert {"mlm.bias", "mlm.dense.weight", "encoder.embeddings.word_embeddings.weight"} <= moved
+    assert not any(name.startswith("heads.") for name in moved)
+    trained = {name for name, weight in module.model.named_parameters() if weight.requires_grad}
+    assert trained == moved
+
+
+def test_a_frozen_encoder_trains_the_head_alone() -> None:
+    module = mlm_module(train="last-linear-layer")
+    module.model.train()
+    assert module.model.mlm.training and not module.model.encoder.training  # it is a fixed function
+    total, _ = module.model_step(batch_of(module))
+    total.backward()
+    moved = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
+    assert moved and all(name.startswith("mlm.") for name in moved)
