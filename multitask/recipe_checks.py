@@ -48,10 +48,24 @@ def _validated(model: type[Model], tree: Any, where: str, prefix: str) -> Model:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        problems = error.errors()
+        problems = _relevant(error.errors())
         first = _explain(problems[0], model, tree, prefix)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{where}: {first}{more}") from None
+
+
+# Where a word or a mapping is allowed, pydantic says what is wrong with either; only one of the two was meant.
+_NO_WORD, _NO_MAPPING = {"literal_error"}, {"dict_type", "model_type", "model_attributes_type"}
+
+
+def _relevant(problems: list[Any]) -> list[Any]:
+    """What is wrong with that which was meant, unknown keys first: a misspelt key is missing under its own name too."""
+    said = [
+        problem
+        for problem in problems
+        if problem["type"] not in (_NO_WORD if isinstance(problem["input"], dict) else _NO_MAPPING)
+    ]
+    return sorted(said or problems, key=lambda problem: problem["type"] != "extra_forbidden")
 
 
 def _explain(problem: Any, model: type[BaseModel], tree: Any, prefix: str) -> str:
@@ -64,8 +78,8 @@ def _explain(problem: Any, model: type[BaseModel], tree: Any, prefix: str) -> st
         elif isinstance(node, dict) and part in node:
             node = node[part]
             path.append(str(part))
-        elif problem["type"] == "missing":
-            path.append(str(part))
+    if problem["type"] == "missing":
+        path.append(str(problem["loc"][-1]))
     key = ".".join(path) or "recipe"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; known keys: {', '.join(_known_keys(model, problem['loc']))}"

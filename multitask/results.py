@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from multitask.data.tokens import TokenTable
-from multitask.metrics import majority_baseline
+from multitask.metrics import PERPLEXITY, majority_baseline
 from multitask.tasks import TASKS, Split
 
 PACKAGES = ("torch", "pytorch-lightning", "ray", "tokenizers", "numpy")
@@ -73,8 +73,12 @@ def spread(values: list[float | None], why: str | None = None) -> str:
 
 
 def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the result table: a stage a row, a metric a column; several seeds in one row."""
+    """Header and rows of the result table: a stage a row, a metric a column; several seeds in one row.
+
+    Of perplexities the one over all tasks, for the width of a terminal.
+    """
     metrics = list(dict.fromkeys(name for stage in results["stages"] for name in stage["metrics"]))
+    metrics = [name for name in metrics if name == PERPLEXITY or not name.endswith("/perplexity")]
     body = []
     for name in dict.fromkeys(stage["name"] for stage in results["stages"]):
         runs = [stage for stage in results["stages"] if stage["name"] == name]

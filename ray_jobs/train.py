@@ -220,11 +220,11 @@ class Driver:
         return [first | (started or {}), *(self._row(node) for node in nodes)]
 
     def _rows_used(self, task: str) -> int:
-        return max((self._rows(stage) for stage in self.recipe.stages if task in stage.tasks), default=0)
+        return max((self._rows(stage, task) for stage in self.recipe.stages if task in stage.tasks), default=0)
 
-    def _rows(self, stage: Stage) -> int:
-        lengths = [len(self.prepared.tables[task]["train"]) for task in stage.tasks]
-        return sum(min(length, stage.max_examples or length) for length in lengths)
+    def _rows(self, stage: Stage, task: str) -> int:
+        length = len(self.prepared.tables[task]["train"])
+        return min(length, stage.max_examples or length)
 
     def _row(self, node: Node) -> dict[str, Any]:
         stage, record, outcome = node.stage, self.plan[node.key], self._outcome(node.key)
@@ -237,7 +237,7 @@ class Driver:
             "from": record.parent,
             "status": "finished" if outcome else record.status,
             "workers": record.workers,
-            "rows": self._rows(stage),
+            "rows": sum(self._rows(stage, task) for task in stage.tasks),
             "log": record.log,
         }
         if outcome:

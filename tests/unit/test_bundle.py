@@ -140,8 +140,15 @@ def test_heads_that_are_there_come_along_and_others_start_from_the_seed(bundle: 
 def test_dropout_is_the_stages_and_not_the_bundles(bundle: Bundle) -> None:
     model = bundle.model(dropout=0.3, encoder_dropout=0.0)
     assert model.dropout.p == 0.3
-    assert (model.config.hidden_dropout_prob, model.config.attention_probs_dropout_prob) == (0.0, 0.0)
-    assert bundle.model().config == bundle.config
+    ids = torch.arange(10, 17)[None]
+    states = {}
+    for rate in (0.0, None):  # none, and what the bundle's config says
+        encoder = bundle.model(encoder_dropout=rate).train().encoder
+        states[rate] = [encoder(ids, torch.ones_like(ids))[0] for _ in range(2)]
+    assert torch.equal(*states[0.0])
+    assert not torch.equal(*states[None])
+    # What the stage leaves is again a bundle of the encoder's own dropout.
+    assert bundle_of(model, bundle.tokenizer_json, {}).config == bundle.config
 
 
 def test_a_head_that_cannot_serve_is_refused(bundle: Bundle) -> None:
