@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from statistics import fmean, stdev
 from typing import Any
@@ -62,14 +64,29 @@ def cell(value: float | None, why: str | None = None) -> str:
     return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
-def spread(values: list[float | None], why: str | None = None) -> str:
-    """One seed's metric, or several seeds' as `.749 ± .003`: mean and sample standard deviation."""
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation (n - 1; None for n = 1) over seeds."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+def summary(values: Sequence[float]) -> Summary | None:
+    """None where there is nothing to sum up."""
+    if not values:
+        return None
+    return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+def seeds_cell(values: list[float | None], why: str | None = None) -> str:
+    """One seed's metric, or several seeds' as `.749 ± .003`; null where one of them is."""
     known = [value for value in values if value is not None]
-    if len(known) < len(values):
+    found = summary(known) if len(known) == len(values) else None
+    if found is None:
         return cell(None, why)
-    if len(known) < 2:
-        return cell(known[0] if known else None)
-    return f"{cell(fmean(known))} ± {cell(stdev(known))}"
+    return cell(found.mean) if found.sd is None else f"{cell(found.mean)} ± {cell(found.sd)}"
 
 
 def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -83,7 +100,7 @@ def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     for name in dict.fromkeys(stage["name"] for stage in results["stages"]):
         runs = [stage for stage in results["stages"] if stage["name"] == name]
         first = runs[0]
-        scores = [spread([run["metrics"].get(key) for run in runs], first["why"].get(key)) for key in metrics]
+        scores = [seeds_cell([run["metrics"].get(key) for run in runs], first["why"].get(key)) for key in metrics]
         seconds = "" if first["seconds"] is None else f"{sum(run['seconds'] or 0 for run in runs):.0f}"
         speed = "" if first["examples_per_second"] is None else f"{first['examples_per_second']:.1f}"
         body.append([name, first["train"] or "", *scores, seconds, speed])

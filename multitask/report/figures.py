@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multitask.report.numbers import SCORES, kind_of, number, spread, summary, task_of
+from multitask.report.numbers import SCORES, kind_of, number, spread, task_of
 from multitask.report.parts import Figure
 from multitask.report.reading import ENCODER, LOSS, Curve, Evidence, Run
 from multitask.report.svg import GRID, INK, MUTED, PAPER, SERIES, drawing
+from multitask.results import summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,12 +157,13 @@ def interval_figure(evidence: Evidence) -> Figure | None:
         if any(m == metric for n in evidence.final() for r in shown[n] for m in r.metrics)
     ]
     panels = [interval_panel(evidence, metric, shown) for metric in metrics]
-    caption = "Dots are dev scores, bars their 95 % bootstrap intervals (none where they were not measured); dashed is "
-    return (
-        Figure(caption + "the majority class; the encoder is as it was before any training.", panels)
-        if panels
-        else None
+    if not panels:
+        return None
+    caption = (
+        "Dots are dev scores, bars their 95 % bootstrap intervals (none where they were not measured); dashed is "
+        "the majority class; the encoder is as it was before any training."
     )
+    return Figure(caption, panels)
 
 
 def interval_panel(evidence: Evidence, metric: str, stages: dict[str, list[Run]]) -> str:

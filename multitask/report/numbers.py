@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from collections.abc import Iterable
 
 from multitask.metrics import OVERALL_OF
-from multitask.results import cell
+from multitask.results import Summary, cell
 
 FIRST = (*OVERALL_OF, "overall/mean", "overall/normalised")
 # Kinds on one scale, where more is better; any other (perplexity, say) has a scale of its own.
@@ -28,22 +26,6 @@ def task_of(metric: str) -> str:
 
 def kind_of(metric: str) -> str:
     return metric.rpartition("/")[2]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Mean and sample standard deviation (n - 1; None for n = 1) over seeds."""
-
-    mean: float
-    sd: float | None
-    n: int
-
-
-def summary(values: Sequence[float]) -> Summary | None:
-    """None where there is nothing to sum up."""
-    if not values:
-        return None
-    return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
 def number(value: float | None) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from multitask.recipe import Condition
 from multitask.recipe import Table as PaperTable
-from multitask.report.numbers import DASH, SCORES, kind_of, number, ordered, spread, summary, task_of
+from multitask.report.numbers import DASH, SCORES, kind_of, number, ordered, spread, task_of
 from multitask.report.parts import Cell, Table
 from multitask.report.reading import Evidence, Run
+from multitask.results import summary
 
 LEAST_SCALE = 0.1  # of the retention matrix's colours, so that noise stays pale
 # Encoders whose own pre-training has seen the like of some tasks' data: source -> tasks, what to say of them.

@@ -18,7 +18,7 @@ from lightning_modules.progress import Interrupted
 from multitask.bundle import bundle_of, load_bundle, save_bundle
 from multitask.errors import UserError
 from multitask.experiment import StageJob
-from multitask.results import spread, table_rows
+from multitask.results import seeds_cell, table_rows
 from multitask.storage import Storage
 from ray_jobs.stopping import StopRequest
 from ray_jobs.train import Driver
@@ -205,11 +205,11 @@ def test_one_seed_more_trains_only_that_one(tmp_path: Path) -> None:
     ],
 )
 def test_a_spread_is_mean_and_sample_deviation(values: list[float | None], wanted: str) -> None:
-    assert spread(values) == wanted
+    assert seeds_cell(values) == wanted
 
 
 def test_a_null_says_why() -> None:
-    assert spread([None], "constant prediction 1.0") == "- (constant prediction 1.0)"
+    assert seeds_cell([None], "constant prediction 1.0") == "- (constant prediction 1.0)"
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from itertools import pairwise
 from pathlib import Path
 from statistics import stdev
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
@@ -19,86 +16,13 @@ from typer.testing import CliRunner
 from multitask.errors import UserError
 from multitask.report import write_report
 from multitask.report.compose import headline
-from multitask.report.figures import LINE, MOST_POINTS, apart, dev_curve, smoothed, stage_figure, thinned
 from multitask.report.markdown import escaped
-from multitask.report.numbers import DASH, ordered, signed, spread, summary
-from multitask.report.parts import Table
-from multitask.report.reading import Evidence, read_evidence
+from multitask.report.numbers import DASH
+from multitask.report.reading import read_evidence
 from multitask.report.tables import paper_table, retention_table, stages_table
-from multitask.results import row
 from multitask.storage import Storage
 from ray_jobs.cli import app
-
-NASTY = "<script>alert('x')</script> & \"co\" | *b*"
-PAPER = {
-    "title": f"Table 1 {NASTY}",
-    "source": "a paper, table 1",
-    "metrics": {"sst/accuracy": "Sentiment", "sts/pearson": "Similarity"},
-    "conditions": {
-        "Baseline": {"stage": "encoder", "paper": {"sst/accuracy": 0.318}},
-        "Ours, late": {"stage": "late", "paper": {"sst/accuracy": 0.5}},
-    },
-}
-
-
-def trainer(name: str, variant: int = 0) -> str:
-    return f"TorchTrainer_{name.encode().hex():0<5.5}_00000_{variant}_2026-11-22_07-57-57"
-
-
-def stage(name: str, start: str, scores: dict[str, float | None], variant: int = 0, **facts: Any) -> dict[str, Any]:
-    known: dict[str, Any] = {"seconds": 65.0, "epochs": 1, "steps": 20, "rows": 100, "examples_per_second": 3.25}
-    known |= {"trainer": trainer(name, variant), "objective": "supervised", "train": "full-model", "from": start}
-    known |= {"status": "finished", "metrics": scores, "variant": variant, "seed": 11711 + variant}
-    return row(name, **(known | facts))
-
-
-ENCODER = row("encoder", status="measured", seed=11711, metrics={"sst/accuracy": 0.25, "sts/pearson": 0.5})
-FINISHED = [
-    ENCODER,
-    stage("sts", "encoder", {"sst/accuracy": 0.2, "sts/pearson": 0.75, "overall/mean": 0.6}),
-    stage("sst", "sts", {"sst/accuracy": 0.5, "sts/pearson": 0.75, "overall/mean": 0.7}),
-]
-
-
-def write(folder: Path | str, stages: list[dict[str, Any]], encoder: str = "tiny", **recipe: Any) -> Storage:
-    home = Storage(str(folder))
-    data = {
-        "source": {"train": f"{NASTY}.csv", "dev": "dev.csv"},
-        "rows_used": {"train": 1234, "dev": 56},
-        "quarantined": {"train": [f"line 3: {NASTY}"], "dev": []},
-        "fingerprint": {"train": "ab" * 32, "dev": "cd" * 32},
-        "majority_baseline": 0.2625,
-    }
-    results = {
-        "schema": 1, "experiment": "small", "recipe": "small", "encoder": {"source": encoder, "fingerprint": "ef" * 32},
-        "data": {"sst": data}, "versions": {"python": "3.11.7"}, "stages": stages,
-    }  # fmt: skip
-    home.write_json("results.json", results)
-    records = {one["name"]: {"trainer": one["trainer"], "fingerprint": "12" * 32} for one in stages if one["trainer"]}
-    home.write_json("experiment.json", {"stages": records})
-    named = [{"name": name, "tasks": [name]} for name in records]
-    home.write_bytes("recipe.yaml", yaml.safe_dump({"stages": named, **recipe}, sort_keys=False).encode())
-    for one in stages:
-        if one["trainer"] and one["metrics"]:
-            record = {"epoch": 1, "steps": 20, "seconds": 1.0, "metrics": one["metrics"], "why": {}}
-            home.at(one["trainer"]).write_bytes("metrics.jsonl", (json.dumps(record) + "\n").encode())
-    return home
-
-
-def evidence(folder: Path, stages: list[dict[str, Any]], **more: Any) -> Evidence:
-    return read_evidence(write(folder, stages, **more))
-
-
-def texts(table: Table | None) -> dict[str, list[str]]:
-    """Row header -> the other cells' texts."""
-    assert table
-    return {line[0].text: [cell.text for cell in line[1:]] for line in table.rows}
-
-
-def column(table: Table | None, stage: str, title: str) -> str:
-    assert table
-    return texts(table)[stage][table.header.index(title) - 1]
-
+from tests.reports import ENCODER, FINISHED, NASTY, PAPER, column, evidence, stage, texts, trainer, write
 
 # What it says
 
@@ -293,86 +217,3 @@ def test_escaped_text_is_one_line_without_bare_markup(text: str) -> None:
     line = escaped(text)
     assert "\n" not in line
     assert not re.search(r"[`*\[\]<>|#]", re.sub(r"\\.", "", line))
-
-
-# Curves and numbers
-
-
-def test_a_stage_of_one_epoch_starts_from_where_its_parent_ended(tmp_path: Path) -> None:
-    found = evidence(tmp_path, FINISHED)
-    assert dev_curve(found, found.runs[2], "sst/accuracy") == [(0, 0.2), (1, 0.5)]
-
-
-def test_an_epoch_0_of_its_own_wins(tmp_path: Path) -> None:
-    home = write(tmp_path, FINISHED)
-    lines = [{"epoch": epoch, "metrics": {"sst/accuracy": 0.1 + epoch}} for epoch in (0, 1)]
-    home.at(trainer("sst")).write_bytes("metrics.jsonl", "\n".join(map(json.dumps, lines)).encode())
-    found = read_evidence(home)
-    assert dev_curve(found, found.runs[2], "sst/accuracy") == [(0, 0.1), (1, 1.1)]
-
-
-def test_a_stage_without_any_measurement_has_no_figure(tmp_path: Path) -> None:
-    found = evidence(tmp_path, [ENCODER, stage("late", "encoder", {}, status="pending")])
-    assert stage_figure(found, "late") is None
-
-
-def test_losses_of_several_tasks_and_another_scale_are_drawn_apart(tmp_path: Path) -> None:
-    stages = [ENCODER, stage("joint", "encoder", {"sst/accuracy": 0.3, "sts/pearson": 0.3, "mlm/perplexity": 30.0})]
-    home = write(tmp_path, stages)
-    with SummaryWriter(str(tmp_path / trainer("joint"))) as writer:
-        for step in range(10, 100, 10):
-            for tag in ("train/loss", "train/loss_sst", "train/loss_sts"):
-                writer.add_scalar(tag, step / 100, step)
-    found = read_evidence(home)
-    assert sorted(found.runs[1].losses) == ["train/loss", "train/loss_sst", "train/loss_sts"]
-    assert [step for step, _ in found.runs[1].losses["train/loss"]] == list(range(10, 100, 10))
-    figure = stage_figure(found, "joint")
-    assert figure and len(figure.panels) == 3
-    assert all(f">{name}</text>" in figure.panels[0] for name in ("sst", "sts", "all"))
-    assert ">dev perplexity</text>" in figure.panels[2]
-
-
-CURVES = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=1000)
-
-
-@given(CURVES)
-def test_a_smoothed_curve_keeps_its_steps_and_stays_within_its_values(values: list[float]) -> None:
-    curve = list(enumerate(values))
-    found = smoothed(curve)
-    assert [step for step, _ in found] == list(range(len(values)))
-    assert all(min(values) - 1e-6 <= value <= max(values) + 1e-6 for _, value in found)
-
-
-@given(CURVES)
-def test_a_thinned_curve_is_short_and_keeps_its_ends(values: list[float]) -> None:
-    curve = list(enumerate(values))
-    found = thinned(curve)
-    assert len(found) == min(len(curve), MOST_POINTS) and (found[0], found[-1]) == (curve[0], curve[-1])
-    assert found == sorted(set(found))
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
-def test_labels_do_not_touch_and_keep_their_order(places: list[float]) -> None:
-    found = apart(places, LINE)
-    in_order = [found[index] for index in sorted(range(len(places)), key=lambda index: places[index])]
-    assert all(after - before >= LINE - 1e-9 for before, after in pairwise(in_order))
-    assert min(found) >= 0 and max(found) <= 1
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [(0.0, "0"), (-0.0, "0"), (0.12, "+.120"), (-0.1314, "−.131"), (1e-5, "+1e-05"), (-2.5, "−2.500")],
-)
-def test_only_exactly_nothing_is_0(change: float, text: str) -> None:
-    assert signed(change) == text
-
-
-def test_one_value_has_no_deviation() -> None:
-    assert summary([]) is None
-    assert spread(summary([0.411])) == ".411"  # type: ignore[arg-type]
-
-
-def test_the_papers_metrics_come_first() -> None:
-    given_order = ["mlm/perplexity", "overall/mean", "cfimdb/accuracy", "sts/pearson", "sst/accuracy", "sts/pearson"]
-    expected = ["sst/accuracy", "sts/pearson", "overall/mean", "mlm/perplexity", "cfimdb/accuracy"]
-    assert ordered(given_order) == expected

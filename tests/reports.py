@@ -1,0 +1,84 @@
+"""A small experiment written by hand, for the tests of the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multitask.report.parts import Table
+from multitask.report.reading import Evidence, read_evidence
+from multitask.results import row
+from multitask.storage import Storage
+
+NASTY = "<script>alert('x')</script> & \"co\" | *b*"
+PAPER = {
+    "title": f"Table 1 {NASTY}",
+    "source": "a paper, table 1",
+    "metrics": {"sst/accuracy": "Sentiment", "sts/pearson": "Similarity"},
+    "conditions": {
+        "Baseline": {"stage": "encoder", "paper": {"sst/accuracy": 0.318}},
+        "Ours, late": {"stage": "late", "paper": {"sst/accuracy": 0.5}},
+    },
+}
+
+
+def trainer(name: str, variant: int = 0) -> str:
+    return f"TorchTrainer_{name.encode().hex():0<5.5}_00000_{variant}_2026-11-22_07-57-57"
+
+
+def stage(name: str, start: str, scores: dict[str, float | None], variant: int = 0, **facts: Any) -> dict[str, Any]:
+    known: dict[str, Any] = {"seconds": 65.0, "epochs": 1, "steps": 20, "rows": 100, "examples_per_second": 3.25}
+    known |= {"trainer": trainer(name, variant), "objective": "supervised", "train": "full-model", "from": start}
+    known |= {"status": "finished", "metrics": scores, "variant": variant, "seed": 11711 + variant}
+    return row(name, **(known | facts))
+
+
+ENCODER = row("encoder", status="measured", seed=11711, metrics={"sst/accuracy": 0.25, "sts/pearson": 0.5})
+FINISHED = [
+    ENCODER,
+    stage("sts", "encoder", {"sst/accuracy": 0.2, "sts/pearson": 0.75, "overall/mean": 0.6}),
+    stage("sst", "sts", {"sst/accuracy": 0.5, "sts/pearson": 0.75, "overall/mean": 0.7}),
+]
+
+
+def write(folder: Path | str, stages: list[dict[str, Any]], encoder: str = "tiny", **recipe: Any) -> Storage:
+    home = Storage(str(folder))
+    data = {
+        "source": {"train": f"{NASTY}.csv", "dev": "dev.csv"},
+        "rows_used": {"train": 1234, "dev": 56},
+        "quarantined": {"train": [f"line 3: {NASTY}"], "dev": []},
+        "fingerprint": {"train": "ab" * 32, "dev": "cd" * 32},
+        "majority_baseline": 0.2625,
+    }
+    results = {
+        "schema": 1, "experiment": "small", "recipe": "small", "encoder": {"source": encoder, "fingerprint": "ef" * 32},
+        "data": {"sst": data}, "versions": {"python": "3.11.7"}, "stages": stages,
+    }  # fmt: skip
+    home.write_json("results.json", results)
+    records = {one["name"]: {"trainer": one["trainer"], "fingerprint": "12" * 32} for one in stages if one["trainer"]}
+    home.write_json("experiment.json", {"stages": records})
+    named = [{"name": name, "tasks": [name]} for name in records]
+    home.write_bytes("recipe.yaml", yaml.safe_dump({"stages": named, **recipe}, sort_keys=False).encode())
+    for one in stages:
+        if one["trainer"] and one["metrics"]:
+            record = {"epoch": 1, "steps": 20, "seconds": 1.0, "metrics": one["metrics"], "why": {}}
+            home.at(one["trainer"]).write_bytes("metrics.jsonl", (json.dumps(record) + "\n").encode())
+    return home
+
+
+def evidence(folder: Path, stages: list[dict[str, Any]], **more: Any) -> Evidence:
+    return read_evidence(write(folder, stages, **more))
+
+
+def texts(table: Table | None) -> dict[str, list[str]]:
+    """Row header -> the other cells' texts."""
+    assert table
+    return {line[0].text: [cell.text for cell in line[1:]] for line in table.rows}
+
+
+def column(table: Table | None, stage: str, title: str) -> str:
+    assert table
+    return texts(table)[stage][table.header.index(title) - 1]
