@@ -59,7 +59,8 @@ class Finishing(Callback):
         return best
 
     def _predict(self, trainer: pl.Trainer, module: StageModule, kept: Record) -> None:
-        """The CS224N prediction files, where the job asks for them; what was measured is not predicted again."""
+        """The CS224N prediction files, where the job asks for them; what was measured is not predicted again, and
+        sets encoded before are not encoded again."""
         if not self.job.predict:
             return
         folder, measured = self.job.folder, kept is self.records[-1]
@@ -78,7 +79,10 @@ class Finishing(Callback):
     def _predictions(
         self, trainer: pl.Trainer, module: StageModule, task: str, split: Split, table: TokenTable
     ) -> Tensor:
-        data = EvalSet.of(task, table, module.device.type, trainer.global_rank, trainer.world_size)
+        if split == "dev":
+            data = self.dev.data.dev[task]
+        else:
+            data = EvalSet.of(task, table, module.device.type, trainer.global_rank, trainer.world_size)
         return predictions(
             module.model,
             data,
