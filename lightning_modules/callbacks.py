@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,6 +23,8 @@ from multitask.recipe import KeepBest
 from multitask.storage import Storage
 
 LOG_STEPS = 10
+LEAVING_STEPS = 10  # between two looks at whether a node is about to be taken away; all ranks wait for each other there
+LEAVING_SECONDS = 10.0  # between two checkpoints when it is: no more than that is done twice
 
 
 class Resume(Callback):
@@ -56,13 +59,16 @@ class Resume(Callback):
 
 
 class Checkpointing(Callback):
-    """Saves every N minutes or steps, at every epoch's end, and when asked to stop. Rank 0 alone writes."""
+    """Saves every N minutes or steps, at every epoch's end, when asked to stop, and every few seconds while a node is
+    about to be taken away. Rank 0 alone writes."""
 
-    def __init__(self, store: CheckpointStore, records: list[Record]) -> None:
-        self.store, self.records = store, records
-        self._last = time.monotonic()
+    def __init__(self, store: CheckpointStore, records: list[Record], leaving: Callable[[], bool]) -> None:
+        self.store, self.records, self.leaving = store, records, leaving
+        self._last, self._left = time.monotonic(), False
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, *_: Any) -> None:  # type: ignore[override]
+        if not self._left and module.state.position.steps % LEAVING_STEPS == 0 and self.leaving():
+            self._left, self._last = True, -math.inf
         if trainer.is_global_zero and (module.stopping or self._due(module)):
             self._save(module)
         if module.stopping:
@@ -79,7 +85,8 @@ class Checkpointing(Callback):
         position, stage = module.state.position, module.stage
         at_end = position.step == module.steps_per_epoch
         enough = bool(stage.checkpoint_steps) and position.steps % (stage.checkpoint_steps or 1) == 0
-        return at_end or enough or (time.monotonic() - self._last) / 60 >= stage.checkpoint_minutes
+        every = LEAVING_SECONDS if self._left else stage.checkpoint_minutes * 60
+        return at_end or enough or time.monotonic() - self._last >= every
 
     def _save(self, module: StageModule) -> None:
         best = chosen(self.records, module.stage) if isinstance(module.stage.keep, KeepBest) else None

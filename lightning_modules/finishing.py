@@ -99,6 +99,7 @@ class Finishing(Callback):
             "epochs": module.stage.epochs,
             "kept_epoch": record.epoch,
             "steps": state.position.steps,
+            "examples_seen": state.seen,
             "seconds": round(state.seconds + measuring, 3),
             "training_seconds": round(state.seconds, 3),
             "examples_per_second": round(state.examples / state.seconds, 3) if state.seconds else None,

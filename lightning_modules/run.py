@@ -35,8 +35,10 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 
     every: seconds between two reports.
 
-    Raises Interrupted where `report` asked to stop; the stage then goes on when it is run again.
+    Raises Interrupted where `report` asked to stop; the stage then goes on when it is run again. Raises UserError where
+    this machine does not see the driver's storage.
     """
+    check_attempt(job)
     if job.folder.exists(OUTCOME):
         return
     stage = Stage.model_validate(job.stage)
@@ -49,7 +51,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
         dev = DevMetrics(data, job, records, throttle)
         callbacks: list[Callback] = [
             resume,
-            Checkpointing(store, records),
+            Checkpointing(store, records, execution.leaving),
             dev,
             Telling(job.folder, throttle, records),
             Finishing(job, dev, store, throttle),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +17,16 @@ from multitask.recipe import Stage
 
 @dataclass(frozen=True)
 class Execution:
-    """How a stage runs: Lightning's own words for devices, and what Ray brings along for its workers."""
+    """How a stage runs: Lightning's own words for devices, and what Ray brings along for its workers.
+
+    leaving: asked by all ranks after the same steps; whether one of their nodes is about to be taken away.
+    """
 
     accelerator: str = "auto"
     devices: int | str = 1
     strategy: Any = "auto"
     plugins: list[Any] = field(default_factory=list)
+    leaving: Callable[[], bool] = lambda: False
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:

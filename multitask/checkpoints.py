@@ -38,12 +38,14 @@ class Position:
 class State:
     """What of a stage is not a tensor.
 
-    seconds, examples: training so far, over all attempts. scaler: the loss scaler's state under 16-mixed.
+    seconds, examples: training so far, over all attempts. seen: a hash of the examples of every global batch so far,
+    in order. scaler: the loss scaler's state under 16-mixed.
     """
 
     position: Position = Position()
     seconds: float = 0.0
     examples: int = 0
+    seen: str = ""
     scaler: dict[str, Any] = field(default_factory=dict)
 
     def rolled(self, steps_per_epoch: int) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import uuid
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -197,10 +198,16 @@ class Superseded(RuntimeError):
 
 
 def check_writer(experiment: Storage, attempt: int, writer: str) -> None:
-    """The fence: raises Superseded where another driver's attempt has begun (DESIGN rule 3)."""
-    if not experiment.exists(FILE):
-        return
-    found = experiment.read_json(FILE)
+    """The fence: raises Superseded where another driver's attempt has begun (DESIGN rule 3).
+
+    Raises UserError where the driver's own cannot be seen: each machine then has a folder of its own at that path.
+    """
+    found: dict[str, Any] = experiment.read_json(FILE) if experiment.exists(FILE) else {"attempt": 0, "writer": ""}
+    if found["attempt"] < attempt:
+        raise UserError(
+            f"storage '{experiment.uri}': {socket.gethostname()} does not see what the driver wrote there; "
+            f"give --storage a folder that all machines share, or an object store (s3://bucket/prefix)"
+        )
     if found["writer"] != writer:
         raise Superseded(f"{experiment.uri}: attempt {attempt} was superseded by attempt {found['attempt']}")
 

@@ -1,25 +1,95 @@
-"""What rank 0 and the driver tell each other directly. A module of its own: its actor need not import torch."""
+"""What the workers and the driver tell each other directly. A module of its own: its actor need not import torch."""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import Any
+
+MAX_STARTS = 3  # of the workers in succession, without a step beyond those done before
+
+
+@dataclass(frozen=True)
+class News:
+    """What the driver learns when it looks: the newest progress line, what ended the run, how many jobs are done."""
+
+    line: dict[str, Any] | None
+    failure: tuple[str, str] | None
+    finished: int
+    workers: int
 
 
 class Board:
-    """What rank 0 and the driver tell each other; a Ray actor."""
+    """An asynchronous Ray actor, one a run. Jobs are handed out in the order in which they were offered, from 1.
+
+    Ray may start the workers again and again: a spot machine's loss is nothing to give up for. What ends a run is
+    MAX_STARTS starts in succession without progress, and every failure that would come again.
+    """
 
     def __init__(self) -> None:
+        self.job: dict[str, Any] | None = None
+        self.number, self.finished, self.workers = 0, 0, 0
         self.line: dict[str, Any] | None = None
         self.failure: tuple[str, str] | None = None
-        self.stop = False
+        self.trouble = "they were lost, without an error of their own"
+        self.stop = self.closed = False
+        self._starts, self._furthest = 0, (0, 0, 0)
+        self._changed = asyncio.Condition()
 
-    def post(self, line: dict[str, Any]) -> bool:
+    async def offer(self, job: dict[str, Any]) -> int:
+        """The next job for the workers; returns its number."""
+        async with self._changed:
+            self.job, self.number = job, self.number + 1
+            self._changed.notify_all()
+        return self.number
+
+    async def close(self) -> None:
+        """No job comes any more."""
+        async with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+    async def next(self, done: int) -> tuple[int, dict[str, Any]] | None:
+        """The job after the one of number `done`, as soon as there is one; the newest for workers that start (0).
+        None where there will be no more."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.closed or (self.number > done and self.job is not None))
+        return None if self.closed or self.job is None else (self.number, self.job)
+
+    async def begin(self, workers: int) -> None:
+        """The workers have started, or started again."""
+        self.workers, self._starts = workers, self._starts + 1
+        if self._starts > MAX_STARTS:
+            await self.fail(
+                "RuntimeError", f"the workers were started {MAX_STARTS} times without a step: {self.trouble}"
+            )
+
+    async def post(self, line: dict[str, Any]) -> bool:
+        """Rank 0's progress; returns whether to stop."""
         self.line = line
+        here = (self.number, int(line["epoch"]), int(line["done"]) if line["doing"] == "step" else 0)
+        if here > self._furthest:
+            self._furthest, self._starts = here, 0
         return self.stop
 
-    def fail(self, kind: str, message: str) -> None:
+    async def note(self, trouble: str) -> None:
+        """What ended a worker; Ray starts it again."""
+        self.trouble = trouble
+
+    async def excuse(self) -> None:
+        """The workers' next start is no fault of theirs: a node is being taken away."""
+        self._starts = 0
+
+    async def stopping(self) -> bool:
+        return self.stop
+
+    async def finish(self, number: int) -> None:
+        self.finished = number
+
+    async def fail(self, kind: str, message: str) -> None:
+        """What would come again, and ends the run."""
         self.failure = self.failure or (kind, message)
 
-    def peek(self, stop: bool) -> tuple[dict[str, Any] | None, tuple[str, str] | None]:
+    async def peek(self, stop: bool) -> News:
         self.stop = stop
-        return self.line, self.failure
+        return News(self.line, self.failure, self.finished, self.workers)

@@ -47,7 +47,10 @@ def train(
     data: DataOption = None,
     storage: Annotated[str, typer.Option(help="Where everything goes; every worker must reach it.")] = "./runs",
     experiment: Annotated[str | None, typer.Option(help="The experiment's name; default: the recipe's.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="0: in this process. N: on N Ray workers.")] = 0,
+    workers: Annotated[
+        str,
+        typer.Option(metavar="N or MIN:MAX", help="0: this process. N: on N Ray workers. MIN:MAX: as many as fit."),
+    ] = "0",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Run with that many seeds, the recipe's and those after it; mean and deviation.")
@@ -66,7 +69,17 @@ def train(
     name = experiment or loaded.name
     if not re.fullmatch(NAME, name) or name == "cache":
         raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
-    raise typer.Exit(run_training(loaded, data, Storage(storage), name, workers=workers, fresh=fresh, seeds=seeds))
+    span = _workers(workers)
+    raise typer.Exit(run_training(loaded, data, Storage(storage), name, workers=span, fresh=fresh, seeds=seeds))
+
+
+def _workers(text: str) -> tuple[int, int]:
+    """`--workers`: a number, or the fewest and the most of an elastic run."""
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if low > high or (low == 0 and high > 0):
+        raise UserError(f"--workers '{text}': a number, or MIN:MAX with 1 <= MIN <= MAX")
+    return low, high
 
 
 @app.command()

@@ -16,7 +16,14 @@ from ray_jobs.stopping import INTERRUPTED, StopRequest
 
 
 def run_training(
-    recipe: Recipe, data: str | None, storage: Storage, experiment: str, *, workers: int, fresh: bool, seeds: int
+    recipe: Recipe,
+    data: str | None,
+    storage: Storage,
+    experiment: str,
+    *,
+    workers: tuple[int, int],
+    fresh: bool,
+    seeds: int,
 ) -> int:
     """Trains, prints the result table and where everything is; returns the exit status."""
     from lightning_modules.progress import Interrupted

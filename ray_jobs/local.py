@@ -22,8 +22,10 @@ class LocalRunner:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def run(self, job: StageJob) -> None:
+    def run(self, job: StageJob) -> int:
+        """Returns the number of Ray workers: none."""
         run_stage(job, Execution(), self._report)
+        return 0
 
     def _report(self, progress: Progress) -> bool:
         self.screen.progress(progress)

@@ -15,6 +15,7 @@ import yaml
 from lightning_modules.finishing import OUTCOME
 from lightning_modules.progress import Interrupted
 from multitask.experiment import Experiment, StageJob, StageRecord, stage_content
+from multitask.lease import Lease
 from multitask.model.heads import loss_for
 from multitask.recipe import Recipe, Stage
 from multitask.results import data_facts, row, versions
@@ -31,13 +32,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for; `log` is where the driver's log will lie in the experiment."""
+    """What the command line asks for. workers: fewest and most, (0, 0) for none but this process. log: where the
+    driver's log will lie in the experiment."""
 
     recipe: Recipe
     data: str | None
     storage: Storage
     experiment: str
-    workers: int
+    workers: tuple[int, int]
     fresh: bool
     log: str | None = None
     seeds: int = 1
@@ -75,6 +77,11 @@ class Driver:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Every stage that is not finished, in the recipe's order; returns the results."""
+        with Lease(self.experiment.folder, self.screen.say):
+            return self._run(stop)
+
+    def _run(self, stop: StopRequest) -> dict[str, Any]:
+        self.experiment = Experiment(self.storage, self.request.experiment)  # as it stands now that it is ours alone
         self.claim()
         self.experiment.begin_attempt()
         recipe = yaml.safe_dump(self.recipe.model_dump(mode="json", by_alias=True), sort_keys=False)
@@ -96,7 +103,7 @@ class Driver:
 
     def _runner(self, stop: StopRequest) -> LocalRunner | RayRunner:
         workers = self.request.workers
-        return RayRunner(workers, self.screen, stop) if workers else LocalRunner(self.screen, stop)
+        return RayRunner(workers, self.screen, stop) if any(workers) else LocalRunner(self.screen, stop)
 
     def claim(self) -> None:
         """Fingerprints of all stages, parents first; another stage under a known name is refused here."""
@@ -130,12 +137,12 @@ class Driver:
     def _run_stage(self, node: Node, runner: LocalRunner | RayRunner) -> None:
         record = self.plan[node.key]
         record.status, record.attempt = "running", self.experiment.attempt
-        record.workers, record.log = self.request.workers, self.request.log
+        record.workers, record.log = self.request.workers[1], self.request.log
         self.experiment.save()
         self.write_results()
         log.info("stage %s: %s starts, attempt %s", node.key, record.trainer, record.attempt)
         try:
-            runner.run(self.job(node))
+            record.workers = runner.run(self.job(node))
             if not self._outcome(node.key):
                 raise RuntimeError(f"stage '{node.key}' ended without an outcome in {record.trainer}")
             record.status = "finished"

@@ -53,7 +53,7 @@ def recipe_tree(**stage: Any) -> dict[str, Any]:
 
 def small_driver(folder: Path | str, experiment: str = "small", fresh: bool = False, **stage: Any) -> Driver:
     recipe = build_recipe(recipe_tree(**stage), "test")
-    return Driver(Request(recipe, None, Storage(str(folder)), experiment, 0, fresh), Screen())
+    return Driver(Request(recipe, None, Storage(str(folder)), experiment, (0, 0), fresh), Screen())
 
 
 def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **top: Any) -> Driver:
@@ -63,7 +63,7 @@ def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **to
     default = {"train": "full-model", "lr": 1e-3, "epochs": 1, "max_examples": 40}
     tree["stages"] = [{**default, **stage} for stage in stages]
     recipe = build_recipe(tree, "test")
-    return Driver(Request(recipe, None, Storage(str(folder)), experiment, 0, False, seeds=seeds), Screen())
+    return Driver(Request(recipe, None, Storage(str(folder)), experiment, (0, 0), False, seeds=seeds), Screen())
 
 
 def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> StageJob:

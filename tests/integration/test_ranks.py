@@ -74,6 +74,7 @@ def test_two_ranks_equal_one_in_float64(both: Callable[[str], tuple[StageJob, St
     one, two = (newest(job) for job in jobs)
     assert one.state.position == two.state.position
     assert one.state.examples == two.state.examples > 0
+    assert one.state.seen == two.state.seen != ""
     assert difference(one.weights, two.weights) < 1e-9
     assert difference(one.optimizer, two.optimizer) < 1e-9  # its moments are the gradients'
     metrics = [job.folder.read_json("outcome.json")["metrics"] for job in jobs]

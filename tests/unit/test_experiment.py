@@ -213,6 +213,21 @@ def test_driver_and_workers_of_an_older_attempt_are_fenced_off(storage: Storage)
     newer.save()
 
 
+def test_a_storage_that_a_worker_does_not_see_is_refused(storage: Storage) -> None:
+    """Each machine has a folder of its own at the path: an empty one, or one with an older run in it."""
+    experiment = Experiment(storage, "exp")
+    experiment.begin_attempt()
+    before = experiment.folder.read_bytes("experiment.json")
+    experiment.begin_attempt()
+    job = job_of(experiment)
+    experiment.folder.write_bytes("experiment.json", before)
+    with pytest.raises(UserError, match="does not see what the driver wrote there; give --storage a folder"):
+        check_attempt(job)
+    experiment.folder.remove("experiment.json")
+    with pytest.raises(UserError, match="does not see what the driver wrote there"):
+        check_attempt(job)
+
+
 def test_a_job_is_plain_json(storage: Storage) -> None:
     job = job_of(Experiment(storage, "exp"))
     assert StageJob(**json.loads(json.dumps(job.to_json()))) == job

@@ -49,7 +49,7 @@ class Pretend:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def run(self, job: StageJob) -> None:
+    def run(self, job: StageJob) -> int:
         self.jobs.append(job)
         if job.stage["name"] == self.stop_in:
             raise Interrupted(self.stop_in)
@@ -58,6 +58,7 @@ class Pretend:
         start = measured if job.measure_start else None
         outcome = {"epochs": 1, "steps": 3, "seconds": 1.0, "examples_per_second": 9.0, **measured, "start": start}
         job.folder.write_json(OUTCOME, outcome)
+        return 0
 
 
 def execute(driver: Driver, stop_in: str = "") -> tuple[list[StageJob], dict[str, Any]]:
