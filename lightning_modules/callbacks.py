@@ -107,6 +107,8 @@ class Telling(Callback):
     def setup(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
         if trainer.is_global_zero:
             self.events = EventLog(self.folder, purge=module.state.position.steps)
+            if module.job.settings:
+                self.events.settings(module.job.settings, f"dev/{module.job.by}")
         else:
             self.throttle.mute()
 

@@ -87,8 +87,15 @@ class DevMetrics(Callback):
     predicted: task -> the predictions that the newest record rests on, empty where this attempt has measured nothing.
     """
 
-    def __init__(self, data: StageData, job: StageJob, records: list[Record], throttle: Throttle) -> None:
-        self.data, self.job, self.records, self.throttle = data, job, records, throttle
+    def __init__(
+        self,
+        data: StageData,
+        job: StageJob,
+        records: list[Record],
+        throttle: Throttle,
+        tell: Callable[[Record], None] = lambda record: None,
+    ) -> None:
+        self.data, self.job, self.records, self.throttle, self.tell = data, job, records, throttle, tell
         self.predicted: dict[str, Tensor] = {}
         self._encoding = 0.0  # seconds spent on encoding for a frozen stage, told with the next measurement
 
@@ -148,3 +155,4 @@ class DevMetrics(Callback):
         self.records.append(Record(epoch, steps, seconds, metrics, why, result.intervals))
         if trainer.is_global_zero:
             write_records(self.data.job.folder, self.records)
+        self.tell(self.records[-1])

@@ -17,12 +17,11 @@ from multitask.bundle import bundle_of, save_bundle
 from multitask.checkpoints import CheckpointStore
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.evaluate import EvalSet, predictions
-from multitask.experiment import StageJob, check_attempt
+from multitask.experiment import OUTCOME, StageJob, check_attempt
 from multitask.predictions import write_predictions, write_submission_zip
 from multitask.storage import Damaged, Storage
 from multitask.tasks import TASKS, Split
 
-OUTCOME = "outcome.json"
 log = logging.getLogger(__name__)
 
 

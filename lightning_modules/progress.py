@@ -35,6 +35,13 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def of(cls, posted: dict[str, Any]) -> Progress:
+        """What was posted, under the label that came with it: a stage's name, or a trial's."""
+        facts = dict(posted)
+        label = facts.pop("label", "")
+        return cls(**{**facts, "stage": label or facts["stage"]})
+
     def line(self) -> str:
         epoch = [f"epoch {self.epoch}/{self.epochs}"] if self.epochs else []
         parts = [self.stage, *epoch, f"{self.doing} {self.done}/{self.total}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 
 from multitask.metrics import LOWER_IS_BETTER
@@ -24,7 +25,7 @@ class Record:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def read_records(folder: Storage, upto: int) -> list[Record]:
+def read_records(folder: Storage, upto: float = math.inf) -> list[Record]:
     """The records up to that many steps; what lies beyond the checkpoint is measured again."""
     if not folder.exists(FILE):
         return []

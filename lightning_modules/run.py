@@ -9,7 +9,7 @@ from lightning_modules.base import StageModule
 from lightning_modules.callbacks import Checkpointing, Resume, Telling
 from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
-from lightning_modules.finishing import OUTCOME, Finishing
+from lightning_modules.finishing import Finishing
 from lightning_modules.mlm import MlmModule
 from lightning_modules.progress import Interrupted, Report, Throttle
 from lightning_modules.ranking import RankingModule
@@ -18,7 +18,7 @@ from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trainer import Execution, build_trainer
 from multitask.bundle import load_bundle
 from multitask.checkpoints import CheckpointStore, State
-from multitask.experiment import StageJob, check_attempt
+from multitask.experiment import OUTCOME, StageJob, check_attempt
 from multitask.recipe import Stage
 from multitask.storage import Storage
 
@@ -48,7 +48,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
         records = read_records(job.folder, module.state.position.steps)
         throttle = Throttle(report, every)
         module.wants_stop = lambda: throttle.stop
-        dev = DevMetrics(data, job, records, throttle)
+        dev = DevMetrics(data, job, records, throttle, execution.measured)
         callbacks: list[Callback] = [
             resume,
             Checkpointing(store, records, execution.leaving),

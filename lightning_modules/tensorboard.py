@@ -10,8 +10,10 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from multitask.storage import Storage
 
@@ -34,6 +36,11 @@ class EventLog:
         for name, value in values.items():
             if value is not None:
                 self._writer.add_scalar(name, value, step)
+
+    def settings(self, values: Mapping[str, Any], by: str) -> None:
+        """What a sweep's trial tries, for TensorBoard's HParams page; `by` is the scalar that it compares."""
+        for part in hparams(dict(values), {by: 0.0}):
+            self._writer._get_file_writer().add_summary(part)  # add_hparams would make a run of its own for it
 
     def close(self) -> None:
         self._stop.set()

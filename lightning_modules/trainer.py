@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from lightning_modules.records import Record
 from multitask.recipe import Stage
 
 
@@ -20,6 +21,7 @@ class Execution:
     """How a stage runs: Lightning's own words for devices, and what Ray brings along for its workers.
 
     leaving: asked by all ranks after the same steps; whether one of their nodes is about to be taken away.
+    measured: told by all ranks what was measured, after each measurement.
     """
 
     accelerator: str = "auto"
@@ -27,6 +29,7 @@ class Execution:
     strategy: Any = "auto"
     plugins: list[Any] = field(default_factory=list)
     leaving: Callable[[], bool] = lambda: False
+    measured: Callable[[Record], None] = lambda record: None
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:

@@ -16,7 +16,8 @@ from multitask.storage import Storage
 from multitask.tasks import Split
 
 FILE = "experiment.json"
-Status = Literal["pending", "running", "finished", "interrupted", "failed"]
+OUTCOME = "outcome.json"  # in a trainer's folder: what makes its stage finished
+Status = Literal["pending", "running", "finished", "interrupted", "failed", "stopped"]  # stopped: a trial, by ASHA
 
 
 def digest(value: Any) -> str:
@@ -54,6 +55,7 @@ class StageJob:
     """All that a worker must know of a stage, as plain JSON; paths are relative to the storage.
 
     start: the bundle it starts from. train, dev: task -> token cache. heads, losses: task -> name.
+    label: what progress is told under. settings, by: of a sweep's trial, what it tries, and what decides.
     measure_start: measure the dev sets before training too (the results' row `encoder`). keep_features: leave the dev
     sentences' encodings in the cache, for a stage that starts from this one and freezes its encoder. predict: task ->
     split -> token cache of what the finished stage predicts.
@@ -74,6 +76,9 @@ class StageJob:
     measure_start: bool
     keep_features: bool = False
     predict: dict[str, dict[Split, str]] = field(default_factory=dict)
+    label: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    by: str = ""
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -86,7 +91,10 @@ class StageJob:
 
 @dataclass
 class StageRecord:
-    """What experiment.json says of a stage; variant: which of several seeds it was trained with, from 0."""
+    """What experiment.json says of a stage; variant: which of several seeds it was trained with, from 0.
+
+    trainer: empty for a swept stage, until the best of its trials is known.
+    """
 
     trainer: str
     fingerprint: str
@@ -145,9 +153,12 @@ class Experiment:
         self.attempt, self.writer = found + 1, uuid.uuid4().hex
         self._write()
 
-    def claim(self, name: str, content: dict[str, Any], parent: str, fresh: bool, variant: int = 0) -> StageRecord:
+    def claim(
+        self, name: str, content: dict[str, Any], parent: str, fresh: bool, variant: int = 0, trial: int | None = 0
+    ) -> StageRecord:
         """The stage's record under its fingerprint: the one there, or a new one.
 
+        trial: which one of a sweep's it is; None for the swept stage itself, which has no trainer of its own.
         Raises UserError where another stage lies under that name, unless `fresh` supersedes it; nothing is deleted.
         """
         fingerprint = digest(content)
@@ -158,15 +169,15 @@ class Experiment:
             self._supersede(name)
             record = None
         if record is None:
-            trainer = self._new_trainer(fingerprint, variant)
+            trainer = "" if trial is None else self._new_trainer(fingerprint, variant, trial)
             record = StageRecord(trainer, fingerprint, parent, "pending", self.attempt, content, variant=variant)
             self.stages[name] = record
         return record
 
-    def _new_trainer(self, fingerprint: str, variant: int) -> str:
+    def _new_trainer(self, fingerprint: str, variant: int, trial: int) -> str:
         started, taken = datetime.now(UTC), {old["trainer"] for old in self.superseded}
         taken |= {other.trainer for other in self.stages.values()}
-        while (trainer := trainer_name(fingerprint, started, variant=variant)) in taken:  # made within this very second
+        while (trainer := trainer_name(fingerprint, started, trial, variant)) in taken:  # made within this very second
             started += timedelta(seconds=1)
         return trainer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from multitask.tasks import TASKS
 
@@ -71,6 +71,29 @@ class Smart(Strict):
     momentum: Rate = 0.99
 
 
+class Span(Strict):
+    """Values to draw from, between both ends; log: evenly over their logarithms, as learning rates want."""
+
+    low: float
+    high: float
+    log: bool = True
+
+
+class Sweep(Strict):
+    """A stage trained once for each of several settings (trials); the best of them is what the stage hands on.
+
+    grid: setting -> its values, every combination is a trial. random: setting -> a span; `samples` trials draw from
+    it, and each of them from the grid's values. by: the dev metric that decides. asha: a trial that lags behind at an
+    epoch's end is stopped (Li et al., 2020).
+    """
+
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    random: dict[str, Span] = {}
+    samples: Positive = 8
+    by: str
+    asha: bool = False
+
+
 class Settings(Strict):
     """What `defaults` may say for all stages and any stage for itself.
 
@@ -111,6 +134,7 @@ class Stage(Settings):
     mixing: how the batches of several tasks follow each other (multitask/data/mixing.py); a mapping gives each
     task's weight in the draw. loss_weights: factors on the tasks' losses, 1 where none is given.
     mlm, ranking: of those objectives. smart: regularisation of a supervised stage, none if null.
+    sweep: settings to try; `lr: {sweep: [1.0e-3, 1.0e-4], by: METRIC}` is short for a grid of that one setting.
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
@@ -125,6 +149,19 @@ class Stage(Settings):
     mlm: Mlm = Mlm()
     ranking: Ranking = Ranking()
     smart: Smart | None = None
+    sweep: Sweep | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _swept_in_place(cls, tree: Any) -> Any:
+        """The short form, put where the long one is; the first value is what the setting itself says."""
+        short = tree.get("lr") if isinstance(tree, dict) else None
+        if not isinstance(short, dict) or not isinstance(short.get("sweep"), list) or not short["sweep"]:
+            return tree
+        if tree.get("sweep"):
+            raise ValueError("lr has a sweep, and the stage another one; put lr into the stage's grid")
+        sweep = {**{key: value for key, value in short.items() if key != "sweep"}, "grid": {"lr": short["sweep"]}}
+        return {**tree, "lr": short["sweep"][0], "sweep": sweep}
 
     def content(self) -> dict[str, Any]:
         """What the stage's outcome depends on: of the settings, those that apply to it."""
@@ -140,6 +177,7 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
     "mlm": lambda stage: stage.objective == "mlm",
     "ranking": lambda stage: stage.objective == "ranking",
     "smart": lambda stage: stage.smart is not None,
+    "sweep": lambda stage: False,  # its trials are stages of their own
 }
 
 
@@ -196,6 +234,14 @@ class Recipe(Strict):
             return stage.from_
         index = [other.name for other in self.stages].index(stage.name)
         return self.stages[index - 1].name if index else "encoder"
+
+    def stage(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def line(self, name: str) -> list[str]:
+        """A stage's name and those of all that it comes from, first to last."""
+        above = self._above(self.stage(name))
+        return [*(self.line(above.name) if above else []), name]
 
     def children(self, stage: Stage) -> list[Stage]:
         """The stages that start from it; a leaf of the tree has none."""

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from multitask.errors import UserError
 from multitask.metrics import OVERALL_OF, PERPLEXITY, overall
-from multitask.recipe import Condition, KeepBest, Mlm, Ranking, Recipe, Settings, Smart, Stage, Table, Task
+from multitask.recipe import Condition, KeepBest, Mlm, Ranking, Recipe, Settings, Smart, Span, Stage, Sweep, Table, Task
+from multitask.sweeps import trials
 from multitask.tasks import TASKS
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,6 +23,8 @@ NESTED: dict[Any, type[BaseModel]] = {
     "mlm": Mlm,
     "ranking": Ranking,
     "smart": Smart,
+    "sweep": Sweep,
+    "random": Span,
     "tables": Table,
     "conditions": Condition,
 }
@@ -113,6 +116,7 @@ def _check_stages(recipe: Recipe, where: str) -> None:
         _check_own_tasks(recipe, stage, at)
         _check_objective(stage, at)
         _check_keep(recipe, stage, at)
+        _check_sweep(recipe, stage, at)
         seen.append(stage.name)
 
 
@@ -148,12 +152,31 @@ def _metrics(recipe: Recipe) -> list[str]:
     return [TASKS[task].metric_key for task in recipe.tasks]
 
 
+def _deciding(recipe: Recipe, stage: Stage) -> list[str]:
+    """The metrics by which an epoch or a trial of the stage can be chosen."""
+    metrics = _metrics(recipe)
+    metrics += list(overall({})) if set(OVERALL_OF) <= set(metrics) else []
+    return metrics + ([PERPLEXITY] if stage.objective == "mlm" else [])
+
+
+def _check_sweep(recipe: Recipe, stage: Stage, at: str) -> None:
+    """Its trials are valid stages, and something decides between them."""
+    if stage.sweep is None:
+        return
+    metrics = _deciding(recipe, stage)
+    if stage.sweep.by not in metrics:
+        raise UserError(f"{at}.sweep.by: '{stage.sweep.by}' is not measured; valid: {', '.join(metrics)}")
+    if stage.sweep.asha and stage.validate_every != "epoch":
+        raise UserError(f"{at}.sweep.asha: it stops trials at epochs' ends, with validate: epoch, not 'stage'")
+    for trial in trials(stage, recipe.seed, at):
+        _check_objective(trial.stage, at)
+        _check_keep(recipe, trial.stage, at)
+
+
 def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
     if not isinstance(stage.keep, KeepBest):
         return
-    metrics = _metrics(recipe)
-    metrics += list(overall({})) if set(OVERALL_OF) <= set(metrics) else []
-    metrics += [PERPLEXITY] if stage.objective == "mlm" else []
+    metrics = _deciding(recipe, stage)
     if stage.keep.best not in metrics:
         raise UserError(f"{at}.keep.best: '{stage.keep.best}' is not measured; valid: {', '.join(metrics)}")
     if stage.validate_every != "epoch":

@@ -51,11 +51,53 @@ def read_recipe_file(path: str) -> tuple[str, str]:
 
 def packaged_recipes() -> list[str]:
     root = Path(str(resources.files("configs")))
-    return sorted(str(file.relative_to(root / "recipes")) for file in (root / "recipes").rglob("*.yaml"))
+    recipes = (str(file.relative_to(root / "recipes")) for file in (root / "recipes").rglob("*.yaml"))
+    return sorted(recipes) + sorted(str(file.relative_to(root)) for file in (root / "sweeps").rglob("*.yaml"))
 
 
 def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:
     """Reads a recipe, applies `key=value` overrides and checks it. Raises UserError with the YAML path."""
+    tree, where = _tree(path, overrides)
+    return build_recipe(tree, where)
+
+
+def load_sweep(path: str, overrides: list[str] | None, stage: str | None, sweep: dict[str, Any]) -> tuple[Recipe, str]:
+    """The recipe cut down to a swept stage and what it starts from, and that stage's name.
+
+    stage: None for the one stage that the recipe sweeps itself. sweep: as a recipe has it, its values still text; empty
+    for the recipe's own. Raises UserError where nothing says what to sweep.
+    """
+    tree, where = _tree(path, overrides)
+    recipe = build_recipe(tree, where)
+    swept = [found.name for found in recipe.stages if found.sweep]
+    name = stage or (swept[0] if len(swept) == 1 else "")
+    if name not in [found.name for found in recipe.stages]:
+        known = ", ".join(found.name for found in recipe.stages)
+        said = f"--stage '{stage}'" if stage else "--stage is missing"
+        raise UserError(f"{said}: {where} has the stages {known}")
+    if not sweep and name not in swept:
+        raise UserError(f"stage '{name}' of {where} has no sweep; give --grid lr=1e-3,1e-4 --by METRIC")
+    wanted = recipe.line(name)
+    tree["stages"] = [item for item in tree["stages"] if item["name"] in wanted]
+    for item in tree["stages"]:
+        item["from"] = recipe.parent(recipe.stage(item["name"]))  # the stage above it may be gone
+        if item["name"] == name and sweep:
+            item["sweep"] = _typed(sweep)
+    tree["tables"] = []
+    return build_recipe(tree, where), name
+
+
+def _typed(value: Any) -> Any:
+    """Words of the command line as YAML reads them: 1e-3 is a number."""
+    if isinstance(value, dict):
+        return {key: _typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    return parse_yaml(value, value) if isinstance(value, str) else value
+
+
+def _tree(path: str, overrides: list[str] | None) -> tuple[dict[str, Any], str]:
+    """A recipe's YAML with the overrides in it, and where it was found."""
     text, where = read_recipe_file(path)
     tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
@@ -63,7 +105,7 @@ def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:
     tree = _unshared(tree)
     for override in overrides or []:
         apply_override(tree, override)
-    return build_recipe(tree, where)
+    return tree, where
 
 
 def _unshared(tree: Any) -> Any:

@@ -50,7 +50,7 @@ def row(name: str, **facts: Any) -> dict[str, Any]:
     """A row with every key; what is not known of a stage yet is null."""
     empty: dict[str, Any] = dict.fromkeys(
         ("trainer", "objective", "train", "from", "epochs", "steps", "seconds", "examples_per_second", "rows",
-         "log", "submission_id", "bundle")
+         "log", "submission_id", "bundle", "settings")
     )  # fmt: skip
     defaults: dict[str, Any] = {"variant": 0, "seed": 0, "status": "pending", "workers": 0}
     defaults |= {"metrics": {}, "why": {}, "intervals": {}}

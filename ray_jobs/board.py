@@ -11,12 +11,14 @@ MAX_STARTS = 3  # of the workers in succession, without a step beyond those done
 
 @dataclass(frozen=True)
 class News:
-    """What the driver learns when it looks: the newest progress line, what ended the run, how many jobs are done."""
+    """What the driver learns when it looks: the newest progress line, what ended the run, how many jobs are done, and
+    what ended which of a sweep's trials."""
 
     line: dict[str, Any] | None
     failure: tuple[str, str] | None
     finished: int
     workers: int
+    failures: dict[str, str]
 
 
 class Board:
@@ -31,6 +33,7 @@ class Board:
         self.number, self.finished, self.workers = 0, 0, 0
         self.line: dict[str, Any] | None = None
         self.failure: tuple[str, str] | None = None
+        self.failures: dict[str, str] = {}
         self.trouble = "they were lost, without an error of their own"
         self.stop = self.closed = False
         self._starts, self._furthest = 0, (0, 0, 0)
@@ -60,9 +63,8 @@ class Board:
         """The workers have started, or started again."""
         self.workers, self._starts = workers, self._starts + 1
         if self._starts > MAX_STARTS:
-            await self.fail(
-                "RuntimeError", f"the workers were started {MAX_STARTS} times without a step: {self.trouble}"
-            )
+            what = f"the workers were started {MAX_STARTS} times without a step: {self.trouble}"
+            await self.fail("", "RuntimeError", what)
 
     async def post(self, line: dict[str, Any]) -> bool:
         """Rank 0's progress; returns whether to stop."""
@@ -86,10 +88,11 @@ class Board:
     async def finish(self, number: int) -> None:
         self.finished = number
 
-    async def fail(self, kind: str, message: str) -> None:
-        """What would come again, and ends the run."""
+    async def fail(self, label: str, kind: str, message: str) -> None:
+        """What would come again, and ends the run; in a sweep, the trial of that label."""
         self.failure = self.failure or (kind, message)
+        self.failures.setdefault(label, message)
 
     async def peek(self, stop: bool) -> News:
         self.stop = stop
-        return News(self.line, self.failure, self.finished, self.workers)
+        return News(self.line, self.failure, self.finished, self.workers, self.failures)

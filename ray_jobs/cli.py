@@ -8,12 +8,16 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from multitask.errors import UserError
+from ray_jobs.options import sweep_settings, workers_span
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
+
+if TYPE_CHECKING:
+    from multitask.recipe import Recipe
 
 USER_ERROR = 2
 
@@ -40,46 +44,81 @@ Examples:
   minibert train my.yaml --data s3://bucket/data --storage s3://bucket/runs --experiment first
 """
 
+SWEEP_EXAMPLES = """\b
+Examples:
+  minibert sweep bertaar/para-sts_cosine-sst_last --stage sts --grid lr=1e-4,3e-5,1e-5 --by sts/pearson --data DATA
+  minibert sweep my.yaml --stage sst --random lr=1e-5..1e-3 --samples 9 --asha --by sst/accuracy --workers 2
+  minibert sweep sweeps/mlm --data DATA
+"""
+
+StorageOption = Annotated[str, typer.Option(help="Where everything goes; every worker must reach it.")]
+WorkersOption = Annotated[
+    str, typer.Option(metavar="N or MIN:MAX", help="0: this process. N: on N Ray workers. MIN:MAX: as many as fit.")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")]
+SeedsOption = Annotated[
+    int, typer.Option(min=1, help="Run with that many seeds, the recipe's and those after it; mean and deviation.")
+]
+FreshOption = Annotated[
+    bool, typer.Option(help="Supersede stages that differ from those under their names; nothing is deleted.")
+]
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe's YAML file, or the name of a packaged one.")]
+
 
 @app.command(epilog=TRAIN_EXAMPLES)
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or the name of a packaged one.")],
+    recipe: RecipeArgument,
     data: DataOption = None,
-    storage: Annotated[str, typer.Option(help="Where everything goes; every worker must reach it.")] = "./runs",
+    storage: StorageOption = "./runs",
     experiment: Annotated[str | None, typer.Option(help="The experiment's name; default: the recipe's.")] = None,
-    workers: Annotated[
-        str,
-        typer.Option(metavar="N or MIN:MAX", help="0: this process. N: on N Ray workers. MIN:MAX: as many as fit."),
-    ] = "0",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Run with that many seeds, the recipe's and those after it; mean and deviation.")
-    ] = 1,
-    fresh: Annotated[
-        bool, typer.Option(help="Supersede stages that differ from those under their names; nothing is deleted.")
-    ] = False,
+    workers: WorkersOption = "0",
+    set_: SetOption = None,
+    seeds: SeedsOption = 1,
+    fresh: FreshOption = False,
 ) -> None:
     """Run a recipe, or go on with it: finished stages are skipped, a stopped one resumes."""
-    from multitask.recipe import NAME
     from multitask.recipe_files import load_recipe
+
+    _run(load_recipe(recipe, set_), data, storage, experiment, workers=workers, seeds=seeds, fresh=fresh)
+
+
+@app.command(epilog=SWEEP_EXAMPLES)
+def sweep(
+    recipe: RecipeArgument,
+    stage: Annotated[str | None, typer.Option(help="The stage to sweep; default: the recipe's only swept one.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="Values to try: lr=1e-3,1e-4; repeatable.")] = None,
+    random: Annotated[list[str] | None, typer.Option(help="A span to draw from: lr=1e-5..1e-3; repeatable.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Trials to draw with --random.")] = 8,
+    by: Annotated[str | None, typer.Option(help="The dev metric that decides, such as sts/pearson.")] = None,
+    asha: Annotated[bool, typer.Option(help="Stop trials that lag behind at the end of epochs 1, 3, 9, ...")] = False,
+    data: DataOption = None,
+    storage: StorageOption = "./runs",
+    experiment: Annotated[str | None, typer.Option(help="Its name; default: RECIPE-sweep-STAGE, or the recipe's.")] = None,
+    workers: Annotated[str, typer.Option(metavar="N or MIN:MAX", help="Ray workers of each trial; 0: none.")] = "0",
+    set_: SetOption = None,
+    seeds: SeedsOption = 1,
+    fresh: FreshOption = False,
+) -> None:
+    """Train one stage of a recipe with several settings, after what it starts from; names the best."""
+    from multitask.recipe_files import load_sweep
+
+    settings = sweep_settings(grid or [], random or [], samples, by, asha)
+    loaded, stage = load_sweep(recipe, set_, stage, settings)
+    name = experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name)
+    _run(loaded, data, storage, name, workers=workers, seeds=seeds, fresh=fresh)
+
+
+def _run(
+    recipe: Recipe, data: str | None, storage: str, experiment: str | None, *, workers: str, seeds: int, fresh: bool
+) -> None:
+    from multitask.recipe import NAME
     from multitask.storage import Storage
     from ray_jobs.commands import run_training
 
-    loaded = load_recipe(recipe, set_)
-    name = experiment or loaded.name
+    name, span = experiment or recipe.name, workers_span(workers)
     if not re.fullmatch(NAME, name) or name == "cache":
         raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
-    span = _workers(workers)
-    raise typer.Exit(run_training(loaded, data, Storage(storage), name, workers=span, fresh=fresh, seeds=seeds))
-
-
-def _workers(text: str) -> tuple[int, int]:
-    """`--workers`: a number, or the fewest and the most of an elastic run."""
-    found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
-    low, high = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-    if low > high or (low == 0 and high > 0):
-        raise UserError(f"--workers '{text}': a number, or MIN:MAX with 1 <= MIN <= MAX")
-    return low, high
+    raise typer.Exit(run_training(recipe, data, Storage(storage), name, workers=span, fresh=fresh, seeds=seeds))
 
 
 @app.command()

@@ -27,6 +27,9 @@ class LocalRunner:
         run_stage(job, Execution(), self._report)
         return 0
 
+    def release(self) -> None:
+        """Nothing is held between two stages."""
+
     def _report(self, progress: Progress) -> bool:
         self.screen.progress(progress)
         return self.stop.asked

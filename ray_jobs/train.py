@@ -1,4 +1,4 @@
-"""The experiment's driver: plans the recipe's stages, runs those that are not finished, writes what came of them.
+"""The experiment's driver: runs the stages of its plan that are not finished, and writes what came of them.
 
 There is no training here. A stage is a StageJob; a runner executes it in this process or on Ray workers, and
 what it leaves in the storage is read from there.
@@ -12,19 +12,21 @@ from typing import Any
 
 import yaml
 
-from lightning_modules.finishing import OUTCOME
 from lightning_modules.progress import Interrupted
-from multitask.experiment import Experiment, StageJob, StageRecord, stage_content
+from multitask.experiment import Experiment, StageJob, StageRecord
 from multitask.lease import Lease
 from multitask.model.heads import loss_for
-from multitask.recipe import Recipe, Stage
-from multitask.results import data_facts, row, versions
+from multitask.recipe import Recipe
 from multitask.storage import Storage
+from multitask.sweeps import best
 from multitask.tasks import TASKS, Split
+from ray_jobs.ledger import encoder_row, results_of
 from ray_jobs.local import LocalRunner
-from ray_jobs.prepare import Prepared, Start, prepare
+from ray_jobs.plan import Node, Plan
+from ray_jobs.prepare import Prepared, prepare
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
+from ray_jobs.tuning import run_trials
 from ray_jobs.workers import RayRunner
 
 log = logging.getLogger(__name__)
@@ -45,23 +47,6 @@ class Request:
     seeds: int = 1
 
 
-@dataclass(frozen=True)
-class Node:
-    """A stage under one of several seeds: what is trained once. Its key names it in experiment.json."""
-
-    stage: Stage
-    variant: int
-    seed: int
-
-    @property
-    def key(self) -> str:
-        return node_key(self.stage.name, self.variant)
-
-
-def node_key(stage: str, variant: int) -> str:
-    return f"{stage}#{variant}" if variant else stage
-
-
 class Driver:
     """One run of an experiment. Raises UserError before anything starts, Interrupted where the user stopped it."""
 
@@ -70,97 +55,102 @@ class Driver:
         self.screen = screen
         screen.say("reading the data and the encoder ...")
         self.prepared: Prepared = prepare(self.recipe, request.data, self.storage)
-        self.experiment = Experiment(request.storage, request.experiment)
-        seeds = range(self.recipe.seed, self.recipe.seed + request.seeds)
-        self.nodes = [Node(stage, at, seed) for at, seed in enumerate(seeds) for stage in self.recipe.stages]
-        self.plan: dict[str, StageRecord] = {}
+        self._read_experiment()
+
+    def _read_experiment(self) -> None:
+        self.experiment = Experiment(self.storage, self.request.experiment)
+        self.plan = Plan(self.recipe, self.prepared, self.experiment, self.request.seeds)
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Every stage that is not finished, in the recipe's order; returns the results."""
         with Lease(self.experiment.folder, self.screen.say):
+            self._read_experiment()  # as it stands now that it is ours alone
             return self._run(stop)
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
-        self.experiment = Experiment(self.storage, self.request.experiment)  # as it stands now that it is ours alone
         self.claim()
         self.experiment.begin_attempt()
         recipe = yaml.safe_dump(self.recipe.model_dump(mode="json", by_alias=True), sort_keys=False)
         self.experiment.folder.write_bytes("recipe.yaml", recipe.encode())
-        todo = [node for node in self.nodes if not self._outcome(node.key)]
-        for node in self.nodes:
+        todo = [node for node in self.plan.nodes if not self.plan.outcome(node)]
+        for node in self.plan.nodes:
             if node not in todo:
-                self.plan[node.key].status = "finished"
-                self.screen.say(f"{node.key}: finished before, skipped ({self.plan[node.key].trainer})")
+                record = self.plan.records[node.key]
+                record.status = "finished"
+                self.screen.say(f"{node.key}: finished before, skipped ({record.trainer})")
         self.experiment.save()
         if todo and not stop.asked:
             with self._runner(stop) as runner:
                 for node in todo:
-                    if not stop.asked:
+                    if not stop.asked and not node.trial:
                         self._run_stage(node, runner)
-        if stop.asked and not all(self._outcome(node.key) for node in self.nodes):
+        if stop.asked and not all(self.plan.outcome(node) for node in self.plan.nodes if not node.trial):
             raise Interrupted(self.request.experiment)
         return self.write_results()
+
+    def claim(self) -> None:
+        """Names and fingerprints of all nodes; another stage under a known name is refused here."""
+        self.plan.claim(self.request.fresh)
 
     def _runner(self, stop: StopRequest) -> LocalRunner | RayRunner:
         workers = self.request.workers
         return RayRunner(workers, self.screen, stop) if any(workers) else LocalRunner(self.screen, stop)
 
-    def claim(self) -> None:
-        """Fingerprints of all stages, parents first; another stage under a known name is refused here."""
-        for node in self.nodes:
-            parent = self.recipe.parent(node.stage)
-            content = stage_content(
-                self.recipe,
-                node.stage,
-                self._heads(node.stage),
-                self.prepared.shas(),
-                self._fingerprint(parent, node.variant),
-                node.seed,
-            )
-            self.plan[node.key] = self.experiment.claim(node.key, content, parent, self.request.fresh, node.variant)
-
-    def _fingerprint(self, parent: str, variant: int) -> str:
-        above = self.plan.get(node_key(parent, variant))
-        return above.fingerprint if above else self._start(parent).fingerprint
-
-    def _heads(self, stage: Stage) -> dict[str, str]:
-        return self.recipe.heads(stage, self.prepared.heads())
-
-    def _start(self, parent: str) -> Start:
-        return self.prepared.start if parent == "encoder" else self.prepared.bundles[parent]
-
-    def _outcome(self, key: str) -> dict[str, Any] | None:
-        folder = self.experiment.folder.at(self.plan[key].trainer)
-        outcome: dict[str, Any] | None = folder.read_json(OUTCOME) if folder.exists(OUTCOME) else None
-        return outcome
-
     def _run_stage(self, node: Node, runner: LocalRunner | RayRunner) -> None:
-        record = self.plan[node.key]
-        record.status, record.attempt = "running", self.experiment.attempt
-        record.workers, record.log = self.request.workers[1], self.request.log
+        trials = self.plan.trials(node)
+        records = [self.plan.records[at.key] for at in (*trials, node)]
+        for record in records:
+            self._begin(record)
         self.experiment.save()
         self.write_results()
-        log.info("stage %s: %s starts, attempt %s", node.key, record.trainer, record.attempt)
+        log.info("stage %s: %s starts, attempt %s", node.key, records[-1].trainer or "a sweep", records[-1].attempt)
         try:
-            record.workers = runner.run(self.job(node))
-            if not self._outcome(node.key):
-                raise RuntimeError(f"stage '{node.key}' ended without an outcome in {record.trainer}")
-            record.status = "finished"
-        except Interrupted:
-            record.status = "interrupted"
-            raise
-        except Exception:
-            record.status = "failed"
+            if trials:
+                self._sweep(node, trials, runner)
+            else:
+                records[-1].workers = runner.run(self.job(node))
+            if not self.plan.outcome(node):
+                raise RuntimeError(f"stage '{node.key}' ended without an outcome in {records[-1].trainer}")
+            records[-1].status = "finished"
+        except Exception as error:
+            for record in records:
+                if record.status == "running":
+                    record.status = "interrupted" if isinstance(error, Interrupted) else "failed"
             raise
         finally:
             self.screen.end_line()
             self.experiment.save()
             self.write_results()
 
+    def _begin(self, record: StageRecord) -> None:
+        if record.status not in ("finished", "stopped"):
+            record.status, record.attempt = "running", self.experiment.attempt
+            record.workers, record.log = self.request.workers[1], self.request.log
+
+    def _sweep(self, node: Node, trials: list[Node], runner: LocalRunner | RayRunner) -> None:
+        """Trains what is left of the trials; the stage then is the best of those that have finished."""
+        assert node.stage.sweep
+        by, records = node.stage.sweep.by, self.plan.records
+        jobs = {at.name: self.job(at) for at in trials}
+        runner.release()
+        stopped = [at.name for at in trials if records[at.key].status == "stopped"]
+        ends = run_trials(jobs, node.stage.sweep, stopped, self.request.workers, self.screen, runner.stop)
+        for at in trials:
+            records[at.key].status = "finished" if self.plan.outcome(at) else ends[at.name]
+        if "interrupted" in ends.values():
+            raise Interrupted(node.key)
+        outcomes = {at.key: outcome for at in trials if (outcome := self.plan.outcome(at))}
+        chosen = best({key: outcome["metrics"].get(by) for key, outcome in outcomes.items()}, by)
+        if chosen is None:
+            raise RuntimeError(f"sweep of '{node.key}': no trial has a value of {by}; they ended: {ends}")
+        records[node.key].trainer = records[chosen].trainer
+        self.screen.say(f"{node.key}: the best trial by {by} is {chosen}")
+
     def job(self, node: Node) -> StageJob:
-        recipe, stage, record = self.recipe, node.stage, self.plan[node.key]
-        parent, heads, children = recipe.parent(stage), self._heads(stage), recipe.children(stage)
-        caches, above = self.prepared.caches, self.plan.get(node_key(parent, node.variant))
+        recipe, stage, record = self.recipe, node.stage, self.plan.records[node.key]
+        parent, heads, children = recipe.parent(stage), self.plan.heads(stage), recipe.children(stage)
+        caches, above, trial = self.prepared.caches, self.plan.above(node), node.trial
+        first = trial is None or trial.number == 0  # what is the same for all trials is done by the first
         return StageJob(
             storage=self.storage.uri,
             experiment=self.request.experiment,
@@ -174,13 +164,16 @@ class Driver:
                 task: loss_for(head, TASKS[task], recipe.tasks[task].loss, f"tasks.{task}")
                 for task, head in heads.items()
             },
-            start=f"{self.request.experiment}/{above.trainer}/bundle" if above else self._start(parent).path,
+            start=f"{self.request.experiment}/{above.trainer}/bundle" if above else self.plan.start(parent).path,
             train={task: caches[task]["train"] for task in stage.tasks},
             dev={task: splits["dev"] for task, splits in caches.items()},
             # What another experiment left was measured there, perhaps on other data: what this one costs is said here.
-            measure_start=not above and (parent != "encoder" or self._encoder_row(node.variant) is None),
-            keep_features=any(child.train == "last-linear-layer" for child in children),
-            predict={} if children else _to_predict(caches),
+            measure_start=first and not above and (parent != "encoder" or encoder_row(self.plan, node.variant) is None),
+            keep_features=not trial and any(child.train == "last-linear-layer" for child in children),
+            predict={} if children or trial else _to_predict(caches),
+            label=node.name,
+            settings=trial.settings if trial else {},
+            by=trial.by if trial else "",
             about={
                 "recipe": recipe.name,
                 "stage": stage.name,
@@ -193,68 +186,12 @@ class Driver:
             },
         )
 
-    def _encoder_row(self, variant: int) -> dict[str, Any] | None:
-        """The dev metrics before any training, which the first stage from the encoder measures."""
-        for node in self.nodes:
-            outcome = self._outcome(node.key) if node.variant == variant else None
-            if outcome and outcome["start"] and self.recipe.parent(node.stage) == "encoder":
-                start: dict[str, Any] = outcome["start"]
-                return start
-        return None
-
     def write_results(self) -> dict[str, Any]:
         """results.json as it stands. Raises Superseded where another driver writes it now."""
         self.experiment.check()
-        recipe = self.recipe
-        results = {
-            "schema": 1,
-            "experiment": self.request.experiment,
-            "recipe": recipe.name,
-            "encoder": {"source": recipe.encoder, "fingerprint": self.prepared.start.fingerprint},
-            "data": {
-                task: data_facts(task, tables, self._rows_used(task)) for task, tables in self.prepared.tables.items()
-            },
-            "versions": versions(),
-            "stages": [row for at in range(self.request.seeds) for row in self._variant(at)],
-        }
+        results = results_of(self.plan, self.request.experiment)
         self.experiment.folder.write_json("results.json", results)
         return results
-
-    def _variant(self, variant: int) -> list[dict[str, Any]]:
-        """The rows of one seed: the encoder before training, then the stages."""
-        started, nodes = self._encoder_row(variant), [node for node in self.nodes if node.variant == variant]
-        first = row("encoder", seed=nodes[0].seed, variant=variant, status="measured" if started else "pending")
-        return [first | (started or {}), *(self._row(node) for node in nodes)]
-
-    def _rows_used(self, task: str) -> int:
-        return max((self._rows(stage, task) for stage in self.recipe.stages if task in stage.tasks), default=0)
-
-    def _rows(self, stage: Stage, task: str) -> int:
-        length = len(self.prepared.tables[task]["train"])
-        return min(length, stage.max_examples or length)
-
-    def _row(self, node: Node) -> dict[str, Any]:
-        stage, record, outcome = node.stage, self.plan[node.key], self._outcome(node.key)
-        facts: dict[str, Any] = {
-            "trainer": record.trainer,
-            "variant": node.variant,
-            "seed": node.seed,
-            "objective": stage.objective,
-            "train": stage.train,
-            "from": record.parent,
-            "status": "finished" if outcome else record.status,
-            "workers": record.workers,
-            "rows": sum(self._rows(stage, task) for task in stage.tasks),
-            "log": record.log,
-        }
-        if outcome:
-            facts |= {
-                key: outcome[key]
-                for key in ("epochs", "steps", "seconds", "examples_per_second", "metrics", "why", "intervals")
-                if key in outcome  # stages of before the intervals have none
-            }
-            facts["bundle"] = f"{record.trainer}/bundle"
-        return row(stage.name, **facts)
 
 
 def _to_predict(caches: dict[str, dict[Split, str]]) -> dict[str, dict[Split, str]]:

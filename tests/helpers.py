@@ -71,7 +71,7 @@ def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> St
     driver = small_driver(folder, experiment, **stage)
     driver.claim()
     driver.experiment.begin_attempt()
-    return replace(driver.job(driver.nodes[0]), measure_start=False, predict={})
+    return replace(driver.job(driver.plan.nodes[0]), measure_start=False, predict={})
 
 
 def go_on(progress: Progress) -> bool:

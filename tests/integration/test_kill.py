@@ -61,7 +61,7 @@ def test_stopped_and_started_again_equals_undisturbed(tmp_path: Path, number: in
 
     driver = small_driver(parts, **STAGE)
     driver.claim()
-    trainer = driver.plan["para"].trainer
+    trainer = driver.plan.records["para"].trainer
     process = start(parts, **STAGE)
     output = process.communicate(timeout=100)[0]
     assert process.returncode == 0, output

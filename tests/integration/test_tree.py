@@ -175,7 +175,7 @@ def test_a_stage_over_nothing_but_special_tokens_runs_through(tmp_path: Path) ->
     _, found = execute(driver)
     assert found["stages"][1]["status"] == "finished"
     assert metrics(found, "mlm")["mlm/perplexity"] is None
-    start = load_bundle(Storage(str(tmp_path)), driver.job(driver.nodes[0]).start).tensors
+    start = load_bundle(Storage(str(tmp_path)), driver.job(driver.plan.nodes[0]).start).tensors
     after = weights(tmp_path, found, "mlm")
     assert all(torch.equal(after[name], value) for name, value in start.items())  # every gradient was zero
 

@@ -98,8 +98,8 @@ def test_a_request_to_stop_reaches_rank_0_with_its_next_line() -> None:
 def test_the_first_failure_is_the_one_that_counts() -> None:
     async def scenario() -> Any:
         board = Board()
-        await board.fail("NonFiniteLoss", "stage 'sst': the loss is nan")
-        await board.fail("RuntimeError", "a rank was left alone")
+        await board.fail("sst", "NonFiniteLoss", "stage 'sst': the loss is nan")
+        await board.fail("sst", "RuntimeError", "a rank was left alone")
         return (await board.peek(False)).failure
 
     assert asyncio.run(scenario()) == ("NonFiniteLoss", "stage 'sst': the loss is nan")

@@ -18,6 +18,11 @@ RECIPES = packaged_recipes()
 CONFIGS = ROOT / "configs"
 
 
+def path_of(name: str) -> Path:
+    """Recipes to train are named by their path under recipes/, those of sweeps under configs/."""
+    return CONFIGS / name if name.startswith("sweeps/") else CONFIGS / "recipes" / name
+
+
 @functools.cache
 def tiny() -> Bundle:
     return source_bundle(load_source("tiny"))
@@ -30,7 +35,7 @@ def header(path: Path) -> str:
 
 
 def test_the_packaged_recipes_are_those_of_this_repository() -> None:
-    assert sorted(str(path.relative_to(CONFIGS / "recipes")) for path in CONFIGS.rglob("recipes/**/*.yaml")) == RECIPES
+    assert sorted(CONFIGS.rglob("*.yaml")) == sorted(path_of(name) for name in RECIPES)
     assert {"demo.yaml", "bertaar/para-sts_cosine-sst_last.yaml"} <= set(RECIPES)
 
 
@@ -43,14 +48,15 @@ def test_a_config_opens_with_the_command_that_runs_it(path: Path) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_named_as_its_file_and_run_by_its_own_command(name: str) -> None:
-    path = CONFIGS / "recipes" / name
+    path = path_of(name)
     assert load_recipe(str(path)).name in (path.stem, f"{path.parent.name}-{path.stem}")
-    assert f"minibert train configs/recipes/{name}" in header(path)
+    command = "sweep" if name.startswith("sweeps/") else "train"
+    assert f"minibert {command} {path.relative_to(ROOT)}" in header(path)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipes_model_can_be_built_and_each_stage_trains_something(name: str) -> None:
-    recipe = load_recipe(str(CONFIGS / "recipes" / name), ["encoder=tiny"])
+    recipe = load_recipe(str(path_of(name)), ["encoder=tiny"])
     for stage in recipe.stages:
         model = tiny().model(recipe.heads(stage), mlm=stage.mlm.head if stage.objective == "mlm" else None)
         assert set(model.heads) == set(recipe.tasks) <= set(TASKS)
@@ -63,5 +69,5 @@ def test_a_recipes_model_can_be_built_and_each_stage_trains_something(name: str)
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_only_the_demo_falls_back_to_the_sample(name: str) -> None:
-    recipe = load_recipe(str(CONFIGS / "recipes" / name))
+    recipe = load_recipe(str(path_of(name)))
     assert (recipe.data == "sample") == (recipe.name == "demo")

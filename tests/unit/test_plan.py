@@ -230,7 +230,7 @@ def branch(folder: Path, start: str) -> Driver:
 def test_a_stage_starts_from_another_experiments_stage_heads_included(other: Driver, tmp_path: Path) -> None:
     (job,), results = execute(branch(tmp_path, "other/mlm"))
     start = load_bundle(Storage(str(tmp_path)), job.start)
-    was = load_bundle(other.experiment.folder.at(other.plan["mlm"].trainer), "bundle")
+    was = load_bundle(other.experiment.folder.at(other.plan.records["mlm"].trainer), "bundle")
     assert start.heads == was.heads == {"sst": "mlp", "quora": "linear"}
     model, before = start.model(job.heads, seed=job.seed), was.model()
     for name, value in before.state_dict().items():
@@ -250,7 +250,7 @@ def test_a_task_that_names_no_head_takes_the_bundles(other: Driver, tmp_path: Pa
 
 
 def test_the_bundle_itself_is_the_same_start(other: Driver, tmp_path: Path) -> None:
-    trainer = other.plan["mlm"].trainer
+    trainer = other.plan.records["mlm"].trainer
     (one,), _ = execute(branch(tmp_path, "other/mlm"))
     fingerprint = digest_of(branch(tmp_path, f"{tmp_path}/other/{trainer}/bundle"))
     assert fingerprint == digest_of(branch(tmp_path, "other/mlm"))
@@ -259,7 +259,7 @@ def test_the_bundle_itself_is_the_same_start(other: Driver, tmp_path: Path) -> N
 
 def digest_of(driver: Driver) -> str:
     driver.claim()
-    return driver.plan["sst"].fingerprint
+    return driver.plan.records["sst"].fingerprint
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_start_that_is_not_there_is_refused(other: Driver, tmp_path: Path, sta
 
 
 def test_a_bundle_of_another_tokenizer_is_refused(other: Driver, tmp_path: Path) -> None:
-    folder = other.experiment.folder.at(other.plan["mlm"].trainer)
+    folder = other.experiment.folder.at(other.plan.records["mlm"].trainer)
     bundle = load_bundle(folder, "bundle")
     edited = bundle.tokenizer_json.replace('"film"', '"filn"')
     assert edited != bundle.tokenizer_json

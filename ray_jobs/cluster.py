@@ -1,0 +1,97 @@
+"""Ray for as long as a driver needs it: the cluster it runs in, or a local one that ends with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from typing import Any
+
+from ray_jobs.screen import Screen
+from ray_jobs.stopping import waits_for_ray
+
+RESIZE_SECONDS = 60.0  # between two looks at whether an elastic run can have more workers
+
+
+class Cluster:
+    """Context manager. workers: (fewest, most) of one stage; (0, 0) where Ray is there for trials alone.
+
+    use_gpu: whether there is a GPU for each of the fewest. cpus: of a worker. Where Ray runs already, as in a sweep
+    amid a run on workers, it is used and left running.
+    """
+
+    def __init__(self, workers: tuple[int, int], screen: Screen) -> None:
+        (self.low, self.high), self.screen = workers, screen
+        self.use_gpu, self.cpus = False, 1
+
+    def __enter__(self) -> Cluster:
+        import ray
+
+        os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same everywhere
+        self.span = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+        here, cores = not os.environ.get("RAY_ADDRESS"), os.cpu_count() or 1
+        self._began = not ray.is_initialized()
+        if self._began:
+            self.screen.say(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")
+            ray.init(
+                address="local" if here else None,  # None is the cluster of RAY_ADDRESS
+                num_cpus=max(cores, self.low) if here else None,
+                log_to_driver=True,
+                logging_level=logging.WARNING,
+            )
+        self.cpus = max(1, cores // max(1, self.high)) if here else 1
+        self.gpus = int(ray.cluster_resources().get("GPU", 0))
+        self.use_gpu = self.gpus >= max(1, self.low)
+        # Ray's own bookkeeping stays with the driver: nothing in it is needed to go on.
+        self._files = tempfile.TemporaryDirectory(prefix="minibert-ray-", ignore_cleanup_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        if self._began and not waits_for_ray():
+            ray.shutdown()
+        self._files.cleanup()
+
+    @property
+    def files(self) -> str:
+        return self._files.name
+
+    @property
+    def accelerator(self) -> str:
+        return "gpu" if self.use_gpu else "cpu"
+
+    def actor(self, kind: type, *arguments: Any) -> Any:
+        """An actor that takes no CPU, on the driver's own node: the loss of another one must not end the driver."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote(*arguments)
+
+    def facts(self) -> dict[str, Any]:
+        """What `scaling` needs to know, as plain JSON."""
+        return {"low": self.low, "high": self.high, "cpus": self.cpus, "use_gpu": self.use_gpu}
+
+    def room(self) -> str:
+        """What the workers need and what there is, for someone who waits for them."""
+        import ray
+
+        found, free = ray.cluster_resources(), ray.available_resources()
+        kind, each = ("GPU", 1) if self.use_gpu else ("CPU", self.cpus)
+        return (
+            f"{self.low} workers need {self.low * each} {kind}s, the cluster has {found.get(kind, 0):g}, "
+            f"of which {free.get(kind, 0):g} are free"
+        )
+
+
+def scaling(low: int, high: int, cpus: int, use_gpu: bool) -> Any:
+    """Ray's ScalingConfig: a fixed number of workers, or as many as there is room for."""
+    from ray.train import ScalingConfig
+
+    return ScalingConfig(
+        num_workers=low if low == high else (low, high),
+        use_gpu=use_gpu,
+        resources_per_worker={"CPU": cpus},
+        elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+    )

@@ -1,0 +1,81 @@
+"""results.json as it stands: from the plan, and from what finished stages have left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multitask.recipe import Stage
+from multitask.results import data_facts, row, versions
+from ray_jobs.plan import Node, Plan
+
+# What an outcome says of its stage; stages of before the intervals have none.
+OF_OUTCOME = ("epochs", "steps", "seconds", "examples_per_second", "metrics", "why", "intervals")
+
+
+def results_of(plan: Plan, name: str) -> dict[str, Any]:
+    """What came of the experiment of that name so far."""
+    recipe, prepared = plan.recipe, plan.prepared
+    variants = sorted({node.variant for node in plan.nodes})
+    return {
+        "schema": 1,
+        "experiment": name,
+        "recipe": recipe.name,
+        "encoder": {"source": recipe.encoder, "fingerprint": prepared.start.fingerprint},
+        "data": {task: data_facts(task, tables, _rows_used(plan, task)) for task, tables in prepared.tables.items()},
+        "versions": versions(),
+        "stages": [row for variant in variants for row in _variant(plan, variant)],
+    }
+
+
+def encoder_row(plan: Plan, variant: int) -> dict[str, Any] | None:
+    """The dev metrics before any training, which the first stage from the encoder measures."""
+    for node in plan.nodes:
+        outcome = plan.outcome(node) if node.variant == variant else None
+        if outcome and outcome["start"] and plan.recipe.parent(node.stage) == "encoder":
+            start: dict[str, Any] = outcome["start"]
+            return start
+    return None
+
+
+def _variant(plan: Plan, variant: int) -> list[dict[str, Any]]:
+    """The rows of one seed: the encoder before training, then the stages."""
+    started, nodes = encoder_row(plan, variant), [node for node in plan.nodes if node.variant == variant]
+    first = row("encoder", seed=nodes[0].seed, variant=variant, status="measured" if started else "pending")
+    return [first | (started or {}), *(_row(plan, node) for node in nodes)]
+
+
+def _row(plan: Plan, node: Node) -> dict[str, Any]:
+    stage, record, outcome = node.stage, plan.records[node.key], plan.outcome(node)
+    facts: dict[str, Any] = {
+        "trainer": record.trainer or None,
+        "variant": node.variant,
+        "seed": node.seed,
+        "objective": stage.objective,
+        "train": stage.train,
+        "from": record.parent,
+        "status": "finished" if outcome else record.status,
+        "workers": record.workers,
+        "rows": sum(_rows(plan, stage, task) for task in stage.tasks),
+        "log": record.log,
+        "settings": _settings(plan, node),
+    }
+    if outcome:
+        facts |= {key: outcome[key] for key in OF_OUTCOME if key in outcome}
+        facts["bundle"] = f"{record.trainer}/bundle"
+    return row(node.name, **facts)
+
+
+def _settings(plan: Plan, node: Node) -> dict[str, Any] | None:
+    """What a trial tried; of a swept stage what the best of them did."""
+    trainer = plan.records[node.key].trainer
+    same = (at.trial for at in (node, *plan.trials(node)) if at.trial and plan.records[at.key].trainer == trainer)
+    return next((trial.settings for trial in same if trial), None)
+
+
+def _rows_used(plan: Plan, task: str) -> int:
+    return max((_rows(plan, node.stage, task) for node in plan.nodes if task in node.stage.tasks), default=0)
+
+
+def _rows(plan: Plan, stage: Stage, task: str) -> int:
+    length = len(plan.prepared.tables[task]["train"])
+    return min(length, stage.max_examples or length)

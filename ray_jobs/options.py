@@ -1,0 +1,45 @@
+"""Options of the command line that are more than a word: what they mean, or one line of what they should be."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from multitask.errors import UserError
+
+
+def workers_span(text: str) -> tuple[int, int]:
+    """`--workers`: a number, or the fewest and the most of an elastic run."""
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if low > high or (low == 0 and high > 0):
+        raise UserError(f"--workers '{text}': a number, or MIN:MAX with 1 <= MIN <= MAX")
+    return low, high
+
+
+def sweep_settings(grid: list[str], random: list[str], samples: int, by: str | None, asha: bool) -> dict[str, Any]:
+    """A recipe's `sweep:` from the command line's words; empty where it says nothing."""
+    if not grid and not random:
+        if by or asha:
+            raise UserError("--by and --asha: nothing to sweep; give --grid lr=1e-3,1e-4 or --random lr=1e-5..1e-3")
+        return {}
+    if not by:
+        raise UserError("--by: missing; the dev metric that decides between trials, such as sts/pearson")
+    found: dict[str, Any] = {"by": by, "asha": asha, "samples": samples}
+    found["grid"] = {key: text.split(",") for key, text in (_pair("--grid", word) for word in grid)}
+    found["random"] = {key: _span(key, text) for key, text in (_pair("--random", word) for word in random)}
+    return found
+
+
+def _pair(option: str, word: str) -> tuple[str, str]:
+    key, equals, text = word.partition("=")
+    if not (key and equals and text):
+        raise UserError(f"{option} '{word}': expected key=values, such as lr=1e-3,1e-4 or lr=1e-5..1e-3")
+    return key, text
+
+
+def _span(key: str, text: str) -> dict[str, str]:
+    low, dots, high = text.partition("..")
+    if not (low and dots and high):
+        raise UserError(f"--random '{key}={text}': expected LOW..HIGH, such as lr=1e-5..1e-3")
+    return {"low": low, "high": high}

@@ -1,0 +1,98 @@
+"""What an experiment trains: nodes, each once, with the names and fingerprints that they are known by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from multitask.experiment import OUTCOME, Experiment, StageRecord, stage_content
+from multitask.recipe import Recipe, Stage
+from multitask.sweeps import Trial, trials
+from ray_jobs.prepare import Prepared, Start
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage under one of several seeds, or a trial of its sweep: what is trained once.
+
+    Its key names it in experiment.json. A stage that is swept has a node of its own, which is not trained: it stands
+    for the best of its trials.
+    """
+
+    stage: Stage
+    variant: int
+    seed: int
+    trial: Trial | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage.name}@{self.trial.label}" if self.trial else self.stage.name
+
+    @property
+    def key(self) -> str:
+        return node_key(self.name, self.variant)
+
+
+def node_key(name: str, variant: int) -> str:
+    return f"{name}#{variant}" if variant else name
+
+
+class Plan:
+    """The nodes of a recipe in the order in which they are trained, and their records."""
+
+    def __init__(self, recipe: Recipe, prepared: Prepared, experiment: Experiment, seeds: int) -> None:
+        self.recipe, self.prepared, self.experiment = recipe, prepared, experiment
+        self.nodes = [
+            node for variant in range(seeds) for stage in recipe.stages for node in _nodes(recipe, stage, variant)
+        ]
+        self.records: dict[str, StageRecord] = {}
+
+    def claim(self, fresh: bool) -> None:
+        """Fingerprints of all nodes, parents first; another stage under a known name is refused here."""
+        for node in self.nodes:
+            parent = self.recipe.parent(node.stage)
+            content = self._content(node, self._fingerprint(parent, node.variant))
+            trial = node.trial.number if node.trial else None if node.stage.sweep else 0
+            self.records[node.key] = self.experiment.claim(node.key, content, parent, fresh, node.variant, trial)
+
+    def _content(self, node: Node, parent: str) -> dict[str, Any]:
+        if node.stage.sweep:
+            chosen_from = {at.name: self.records[at.key].fingerprint for at in self.trials(node)}
+            return {"trials": chosen_from, "by": node.stage.sweep.by}
+        heads, shas = self.heads(node.stage), self.prepared.shas()
+        return stage_content(self.recipe, node.stage, heads, shas, parent, node.seed)
+
+    def trials(self, node: Node) -> list[Node]:
+        """Those of a swept stage."""
+        same = (other for other in self.nodes if other.variant == node.variant and other.trial)
+        return [other for other in same if other.stage.name == node.stage.name]
+
+    def heads(self, stage: Stage) -> dict[str, str]:
+        return self.recipe.heads(stage, self.prepared.heads())
+
+    def above(self, node: Node) -> StageRecord | None:
+        """The record of the stage that the node starts from; None where that is no stage of this experiment."""
+        return self.records.get(node_key(self.recipe.parent(node.stage), node.variant))
+
+    def start(self, parent: str) -> Start:
+        return self.prepared.start if parent == "encoder" else self.prepared.bundles[parent]
+
+    def _fingerprint(self, parent: str, variant: int) -> str:
+        above = self.records.get(node_key(parent, variant))
+        return above.fingerprint if above else self.start(parent).fingerprint
+
+    def outcome(self, node: Node) -> dict[str, Any] | None:
+        """What a finished node has left; None of the others."""
+        trainer = self.records[node.key].trainer
+        folder = self.experiment.folder
+        found: dict[str, Any] | None = None
+        if trainer and folder.exists(f"{trainer}/{OUTCOME}"):
+            found = folder.read_json(f"{trainer}/{OUTCOME}")
+        return found
+
+
+def _nodes(recipe: Recipe, stage: Stage, variant: int) -> list[Node]:
+    """A stage's trials, if it is swept, and itself."""
+    seed = recipe.seed + variant
+    swept = trials(stage, recipe.seed, f"stages.{stage.name}") if stage.sweep else []
+    return [*(Node(trial.stage, variant, seed, trial) for trial in swept), Node(stage, variant, seed)]
