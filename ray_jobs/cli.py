@@ -93,7 +93,9 @@ def sweep(
     asha: Annotated[bool, typer.Option(help="Stop trials that lag behind at the end of epochs 1, 3, 9, ...")] = False,
     data: DataOption = None,
     storage: StorageOption = "./runs",
-    experiment: Annotated[str | None, typer.Option(help="Its name; default: RECIPE-sweep-STAGE, or the recipe's.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Its name; default: RECIPE-sweep-STAGE, or the recipe's.")
+    ] = None,
     workers: Annotated[str, typer.Option(metavar="N or MIN:MAX", help="Ray workers of each trial; 0: none.")] = "0",
     set_: SetOption = None,
     seeds: SeedsOption = 1,

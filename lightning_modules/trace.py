@@ -1,0 +1,40 @@
+"""A trace of what every rank was fed, for tests of recovery and for finding out: MINIBERT_TRACE=FOLDER turns it on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from lightning_modules.base import StageModule
+from multitask.data.batches import Batch
+
+VARIABLE = "MINIBERT_TRACE"
+
+
+class Trace(Callback):
+    """A line a step and rank in a local folder, in a file of this process: the optimizer step just done, the stage, the
+    rank, how many there are, and the ids of its examples."""
+
+    def __init__(self, folder: str) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.file = open(Path(folder) / f"{os.uname().nodename}-{os.getpid()}.jsonl", "a", buffering=1)  # noqa: SIM115
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, outputs: Any, batch: Batch, *_: Any) -> None:  # type: ignore[override]
+        used = (batch.weights > 0).tolist()
+        ids = [name for name, kept in zip(module.example_ids(batch), used, strict=True) if kept]
+        line = {"stage": module.stage.name, "step": module.state.position.steps, "rank": trainer.global_rank}
+        self.file.write(json.dumps({**line, "world": trainer.world_size, "task": batch.task, "ids": ids}) + "\n")
+
+    def teardown(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
+        self.file.close()
+
+
+def trace_callbacks() -> list[Callback]:
+    """The trace, where the environment asks for it."""
+    folder = os.environ.get(VARIABLE)
+    return [Trace(folder)] if folder else []
