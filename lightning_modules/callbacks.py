@@ -56,15 +56,23 @@ class Resume(Callback):
 
 
 class Checkpointing(Callback):
-    """Saves every N minutes or steps, at every epoch's end, and when asked to stop. Rank 0 alone writes."""
+    """Saves every N minutes or steps, at every epoch's end, and when asked to stop. Rank 0 alone writes.
+
+    Training does not wait for a snapshot that is still on its way to the storage, but at an epoch's end and to stop:
+    one that comes due meanwhile is taken when that has landed. What stopped an upload ends the next step.
+    """
 
     def __init__(self, store: CheckpointStore, records: list[Record]) -> None:
         self.store, self.records = store, records
-        self._last = time.monotonic()
+        self._last, self._owed = time.monotonic(), False
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, *_: Any) -> None:  # type: ignore[override]
-        if trainer.is_global_zero and (module.stopping or self._due(module)):
-            self._save(module)
+        if trainer.is_global_zero:
+            self.store.check()
+            self._owed = self._owed or self._due(module)
+            must = module.stopping or module.state.position.step == module.steps_per_epoch
+            if must or (self._owed and not self.store.busy):
+                self._save(module)
         if module.stopping:
             self.store.flush()
             raise Interrupted(module.stage.name)
@@ -77,15 +85,14 @@ class Checkpointing(Callback):
 
     def _due(self, module: StageModule) -> bool:
         position, stage = module.state.position, module.stage
-        at_end = position.step == module.steps_per_epoch
         enough = bool(stage.checkpoint_steps) and position.steps % (stage.checkpoint_steps or 1) == 0
-        return at_end or enough or (time.monotonic() - self._last) / 60 >= stage.checkpoint_minutes
+        return enough or (time.monotonic() - self._last) / 60 >= stage.checkpoint_minutes
 
     def _save(self, module: StageModule) -> None:
         best = chosen(self.records, module.stage) if isinstance(module.stage.keep, KeepBest) else None
         self.store.pinned = {best.steps} if best else set()
         self.store.save(module.checkpoint())
-        self._last = time.monotonic()
+        self._last, self._owed = time.monotonic(), False
 
 
 class Telling(Callback):

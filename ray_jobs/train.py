@@ -7,6 +7,7 @@ what it leaves in the storage is read from there.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from lightning_modules.finishing import OUTCOME
 from lightning_modules.progress import Interrupted
+from multitask.errors import StorageError
 from multitask.experiment import Experiment, StageJob, StageRecord, stage_content
 from multitask.model.heads import loss_for
 from multitask.recipe import Recipe, Stage
@@ -138,17 +140,19 @@ class Driver:
             runner.run(self.job(node))
             if not self._outcome(node.key):
                 raise RuntimeError(f"stage '{node.key}' ended without an outcome in {record.trainer}")
-            record.status = "finished"
-        except Interrupted:
-            record.status = "interrupted"
+        except BaseException as error:
+            if isinstance(error, Exception):
+                record.status = "interrupted" if isinstance(error, Interrupted) else "failed"
+            with suppress(StorageError):  # what ended the stage is what has to be said
+                self._close()
             raise
-        except Exception:
-            record.status = "failed"
-            raise
-        finally:
-            self.screen.end_line()
-            self.experiment.save()
-            self.write_results()
+        record.status = "finished"
+        self._close()
+
+    def _close(self) -> None:
+        self.screen.end_line()
+        self.experiment.save()
+        self.write_results()
 
     def job(self, node: Node) -> StageJob:
         recipe, stage, record = self.recipe, node.stage, self.plan[node.key]

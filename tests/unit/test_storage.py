@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import uuid
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multitask.errors import UserError
+from multitask.errors import StorageError, UserError
 from multitask.storage import (
     MANIFEST,
     Damaged,
@@ -85,10 +86,10 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: 
     storage.write_bytes("results.json", b"old")
 
     def full(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=r"results.json: cannot be written: .*No space left.*: free some"):
         storage.write_bytes("results.json", b"new")
     assert storage.read_bytes("results.json") == b"old"
     assert os.listdir(tmp_path) == ["results.json"]
