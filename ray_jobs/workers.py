@@ -53,7 +53,8 @@ def worker_loop(config: dict[str, Any]) -> None:
     except Interrupted:
         return
     except (UserError, NonFiniteLoss, Superseded) as error:
-        ray.get(board.fail.remote(type(error).__name__, str(error)))
+        kind = "UserError" if isinstance(error, UserError) else type(error).__name__
+        ray.get(board.fail.remote(kind, str(error)))
         return
     ray.train.report({"finished": True})
 
