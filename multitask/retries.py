@@ -82,7 +82,7 @@ def persist(fs: AbstractFileSystem, doing: Doing, where: str, call: Callable[[],
 
     def give_up(state: RetryCallState) -> bool:
         since = _failing_since.setdefault(fs, state.start_time)
-        return time.monotonic() + state.upcoming_sleep - since >= PATIENCE
+        return time.monotonic() - since >= PATIENCE
 
     def warn(state: RetryCallState) -> None:
         attempt, error = state.attempt_number, state.outcome.exception() if state.outcome else None
