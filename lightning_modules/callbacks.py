@@ -60,17 +60,25 @@ class Resume(Callback):
 
 class Checkpointing(Callback):
     """Saves every N minutes or steps, at every epoch's end, when asked to stop, and every few seconds while a node is
-    about to be taken away. Rank 0 alone writes."""
+    about to be taken away. Rank 0 alone writes.
+
+    Training does not wait for a snapshot that is still on its way to the storage, but at an epoch's end and to stop:
+    one that comes due meanwhile is taken when that has landed. What stopped an upload ends the next step.
+    """
 
     def __init__(self, store: CheckpointStore, records: list[Record], leaving: Callable[[], bool]) -> None:
         self.store, self.records, self.leaving = store, records, leaving
-        self._last, self._left = time.monotonic(), False
+        self._last, self._owed, self._left = time.monotonic(), False, False
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, *_: Any) -> None:  # type: ignore[override]
         if not self._left and module.state.position.steps % LEAVING_STEPS == 0 and self.leaving():
-            self._left, self._last = True, -math.inf
-        if trainer.is_global_zero and (module.stopping or self._due(module)):
-            self._save(module)
+            self._left = self._owed = True
+        if trainer.is_global_zero:
+            self.store.check()
+            self._owed = self._owed or self._due(module)
+            must = module.stopping or module.state.position.step == module.steps_per_epoch
+            if must or (self._owed and not self.store.busy):
+                self._save(module)
         if module.stopping:
             self.store.flush()
             raise Interrupted(module.stage.name)
@@ -83,16 +91,15 @@ class Checkpointing(Callback):
 
     def _due(self, module: StageModule) -> bool:
         position, stage = module.state.position, module.stage
-        at_end = position.step == module.steps_per_epoch
         enough = bool(stage.checkpoint_steps) and position.steps % (stage.checkpoint_steps or 1) == 0
         every = LEAVING_SECONDS if self._left else stage.checkpoint_minutes * 60
-        return at_end or enough or time.monotonic() - self._last >= every
+        return enough or time.monotonic() - self._last >= every
 
     def _save(self, module: StageModule) -> None:
         best = chosen(self.records, module.stage) if isinstance(module.stage.keep, KeepBest) else None
         self.store.pinned = {best.steps} if best else set()
         self.store.save(module.checkpoint())
-        self._last = time.monotonic()
+        self._last, self._owed = time.monotonic(), False
 
 
 class Telling(Callback):

@@ -2,14 +2,13 @@
 
 `<trainer>/checkpoints/step-00000400/` holds weights, optimizer and extra.safetensors and state.json, sealed by
 manifest.json. Saving copies the tensors and returns; a thread serialises, checks the fence and uploads, with at
-most one snapshot in flight, so memory stays bounded and training goes on beside it.
+most one snapshot in flight, so memory stays bounded and training goes on beside it. The storage waits out what passes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -18,11 +17,10 @@ from typing import Any
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from multitask.experiment import Superseded
+from multitask.errors import StorageError
 from multitask.storage import Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
-RETRY_SECONDS = (0.5, 2.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,18 @@ class CheckpointStore:
         )
         self._flying = self._pool.submit(self._upload, copied)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is in flight: another would wait for it."""
+        return self._flying is not None and not self._flying.done()
+
+    def check(self) -> None:
+        """Raises what stopped the newest upload, once it has; waits for nothing."""
+        if not self.busy:
+            self.flush()
+
     def flush(self) -> None:
-        """Returns when nothing is in flight any more."""
+        """Returns when nothing is in flight any more; raises what stopped the newest upload."""
         if self._flying is not None:
             flying, self._flying = self._flying, None
             flying.result()
@@ -124,28 +132,16 @@ class CheckpointStore:
             "extra.safetensors": checkpoint.extra,
             "state.json": json.dumps(asdict(checkpoint.state)).encode(),
         }
-        for pause in (*RETRY_SECONDS, None):
-            try:
-                self.fence()
-                write_sealed(self.folder, path, files, {"schema": 1})
-                break
-            except Superseded:
-                raise
-            except Exception as error:  # every storage's client has its own
-                if pause is None:
-                    raise
-                log.warning("checkpoint %s: %s; trying again in %s s", path, error, pause)
-                time.sleep(pause)
+        self.fence()
+        write_sealed(self.folder, path, files, {"schema": 1}, self.fence)
         try:
             self.fence()  # a slow upload may have been superseded meanwhile: what lies there now is the other's
             self._retain(path)
-        except Superseded:
-            raise
-        except Exception as error:  # the checkpoint is sound; what could not be removed only takes room
+        except StorageError as error:  # the checkpoint is sound; what could not be removed only takes room
             log.warning("old checkpoints not removed: %s", error)
 
     def _retain(self, saved: str) -> None:
-        """Keeps the newest up to the one just saved, and the pinned; of the others, removes the manifest first.
+        """Keeps the newest up to the one just saved, and the pinned.
 
         What lies beyond the one just saved was passed over as damaged when the stage resumed, and goes too.
         """
@@ -154,7 +150,6 @@ class CheckpointStore:
         pinned = [_name(steps) for steps in self.pinned]
         for name in names:
             if name not in kept and name not in pinned:
-                self.folder.remove(f"{name}/manifest.json")
                 self.folder.remove(name)
 
     def newest(self) -> Checkpoint | None:

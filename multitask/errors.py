@@ -10,3 +10,10 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class StorageError(UserError):
+    """A storage refuses, has no room, or has not answered for so long that it was given up.
+
+    The message says what could not be done, where, the last error, and what to do.
+    """

@@ -7,21 +7,22 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from multitask.errors import UserError
+from multitask.retries import Doing, persist, said_clearly
 
 MANIFEST = "manifest.json"
+T = TypeVar("T")
 
 
 def absolute(uri: str) -> str:
@@ -34,15 +35,25 @@ def join(uri: str, *parts: str) -> str:
     return base + "/".join(parts)
 
 
+def open_fs(uri: str) -> tuple[Any, str]:
+    """The file system of a URI, and the path in it. Raises UserError where there is none of that name."""
+    try:  # listings are not cached: others write there too
+        fs, path = fsspec.url_to_fs(absolute(uri), use_listings_cache=False)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"storage '{uri}': {error}") from error
+    return fs, path
+
+
 class Storage:
-    """A directory at an fsspec URI; paths below it are relative, with forward slashes."""
+    """A directory at an fsspec URI; paths below it are relative, with forward slashes.
+
+    What passes is waited out (retries.py). Raises StorageError for what does not, FileNotFoundError for what is not
+    there.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = absolute(uri)
-        try:
-            self.fs, self.root = fsspec.url_to_fs(self.uri)
-        except (ValueError, ImportError) as error:
-            raise UserError(f"storage '{uri}': {error}") from error
+        self.fs, self.root = open_fs(uri)
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
         return Storage, (self.uri,)
@@ -59,71 +70,64 @@ class Storage:
         return join(self.root, path) if path else self.root
 
     def probe(self) -> None:
-        """Writes, reads and removes a small file. Raises UserError where that cannot be done."""
+        """Writes, reads and removes a small file. Raises StorageError where that cannot be done."""
         path = f".probe-{uuid.uuid4().hex[:8]}"
-        try:
-            self.write_bytes(path, b"minibert")
-            self.read_bytes(path)
-            self.fs.rm_file(self.full(path))
-        except Exception as error:  # every storage's client has its own
-            raise UserError(f"storage '{self.uri}': cannot be written: {type(error).__name__}: {error}") from error
+        self.write_bytes(path, b"minibert")
+        self.read_bytes(path)
+        self.remove(path)
 
     def exists(self, path: str) -> bool:
-        return bool(self.fs.exists(self.full(path)))
+        return bool(self._do("read", path, self.fs.exists))
 
     def list(self, path: str = "") -> list[str]:
         """Names directly below `path`, sorted; none where it does not exist."""
-        self.fs.invalidate_cache()  # object stores' listings are cached, and others write here too
         try:
-            entries = self.fs.ls(self.full(path), detail=False)
+            entries = self._do("listed", path, partial(self.fs.ls, detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
     def read_bytes(self, path: str) -> bytes:
-        return cast(bytes, self.fs.cat_file(self.full(path)))
+        return cast(bytes, self._do("read", path, self.fs.cat_file))
 
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """The whole content or nothing: a local file appears by rename, an object by one put."""
-        full = self.full(path)
-        if not self.is_local:
-            self.fs.pipe_file(full, data)
-            return
-        target = Path(full)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            with open(draft, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, target)
-        finally:
-            draft.unlink(missing_ok=True)
+        write = _write_local if self.is_local else self.fs.pipe_file
+        self._do("written", path, lambda full: write(full, data))
 
     @contextmanager
     def staged(self, path: str) -> Iterator[Path]:
         """A local folder for files of the directory `path`: the directory itself, or one uploaded at the end."""
         if self.is_local:
             folder = Path(self.full(path))
-            folder.mkdir(parents=True, exist_ok=True)
+            self._do("written", path, partial(os.makedirs, exist_ok=True))
             yield folder
             return
-        with tempfile.TemporaryDirectory(prefix="minibert-upload-") as temporary:
-            yield Path(temporary)
-            for file in sorted(Path(temporary).iterdir()):
-                self.fs.put_file(str(file), self.full(_below(path, file.name)))
+        with said_clearly("written", tempfile.gettempdir()):
+            temporary = tempfile.TemporaryDirectory(prefix="minibert-upload-")
+        with temporary as name:
+            yield Path(name)
+            for file in sorted(Path(name).iterdir()):
+                put = partial(self.fs.put_file, str(file))
+                self._do("written", _below(path, file.name), put)
 
     def write_json(self, path: str, value: Any) -> None:
         self.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
     def remove(self, path: str) -> None:
-        """Removes a file or a directory with all below it; nothing where it is absent."""
-        if self.exists(path):
-            self.fs.rm(self.full(path), recursive=True)
+        """Removes a file or a directory with all below it, manifests first; nothing where it is absent.
+
+        One by one: of what S3 refuses to delete in bulk, its client says nothing.
+        """
+        files = self._do("listed", path, self.fs.find)
+        for file in sorted(files, key=lambda file: not file.endswith(f"/{MANIFEST}")):
+            with suppress(FileNotFoundError):
+                persist(self.fs, "removed", join(self.uri, path), partial(self.fs.rm_file, file))
+        if self._do("read", path, self.fs.isdir):  # an object store has none without files
+            self._do("removed", path, partial(self.fs.rm, recursive=True))
 
     def local_file(self, path: str) -> Path:
         """A local file of that content: itself, or a copy made once a machine (for content-addressed paths)."""
@@ -134,6 +138,24 @@ class Storage:
         if not copy.exists():
             Storage(str(copy.parent)).write_bytes(copy.name, self.read_bytes(path))
         return copy
+
+    def _do(self, doing: Doing, path: str, call: Callable[[str], T]) -> T:
+        where, full = join(self.uri, path) if path else self.uri, self.full(path)
+        return persist(self.fs, doing, where, lambda: call(full))
+
+
+def _write_local(full: str, data: bytes) -> None:
+    target = Path(full)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _below(path: str, name: str) -> str:
@@ -148,27 +170,32 @@ class Damaged(Exception):
 Content = bytes | Mapping[str, Tensor]
 
 
-def write_sealed(storage: Storage, path: str, files: Mapping[str, Content], facts: Mapping[str, Any]) -> None:
+def write_sealed(
+    storage: Storage,
+    path: str,
+    files: Mapping[str, Content],
+    facts: Mapping[str, Any],
+    fence: Callable[[], None] = lambda: None,
+) -> None:
     """A directory of files with `manifest.json`, their sizes and checksums, written last.
 
-    Without a manifest that fits its files the directory counts as absent.
+    Without a manifest that fits its files the directory counts as absent. fence: called right before the manifest.
     """
     storage.remove(path)
     with storage.staged(path) as folder:
         sums = {name: _write_content(folder / name, content) for name, content in files.items()}
+    fence()
     storage.write_json(_below(path, MANIFEST), {**facts, "files": sums})
 
 
 def _write_content(file: Path, content: Content) -> dict[str, Any]:
     """Writes one file through to the disk; returns its size and checksum."""
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    else:
-        try:
+    with said_clearly("written", str(file)):  # a full disk, say, which safetensors reports in its own way
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
             save_file(dict(content), file)
-        except SafetensorError as error:  # a full disk, say; callers know what an OSError is
-            raise OSError(f"{file}: {error}") from error
-    with open(file, "rb+") as written:
+    with said_clearly("written", str(file)), open(file, "rb+") as written:
         os.fsync(written.fileno())
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
 
@@ -192,6 +219,6 @@ def read_sealed(storage: Storage, path: str = "") -> dict[str, bytes]:
 
 
 def read_uri(uri: str) -> bytes:
-    """The bytes of a file at any fsspec URI. Raises FileNotFoundError."""
-    fs, path = fsspec.url_to_fs(absolute(uri))
-    return cast(bytes, fs.cat_file(path))
+    """The bytes of a file at any fsspec URI. Raises FileNotFoundError, StorageError."""
+    fs, path = open_fs(uri)
+    return cast(bytes, persist(fs, "read", uri, partial(fs.cat_file, path)))

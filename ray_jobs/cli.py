@@ -167,6 +167,20 @@ def report(
         typer.echo(f"report: {place}")
 
 
+@app.command()
+def doctor(
+    storage: Annotated[str | None, typer.Option(help="The directory or URI that a run would be given.")] = None,
+) -> None:
+    """Say what this machine and a storage are fit for, a line each; exit status 2 where something will not work."""
+    from ray_jobs.doctor import examine
+
+    problems = 0
+    for finding in examine(storage):
+        typer.echo(finding.line())
+        problems += finding.verdict == "problem"
+    raise typer.Exit(USER_ERROR if problems else 0)
+
+
 def _by_ctrl_c(error: BaseException | None) -> bool:
     """Whether a KeyboardInterrupt, which typer turns into an exit, is behind it."""
     while error is not None and not isinstance(error, KeyboardInterrupt):

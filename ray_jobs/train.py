@@ -7,12 +7,14 @@ what it leaves in the storage is read from there.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from lightning_modules.progress import Interrupted
+from multitask.errors import StorageError
 from multitask.experiment import Experiment, StageJob, StageRecord
 from multitask.lease import Lease
 from multitask.model.heads import loss_for
@@ -111,16 +113,21 @@ class Driver:
                 records[-1].workers = runner.run(self.job(node))
             if not self.plan.outcome(node):
                 raise RuntimeError(f"stage '{node.key}' ended without an outcome in {records[-1].trainer}")
-            records[-1].status = "finished"
-        except Exception as error:
-            for record in records:
-                if record.status == "running":
-                    record.status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        except BaseException as error:
+            if isinstance(error, Exception):
+                for record in records:
+                    if record.status == "running":
+                        record.status = "interrupted" if isinstance(error, Interrupted) else "failed"
+            with suppress(StorageError):  # what ended the stage is what has to be said
+                self._close()
             raise
-        finally:
-            self.screen.end_line()
-            self.experiment.save()
-            self.write_results()
+        records[-1].status = "finished"
+        self._close()
+
+    def _close(self) -> None:
+        self.screen.end_line()
+        self.experiment.save()
+        self.write_results()
 
     def _begin(self, record: StageRecord) -> None:
         if record.status not in ("finished", "stopped"):

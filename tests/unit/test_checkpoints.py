@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,8 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multitask import checkpoints
 from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
+from multitask.errors import StorageError
 from multitask.experiment import Superseded
 from multitask.storage import MANIFEST, Damaged, Storage
 
@@ -193,37 +194,42 @@ def test_a_fenced_writer_leaves_nothing_and_hears_of_it(folder: Storage, surface
     assert folder.read_bytes(f"step-00000010/{MANIFEST}") == before
 
 
-def failing(times: int) -> Callable[[], None]:
-    left = [times]
+def test_training_hears_of_a_failed_upload_without_waiting_for_one(folder: Storage) -> None:
+    saving, failing = Event(), Event()
 
     def fence() -> None:
-        left[0] -= 1
-        if left[0] >= 0:
-            raise OSError("connection reset")
+        saving.set()
+        assert_in_time(failing)
+        raise StorageError("the storage is gone")
 
-    return fence
-
-
-def test_a_storage_that_comes_back_costs_a_warning(
-    folder: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", (0.0, 0.0, 0.0))
-    store = CheckpointStore(folder, fence=failing(3))
-    saved(store, 10)
-    assert newest_steps(store) == 10
-    messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == 3
-    assert all("step-00000010: connection reset" in message for message in messages)
-
-
-def test_a_storage_that_stays_away_stops_the_stage(folder: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", (0.0, 0.0, 0.0))
-    store = CheckpointStore(folder, fence=failing(4))
-    with pytest.raises(OSError, match="connection reset"):
-        saved(store, 10)
+    store = CheckpointStore(folder, fence=fence)
+    store.check()
+    store.save(checkpoint(10))
+    assert_in_time(saving)
+    assert store.busy
+    store.check()
+    failing.set()
+    until = time.monotonic() + 30
+    while store.busy and time.monotonic() < until:
+        time.sleep(0.001)
+    with pytest.raises(StorageError, match="gone"):
+        store.check()
+    store.check()  # it is said once
     assert names(store) == []
-    saved(store, 20)
-    assert newest_steps(store) == 20
+
+
+def test_who_is_superseded_during_an_upload_seals_nothing(folder: Storage) -> None:
+    calls = iter([None, Superseded("attempt 1 was superseded by attempt 2")])
+
+    def fence() -> None:
+        if error := next(calls):
+            raise error
+
+    store = CheckpointStore(folder, fence=fence)
+    store.save(checkpoint(10))
+    with pytest.raises(Superseded, match="attempt 2"):
+        store.flush()
+    assert names(store) == [10] and store.newest() is None
 
 
 @pytest.fixture
@@ -236,13 +242,9 @@ def full_disk() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_is_tried_again_then_said_and_the_one_before_stays(
-    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_is_said_and_the_one_before_stays(store: CheckpointStore) -> None:
     saved(store, 10)
-    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", (0.0,))
     store.save(replace(checkpoint(20), weights={"w": torch.zeros(100_000)}))
-    with pytest.raises(OSError, match="too large"):
+    with pytest.raises(StorageError, match=r"step-00000020.*too large.*files there may not be that large"):
         store.flush()
-    assert "step-00000020" in caplog.text
     assert newest_steps(store) == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import uuid
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multitask.errors import UserError
+from multitask.errors import StorageError, UserError
 from multitask.storage import (
     MANIFEST,
     Damaged,
@@ -33,9 +34,37 @@ def in_memory() -> Storage:
     return Storage(f"memory://storage-{uuid.uuid4().hex}/runs")
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "s3":
+        return Storage(request.getfixturevalue("s3").uri + "/runs")
     return Storage(str(tmp_path / "runs")) if request.param == "local" else in_memory()
+
+
+NAMES = ["plain.bin", "Grüße, Welt.csv", "a+b c%20d&e=f.json", "日本語/文.txt", "#1?.tsv"]
+
+
+def test_any_name_will_do(storage: Storage) -> None:
+    for name in NAMES:
+        storage.write_bytes(f"data/{name}", name.encode())
+    assert storage.list("data") == sorted(name.partition("/")[0] for name in NAMES)
+    for name in NAMES:
+        assert storage.exists(f"data/{name}") and not storage.exists(f"data/{name}x")
+        assert storage.read_bytes(f"data/{name}") == name.encode()
+        storage.remove(f"data/{name}")
+        assert not storage.exists(f"data/{name}")
+
+
+def test_what_others_write_and_remove_is_seen_at_once(storage: Storage) -> None:
+    """No listing is cached: another process writes here too."""
+    storage.write_bytes("step-1/a", b"1")
+    assert storage.list() == ["step-1"] and not storage.exists("step-2")
+    other = Storage(storage.uri)
+    other.fs = type(storage.fs)(skip_instance_cache=True)
+    other.write_bytes("step-2/a", b"2")
+    assert storage.list() == ["step-1", "step-2"] and storage.exists("step-2")
+    other.remove("step-1")
+    assert storage.list() == ["step-2"] and not storage.exists("step-1/a")
 
 
 def test_what_is_written_is_read_and_listed(storage: Storage) -> None:
@@ -85,10 +114,10 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: 
     storage.write_bytes("results.json", b"old")
 
     def full(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=r"results.json: cannot be written: .*No space left.*: free some"):
         storage.write_bytes("results.json", b"new")
     assert storage.read_bytes("results.json") == b"old"
     assert os.listdir(tmp_path) == ["results.json"]
@@ -166,7 +195,8 @@ DAMAGE: dict[str, Callable[[Storage], None]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_damage_is_named(storage: Storage, what: str) -> None:
+def test_damage_is_named(tmp_path: Path, what: str) -> None:
+    storage = Storage(str(tmp_path))
     write_sealed(storage, "step", FILES, {})
     DAMAGE[what](storage.at("step"))
     with pytest.raises(Damaged) as caught:
