@@ -66,7 +66,9 @@ class Checkpointing(Callback):
     one that comes due meanwhile is taken when that has landed. What stopped an upload ends the next step.
     """
 
-    def __init__(self, store: CheckpointStore, records: list[Record], leaving: Callable[[], bool]) -> None:
+    def __init__(
+        self, store: CheckpointStore, records: list[Record], leaving: Callable[[], bool] = lambda: False
+    ) -> None:
         self.store, self.records, self.leaving = store, records, leaving
         self._last, self._owed, self._left = time.monotonic(), False, False
 

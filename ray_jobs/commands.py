@@ -63,7 +63,7 @@ def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> N
     screen.say(f"results:     {join(place, 'results.json')}")
     parents = {stage["from"] for stage in trained}
     for stage in trained:
-        if stage["name"] not in parents:  # a leaf of the recipe's tree
+        if stage["name"] not in parents and "@" not in stage["name"]:  # a leaf of the recipe's tree, and no trial
             screen.say(f"bundle:      {join(place, stage['bundle'])}")
             if storage.exists(join(results["experiment"], stage["trainer"], FOLDER)):
                 screen.say(f"predictions: {join(place, stage['trainer'], FOLDER)}")

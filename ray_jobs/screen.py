@@ -25,7 +25,7 @@ class Screen:
         # A file or a pipe has no width to fit.
         self.console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 200)
         self._live: Live | None = None
-        self._told, self._doing = 0.0, ""
+        self._told: dict[str, tuple[float, str]] = {}  # stage -> when, and doing what: a sweep's trials take turns
         self._last: Progress | None = None
 
     def say(self, text: str) -> None:
@@ -41,10 +41,10 @@ class Screen:
                 self._live.start()
             self._live.update(Text(progress.line()))
             return
-        doing = f"{progress.stage} {progress.doing} {progress.epoch}"
-        finished = progress.done == progress.total
-        if finished or doing != self._doing or time.monotonic() - self._told >= PLAIN_SECONDS:
-            self._told, self._doing = time.monotonic(), doing
+        doing, finished = f"{progress.doing} {progress.epoch}", progress.done == progress.total
+        told, before = self._told.get(progress.stage, (0.0, ""))
+        if finished or doing != before or time.monotonic() - told >= PLAIN_SECONDS:
+            self._told[progress.stage] = (time.monotonic(), doing)
             self.say(progress.line())
 
     def end_line(self) -> None:

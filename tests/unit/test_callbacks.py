@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lightning_modules import callbacks
 from lightning_modules.callbacks import Checkpointing
 from lightning_modules.progress import Interrupted
 from multitask.checkpoints import Position
@@ -42,10 +43,18 @@ def store() -> Any:
 
 
 class Training:
+    leaving = False
+
     def __init__(self, store: Any, rank: int = 0, **stage: Any) -> None:
         settings = {"name": "s", "tasks": ["sst"], "train": "full-model", "lr": 1e-3, **stage}
-        self.callback, self.stopping, self.rank = Checkpointing(store, []), False, rank
+        self.callback, self.stopping, self.rank = Checkpointing(store, [], self.is_leaving), False, rank
         self.stage = Stage.model_validate(settings)
+
+    def is_leaving(self) -> bool:
+        self.asked += 1
+        return self.leaving
+
+    asked = 0
 
     def steps(self, *counts: int) -> None:
         for count in counts:
@@ -109,3 +118,33 @@ def test_what_stopped_an_upload_ends_the_next_step(store: Any) -> None:
 def test_rank_0_alone_saves(store: Any) -> None:
     Training(store, rank=1, checkpoint_steps=1).steps(1, 2, EPOCH)
     assert store.saved == []
+
+
+def test_a_node_about_to_be_taken_away_is_saved_for_at_once_and_then_every_few_seconds(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    training = Training(store, checkpoint_minutes=60.0)
+    training.steps(*range(1, 10))
+    training.leaving = True
+    training.steps(11, 12)
+    assert store.saved == [], "all ranks ask after the same steps only, every tenth"
+    training.steps(20)
+    store.busy = False
+    training.steps(21)
+    assert store.saved == [20]
+    now[0] = callbacks.LEAVING_SECONDS
+    training.steps(22)
+    store.busy = False
+    training.steps(23, 24)
+    assert store.saved == [20, 22]
+
+
+def test_ranks_ask_after_the_same_steps_whatever_they_are(store: Any) -> None:
+    counts = []
+    for rank in (0, 1):
+        training = Training(store, rank=rank)
+        training.steps(*range(1, 31))
+        counts.append(training.asked)
+    assert counts == [3, 3]
