@@ -250,7 +250,7 @@ class _Trials:
         by, epochs = self.sweep.by, max(job.stage["epochs"] for job in self.jobs.values())
         board = self.board
 
-        class Asha(ASHAScheduler):  # type: ignore[misc, no-any-unimported]
+        class Asha(ASHAScheduler):
             """Tells the board whom it stops: Tune's own result does not say why a trial ended."""
 
             def on_trial_result(self, controller: Any, trial: Any, result: Any) -> str:
