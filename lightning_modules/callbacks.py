@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -19,21 +20,28 @@ from lightning_modules.progress import Interrupted, Progress, Throttle
 from lightning_modules.records import Record, chosen
 from lightning_modules.tensorboard import EventLog
 from multitask.checkpoints import Checkpoint, CheckpointStore
+from multitask.experiment import Fence
 from multitask.recipe import KeepBest
 from multitask.storage import Storage
 
+log = logging.getLogger(__name__)
 LOG_STEPS = 10
 LEAVING_STEPS = 10  # between two looks at whether a node is about to be taken away; all ranks wait for each other there
 LEAVING_SECONDS = 10.0  # between two checkpoints when it is: no more than that is done twice
 
 
 class Resume(Callback):
-    """Puts the optimizer where the checkpoint left it, and makes DDP's summation order the same from step one."""
+    """Puts the optimizer where the checkpoint left it, and makes DDP's summation order the same from step one.
 
-    def __init__(self, checkpoint: Checkpoint | None, data: StageData) -> None:
-        self.checkpoint, self.data = checkpoint, data
+    Rank 0 then is the stage's writer; one that was thought dead finds another's name at the fence.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None, data: StageData, fence: Fence) -> None:
+        self.checkpoint, self.data, self.fence = checkpoint, data, fence
 
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
+        if trainer.is_global_zero:
+            self.fence.claim()
         if self.checkpoint is not None:
             module.restore_optimizer(self.checkpoint)
             module.restore_extra(self.checkpoint.extra)
@@ -75,6 +83,8 @@ class Checkpointing(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, *_: Any) -> None:  # type: ignore[override]
         if not self._left and module.state.position.steps % LEAVING_STEPS == 0 and self.leaving():
             self._left = self._owed = True
+            if trainer.is_global_zero:
+                log.warning("a node of this run is about to be taken away: saving now and every %g s", LEAVING_SECONDS)
         if trainer.is_global_zero:
             self.store.check()
             self._owed = self._owed or self._due(module)

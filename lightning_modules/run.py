@@ -19,7 +19,7 @@ from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
 from multitask.bundle import load_bundle
 from multitask.checkpoints import CheckpointStore, State
-from multitask.experiment import OUTCOME, StageJob, check_attempt
+from multitask.experiment import OUTCOME, Fence, StageJob, check_attempt
 from multitask.recipe import Stage
 from multitask.storage import Storage
 
@@ -44,8 +44,9 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
         return
     stage = Stage.model_validate(job.stage)
     data = StageData(job, stage, OBJECTIVES[stage.objective])
-    with CheckpointStore(job.folder.at("checkpoints"), fence=lambda: check_attempt(job)) as store:
-        module, resume = _load(job, stage, data, store)
+    fence = Fence(job)
+    with CheckpointStore(job.folder.at("checkpoints"), fence=fence) as store:
+        module, resume = _load(job, stage, data, store, fence)
         records = read_records(job.folder, module.state.position.steps)
         throttle = Throttle(report, every)
         module.wants_stop = lambda: throttle.stop
@@ -56,7 +57,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             Checkpointing(store, records, execution.leaving),
             dev,
             Telling(job.folder, throttle, records),
-            Finishing(job, dev, store, throttle),
+            Finishing(job, dev, store, throttle, fence),
         ]
         epochs_left = stage.epochs - module.state.position.epoch
         try:
@@ -65,7 +66,9 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             raise Interrupted(stage.name) from error
 
 
-def _load(job: StageJob, stage: Stage, data: StageData, store: CheckpointStore) -> tuple[StageModule, Resume]:
+def _load(
+    job: StageJob, stage: Stage, data: StageData, store: CheckpointStore, fence: Fence
+) -> tuple[StageModule, Resume]:
     """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, and what
     resumes its optimizer. Bundle and checkpoint themselves are dropped: each is as large as the model."""
     bundle, checkpoint = load_bundle(Storage(job.storage), job.start), store.newest()
@@ -82,4 +85,4 @@ def _load(job: StageJob, stage: Stage, data: StageData, store: CheckpointStore) 
         model.load_state_dict(checkpoint.weights)
     module = OBJECTIVES[stage.objective](model, stage, job, data.tables, data.rows, bundle.tokenizer_json)
     module.start_at(checkpoint.state if checkpoint else State(), data.steps_per_epoch)
-    return module, Resume(checkpoint, data)
+    return module, Resume(checkpoint, data, fence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from multitask.storage import Storage
 from multitask.tasks import Split
 
 FILE = "experiment.json"
+WRITER = "writer.json"  # in a trainer's folder: the process that writes its checkpoints
 OUTCOME = "outcome.json"  # in a trainer's folder: what makes its stage finished
 Status = Literal["pending", "running", "finished", "interrupted", "failed", "stopped"]  # stopped: a trial, by ASHA
 
@@ -226,3 +228,28 @@ def check_writer(experiment: Storage, attempt: int, writer: str) -> None:
 def check_attempt(job: StageJob) -> None:
     """The same for the job of a worker."""
     check_writer(Storage(job.storage).at(job.experiment), job.attempt, job.writer)
+
+
+class Replaced(RuntimeError):
+    """Ray has started the workers again elsewhere: this rank 0 was thought dead."""
+
+
+class Fence:
+    """Between a stage's writers: drivers by their attempts, and rank 0s that one driver's workers were started with.
+
+    `claim` makes this process the stage's writer; the call raises Superseded or Replaced where it is that no more.
+    """
+
+    def __init__(self, job: StageJob) -> None:
+        self.job, self._id = job, ""
+
+    def claim(self) -> None:
+        self._id = uuid.uuid4().hex
+        self.job.folder.write_json(WRITER, {"id": self._id, "host": socket.gethostname(), "process": os.getpid()})
+
+    def __call__(self) -> None:
+        check_attempt(self.job)
+        if self._id and (found := self.job.folder.read_json(WRITER))["id"] != self._id:
+            raise Replaced(
+                f"{self.job.folder.uri}: process {found['process']} on {found['host']} writes this stage now"
+            )

@@ -21,6 +21,7 @@ from multitask.storage import Storage
 
 FILE = "driver.json"
 BEAT_SECONDS = 10.0
+SETTLE_SECONDS = 0.5  # after writing, until the lease is read again: who wrote last of several that start holds it
 WATCH_SECONDS = 25.0  # how long a driver elsewhere may be silent before it is taken for dead
 
 log = logging.getLogger(__name__)
@@ -74,8 +75,9 @@ class Lease:
         say: Callable[[str], None],
         beat: float = BEAT_SECONDS,
         watch: float = WATCH_SECONDS,
+        settle: float = SETTLE_SECONDS,
     ) -> None:
-        self.experiment, self.say, self.beat, self.watch = experiment, say, beat, watch
+        self.experiment, self.say, self.beat, self.watch, self.settle = experiment, say, beat, watch, settle
         self.holder = this_process()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -88,6 +90,10 @@ class Lease:
                 f"{other.host}; stop that one, wait for it, or give --experiment another name"
             )
         self._write()
+        time.sleep(self.settle)
+        found = self._read()
+        if found is None or found.id != self.holder.id:
+            raise UserError(f"experiment {self.experiment.uri}: another driver was started at the same time; try again")
         self._thread.start()
         return self
 
@@ -134,6 +140,12 @@ class Lease:
         while not self._stop.wait(self.beat):
             self.holder = replace(self.holder, beat=self.holder.beat + 1)
             try:
+                found = self._read()
+                if found and found.id != self.holder.id:
+                    log.warning(
+                        "%s/%s: process %s on %s drives now", self.experiment.uri, FILE, found.process, found.host
+                    )
+                    return  # the attempts keep what this one still does from counting
                 self._write()
             except Exception as error:  # a storage that fails for a while must not end the training
                 log.warning("%s/%s not renewed: %s", self.experiment.uri, FILE, error)

@@ -81,7 +81,7 @@ def persist(fs: AbstractFileSystem, doing: Doing, where: str, call: Callable[[],
     """
 
     def give_up(state: RetryCallState) -> bool:
-        since = _failing_since.setdefault(fs, state.start_time)
+        since = _failing_since.setdefault(fs, time.monotonic())
         return time.monotonic() - since >= PATIENCE
 
     def warn(state: RetryCallState) -> None:

@@ -77,7 +77,12 @@ class Storage:
         self.remove(path)
 
     def exists(self, path: str) -> bool:
-        return bool(self._do("read", path, self.fs.exists))
+        """Raises StorageError where that cannot be told; fsspec's own `exists` would call that absent, too."""
+        try:
+            self._do("read", path, self.fs.info)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def list(self, path: str = "") -> list[str]:
         """Names directly below `path`, sorted; none where it does not exist."""

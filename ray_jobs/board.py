@@ -11,14 +11,21 @@ MAX_STARTS = 3  # of the workers in succession, without a step beyond those done
 
 @dataclass(frozen=True)
 class News:
-    """What the driver learns when it looks: the newest progress line, what ended the run, how many jobs are done, and
-    what ended which of a sweep's trials."""
+    """What the driver learns when it looks.
+
+    line: the newest progress. failure: what ended the run, kind and message. finished: how many jobs are done. workers:
+    how many there are. starts: how often they were started; trouble: what ended them last. Of a sweep's trials: the
+    failures by label, and the labels of those that ASHA stopped.
+    """
 
     line: dict[str, Any] | None
     failure: tuple[str, str] | None
     finished: int
     workers: int
-    failures: dict[str, str]
+    starts: int
+    trouble: str
+    failures: dict[str, tuple[str, str]]
+    stopped: frozenset[str]
 
 
 class Board:
@@ -33,7 +40,9 @@ class Board:
         self.number, self.finished, self.workers = 0, 0, 0
         self.line: dict[str, Any] | None = None
         self.failure: tuple[str, str] | None = None
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, tuple[str, str]] = {}
+        self.stopped: set[str] = set()
+        self.starts = 0
         self.trouble = "they were lost, without an error of their own"
         self.stop = self.closed = False
         self._starts, self._furthest = 0, (0, 0, 0)
@@ -61,7 +70,9 @@ class Board:
 
     async def begin(self, workers: int) -> None:
         """The workers have started, or started again."""
-        self.workers, self._starts = workers, self._starts + 1
+        if workers != self.workers:  # fewer or more than before: the cluster has changed, not the workers failed
+            self._starts = 0
+        self.workers, self.starts, self._starts = workers, self.starts + 1, self._starts + 1
         if self._starts > MAX_STARTS:
             what = f"the workers were started {MAX_STARTS} times without a step: {self.trouble}"
             await self.fail("", "RuntimeError", what)
@@ -91,8 +102,24 @@ class Board:
     async def fail(self, label: str, kind: str, message: str) -> None:
         """What would come again, and ends the run; in a sweep, the trial of that label."""
         self.failure = self.failure or (kind, message)
-        self.failures.setdefault(label, message)
+        self.failures.setdefault(label, (kind, message))
+
+    async def failed(self, label: str) -> bool:
+        return label in self.failures
+
+    async def lags(self, label: str) -> None:
+        """ASHA stops the trial of that label."""
+        self.stopped.add(label)
 
     async def peek(self, stop: bool) -> News:
         self.stop = stop
-        return News(self.line, self.failure, self.finished, self.workers, self.failures)
+        return News(
+            self.line,
+            self.failure,
+            self.finished,
+            self.workers,
+            self.starts,
+            self.trouble,
+            self.failures,
+            frozenset(self.stopped),
+        )

@@ -10,7 +10,9 @@ from typing import Any
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import waits_for_ray
 
-RESIZE_SECONDS = 60.0  # between two looks at whether an elastic run can have more workers
+# Between two looks at whether an elastic run can have more workers. Ray gives no notice of it: longer than checkpoints
+# are apart, or nothing would ever be saved where capacity keeps changing.
+RESIZE_SECONDS = 600.0
 
 
 class Cluster:
@@ -29,7 +31,7 @@ class Cluster:
 
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same everywhere
         self.span = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
-        here, cores = not os.environ.get("RAY_ADDRESS"), os.cpu_count() or 1
+        here, cores = os.environ.get("RAY_ADDRESS", "local") in ("", "local"), os.cpu_count() or 1
         self._began = not ray.is_initialized()
         if self._began:
             self.screen.say(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_modules.records import read_records
 from multitask.recipe import Stage
 from multitask.results import data_facts, row, versions
 from ray_jobs.plan import Node, Plan
@@ -34,6 +35,10 @@ def encoder_row(plan: Plan, variant: int) -> dict[str, Any] | None:
         if outcome and outcome["start"] and plan.recipe.parent(node.stage) == "encoder":
             start: dict[str, Any] = outcome["start"]
             return start
+        if node.variant == variant and node.trial and plan.recipe.parent(node.stage) == "encoder":
+            records = read_records(plan.experiment.folder.at(plan.records[node.key].trainer), upto=0)
+            if records:  # of a trial that measured it and was stopped, or failed
+                return {key: getattr(records[0], key) for key in ("metrics", "why", "intervals")}
     return None
 
 

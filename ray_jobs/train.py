@@ -74,19 +74,19 @@ class Driver:
         self.experiment.begin_attempt()
         recipe = yaml.safe_dump(self.recipe.model_dump(mode="json", by_alias=True), sort_keys=False)
         self.experiment.folder.write_bytes("recipe.yaml", recipe.encode())
-        todo = [node for node in self.plan.nodes if not self.plan.outcome(node)]
         for node in self.plan.nodes:
-            if node not in todo:
+            if self.plan.outcome(node):
                 record = self.plan.records[node.key]
                 record.status = "finished"
                 self.screen.say(f"{node.key}: finished before, skipped ({record.trainer})")
+        todo = [node for node in self.plan.nodes if not node.trial and not self.plan.outcome(node)]
         self.experiment.save()
         if todo and not stop.asked:
             with self._runner(stop) as runner:
                 for node in todo:
-                    if not stop.asked and not node.trial:
+                    if not stop.asked:
                         self._run_stage(node, runner)
-        if stop.asked and not all(self.plan.outcome(node) for node in self.plan.nodes if not node.trial):
+        if stop.asked and not all(self.plan.outcome(node) for node in todo):
             raise Interrupted(self.request.experiment)
         return self.write_results()
 
@@ -140,8 +140,15 @@ class Driver:
         by, records = node.stage.sweep.by, self.plan.records
         jobs = {at.name: self.job(at) for at in trials}
         runner.release()
-        stopped = [at.name for at in trials if records[at.key].status == "stopped"]
-        ends = run_trials(jobs, node.stage.sweep, stopped, self.request.workers, self.screen, runner.stop)
+        keys = {at.name: at.key for at in trials}
+        stopped = [name for name, key in keys.items() if records[key].status == "stopped"]
+
+        def lags(label: str) -> None:
+            """Known at once: a trial that was stopped stays so, whatever becomes of the others."""
+            records[keys[label]].status = "stopped"
+            self.experiment.save()
+
+        ends = run_trials(jobs, node.stage.sweep, stopped, self.request.workers, self.screen, runner.stop, lags)
         for at in trials:
             records[at.key].status = "finished" if self.plan.outcome(at) else ends[at.name]
         if "interrupted" in ends.values():

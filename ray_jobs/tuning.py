@@ -11,16 +11,18 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from lightning_modules.progress import Progress
 from lightning_modules.records import Record, read_records
+from multitask.errors import UserError
 from multitask.experiment import OUTCOME, StageJob, Status
 from multitask.metrics import LOWER_IS_BETTER
 from multitask.recipe import Sweep
-from ray_jobs.board import Board
+from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
@@ -28,6 +30,7 @@ from ray_jobs.workers import GRACE_SECONDS, POLL_SECONDS, execution, one_stage
 
 MAX_FAILURES = 3  # of a trial's process
 REDUCTION = 3  # ASHA: one in three goes on at each rung; rungs are the ends of epochs 1, 3, 9, ...
+DIVERGED = "NonFiniteLoss"
 TRIAL_MEMORY = 2.0**20  # what a trial asks for whose work its workers do: a CPU would be missing on a small machine
 
 
@@ -42,16 +45,18 @@ class Trainable:
 
     def __call__(self, config: dict[str, Any]) -> None:
         import ray
+        from ray import tune
 
         job = StageJob(**self.jobs[config["trial"]])
         for record in read_records(job.folder):
             _tell_tune(job, record)
-        if job.folder.exists(OUTCOME) or ray.get(self.board.stopping.remote()):
-            return
-        if self.scaling["high"]:
-            self._on_workers(job)
-        else:
-            self._here(job)
+        if not job.folder.exists(OUTCOME) and not ray.get(self.board.stopping.remote()):
+            if self.scaling["high"]:
+                self._on_workers(job)
+            else:
+                self._here(job)
+        if job.folder.exists(OUTCOME):  # only now: Tune may stop a trial at its last epoch, before its bundle is there
+            tune.report(_facts(job, read_records(job.folder)[-1]))
 
     def _here(self, job: StageJob) -> None:
         from lightning_modules.trainer import Execution
@@ -78,23 +83,36 @@ class Trainable:
 
 
 def trial_loop(config: dict[str, Any]) -> None:
-    """One rank of a trial. All ranks report to Ray what was measured; the trial hands it on to Tune."""
+    """One rank of a trial. All ranks report to Ray what was measured; the trial hands it on to Tune.
+
+    A rank that fails alone leaves the others waiting for it: its error makes Ray end them all.
+    """
+    import ray
     import ray.train
 
-    job = StageJob(**config["job"])
+    job, board = StageJob(**config["job"]), config["board"]
+    if ray.get(board.failed.remote(job.label)):
+        return
 
     def measured(record: Record) -> None:
-        if record.epoch:
+        if _amid(job, record):
             ray.train.report(_facts(job, record))
 
-    one_stage(job, execution(config, lambda: None, measured), config["board"])
+    ended = one_stage(job, execution(config, lambda: None, measured), board)
+    if not ended and not ray.get(board.stopping.remote()):
+        raise RuntimeError(f"{job.label}: failed, as was told")
 
 
 def _tell_tune(job: StageJob, record: Record) -> None:
     from ray import tune
 
-    if record.epoch:
+    if _amid(job, record):
         tune.report(_facts(job, record))
+
+
+def _amid(job: StageJob, record: Record) -> bool:
+    """Whether it is of an epoch after which more come."""
+    return 0 < record.epoch < int(job.stage["epochs"])
 
 
 def _facts(job: StageJob, record: Record) -> dict[str, float]:
@@ -111,59 +129,98 @@ def run_trials(
     workers: tuple[int, int],
     screen: Screen,
     stop: StopRequest,
+    lags: Callable[[str], None],
 ) -> dict[str, Status]:
-    """Label -> how the trial ended: finished, stopped (by ASHA), failed, or interrupted. stopped: those of before."""
+    """Label -> how the trial ended: finished, stopped (by ASHA), failed (its loss was no number any more), or
+    interrupted. stopped: those of before; lags: told of each new one at once.
+
+    Raises what ended a trial in another way, when the others have ended: run again, the sweep tries it again.
+    """
     todo = {label: job for label, job in jobs.items() if label not in stopped}
     with Cluster(workers, screen) as cluster:
-        ends = _Trials(todo, sweep, cluster, screen, stop).run() if todo else {}
+        ends = _Trials(todo, sweep, cluster, screen, stop, lags).run() if todo else {}
     before: dict[str, Status] = {label: "stopped" for label in stopped}
     return before | ends
+
+
+def _hopeless(failures: dict[str, tuple[str, str]]) -> bool:
+    """Whether a trial has met what the others will meet too: a mistake of the user's, a storage that is gone, a newer
+    driver."""
+    return any(kind in ("UserError", "Superseded") for kind, _ in failures.values())
 
 
 class _Trials:
     """One go at a sweep, in a thread beside the one that shows its progress and listens for Ctrl-C."""
 
     def __init__(
-        self, jobs: dict[str, StageJob], sweep: Sweep, cluster: Cluster, screen: Screen, stop: StopRequest
+        self,
+        jobs: dict[str, StageJob],
+        sweep: Sweep,
+        cluster: Cluster,
+        screen: Screen,
+        stop: StopRequest,
+        lags: Callable[[str], None],
     ) -> None:
         self.jobs, self.sweep, self.cluster, self.screen, self.stop = jobs, sweep, cluster, screen, stop
+        self.lags, self._lagging = lags, frozenset[str]()
         self.board = cluster.actor(Board)
         self._grid: Any = None
         self._error: BaseException | None = None
 
     def run(self) -> dict[str, Status]:
-        import ray
-
         each, at_once = self._resources()
         self.screen.say(f"{len(self.jobs)} trials, {at_once} at a time")
         thread = threading.Thread(target=self._fit, args=(each, at_once), name=WAITER, daemon=True)
         thread.start()
-        asked_at = None
-        while thread.is_alive():
+        ends_at = math.inf
+        while thread.is_alive() and time.monotonic() < ends_at:
             thread.join(POLL_SECONDS)
-            news = ray.get(self.board.peek.remote(self.stop.asked))
-            if news.line:
-                self.screen.progress(Progress.of(news.line))
-            if self.stop.asked:
-                asked_at = asked_at or time.monotonic()
-                if time.monotonic() - asked_at > GRACE_SECONDS:
-                    break
-        if self._error and not self.stop.asked:
-            raise self._error
-        failures = ray.get(self.board.peek.remote(self.stop.asked)).failures
-        for label, message in failures.items():
+            news = self._look()
+            if self.stop.asked or _hopeless(news.failures):
+                ends_at = min(ends_at, time.monotonic() + GRACE_SECONDS)
+        news = self._look()
+        failures = {**self._errors(), **news.failures}
+        for label, (_, message) in failures.items():
             self.screen.say(f"{label}: failed: {message}")
+        if not self.stop.asked:
+            self._raise(failures)
         return {label: self._end(label, job, failures) for label, job in self.jobs.items()}
 
-    def _end(self, label: str, job: StageJob, failures: dict[str, str]) -> Status:
+    def _look(self) -> News:
+        """Shows progress, passes a stop on, and tells the driver of trials that are stopped."""
+        import ray
+
+        news: News = ray.get(self.board.peek.remote(self.stop.asked))
+        if _hopeless(news.failures):
+            news = ray.get(self.board.peek.remote(True))
+        if news.line:
+            self.screen.progress(Progress.of(news.line))
+        for label in news.stopped - self._lagging:
+            if not self.jobs[label].folder.exists(OUTCOME):
+                self.screen.say(f"{label}: lags behind, stopped")
+                self.lags(label)
+        self._lagging = news.stopped
+        return news
+
+    def _errors(self) -> dict[str, tuple[str, str]]:
+        """What ended trials that could not tell it themselves."""
+        results = self._grid or []
+        return {result.config["trial"]: ("Error", str(result.error)) for result in results if result.error}
+
+    def _raise(self, failures: dict[str, tuple[str, str]]) -> None:
+        """A loss that is no number any more is a result; what else ended a trial says nothing of its settings."""
+        if self._error and not failures:
+            raise self._error
+        for label, (kind, message) in failures.items():
+            if kind != DIVERGED and not self.jobs[label].folder.exists(OUTCOME):
+                raise UserError(message) if kind == "UserError" else RuntimeError(f"{label}: {kind}: {message}")
+
+    def _end(self, label: str, job: StageJob, failures: dict[str, tuple[str, str]]) -> Status:
         if job.folder.exists(OUTCOME):
             return "finished"
-        if label in failures:
-            return "failed"
-        if self.stop.asked:
-            return "interrupted"
-        errors = {result.config["trial"] for result in self._grid if result.error} if self._grid else set(self.jobs)
-        return "failed" if label in errors else "stopped"
+        if label in self._lagging:
+            return "stopped"
+        return "interrupted" if self.stop.asked and label not in failures else "failed"
 
     def _resources(self) -> tuple[dict[str, float], int]:
         """What a trial itself asks for, and how many run at a time: so many that all their workers have room."""
@@ -191,7 +248,18 @@ class _Trials:
 
         os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is the driver's
         by, epochs = self.sweep.by, max(job.stage["epochs"] for job in self.jobs.values())
-        asha = ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=1, reduction_factor=REDUCTION)
+        board = self.board
+
+        class Asha(ASHAScheduler):
+            """Tells the board whom it stops: Tune's own result does not say why a trial ended."""
+
+            def on_trial_result(self, controller: Any, trial: Any, result: Any) -> str:
+                decision = str(super().on_trial_result(controller, trial, result))
+                if decision == self.STOP:
+                    board.lags.remote(trial.config["trial"])
+                return decision
+
+        asha = Asha(time_attr="epoch", max_t=epochs, grace_period=1, reduction_factor=REDUCTION)
         jobs = {label: job.to_json() for label, job in self.jobs.items()}
         trainable = Trainable(jobs, self.cluster.facts(), self.cluster.accelerator, self.board)
         return tune.Tuner(

@@ -22,7 +22,7 @@ from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
 
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 30.0  # for the workers to save and leave after a stop was asked for
+GRACE_SECONDS = 15.0  # for the workers to save and leave after a stop was asked for; clouds give 30 in all
 WAIT_SECONDS = 60.0  # without a sign of the workers until the user is told what they may be waiting for
 
 
@@ -65,8 +65,7 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
         run_stage(job, execution, post)
         return True
     except Interrupted:
-        if not ray.get(board.stopping.remote()):  # a SIGTERM to this worker alone, as before a spot machine's end
-            raise
+        return False
     except (UserError, NonFiniteLoss, Superseded) as error:
         kind = "UserError" if isinstance(error, UserError) else type(error).__name__
         ray.get(board.fail.remote(job.label, kind, str(error)))
@@ -109,6 +108,7 @@ class RayRunner:
         self.thread: threading.Thread | None = None
         self.board: Any = None
         self._error: BaseException | None = None
+        self._gave_up, self._starts = False, 0
         self._seen: tuple[Progress | None, float] = (None, 0.0)
 
     def __enter__(self) -> RayRunner:
@@ -125,7 +125,7 @@ class RayRunner:
         """Lets the workers go; the next stage starts new ones."""
         if self.thread:
             self.board.close.remote()
-            self.thread.join(GRACE_SECONDS)
+            self.thread.join(3 * POLL_SECONDS if self._gave_up else GRACE_SECONDS)
             self.thread = None
 
     def run(self, job: StageJob) -> int:
@@ -146,15 +146,16 @@ class RayRunner:
             if news.finished >= number:
                 return news.workers
             if not alive:
-                raise self._error or Interrupted(job.trainer)
+                raise Interrupted(job.trainer) if self.stop.asked or not self._error else self._error
             if self.stop.asked:
                 asked_at = asked_at or time.monotonic()
                 if time.monotonic() - asked_at > GRACE_SECONDS:
+                    self._gave_up = True
                     raise Interrupted(job.trainer)
 
     def _start(self) -> threading.Thread:
         self.board, self._error = self.cluster.actor(Board), None
-        self._seen = (None, time.monotonic())
+        self._seen, self._starts = (None, time.monotonic()), 1
         self.thread = threading.Thread(target=self._fit, name=WAITER, daemon=True)
         self.thread.start()
         return self.thread
@@ -163,6 +164,9 @@ class RayRunner:
         import ray
 
         news: News = ray.get(self.board.peek.remote(self.stop.asked))
+        if news.starts > self._starts:
+            self._starts = news.starts
+            self.screen.say(f"{news.workers} workers started again; the last ones' end: {news.trouble}")
         line = Progress.of(news.line) if news.line and news.line["label"] == job.label else None
         if line and line != self._seen[0]:
             self.screen.progress(line)

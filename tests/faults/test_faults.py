@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
-from tests.s3 import S3
+from s3fs import S3FileSystem
 
-from tests.faults.harness import STAGES, Run, random_step, same_as, workers_of
+from tests.faults.harness import RANKS, STAGES, Run, random_step, same_as
 from tests.faults.rows import Row, record
+from tests.s3 import S3
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(600)]
 quick = pytest.mark.quick
@@ -39,9 +42,12 @@ def s3() -> Iterator[S3]:
 
 
 @pytest.fixture
-def on_s3(s3: S3, tmp_path: Path) -> Run:
+def on_s3(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     s3.heal()
     s3.new_bucket()
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
     return Run(tmp_path, f"{s3.uri}/runs", s3.environment)
 
 
@@ -49,23 +55,33 @@ def on_s3(s3: S3, tmp_path: Path) -> Run:
 def told(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Notes a row of the table, under the test's name."""
 
-    def tell(run: Run, fault: str, outcome: str, seconds: float | None, equal: str = "equal") -> None:
+    def tell(run: Run, fault: str, outcome: str, seconds: float | None = None, equal: str = "equal") -> None:
         record(Row(request.node.name, fault, outcome, seconds, run.fed().repeated(), equal))
 
     return tell
 
 
-@quick
-def test_a_worker_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
-    run, (stage, step) = Run(tmp_path), random_step("worker")
-    process = run.start()
-    run.wait_for(stage, step)
-    os.kill(workers_of(process.pid)[-1], signal.SIGKILL)
-    since, reached = time.monotonic(), run.furthest(stage)
-    seconds = run.recovers(stage, reached, since)
+def goes_on(run: Run, stage: str) -> float:
+    """The same command again, to its end; seconds from its start to the first new step."""
+    before = run.traces()
+    run.start()
+    seconds = run.recovers(stage, run.began, before)
     run.complete()
+    return seconds
+
+
+@pytest.mark.parametrize("rank", [0, pytest.param(RANKS - 1, marks=quick)])
+def test_a_worker_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[..., None], rank: int) -> None:
+    run, (stage, step) = Run(tmp_path), random_step(f"worker {rank}")
+    run.start()
+    run.wait_for(stage, step)
+    before, since = run.traces(), time.monotonic()
+    os.kill(run.pid_of(rank), signal.SIGKILL)
+    seconds = run.recovers(stage, since, before)
+    run.complete()
+    assert "3 workers started again" in run.output()
     same_as(undisturbed, run)
-    told(run, f"kill -9 of a worker, {stage} step {reached}", "Ray started the workers again, same command", seconds)
+    told(run, f"kill -9 of rank {rank}, {stage} step {step}", "Ray started the workers again", seconds)
 
 
 @quick
@@ -74,13 +90,9 @@ def test_the_driver_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[.
     run.start()
     run.wait_for(stage, step)
     run.kill()
-    run.finish()
-    reached = run.furthest(stage)
-    run.start()
-    seconds = run.recovers(stage, reached, run.began)
-    run.complete()
+    seconds = goes_on(run, stage)
     same_as(undisturbed, run)
-    told(run, f"kill -9 of the driver, {stage} step {reached}", "the same command went on", seconds)
+    told(run, f"kill -9 of the driver, {stage} step {step}", "the same command went on", seconds)
 
 
 @pytest.mark.parametrize(
@@ -89,37 +101,36 @@ def test_the_driver_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[.
 def test_the_driver_is_asked_to_stop(
     tmp_path: Path, undisturbed: Run, told: Callable[..., None], number: int, word: str
 ) -> None:
-    run, (stage, step) = Run(tmp_path), random_step(word)
-    run.start()
+    run, (_, step) = Run(tmp_path), random_step(word)
+    stage = STAGES[0]  # a stop may take a second or two: not the last stage, which may end meanwhile
+    process = run.start()
     run.wait_for(stage, step)
-    run.kill(number)
-    assert run.finish(30) == 130
+    if number == signal.SIGINT:
+        run.interrupt()
+    else:
+        process.terminate()
+    assert run.finish(30) == 130, run.output()
     assert "go on with: minibert train" in run.output()
-    reached = run.furthest(stage)
-    assert run.last(stage).state.position.steps == reached  # nothing was lost
-    run.start()
-    seconds = run.recovers(stage, reached, run.began)
-    run.complete()
+    assert run.last(stage).state.position.steps == run.furthest(stage), "what was done has been saved"
+    seconds = goes_on(run, stage)
     same_as(undisturbed, run)
     assert run.fed().repeated() == 0
-    told(run, f"{word}, {stage} step {reached}", "saved, exit 130; the same command went on", seconds)
+    told(run, f"{word}, {stage} step {step}", "saved, exit 130; the same command went on", seconds)
 
 
 def test_ctrl_c_twice(tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
-    run, (stage, step) = Run(tmp_path), random_step("twice")
+    run, (_, step) = Run(tmp_path), random_step("twice")
+    stage = STAGES[0]
     run.start()
     run.wait_for(stage, step)
-    run.kill(signal.SIGINT)
+    run.interrupt()
     time.sleep(0.2)
-    asked = run.kill(signal.SIGINT)
-    assert run.finish(10) == 130
+    asked = run.interrupt()
+    assert run.finish(10) == 130, run.output()
     took = time.monotonic() - asked
-    reached = run.furthest(stage)
-    run.start()
-    seconds = run.recovers(stage, reached, run.began)
-    run.complete()
+    seconds = goes_on(run, stage)
     same_as(undisturbed, run)
-    told(run, f"Ctrl-C twice, {stage} step {reached}", f"ended in {took:.1f} s; the same command went on", seconds)
+    told(run, f"Ctrl-C twice, {stage} step {step}", f"ended in {took:.1f} s; the same command went on", seconds)
 
 
 @quick
@@ -128,67 +139,103 @@ def test_the_newest_checkpoint_is_corrupt(tmp_path: Path, undisturbed: Run, told
     run.start()
     run.wait_for(stage, step)
     run.kill()
-    run.finish()
     newest = sorted(path.parent for path in run.checkpoints(stage).glob("*/manifest.json"))[-1]
     weights = newest / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    reached = run.furthest(stage)
-    run.start()
-    seconds = run.recovers(stage, reached, run.began)
-    run.complete()
+    seconds = goes_on(run, stage)
+    assert "damaged, using an older one" in run.output()
     same_as(undisturbed, run)
-    told(run, f"one bit of the newest checkpoint, {stage} step {reached}", "passed over for the one before", seconds)
+    told(run, f"a bit of the newest checkpoint, {stage} step {step}", "passed over for the one before", seconds)
 
 
 @quick
 def test_a_second_driver(tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
-    run, (stage, step) = Run(tmp_path), random_step("second")
+    run = Run(tmp_path)
     first = run.start()
-    run.wait_for(stage, step)
+    run.wait_for(STAGES[0], 5)
     log = run.log
     second = run.start()
-    assert second.wait(60) == 2
+    assert second.wait(60) == 2, run.output()
     assert f"another driver is at work on it, process {first.pid}" in run.output()
     run.process, run.log = first, log
     run.complete()
     same_as(undisturbed, run)
-    told(run, f"a second driver, {stage} step {step}", "refused, exit 2; the first was not disturbed", None)
+    told(run, f"a second driver, {STAGES[0]} step 5", "refused, exit 2; the first was not disturbed")
 
 
 def test_s3_fails_for_30_seconds_and_then_one_request_in_ten(
     s3: S3, on_s3: Run, undisturbed: Run, told: Callable[..., None]
 ) -> None:
-    stage, step = random_step("s3")
+    stage, step = STAGES[0], random_step("s3")[1]
     on_s3.start()
     on_s3.wait_for(stage, step)
     s3.fail("slow down", seconds=30)
-    since, reached = time.monotonic(), on_s3.furthest(stage)
     time.sleep(30)
     s3.fail("some", share=0.1, seed=1)
-    seconds = on_s3.recovers(stage, reached, since)
     on_s3.complete()
+    failed = s3.proxy.failed()
     s3.heal()
+    assert failed > 10
     same_as(undisturbed, on_s3)
-    told(on_s3, f"S3 answers 503 for 30 s, then one request in ten fails, {stage} step {reached}", "waited", seconds)
+    fault = f"S3 answers 503 for 30 s, then fails one request in ten, {stage} step {step}"
+    told(on_s3, fault, f"{failed} requests failed; what had to be written waited")
 
 
 def test_s3_refuses_writes_for_good(s3: S3, on_s3: Run, undisturbed: Run, told: Callable[..., None]) -> None:
-    stage, step = random_step("refuse")
+    stage, step = STAGES[0], random_step("refuse")[1]
     on_s3.start()
     on_s3.wait_for(stage, step)
     s3.fail("refuse writes")
-    assert on_s3.finish(120) == 2
-    lines = [line for line in on_s3.output().splitlines() if line.startswith("minibert: ")]
-    assert len(lines) == 1 and "Access" in lines[0] and "Traceback" not in on_s3.output()
+    ends_with_one_line(on_s3, "Access")
     s3.heal()
-    reached = on_s3.furthest(stage)
-    on_s3.start()
-    seconds = on_s3.recovers(stage, reached, on_s3.began)
-    on_s3.complete()
+    seconds = goes_on(on_s3, stage)
     same_as(undisturbed, on_s3)
-    told(on_s3, f"S3 refuses writes for good, {stage} step {reached}", "one line, exit 2; then it went on", seconds)
+    told(on_s3, f"S3 refuses writes for good, {stage} step {step}", "one line, exit 2; later it went on", seconds)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs, which takes root")
+def test_the_disk_is_full(on_s3: Run, tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
+    """Where a worker keeps a snapshot until it is uploaded."""
+    stage, step = STAGES[0], random_step("full")[1]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
+    try:
+        on_s3.environment |= {"TMPDIR": str(disk), "RAY_TMPDIR": "/tmp"}
+        on_s3.start()
+        on_s3.wait_for(stage, step)
+        filler = disk / "filler"
+        with open(filler, "wb") as file:
+            while write(file, b"0" * (1 << 20)):
+                continue
+        ends_with_one_line(on_s3, "No space left on device")
+        filler.unlink()
+        seconds = goes_on(on_s3, stage)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    same_as(undisturbed, on_s3)
+    told(
+        on_s3, f"a worker's temporary disk is full, {stage} step {step}", "one line, exit 2; later it went on", seconds
+    )
+
+
+def write(file: BinaryIO, block: bytes) -> bool:
+    """Whether there was room for it."""
+    try:
+        file.write(block)
+        file.flush()
+    except OSError:
+        return False
+    return True
+
+
+def ends_with_one_line(run: Run, reason: str) -> None:
+    assert run.finish(120) == 2, run.output()
+    lines = [line for line in run.output().splitlines() if line.startswith("minibert: ")]
+    assert len(lines) == 1 and reason in lines[0], run.output()
+    assert "Traceback" not in run.output()
 
 
 def test_stages_are_those_of_the_harness(undisturbed: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +42,10 @@ class Nodes:
 
 
 @pytest.fixture
-def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+def nodes(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    # Workers have the environment of their node, not of the driver.
+    for name, value in Run(tmp_path).environment.items():
+        monkeypatch.setenv(name, value)
     started = Nodes(request.param)
     yield started
     started.cluster.shutdown()
@@ -57,12 +61,12 @@ def test_a_raylet_is_killed(
     run, (stage, step) = Run(tmp_path, environment=nodes.environment), random_step("raylet")
     run.start()
     run.wait_for(stage, step)
+    before, since = run.traces(), time.monotonic()
     os.kill(nodes.raylet(nodes.of_worker()), signal.SIGKILL)
-    since, reached = time.monotonic(), run.furthest(stage)
-    seconds = run.recovers(stage, reached, since)
+    seconds = run.recovers(stage, since, before)
     run.complete()
     same_as(undisturbed, run)
-    told(run, f"kill -9 of a raylet, {stage} step {reached}", "its worker was started on another node", seconds)
+    told(run, f"kill -9 of a raylet, {stage} step {step}", "its worker was started on another node", seconds)
 
 
 @pytest.mark.parametrize("nodes", [RANKS_AND_A_SPARE], indirect=True)
@@ -72,26 +76,25 @@ def test_a_node_is_taken_away_with_notice(
     undisturbed: Run,  # noqa: F811
     told: Callable[..., None],  # noqa: F811
 ) -> None:
-    run, (stage, step) = Run(tmp_path, environment=nodes.environment), random_step("drain")
+    # Without other checkpoints than those at epochs' ends.
+    run, (_, step) = Run(tmp_path, environment=nodes.environment, checkpoint_steps=None), random_step("drain")
+    stage = STAGES[0]
     run.start()
     run.wait_for(stage, step)
-    node = nodes.of_worker()
-    subprocess.run(
-        [
-            "ray", "drain-node", "--address", nodes.cluster.address, "--node-id", node.node_id,
-            "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
-            "--deadline-remaining-seconds", str(NOTICE),
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    since = time.monotonic()
+    node, before = nodes.of_worker(), run.traces()
+    drain = ["drain-node", "--address", nodes.cluster.address, "--node-id", node.node_id]
+    drain += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    ray = str(Path(sys.executable).with_name("ray"))
+    subprocess.run([ray, *drain, "--deadline-remaining-seconds", str(NOTICE)], check=True, capture_output=True)
     time.sleep(NOTICE)
+    gone = time.monotonic()
     nodes.cluster.remove_node(node, allow_graceful=False)  # as the cloud does, whatever still runs there
     run.complete()
+    assert "a node of this run is about to be taken away: saving now" in run.output()
+    assert run.traces() - before, "no worker was started anew"
     same_as(undisturbed, run)
-    assert "without a step" not in run.output()
-    told(run, f"ray drain-node, {NOTICE} s of notice, {stage} step {step}", "saved, and started without the node", None)
-    assert time.monotonic() - since < 300
+    told(run, f"ray drain-node, {NOTICE} s of notice, {stage} step {step}", "saved, and started without the node")
+    assert time.monotonic() - gone < 300
 
 
 @pytest.mark.parametrize("nodes", [3], indirect=True)
@@ -104,13 +107,13 @@ def test_an_elastic_run_goes_on_with_fewer(
     run, (stage, step) = Run(tmp_path, environment=nodes.environment), random_step("elastic")
     run.start("2:3")
     run.wait_for(stage, step)
+    before, since = run.traces(), time.monotonic()
     os.kill(nodes.raylet(nodes.of_worker()), signal.SIGKILL)
-    since, reached = time.monotonic(), run.furthest(stage)
-    seconds = run.recovers(stage, reached, since)
+    seconds = run.recovers(stage, since, before)
     run.complete()
     assert run.fed().worlds() == {2, 3}
     same_batches(undisturbed, run)
     for name in STAGES:
         assert run.last(name).state.seen == undisturbed.last(name).state.seen
     outcome = "went on with 2 of --workers 2:3"
-    told(run, f"kill -9 of a raylet, elastic, {stage} step {reached}", outcome, seconds, "same global batches")
+    told(run, f"kill -9 of a raylet, elastic, {stage} step {step}", outcome, seconds, "same global batches")

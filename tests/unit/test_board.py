@@ -85,6 +85,17 @@ def test_progress_and_a_node_that_is_taken_away_start_the_count_again() -> None:
     assert asyncio.run(scenario()) is None
 
 
+def test_another_number_of_workers_is_the_clusters_doing() -> None:
+    async def scenario() -> Any:
+        board = Board()
+        for at in range(3 * MAX_STARTS):
+            await board.begin(2 + at % 2)
+        return await board.peek(False)
+
+    news = asyncio.run(scenario())
+    assert news.failure is None and news.starts == 3 * MAX_STARTS
+
+
 def test_a_request_to_stop_reaches_rank_0_with_its_next_line() -> None:
     async def scenario() -> list[bool]:
         board = Board()
@@ -103,3 +114,15 @@ def test_the_first_failure_is_the_one_that_counts() -> None:
         return (await board.peek(False)).failure
 
     assert asyncio.run(scenario()) == ("NonFiniteLoss", "stage 'sst': the loss is nan")
+
+
+def test_trials_failures_and_those_that_lag_behind_are_told_apart() -> None:
+    async def scenario() -> Any:
+        board = Board()
+        await board.fail("sst@lr=1", "NonFiniteLoss", "nan")
+        await board.lags("sst@lr=2")
+        return await board.peek(False), await board.failed("sst@lr=1"), await board.failed("sst@lr=2")
+
+    news, one, two = asyncio.run(scenario())
+    assert news.failures == {"sst@lr=1": ("NonFiniteLoss", "nan")} and news.stopped == {"sst@lr=2"}
+    assert (one, two) == (True, False)

@@ -15,6 +15,8 @@ from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.experiment import (
     Experiment,
+    Fence,
+    Replaced,
     StageJob,
     Superseded,
     check_attempt,
@@ -232,3 +234,16 @@ def test_a_job_is_plain_json(storage: Storage) -> None:
     job = job_of(Experiment(storage, "exp"))
     assert StageJob(**json.loads(json.dumps(job.to_json()))) == job
     assert job.folder.uri == f"{storage.uri}/exp/TorchTrainer_x"
+
+
+def test_a_rank_that_was_thought_dead_finds_another_at_the_fence(storage: Storage) -> None:
+    experiment = Experiment(storage, "exp")
+    experiment.begin_attempt()
+    older, newer = Fence(job_of(experiment)), Fence(job_of(experiment))
+    older()  # nobody writes yet
+    older.claim()
+    older()
+    newer.claim()
+    newer()
+    with pytest.raises(Replaced, match=r"process \d+ on .* writes this stage now"):
+        older()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -29,7 +30,7 @@ def neighbour() -> Iterator[subprocess.Popen[bytes]]:
 
 def lease(storage: Storage, told: list[str] | None = None, **seconds: float) -> Lease:
     told = [] if told is None else told
-    return Lease(storage, told.append, **{"beat": 0.05, "watch": 1.0, **seconds})
+    return Lease(storage, told.append, **{"beat": 0.05, "watch": 1.0, "settle": 0.0, **seconds})
 
 
 def born(process: int) -> str:
@@ -75,7 +76,7 @@ def test_a_driver_elsewhere_is_watched(storage: Storage) -> None:
         assert storage.read_json(FILE)["host"] != "far-away"
     assert "on far-away was at work on this experiment; waiting" in told[0]
 
-    living = Lease(storage, told.append, beat=0.05, watch=1.0)
+    living = Lease(storage, told.append, beat=0.05, watch=1.0, settle=0.0)
     living.holder = elsewhere
     with living, pytest.raises(UserError, match="on far-away; stop that one"):
         lease(storage).__enter__()
@@ -108,3 +109,21 @@ def test_a_file_of_another_form_counts_as_none(storage: Storage) -> None:
     storage.write_bytes(FILE, b'{"other": 1}')
     with lease(storage):
         pass
+
+
+def test_of_two_that_start_together_one_is_refused(storage: Storage) -> None:
+    first, second = lease(storage, settle=0.3), lease(storage)
+    threading.Timer(0.1, second._write).start()  # it had looked before the first one wrote
+    with pytest.raises(UserError, match="another driver was started at the same time"):
+        first.__enter__()
+    assert storage.read_json(FILE)["id"] == second.holder.id
+
+
+def test_a_driver_whose_lease_was_taken_over_does_not_take_it_back(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    with lease(storage):
+        storage.write_json(FILE, asdict(replace(this_process(), id="another", host="far-away")))
+        time.sleep(0.2)
+        assert storage.read_json(FILE)["id"] == "another"
+    assert "on far-away drives now" in caplog.text

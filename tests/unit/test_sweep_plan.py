@@ -37,7 +37,14 @@ class Trials:
         self.values, self.calls = values, list[tuple[dict[str, StageJob], list[str]]]()
 
     def __call__(
-        self, jobs: dict[str, StageJob], sweep: Sweep, stopped: list[str], workers: Any, screen: Any, stop: StopRequest
+        self,
+        jobs: dict[str, StageJob],
+        sweep: Sweep,
+        stopped: list[str],
+        workers: Any,
+        screen: Any,
+        stop: StopRequest,
+        lags: Any,
     ) -> dict[str, Status]:
         self.calls.append((jobs, stopped))
         ends: dict[str, Status] = {}

@@ -1,0 +1,72 @@
+"""What checkpointing to S3 costs: the same steps with a checkpoint every 50 and with none, in turns.
+
+    python -m benchmarks.checkpoint_overhead --data ../shared/data/cs224n
+
+A supervised stage of MiniLM on Quora, batch 32, this process; S3 is moto's server in a process of its own on this
+machine, so what the server itself computes counts against us. Compared is the stage's own training time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def recipe(rows: int) -> dict[str, object]:
+    stage = {"name": "para", "tasks": ["quora"], "train": "full-model", "lr": 5.0e-5, "validate": "stage"}
+    return {
+        "name": "overhead", "encoder": "minilm-l6", "tasks": {"quora": {"head": "mlp"}},
+        "defaults": {"epochs": 1, "batch_size": 32, "max_examples": rows, "checkpoint_minutes": 1000.0},
+        "stages": [stage],
+    }  # fmt: skip
+
+
+def training_seconds(name: str, given: argparse.Namespace, environment: dict[str, str], *words: str) -> float:
+    """Trains once under that name; the seconds that its steps took, and what lay between them."""
+    import fsspec
+
+    command = [sys.executable, "-m", "ray_jobs", "train", f"{given.folder}/overhead.yaml", "--data", given.data]
+    command += ["--storage", "s3://runs/overhead", "--experiment", name, *words]
+    subprocess.run(command, check=True, env={**os.environ, **environment}, cwd=ROOT, stdout=subprocess.DEVNULL)
+    fs = fsspec.filesystem("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], key="test", secret="never-shown")
+    (outcome,) = fs.glob(f"runs/overhead/{name}/*/outcome.json")
+    return float(json.loads(fs.cat_file(outcome))["training_seconds"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--rows", type=int, default=6400)
+    parser.add_argument("--turns", type=int, default=2)
+    given = parser.parse_args()
+    server = subprocess.Popen([sys.executable, "-m", "tests.s3"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout
+        lines = [server.stdout.readline().split(maxsplit=1)[1].strip() for _ in range(6)]
+        environment = dict(line.split("=", 1) for line in lines)
+        with tempfile.TemporaryDirectory() as given.folder:
+            Path(given.folder, "overhead.yaml").write_text(yaml.safe_dump(recipe(given.rows)))
+            found: dict[str, list[float]] = {"with": [], "without": []}
+            for turn in range(given.turns):
+                for kind in found:
+                    words = ["--set", "defaults.checkpoint_steps=50"] if kind == "with" else []
+                    found[kind].append(training_seconds(f"{kind}-{turn}", given, environment, *words))
+                    print(f"{kind} checkpoints: {found[kind][-1]:.1f} s", flush=True)
+        cost = statistics.fmean(found["with"]) / statistics.fmean(found["without"]) - 1
+        print(f"{given.rows // 32} steps, a checkpoint every 50: {cost:+.1%} of the step time")
+    finally:
+        server.terminate()
+
+
+if __name__ == "__main__":
+    main()
