@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -181,3 +182,15 @@ def module_of(tables: dict[str, TokenTable], world: int = 1, rank: int = 0, **st
     module: StageModule = OBJECTIVES[settings.objective](model, settings, job, tables, rows, tiny().tokenizer_json)
     object.__setattr__(module, "_trainer", SimpleNamespace(world_size=world, global_rank=rank))
     return module
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond that many bytes: what a full disk looks like from here. Around a test's own lines only, since
+    pytest's output may go to a file too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import resource
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -20,6 +19,7 @@ from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
 from multitask.errors import StorageError
 from multitask.experiment import Superseded
 from multitask.storage import MANIFEST, Damaged, Storage
+from tests.helpers import full_disk
 
 
 def checkpoint(steps: int, value: float = 0.0) -> Checkpoint:
@@ -232,19 +232,10 @@ def test_who_is_superseded_during_an_upload_seals_nothing(folder: Storage) -> No
     assert names(store) == [10] and store.newest() is None
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file may grow beyond 100 kB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_is_said_and_the_one_before_stays(store: CheckpointStore) -> None:
     saved(store, 10)
-    store.save(replace(checkpoint(20), weights={"w": torch.zeros(100_000)}))
-    with pytest.raises(StorageError, match=r"step-00000020.*too large.*files there may not be that large"):
-        store.flush()
+    with full_disk(100_000):
+        store.save(replace(checkpoint(20), weights={"w": torch.zeros(100_000)}))
+        with pytest.raises(StorageError, match=r"step-00000020.*too large.*files there may not be that large"):
+            store.flush()
     assert newest_steps(store) == 10

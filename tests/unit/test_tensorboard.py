@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_modules import tensorboard
 from lightning_modules.tensorboard import EventLog
 from multitask.storage import Storage
+from tests.helpers import full_disk
 
 
 def steps(folder: Path) -> list[int]:
@@ -30,23 +29,13 @@ def test_close_copies_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert steps(tmp_path) == list(range(300))
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file may grow beyond 5 kB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.usefixtures("full_disk")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the writer's own thread
 def test_a_full_disk_ends_the_events_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tensorboard, "COPY_SECONDS", 0.01)
     log = EventLog(Storage(str(tmp_path)), purge=0)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING), full_disk(5_000):
         for step in range(1000):
             log.scalars({"loss": 1.0}, step)
         log.close()
