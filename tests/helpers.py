@@ -186,8 +186,10 @@ def module_of(tables: dict[str, TokenTable], world: int = 1, rank: int = 0, **st
 
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
-    """No file may grow beyond that many bytes: what a full disk looks like from here. Around a test's own lines only, since
-    pytest's output may go to a file too."""
+    """No file may grow beyond that many bytes: what a full disk looks like from here.
+
+    Around a test's own lines only, since pytest's output may go to a file too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
