@@ -44,11 +44,11 @@ def this_process() -> Holder:
     return Holder(uuid.uuid4().hex, socket.gethostname(), _machine(), os.getpid(), _born(os.getpid()) or "")
 
 
-def _machine(proc: Path = Path("/proc")) -> str:
+def _machine() -> str:
     """The boot and the space of process ids; on systems without /proc nothing that another process has too."""
     try:
-        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink(proc / 'self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return uuid.uuid4().hex
 

@@ -43,7 +43,7 @@ class Trainable:
     accelerator: str
     board: Any
 
-    def __call__(self, config: dict[str, Any]) -> None:
+    def run(self, config: dict[str, Any]) -> None:
         import ray
         from ray import tune
 
@@ -263,7 +263,7 @@ class _Trials:
         jobs = {label: job.to_json() for label, job in self.jobs.items()}
         trainable = Trainable(jobs, self.cluster.facts(), self.cluster.accelerator, self.board)
         return tune.Tuner(
-            tune.with_resources(partial(_call, trainable), each),
+            tune.with_resources(partial(Trainable.run, trainable), each),
             param_space={"trial": tune.grid_search(list(self.jobs))},
             tune_config=tune.TuneConfig(
                 metric=by,
@@ -277,7 +277,3 @@ class _Trials:
                 verbose=0,
             ),
         )
-
-
-def _call(trainable: Trainable, config: dict[str, Any]) -> None:
-    trainable(config)

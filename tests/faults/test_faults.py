@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,21 +34,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3]:
-    server = S3()
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def on_s3(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    s3.heal()
-    s3.new_bucket()
-    for name, value in s3.environment.items():
+def on_s3(s3_server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """An experiment on a sound S3 endpoint, with the storage's ordinary patience."""
+    s3_server.heal()
+    s3_server.new_bucket()
+    for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     S3FileSystem.clear_instance_cache()
-    return Run(tmp_path, f"{s3.uri}/runs", s3.environment)
+    return Run(tmp_path, f"{s3_server.uri}/runs", s3_server.environment)
 
 
 @pytest.fixture
@@ -166,30 +160,30 @@ def test_a_second_driver(tmp_path: Path, undisturbed: Run, told: Callable[..., N
 
 
 def test_s3_fails_for_30_seconds_and_then_one_request_in_ten(
-    s3: S3, on_s3: Run, undisturbed: Run, told: Callable[..., None]
+    s3_server: S3, on_s3: Run, undisturbed: Run, told: Callable[..., None]
 ) -> None:
     stage, step = STAGES[0], random_step("s3")[1]
     on_s3.start()
     on_s3.wait_for(stage, step)
-    s3.fail("slow down", seconds=30)
+    s3_server.fail("slow down", seconds=30)
     time.sleep(30)
-    s3.fail("some", share=0.1, seed=1)
+    s3_server.fail("some", share=0.1, seed=1)
     on_s3.complete()
-    failed = s3.proxy.failed()
-    s3.heal()
+    failed = s3_server.proxy.failed()
+    s3_server.heal()
     assert failed > 10
     same_as(undisturbed, on_s3)
     fault = f"S3 answers 503 for 30 s, then fails one request in ten, {stage} step {step}"
     told(on_s3, fault, f"{failed} requests failed; what had to be written waited")
 
 
-def test_s3_refuses_writes_for_good(s3: S3, on_s3: Run, undisturbed: Run, told: Callable[..., None]) -> None:
+def test_s3_refuses_writes_for_good(s3_server: S3, on_s3: Run, undisturbed: Run, told: Callable[..., None]) -> None:
     stage, step = STAGES[0], random_step("refuse")[1]
     on_s3.start()
     on_s3.wait_for(stage, step)
-    s3.fail("refuse writes")
+    s3_server.fail("refuse writes")
     ends_with_one_line(on_s3, "Access")
-    s3.heal()
+    s3_server.heal()
     seconds = goes_on(on_s3, stage)
     same_as(undisturbed, on_s3)
     told(on_s3, f"S3 refuses writes for good, {stage} step {step}", "one line, exit 2; later it went on", seconds)
