@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -24,7 +24,7 @@ RANKS = 3
 STAGES = ("mlm", "rank", "sup")
 # Ten steps an epoch; a checkpoint every seven, so that most of them lie amid an epoch.
 DEFAULTS = {
-    "batch_size": 15, "max_examples": 150, "dropout": 0.3, "epochs": 40, "lr": 1.0e-3, "checkpoint_steps": 7,
+    "batch_size": 15, "max_examples": 150, "dropout": 0.3, "epochs": 14, "lr": 1.0e-3, "checkpoint_steps": 7,
     "validate": "stage",
 }  # fmt: skip
 RECIPE = {
@@ -44,7 +44,7 @@ RECIPE = {
 def random_step(scenario: str) -> tuple[str, int]:
     """A stage, and a step amid one of its epochs; another one for every scenario, the same one each time."""
     draw = random.Random(scenario)
-    return draw.choice(STAGES), 10 * draw.randrange(4, 25) + draw.randrange(1, 9)
+    return draw.choice(STAGES), 10 * draw.randrange(2, 9) + draw.randrange(1, 9)
 
 
 Place = tuple[str, int]  # stage, optimizer step
@@ -86,7 +86,9 @@ class Fed:
 
 
 class Run:
-    """One experiment in `folder`, its storage there or elsewhere. Processes are started by `start` and `again`."""
+    """One experiment in `folder`, its storage there or elsewhere; `start` may be called again, once it has ended."""
+
+    started: ClassVar[list[Run]] = []
 
     def __init__(
         self, folder: Path, storage: str | None = None, environment: dict[str, str] | None = None, **defaults: object
@@ -113,7 +115,13 @@ class Run:
                 stdout=log, stderr=subprocess.STDOUT, text=True, env={**self.environment, **environment},
                 start_new_session=True,
             )  # fmt: skip
+        self.started.append(self)
         return self.process
+
+    def end(self) -> None:
+        """Leaves nothing running, however the test ended."""
+        if self.process and self.process.poll() is None:
+            self.kill()
 
     def output(self) -> str:
         return self.log.read_text()

@@ -15,44 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from s3fs import S3FileSystem
 
 from tests.faults.harness import RANKS, STAGES, Run, random_step, same_as
-from tests.faults.rows import Row, record
 from tests.s3 import S3
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(600)]
 quick = pytest.mark.quick
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = Run(tmp_path_factory.mktemp("undisturbed"))
-    run.start()
-    run.complete()
-    assert run.fed().repeated() == 0
-    return run
-
-
-@pytest.fixture
-def on_s3(s3_server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """An experiment on a sound S3 endpoint, with the storage's ordinary patience."""
-    s3_server.heal()
-    s3_server.new_bucket()
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    S3FileSystem.clear_instance_cache()
-    return Run(tmp_path, f"{s3_server.uri}/runs", s3_server.environment)
-
-
-@pytest.fixture
-def told(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Notes a row of the table, under the test's name."""
-
-    def tell(run: Run, fault: str, outcome: str, seconds: float | None = None, equal: str = "equal") -> None:
-        record(Row(request.node.name, fault, outcome, seconds, run.fed().repeated(), equal))
-
-    return tell
 
 
 def goes_on(run: Run, stage: str) -> float:

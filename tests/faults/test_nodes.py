@@ -15,7 +15,6 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.faults.harness import STAGES, Run, parents, random_step, same_as, same_batches, workers_of
-from tests.faults.test_faults import told, undisturbed  # noqa: F401 (fixtures)
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(600)]
 RANKS_AND_A_SPARE = 4
@@ -55,8 +54,8 @@ def nodes(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_raylet_is_killed(
     nodes: Nodes,
     tmp_path: Path,
-    undisturbed: Run,  # noqa: F811
-    told: Callable[..., None],  # noqa: F811
+    undisturbed: Run,
+    told: Callable[..., None],
 ) -> None:
     run, (stage, step) = Run(tmp_path, environment=nodes.environment), random_step("raylet")
     run.start()
@@ -73,8 +72,8 @@ def test_a_raylet_is_killed(
 def test_a_node_is_taken_away_with_notice(
     nodes: Nodes,
     tmp_path: Path,
-    undisturbed: Run,  # noqa: F811
-    told: Callable[..., None],  # noqa: F811
+    undisturbed: Run,
+    told: Callable[..., None],
 ) -> None:
     # Without other checkpoints than those at epochs' ends.
     run, (_, step) = Run(tmp_path, environment=nodes.environment, checkpoint_steps=None), random_step("drain")
@@ -101,8 +100,8 @@ def test_a_node_is_taken_away_with_notice(
 def test_an_elastic_run_goes_on_with_fewer(
     nodes: Nodes,
     tmp_path: Path,
-    undisturbed: Run,  # noqa: F811
-    told: Callable[..., None],  # noqa: F811
+    undisturbed: Run,
+    told: Callable[..., None],
 ) -> None:
     run, (stage, step) = Run(tmp_path, environment=nodes.environment), random_step("elastic")
     run.start("2:3")
