@@ -11,6 +11,7 @@ from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
 from lightning_modules.finishing import Finishing
 from lightning_modules.mlm import MlmModule
+from lightning_modules.profiling import Profile
 from lightning_modules.progress import Interrupted, Report, Throttle
 from lightning_modules.ranking import RankingModule
 from lightning_modules.records import read_records
@@ -54,6 +55,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
         callbacks: list[Callback] = [
             resume,
             *trace_callbacks(),
+            *([Profile(job.folder)] if stage.profile else []),
             Checkpointing(store, records, execution.leaving),
             dev,
             Telling(job.folder, throttle, records),

@@ -107,6 +107,7 @@ class StageRecord:
     workers: int = 0
     log: str | None = None
     variant: int = 0
+    submission_id: str | None = None
 
 
 class Experiment:

@@ -16,7 +16,7 @@ Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they become folders
 # These say how a stage is run or watched, not what it computes: they are not part of a stage's
 # fingerprint; nor are those that it holds in another form.
-NOT_CONTENT = frozenset({"checkpoint_minutes", "checkpoint_steps", "validate_every", "from_", "heads"})
+NOT_CONTENT = frozenset({"checkpoint_minutes", "checkpoint_steps", "validate_every", "profile", "from_", "heads"})
 
 
 class Strict(BaseModel):
@@ -105,6 +105,7 @@ class Settings(Strict):
     max_examples: cap of each training file, never of dev.
     validate: when every task's dev metrics are measured. keep: which weights become the bundle.
     checkpoint_minutes, checkpoint_steps: how often, beside every epoch's end.
+    profile: leave a trace of ten steps in the trainer's folder.
     """
 
     epochs: Positive = 10
@@ -125,6 +126,7 @@ class Settings(Strict):
     keep: Literal["last"] | KeepBest = "last"
     checkpoint_minutes: Above0 = 5.0
     checkpoint_steps: Positive | None = None
+    profile: bool = False
 
 
 class Stage(Settings):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from multitask.errors import UserError
-from ray_jobs.options import sweep_settings, workers_span
+from ray_jobs.options import Workers, sweep_settings, workers_span
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
 
 if TYPE_CHECKING:
@@ -55,7 +55,11 @@ StorageOption = Annotated[str, typer.Option(help="Where everything goes; every w
 WorkersOption = Annotated[
     str, typer.Option(metavar="N or MIN:MAX", help="0: this process. N: on N Ray workers. MIN:MAX: as many as fit.")
 ]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu, or gpu: one for each worker; on a cluster, waits for nodes that have them.")
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")]
+ProfileOption = Annotated[bool, typer.Option(help="Trace some steps of each stage: its folder's profile/.")]
 SeedsOption = Annotated[
     int, typer.Option(min=1, help="Run with that many seeds, the recipe's and those after it; mean and deviation.")
 ]
@@ -72,14 +76,19 @@ def train(
     storage: StorageOption = "./runs",
     experiment: Annotated[str | None, typer.Option(help="The experiment's name; default: the recipe's.")] = None,
     workers: WorkersOption = "0",
+    device: DeviceOption = "auto",
     set_: SetOption = None,
     seeds: SeedsOption = 1,
     fresh: FreshOption = False,
+    profile: ProfileOption = False,
 ) -> None:
     """Run a recipe, or go on with it: finished stages are skipped, a stopped one resumes."""
     from multitask.recipe_files import load_recipe
 
-    _run(load_recipe(recipe, set_), data, storage, experiment, workers=workers, seeds=seeds, fresh=fresh)
+    overrides, span = [*(set_ or [])], workers_span(workers, device)
+    if profile:
+        overrides.append("defaults.profile=true")
+    _run(load_recipe(recipe, overrides), data, storage, experiment, workers=span, seeds=seeds, fresh=fresh)
 
 
 @app.command(epilog=SWEEP_EXAMPLES)
@@ -97,6 +106,7 @@ def sweep(
         str | None, typer.Option(help="Its name; default: RECIPE-sweep-STAGE, or the recipe's.")
     ] = None,
     workers: Annotated[str, typer.Option(metavar="N or MIN:MAX", help="Ray workers of each trial; 0: none.")] = "0",
+    device: DeviceOption = "auto",
     set_: SetOption = None,
     seeds: SeedsOption = 1,
     fresh: FreshOption = False,
@@ -107,20 +117,21 @@ def sweep(
     settings = sweep_settings(grid or [], random or [], samples, by, asha)
     loaded, stage = load_sweep(recipe, set_, stage, settings)
     name = experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name)
-    _run(loaded, data, storage, name, workers=workers, seeds=seeds, fresh=fresh)
+    span = workers_span(workers, device)
+    _run(loaded, data, storage, name, workers=span, seeds=seeds, fresh=fresh)
 
 
 def _run(
-    recipe: Recipe, data: str | None, storage: str, experiment: str | None, *, workers: str, seeds: int, fresh: bool
+    recipe: Recipe, data: str | None, storage: str, experiment: str | None, *, workers: Workers, seeds: int, fresh: bool
 ) -> None:
     from multitask.recipe import NAME
     from multitask.storage import Storage
     from ray_jobs.commands import run_training
 
-    name, span = experiment or recipe.name, workers_span(workers)
+    name = experiment or recipe.name
     if not re.fullmatch(NAME, name) or name == "cache":
         raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
-    raise typer.Exit(run_training(recipe, data, Storage(storage), name, workers=span, fresh=fresh, seeds=seeds))
+    raise typer.Exit(run_training(recipe, data, Storage(storage), name, workers=workers, fresh=fresh, seeds=seeds))
 
 
 @app.command()

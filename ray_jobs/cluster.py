@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from multitask.errors import UserError
+from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import waits_for_ray
 
@@ -15,15 +20,24 @@ from ray_jobs.stopping import waits_for_ray
 RESIZE_SECONDS = 600.0
 
 
-class Cluster:
-    """Context manager. workers: (fewest, most) of one stage; (0, 0) where Ray is there for trials alone.
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Ray puts a handler of its own in place, which ends the driver at SIGTERM with SIGABRT: back to ours."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
-    use_gpu: whether there is a GPU for each of the fewest. cpus: of a worker. Where Ray runs already, as in a sweep
-    amid a run on workers, it is used and left running.
+
+class Cluster:
+    """Context manager. workers: none where Ray is there for trials alone.
+
+    use_gpu: whether there is a GPU for each of the fewest, or is to be. cpus: of a worker. Where Ray runs already, as
+    in a sweep amid a run on workers, it is used and left running.
     """
 
-    def __init__(self, workers: tuple[int, int], screen: Screen) -> None:
-        (self.low, self.high), self.screen = workers, screen
+    def __init__(self, workers: Workers, screen: Screen) -> None:
+        (self.low, self.high, self.device), self.screen = workers, screen
         self.use_gpu, self.cpus = False, 1
 
     def __enter__(self) -> Cluster:
@@ -35,15 +49,18 @@ class Cluster:
         self._began = not ray.is_initialized()
         if self._began:
             self.screen.say(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")
-            ray.init(
-                address="local" if here else None,  # None is the cluster of RAY_ADDRESS
-                num_cpus=max(cores, self.low) if here else None,
-                log_to_driver=True,
-                logging_level=logging.WARNING,
-            )
+            with own_signals():
+                ray.init(
+                    address="local" if here else None,  # None is the cluster of RAY_ADDRESS
+                    num_cpus=max(cores, self.low) if here else None,
+                    log_to_driver=True,
+                    logging_level=logging.WARNING,
+                )
         self.cpus = max(1, cores // max(1, self.high)) if here else 1
-        self.gpus = int(ray.cluster_resources().get("GPU", 0))
-        self.use_gpu = self.gpus >= max(1, self.low)
+        self.gpus = 0 if self.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
+        if here and self.device == "gpu" and self.gpus < max(1, self.low):
+            raise UserError(f"--device gpu: {self.span} workers want a GPU each, this machine has {self.gpus}")
+        self.use_gpu = self.device == "gpu" or self.gpus >= max(1, self.low)
         # Ray's own bookkeeping stays with the driver: nothing in it is needed to go on.
         self._files = tempfile.TemporaryDirectory(prefix="minibert-ray-", ignore_cleanup_errors=True)
         return self

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import Any
 
 from multitask.predictions import FOLDER
@@ -11,8 +9,10 @@ from multitask.recipe import Recipe
 from multitask.results import table_rows
 from multitask.storage import Storage, join
 from ray_jobs.logs import DriverLog
+from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import INTERRUPTED, StopRequest
+from ray_jobs.submission import how_to_go_on, submission_id
 
 
 def run_training(
@@ -21,7 +21,7 @@ def run_training(
     storage: Storage,
     experiment: str,
     *,
-    workers: tuple[int, int],
+    workers: Workers,
     fresh: bool,
     seeds: int,
 ) -> int:
@@ -32,10 +32,10 @@ def run_training(
 
     quiet_libraries()
     screen = Screen()
-    again = "go on with: " + " ".join(shlex.quote(word) for word in ["minibert", *sys.argv[1:]] if word != "--fresh")
+    again = how_to_go_on()
     storage.probe()
     with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
-        request = Request(recipe, data, storage, experiment, workers, fresh, log.path, seeds)
+        request = Request(recipe, data, storage, experiment, workers, fresh, log.path, seeds, submission_id())
         try:
             results = Driver(request, screen).run(stop)
         except Interrupted:

@@ -62,6 +62,7 @@ def _row(plan: Plan, node: Node) -> dict[str, Any]:
         "workers": record.workers,
         "rows": sum(_rows(plan, stage, task) for task in stage.tasks),
         "log": record.log,
+        "submission_id": record.submission_id,
         "settings": _settings(plan, node),
     }
     if outcome:

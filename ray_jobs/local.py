@@ -13,8 +13,8 @@ from ray_jobs.stopping import StopRequest
 class LocalRunner:
     """Raises Interrupted where the user asked to stop."""
 
-    def __init__(self, screen: Screen, stop: StopRequest) -> None:
-        self.screen, self.stop = screen, stop
+    def __init__(self, device: str, screen: Screen, stop: StopRequest) -> None:
+        self.device, self.screen, self.stop = device, screen, stop
 
     def __enter__(self) -> LocalRunner:
         return self
@@ -24,7 +24,7 @@ class LocalRunner:
 
     def run(self, job: StageJob) -> int:
         """Returns the number of Ray workers: none."""
-        run_stage(job, Execution(), self._report)
+        run_stage(job, Execution(self.device), self._report)
         return 0
 
     def release(self) -> None:

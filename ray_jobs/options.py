@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from multitask.errors import UserError
 
+DEVICES = ("auto", "cpu", "gpu")
 
-def workers_span(text: str) -> tuple[int, int]:
-    """`--workers`: a number, or the fewest and the most of an elastic run."""
+
+class Workers(NamedTuple):
+    """The fewest and the most Ray workers of a stage, (0, 0) for none but this process, and what they train on.
+
+    device: auto is a GPU each where the cluster has them now; gpu waits for nodes that have one.
+    """
+
+    low: int = 0
+    high: int = 0
+    device: str = "auto"
+
+
+def workers_span(text: str, device: str = "auto") -> Workers:
+    """`--workers`: a number, or the fewest and the most of an elastic run; `--device`."""
     found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
     low, high = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if low > high or (low == 0 and high > 0):
         raise UserError(f"--workers '{text}': a number, or MIN:MAX with 1 <= MIN <= MAX")
-    return low, high
+    if device not in DEVICES:
+        raise UserError(f"--device '{device}': one of {', '.join(DEVICES)}")
+    return Workers(low, high, device)
 
 
 def sweep_settings(grid: list[str], random: list[str], samples: int, by: str | None, asha: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from multitask.sweeps import best
 from multitask.tasks import TASKS, Split
 from ray_jobs.ledger import encoder_row, results_of
 from ray_jobs.local import LocalRunner
+from ray_jobs.options import Workers
 from ray_jobs.plan import Node, Plan
 from ray_jobs.prepare import Prepared, prepare
 from ray_jobs.screen import Screen
@@ -36,17 +37,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. workers: fewest and most, (0, 0) for none but this process. log: where the
-    driver's log will lie in the experiment."""
+    """What the command line asks for. log: where the
+    driver's log will lie in the experiment. submission_id: of the Ray job that the driver is."""
 
     recipe: Recipe
     data: str | None
     storage: Storage
     experiment: str
-    workers: tuple[int, int]
+    workers: Workers
     fresh: bool
     log: str | None = None
     seeds: int = 1
+    submission_id: str | None = None
 
 
 class Driver:
@@ -96,7 +98,9 @@ class Driver:
 
     def _runner(self, stop: StopRequest) -> LocalRunner | RayRunner:
         workers = self.request.workers
-        return RayRunner(workers, self.screen, stop) if any(workers) else LocalRunner(self.screen, stop)
+        if workers.high:
+            return RayRunner(workers, self.screen, stop)
+        return LocalRunner(workers.device, self.screen, stop)
 
     def _run_stage(self, node: Node, runner: LocalRunner | RayRunner) -> None:
         trials = self.plan.trials(node)
@@ -132,7 +136,8 @@ class Driver:
     def _begin(self, record: StageRecord) -> None:
         if record.status not in ("finished", "stopped"):
             record.status, record.attempt = "running", self.experiment.attempt
-            record.workers, record.log = self.request.workers[1], self.request.log
+            record.workers, record.log = self.request.workers.high, self.request.log
+            record.submission_id = self.request.submission_id
 
     def _sweep(self, node: Node, trials: list[Node], runner: LocalRunner | RayRunner) -> None:
         """Trains what is left of the trials; the stage then is the best of those that have finished."""

@@ -24,6 +24,7 @@ from multitask.metrics import LOWER_IS_BETTER
 from multitask.recipe import Sweep
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
+from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
 from ray_jobs.workers import GRACE_SECONDS, POLL_SECONDS, execution, one_stage
@@ -126,7 +127,7 @@ def run_trials(
     jobs: dict[str, StageJob],
     sweep: Sweep,
     stopped: list[str],
-    workers: tuple[int, int],
+    workers: Workers,
     screen: Screen,
     stop: StopRequest,
     lags: Callable[[str], None],
@@ -227,14 +228,14 @@ class _Trials:
         import ray
 
         cluster, found = self.cluster, ray.cluster_resources()
-        kind = "GPU" if cluster.gpus else "CPU"
+        kind = "GPU" if cluster.use_gpu else "CPU"
         there = max(1, int(found.get(kind, 1)))
         if cluster.high:
             need = cluster.low * (1 if cluster.use_gpu else cluster.cpus)
             return {"memory": TRIAL_MEMORY}, max(1, min(len(self.jobs), there // max(1, need)))
         at_once = min(len(self.jobs), there)
         cpus = max(1, int(found.get("CPU", 1)) // at_once)
-        return {"CPU": cpus, "GPU": 1 if cluster.gpus else 0}, at_once
+        return {"CPU": cpus, "GPU": int(cluster.use_gpu)}, at_once
 
     def _fit(self, each: dict[str, float], at_once: int) -> None:
         try:

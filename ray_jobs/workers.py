@@ -18,6 +18,7 @@ from multitask.errors import UserError
 from multitask.experiment import StageJob
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
+from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
 
@@ -101,9 +102,9 @@ def execution(
 
 
 class RayRunner:
-    """The workers of an experiment, from its first stage to its end. workers: fewest and most."""
+    """The workers of an experiment, from its first stage to its end."""
 
-    def __init__(self, workers: tuple[int, int], screen: Screen, stop: StopRequest) -> None:
+    def __init__(self, workers: Workers, screen: Screen, stop: StopRequest) -> None:
         self.cluster, self.screen, self.stop = Cluster(workers, screen), screen, stop
         self.thread: threading.Thread | None = None
         self.board: Any = None
@@ -113,7 +114,7 @@ class RayRunner:
 
     def __enter__(self) -> RayRunner:
         cluster = self.cluster.__enter__()
-        devices = "a GPU each" if cluster.use_gpu else f"CPUs (GPUs found: {cluster.gpus})"
+        devices = "a GPU each" if cluster.use_gpu else f"CPUs (GPUs found: {cluster.gpus}; --device gpu waits for them)"
         self.screen.say(f"{cluster.span} workers on {devices}")
         return self
 

@@ -33,6 +33,7 @@ from multitask.model.sources import load_source
 from multitask.recipe import Stage
 from multitask.recipe_checks import build_recipe
 from multitask.storage import Storage
+from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.train import Driver, Request
 
@@ -56,7 +57,7 @@ def small_driver(
     folder: Path | str, experiment: str = "small", fresh: bool = False, data: str | None = None, **stage: Any
 ) -> Driver:
     recipe = build_recipe(recipe_tree(**stage), "test")
-    return Driver(Request(recipe, data, Storage(str(folder)), experiment, (0, 0), fresh), Screen())
+    return Driver(Request(recipe, data, Storage(str(folder)), experiment, Workers(), fresh), Screen())
 
 
 def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **top: Any) -> Driver:
@@ -66,7 +67,7 @@ def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **to
     default = {"train": "full-model", "lr": 1e-3, "epochs": 1, "max_examples": 40}
     tree["stages"] = [{**default, **stage} for stage in stages]
     recipe = build_recipe(tree, "test")
-    return Driver(Request(recipe, None, Storage(str(folder)), experiment, (0, 0), False, seeds=seeds), Screen())
+    return Driver(Request(recipe, None, Storage(str(folder)), experiment, Workers(), False, seeds=seeds), Screen())
 
 
 def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> StageJob:
