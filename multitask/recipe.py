@@ -104,6 +104,7 @@ class Settings(Strict):
     encoder; null is what its config says. precision: auto, 32-true, 16-mixed, bf16-mixed or 64-true.
     max_examples: cap of each training file, never of dev.
     validate: when every task's dev metrics are measured. keep: which weights become the bundle.
+    compress: how gradients travel between ranks; bf16 halves the bytes and rounds them.
     checkpoint_minutes, checkpoint_steps: how often, beside every epoch's end.
     profile: leave a trace of ten steps in the trainer's folder.
     """
@@ -121,6 +122,7 @@ class Settings(Strict):
     dropout: Rate = 0.3
     encoder_dropout: Rate | None = None
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true"] = "auto"
+    compress: Literal["none", "bf16"] = "none"
     max_examples: Positive | None = None
     validate_every: Annotated[Literal["epoch", "stage"], Field(alias="validate")] = "epoch"
     keep: Literal["last"] | KeepBest = "last"
@@ -179,6 +181,7 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
     "mlm": lambda stage: stage.objective == "mlm",
     "ranking": lambda stage: stage.objective == "ranking",
     "smart": lambda stage: stage.smart is not None,
+    "compress": lambda stage: stage.compress != "none",
     "sweep": lambda stage: False,  # its trials are stages of their own
 }
 

@@ -157,6 +157,21 @@ def test_a_stage_runs_on_a_storage_that_is_no_directory(tmp_path: Path) -> None:
     assert any(name.startswith("events.out.tfevents") for name in there.folder.list())
 
 
+def test_compressed_gradients_round_and_nothing_more(tmp_path: Path) -> None:
+    """Half the bytes: two ranks then differ from one by bfloat16's rounding, and are still equal to themselves."""
+    stage = {**EXACT, "max_examples": 48, "epochs": 1, "compress": "bf16"}
+    one, *two = (small_job(tmp_path, name, **stage) for name in ("one", "two", "again"))
+    assert run(one)
+    run_ranks(*two, world=2)
+    moments = [
+        {name: value for name, value in newest(job).optimizer.items() if name.endswith("exp_avg")}
+        for job in (one, *two)
+    ]
+    size = max(float(value.abs().max()) for value in moments[0].values())
+    assert 0 < difference(moments[0], moments[1]) < 2**-7 * size
+    assert difference(newest(two[0]).weights, newest(two[1]).weights) == 0
+
+
 @pytest.mark.slow
 def test_three_ranks_resume_bit_equal(tmp_path: Path) -> None:
     """From three ranks on, gloo's summation order depends on DDP's buckets (lightning_modules/callbacks.py: Resume)."""

@@ -10,7 +10,7 @@ from multitask.recipe import Recipe, Stage
 from multitask.recipe_checks import build_recipe
 from multitask.recipe_files import load_sweep
 from multitask.sweeps import Trial, best, trials
-from ray_jobs.options import sweep_settings, workers_span
+from ray_jobs.options import Workers, sweep_settings, workers_span
 from tests.helpers import recipe_tree
 
 BY = "sts/pearson"
@@ -139,7 +139,14 @@ def test_a_sweeps_words_that_say_nothing_are_refused(words: Any, stage: str | No
 
 
 def test_workers_are_a_number_or_a_span() -> None:
-    assert [workers_span(text) for text in ("0", "2", "2:6")] == [(0, 0), (2, 2), (2, 6)]
+    spans = [workers_span(text) for text in ("0", "2", "2:6")]
+    assert spans == [Workers(0, 0), Workers(2, 2), Workers(2, 6)]
+    assert workers_span("2", "gpu") == Workers(2, 2, "gpu")
+
+
+def test_an_unknown_device_is_named() -> None:
+    with pytest.raises(UserError, match="--device 'tpu': one of auto, cpu, gpu"):
+        workers_span("2", "tpu")
 
 
 @pytest.mark.parametrize("text", ["", "-1", "6:2", "0:2", "two", "1:", "1:2:3", "2.0"])
