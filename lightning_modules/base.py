@@ -137,10 +137,8 @@ class StageModule(pl.LightningModule):
         total, count = self.model_step(batch)
         examples = batch.weights.sum()
         stop = examples.new_tensor(float(self.wants_stop()))
-        wide = torch.promote_types(total.dtype, torch.float32)  # halves know no whole numbers above 256
+        wide = torch.float32 if total.device.type == "mps" else torch.float64  # the mark needs 32 bits and more
         facts = torch.stack([fact.detach().to(wide) for fact in (total, count, examples, stop, _mark_of(batch))])
-        if facts.device.type != "mps":  # which knows no float64
-            facts = facts.double()
         loss, counted, self._examples, stops, self._fed = sum_over_ranks(facts).tolist()
         self.stopping = stops > 0
         if not math.isfinite(loss):

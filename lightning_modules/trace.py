@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ VARIABLE = "MINIBERT_TRACE"
 
 class Trace(Callback):
     """A line a step and rank in a local folder, in a file of this process: the optimizer step just done, the stage, the
-    rank, how many there are, and the ids of its examples."""
+    rank, how many there are, the time, and the ids of its examples."""
 
     def __init__(self, folder: str) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -28,7 +29,8 @@ class Trace(Callback):
         used = (batch.weights > 0).tolist()
         ids = [name for name, kept in zip(module.example_ids(batch), used, strict=True) if kept]
         line = {"stage": module.stage.name, "step": module.state.position.steps, "rank": trainer.global_rank}
-        self.file.write(json.dumps({**line, "world": trainer.world_size, "task": batch.task, "ids": ids}) + "\n")
+        line |= {"world": trainer.world_size, "time": time.time(), "task": batch.task, "ids": ids}
+        self.file.write(json.dumps(line) + "\n")
 
     def teardown(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
         self.file.close()

@@ -27,10 +27,8 @@ def run_training(
 ) -> int:
     """Trains, prints the result table and where everything is; returns the exit status."""
     from lightning_modules.progress import Interrupted
-    from lightning_modules.trainer import quiet_libraries
     from ray_jobs.train import Driver, Request
 
-    quiet_libraries()
     screen = Screen()
     again = how_to_go_on()
     storage.probe()

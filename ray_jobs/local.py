@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning_modules.progress import Progress
 from lightning_modules.run import run_stage
-from lightning_modules.trainer import Execution
+from lightning_modules.trainer import Execution, quiet_libraries
 from multitask.experiment import StageJob
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
@@ -17,6 +17,7 @@ class LocalRunner:
         self.device, self.screen, self.stop = device, screen, stop
 
     def __enter__(self) -> LocalRunner:
+        quiet_libraries()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -49,5 +49,5 @@ class DriverLog:
             if self.experiment.exists(FILE):  # what was refused before it began leaves nothing
                 self.experiment.write_bytes(self.path, self._file.read_bytes())
         except Exception as failure:  # must not hide how the run itself ended
-            print(f"minibert: log not copied to {self.experiment.uri}: {failure}", file=sys.stderr)
+            print(f"log not copied to {self.experiment.uri}: {failure}", file=sys.stderr)
         self._folder.cleanup()

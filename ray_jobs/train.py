@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,7 +23,6 @@ from multitask.storage import Storage
 from multitask.sweeps import best
 from multitask.tasks import TASKS, Split
 from ray_jobs.ledger import encoder_row, results_of
-from ray_jobs.local import LocalRunner
 from ray_jobs.options import Workers
 from ray_jobs.plan import Node, Plan
 from ray_jobs.prepare import Prepared, prepare
@@ -31,6 +30,9 @@ from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from ray_jobs.tuning import run_trials
 from ray_jobs.workers import RayRunner
+
+if TYPE_CHECKING:
+    from ray_jobs.local import LocalRunner
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,8 @@ class Driver:
         workers = self.request.workers
         if workers.high:
             return RayRunner(workers, self.screen, stop)
+        from ray_jobs.local import LocalRunner  # Lightning takes seconds to import: not where workers do
+
         return LocalRunner(workers.device, self.screen, stop)
 
     def _run_stage(self, node: Node, runner: LocalRunner | RayRunner) -> None:

@@ -57,7 +57,8 @@ def test_a_raylet_is_killed(
     undisturbed: Run,
     told: Callable[..., None],
 ) -> None:
-    run, (stage, step) = Run(tmp_path, environment=nodes.environment), random_step("raylet")
+    run, (_, step) = Run(tmp_path, environment=nodes.environment), random_step("raylet")
+    stage = STAGES[0]  # its worker trains on for some seconds, until it misses its raylet
     run.start()
     run.wait_for(stage, step)
     before, since = run.traces(), time.monotonic()
@@ -103,7 +104,8 @@ def test_an_elastic_run_goes_on_with_fewer(
     undisturbed: Run,
     told: Callable[..., None],
 ) -> None:
-    run, (stage, step) = Run(tmp_path, environment=nodes.environment), random_step("elastic")
+    run, (_, step) = Run(tmp_path, environment=nodes.environment), random_step("elastic")
+    stage = STAGES[0]  # as above
     run.start("2:3")
     run.wait_for(stage, step)
     before, since = run.traces(), time.monotonic()
