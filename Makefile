@@ -32,7 +32,7 @@ demo: $(VENV)/runtime.stamp ## train the demo on the packaged sample data with t
 
 test: $(VENV)/dev.stamp ## every test that this machine can run
 	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q -m "(ray or slow or gpu) and not cluster and not faults" --timeout 600
+	$(BIN)/python -m pytest -q -m "(ray or slow or gpu) and not cluster and (quick or not faults)" --timeout 600
 
 faults: $(VENV)/dev.stamp ## kill workers, drivers, nodes and storages; writes the table of docs/reliability.md
 	$(BIN)/python -m pytest -q -m faults --timeout 600

@@ -46,6 +46,8 @@ class Cluster:
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same everywhere
         self.span = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
         here, cores = os.environ.get("RAY_ADDRESS", "local") in ("", "local"), os.cpu_count() or 1
+        if here:  # a node that nobody takes away needs no process that watches for it
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         self._began = not ray.is_initialized()
         if self._began:
             self.screen.say(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")

@@ -193,6 +193,11 @@ class Run:
     def fed(self) -> Fed:
         return Fed(self._lines())
 
+    def row(self, stage: str) -> dict[str, Any]:
+        """A stage's row in results.json."""
+        rows = Storage(self.storage).at("faults").read_json("results.json")["stages"]
+        return next(row for row in rows if row["name"] == stage)
+
     def last(self, stage: str) -> Checkpoint:
         """A stage's last checkpoint."""
         storage = Storage(self.storage).at("faults")

@@ -1,7 +1,7 @@
 """Faults on three ranks with dropout .3, each at a random step amid an epoch, against an undisturbed run: weights,
 optimizer moments and the ids that were fed, bit for bit. Nothing is mocked but the S3 server's answers.
 
-`make faults` runs all of them and writes the table of docs/reliability.md.
+`make faults` runs all of them and writes the table of docs/reliability.md; `make test` runs the quick ones.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def test_the_driver_is_asked_to_stop(
     assert run.finish(30) == 130, run.output()
     assert "go on with: minibert train" in run.output()
     assert run.last(stage).state.position.steps == run.furthest(stage), "what was done has been saved"
+    assert run.row(stage)["status"] == "interrupted"
     seconds = goes_on(run, stage)
     same_as(undisturbed, run)
     assert run.fed().repeated() == 0
