@@ -32,8 +32,8 @@ def own_signals() -> Iterator[None]:
 class Cluster:
     """Context manager. workers: none where Ray is there for trials alone.
 
-    use_gpu: whether there is a GPU for each of the fewest, or is to be. cpus: of a worker. Where Ray runs already, as
-    in a sweep amid a run on workers, it is used and left running.
+    use_gpu: whether there is a GPU for each of the fewest, or is to be. cpus: of a worker. own: whether Ray is here for
+    this driver alone. Where it runs already, as in a sweep amid a run on workers, it is used and left running.
     """
 
     def __init__(self, workers: Workers, screen: Screen) -> None:
@@ -45,22 +45,22 @@ class Cluster:
 
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same everywhere
         self.span = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
-        here, cores = os.environ.get("RAY_ADDRESS", "local") in ("", "local"), os.cpu_count() or 1
-        if here:  # a node that nobody takes away needs no process that watches for it
+        self.own, cores = os.environ.get("RAY_ADDRESS", "local") in ("", "local"), os.cpu_count() or 1
+        if self.own:  # a node that nobody takes away needs no process that watches for it
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         self._began = not ray.is_initialized()
         if self._began:
             self.screen.say(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")
             with own_signals():
                 ray.init(
-                    address="local" if here else None,  # None is the cluster of RAY_ADDRESS
-                    num_cpus=max(cores, self.low) if here else None,
+                    address="local" if self.own else None,  # None is the cluster of RAY_ADDRESS
+                    num_cpus=max(cores, self.low) if self.own else None,
                     log_to_driver=True,
                     logging_level=logging.WARNING,
                 )
-        self.cpus = max(1, cores // max(1, self.high)) if here else 1
+        self.cpus = max(1, cores // max(1, self.high)) if self.own else 1
         self.gpus = 0 if self.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
-        if here and self.device == "gpu" and self.gpus < max(1, self.low):
+        if self.own and self.device == "gpu" and self.gpus < max(1, self.low):
             raise UserError(f"--device gpu: {self.span} workers want a GPU each, this machine has {self.gpus}")
         self.use_gpu = self.device == "gpu" or self.gpus >= max(1, self.low)
         # Ray's own bookkeeping stays with the driver: nothing in it is needed to go on.
@@ -93,6 +93,13 @@ class Cluster:
     def facts(self) -> dict[str, Any]:
         """What `scaling` needs to know, as plain JSON."""
         return {"low": self.low, "high": self.high, "cpus": self.cpus, "use_gpu": self.use_gpu}
+
+    def devices(self) -> str:
+        """What the workers train on, and how a cluster that starts its nodes on demand is asked for more."""
+        if self.use_gpu:
+            return "a GPU each"
+        more = "" if self.own or self.device != "auto" else "; --device gpu waits for nodes that have one"
+        return f"CPUs (GPUs found: {self.gpus}{more})"
 
     def room(self) -> str:
         """What the workers need and what there is, for someone who waits for them."""

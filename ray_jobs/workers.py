@@ -114,8 +114,7 @@ class RayRunner:
 
     def __enter__(self) -> RayRunner:
         cluster = self.cluster.__enter__()
-        devices = "a GPU each" if cluster.use_gpu else f"CPUs (GPUs found: {cluster.gpus}; --device gpu waits for them)"
-        self.screen.say(f"{cluster.span} workers on {devices}")
+        self.screen.say(f"{cluster.span} workers on {cluster.devices()}")
         return self
 
     def __exit__(self, *error: object) -> None:
