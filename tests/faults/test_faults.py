@@ -81,10 +81,13 @@ def test_the_driver_is_asked_to_stop(
     told(run, f"{word}, {stage} step {step}", "saved, exit 130; the same command went on", seconds)
 
 
-def test_ctrl_c_twice(tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
+@quick
+def test_a_second_driver_and_ctrl_c_twice(tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
     run, (_, step) = Run(tmp_path), random_step("twice")
     stage = STAGES[0]
-    run.start()
+    first = run.start()
+    run.until(lambda: Path(run.storage, "faults", "driver.json").exists(), "a lease")
+    refused(run, f"another driver is at work on it, process {first.pid}")
     run.wait_for(stage, step)
     run.interrupt()
     time.sleep(0.2)
@@ -93,10 +96,19 @@ def test_ctrl_c_twice(tmp_path: Path, undisturbed: Run, told: Callable[..., None
     took = time.monotonic() - asked
     seconds = goes_on(run, stage)
     same_as(undisturbed, run)
-    told(run, f"Ctrl-C twice, {stage} step {step}", f"ended in {took:.1f} s; the same command went on", seconds)
+    fault = f"a second driver beside the first, then Ctrl-C twice, {stage} step {step}"
+    outcome = f"the second refused, exit 2; ended in {took:.1f} s; the same command went on"
+    told(run, fault, outcome, seconds)
 
 
-@quick
+def refused(run: Run, reason: str) -> None:
+    """Starts another driver on that experiment; the first goes on."""
+    first, log = run.process, run.log
+    assert run.start().wait(60) == 2, run.output()
+    assert reason in run.output()
+    run.process, run.log = first, log
+
+
 def test_the_newest_checkpoint_is_corrupt(tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
     run, (stage, step) = Run(tmp_path), random_step("corrupt")
     run.start()
@@ -111,21 +123,6 @@ def test_the_newest_checkpoint_is_corrupt(tmp_path: Path, undisturbed: Run, told
     assert "damaged, using an older one" in run.output()
     same_as(undisturbed, run)
     told(run, f"a bit of the newest checkpoint, {stage} step {step}", "passed over for the one before", seconds)
-
-
-@quick
-def test_a_second_driver(tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
-    run = Run(tmp_path)
-    first = run.start()
-    run.wait_for(STAGES[0], 5)
-    log = run.log
-    second = run.start()
-    assert second.wait(60) == 2, run.output()
-    assert f"another driver is at work on it, process {first.pid}" in run.output()
-    run.process, run.log = first, log
-    run.complete()
-    same_as(undisturbed, run)
-    told(run, f"a second driver, {STAGES[0]} step 5", "refused, exit 2; the first was not disturbed")
 
 
 def test_s3_fails_for_30_seconds_and_then_one_request_in_ten(
