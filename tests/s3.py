@@ -172,8 +172,8 @@ class Proxy(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, upstream: tuple[str, int], port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, upstream: tuple[str, int], port: int = 0, address: str = "127.0.0.1") -> None:
+        super().__init__((address, port), _Handler)
         self.upstream, self.fault = upstream, Fault()
         self.counts: Counter[str] = Counter()
         self.seen: list[str] = []
@@ -195,16 +195,16 @@ class Proxy(ThreadingHTTPServer):
 class S3:
     """moto's server and the proxy before it, in this process; `url` is the endpoint."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, address: str = "127.0.0.1") -> None:
         from moto.server import ThreadedMotoServer
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._moto.start()
         upstream = self._moto.get_host_and_port()
-        self.proxy = Proxy(upstream, port)
+        self.proxy = Proxy(upstream, port, address)
         threading.Thread(target=self.proxy.serve_forever, args=(0.05,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.proxy.server_port}"
+        self.url = f"http://{address}:{self.proxy.server_port}"
         self._buckets = 0
 
     def fail(self, kind: str, **settings: Any) -> None:
@@ -249,9 +249,10 @@ class S3:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--bucket", default="runs")
     given = parser.parse_args()
-    server = S3(given.port)
+    server = S3(given.port, given.address)
     server.make_bucket(given.bucket)
     for name, value in server.environment.items():
         print(f"export {name}={value}", flush=True)

@@ -1,0 +1,23 @@
+"""`ray down`, when the other tests are through: hosts as they were, but for what the README names."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.hosts import until
+from tests.cluster.onprem import OnPrem
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+def test_ray_down(cluster: OnPrem) -> None:
+    cluster.user.exec("ray down -y cluster/onprem.yaml")
+
+    def running() -> str:
+        look = "ps -eo args | grep -E 'raylet|gcs_server|ray::|/ray/' | grep -v grep"
+        return "".join(host.exec(look, check=False).stdout for host in cluster.lab.hosts)
+
+    until(lambda: not running(), f"no process of Ray on any host: {running()}", 60)
+    left = cluster.head.exec("ls -A ~").stdout.split()
+    ours, rays = {"minibert", "minibert-venv", ".ray"}, {"ray_bootstrap_config.yaml", "ray_bootstrap_key.pem"}
+    assert set(left) == {".bashrc", ".ssh"} | ours | rays
