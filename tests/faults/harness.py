@@ -24,7 +24,7 @@ RANKS = 3
 STAGES = ("mlm", "rank", "sup")
 # Ten steps an epoch; a checkpoint every seven, so that most of them lie amid an epoch.
 DEFAULTS = {
-    "batch_size": 15, "max_examples": 150, "dropout": 0.3, "epochs": 10, "lr": 1.0e-3, "checkpoint_steps": 7,
+    "batch_size": 15, "max_examples": 150, "dropout": 0.3, "epochs": 14, "lr": 1.0e-3, "checkpoint_steps": 7,
     "validate": "stage",
 }  # fmt: skip
 RECIPE = {
