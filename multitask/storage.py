@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -103,6 +104,11 @@ class Storage:
         write = _write_local if self.is_local else self.fs.pipe_file
         self._do("written", path, lambda full: write(full, data))
 
+    def write_file(self, path: str, file: Path) -> None:
+        """The same of a local file's content, which need not fit into memory."""
+        write = _copy_local if self.is_local else self.fs.put_file
+        self._do("written", path, lambda full: write(str(file), full))
+
     @contextmanager
     def staged(self, path: str) -> Iterator[Path]:
         """A local folder for files of the directory `path`: the directory itself, or one uploaded at the end."""
@@ -150,12 +156,24 @@ class Storage:
 
 
 def _write_local(full: str, data: bytes) -> None:
+    with _draft(full) as file:
+        file.write(data)
+
+
+def _copy_local(source: str, full: str) -> None:
+    with open(source, "rb") as content, _draft(full) as file:
+        shutil.copyfileobj(content, file)
+
+
+@contextmanager
+def _draft(full: str) -> Iterator[BinaryIO]:
+    """A file that appears under its name, on the disk, when it is whole."""
     target = Path(full)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open(draft, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, target)
@@ -223,7 +241,19 @@ def read_sealed(storage: Storage, path: str = "") -> dict[str, bytes]:
     return files
 
 
-def read_uri(uri: str) -> bytes:
-    """The bytes of a file at any fsspec URI. Raises FileNotFoundError, StorageError."""
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """A file at any fsspec URI as a local one: itself, or a copy for as long as it is wanted.
+
+    Raises FileNotFoundError, StorageError.
+    """
     fs, path = open_fs(uri)
-    return cast(bytes, persist(fs, "read", uri, partial(fs.cat_file, path)))
+    if isinstance(fs, LocalFileSystem):
+        with open(path, "rb"):  # raises where it is not there, or not readable
+            pass
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="minibert-download-") as folder:
+        copy = Path(folder) / "file"
+        persist(fs, "read", uri, partial(fs.get_file, path, str(copy)))
+        yield copy

@@ -1,4 +1,4 @@
-"""Bytes of a file -> its columns and rows; one function a format, in FORMATS by the file's ending.
+"""A file -> its columns and rows, read as one goes through them; one function a format, in FORMATS, by its ending.
 
 A row without sound structure (a bad JSON line, an unbalanced quote, too few columns) becomes a BadRow
 here; what its values mean is `readers.py`'s to judge. Bytes that are not UTF-8 come through as lone
@@ -8,16 +8,19 @@ surrogates, so that one bad row never costs the others.
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from multitask.errors import UserError
 
 MAX_RECORD_LINES = 100  # physical lines a quoted record may span; more is taken for an unbalanced quote
 SHOWN_CHARS = 40
+
+
+class Unreadable(Exception):
+    """Not a file of its format at all."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,15 @@ class BadRow:
     reason: str
 
 
+Row = tuple[int, Sequence[object]]  # where it starts, one value a column
+
+
 @dataclass(frozen=True)
 class Table:
-    """A file's content.
-
-    columns: names in file order. rows: (line, one value a column). bad: rows without structure.
-    """
+    """A file's content. columns: names in file order. rows: in file order, once; those without structure as BadRow."""
 
     columns: Sequence[str]
-    rows: list[tuple[int, Sequence[object]]]
-    bad: list[BadRow]
+    rows: Iterator[Row | BadRow]
 
 
 def shown(value: object) -> str:
@@ -46,96 +48,136 @@ def shown(value: object) -> str:
     return literal if len(literal) <= SHOWN_CHARS else literal[:SHOWN_CHARS] + "..."
 
 
-def _text_lines(data: bytes) -> list[str]:
+def _text_lines(file: Path) -> Iterator[str]:
     """Physical lines with their ends. Only a line feed ends one: U+2028 and its like are text."""
-    return list(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline="\n"))
+    encoding = "utf-8-sig"  # of the first line alone: elsewhere such a mark is text
+    with open(file, "rb") as opened:
+        for line in opened:
+            yield line.decode(encoding, "surrogateescape")
+            encoding = "utf-8"
 
 
-def _record(lines: list[str], start: int, delimiter: str) -> tuple[list[str], int]:
-    """The record that starts at lines[start], and how many physical lines it takes.
+class _Ahead:
+    """Physical lines, as many ahead as a record may span. number: of the first of them, from 1."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._rest, self.lines, self.number = lines, deque[str](), 1
+        self.drop(0)
+
+    def drop(self, count: int) -> None:
+        """Goes on behind so many lines."""
+        for _ in range(count):
+            self.lines.popleft()
+        self.number += count
+        while len(self.lines) < MAX_RECORD_LINES and (line := next(self._rest, None)) is not None:
+            self.lines.append(line)
+
+
+def _record(lines: Sequence[str] | deque[str], delimiter: str) -> tuple[list[str], int]:
+    """The record that starts with the first of the lines, and how many physical lines it takes.
 
     On one line quotes are read leniently, as CS224N's files need. A record over several lines must be
     strictly well formed, or a stray quote would pair with a later row's; csv.Error where it is not.
     """
-    line = lines[start]
+    line = lines[0]
     if '"' not in line:
         return line.rstrip("\r\n").split(delimiter), 1
     reader = csv.reader((line, ""), delimiter=delimiter)
     fields = next(reader)
     if reader.line_num == 1:
         return fields, 1
-    reader = csv.reader(lines[start : start + MAX_RECORD_LINES], delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     return next(reader), reader.line_num
 
 
-def _header(lines: list[str], delimiter: str) -> tuple[list[str], int]:
+def _header(lines: deque[str], delimiter: str) -> tuple[list[str], int]:
     """Column names and the physical lines they take; no names where the header cannot be read."""
     try:
-        names, used = _record(lines, 0, delimiter)
+        names, used = _record(lines, delimiter)
     except (csv.Error, IndexError):
-        return [], 1
+        return [], min(1, len(lines))
     return [name.strip() for name in names], used
 
 
-def _delimited(data: bytes, wanted: Collection[str], delimiters: str) -> Table:
+def _delimited(file: Path, wanted: Collection[str], delimiters: str) -> Table:
     """The delimiter is the one that finds most of the wanted columns in the header."""
-    lines = _text_lines(data)
-    delimiter = max(delimiters, key=lambda d: len(set(wanted) & set(_header(lines, d)[0])))
-    columns, at = _header(lines, delimiter)
-    table = Table(columns, [], [])
-    while at < len(lines):
-        text, line = lines[at], at + 1
-        at += 1  # where a record is wrong, the lines it took may be sound rows of their own
-        if not text.strip("\r\n"):
-            continue
-        try:
-            fields, used = _record(lines, line - 1, delimiter)
-        except csv.Error as error:
-            table.bad.append(BadRow(line, f"unbalanced quote or broken field ({error}): {shown(text)}"))
-            continue
-        if len(fields) == len(columns):
-            table.rows.append((line, fields))
-            at += used - 1
-        else:
-            count = f"{len(fields)} columns where the header has {len(columns)}"
-            table.bad.append(BadRow(line, f"{count}: {shown(text)}"))
-    return table
+    ahead = _Ahead(_text_lines(file))
+    delimiter = max(delimiters, key=lambda d: len(set(wanted) & set(_header(ahead.lines, d)[0])))
+    columns, used = _header(ahead.lines, delimiter)
+    ahead.drop(used)
+    return Table(columns, _delimited_rows(ahead, len(columns), delimiter))
 
 
-def _csv(data: bytes, wanted: Collection[str]) -> Table:
-    return _delimited(data, wanted, "\t,;")  # CS224N's ".csv" files are separated by tabs
+def _delimited_rows(ahead: _Ahead, width: int, delimiter: str) -> Iterator[Row | BadRow]:
+    while ahead.lines:
+        text, used = ahead.lines[0], 1  # where a record is wrong, the lines it took may be sound rows of their own
+        if text.strip("\r\n"):
+            try:
+                fields, taken = _record(ahead.lines, delimiter)
+            except csv.Error as error:
+                yield BadRow(ahead.number, f"unbalanced quote or broken field ({error}): {shown(text)}")
+            else:
+                if len(fields) == width:
+                    yield ahead.number, fields
+                    used = taken
+                else:
+                    count = f"{len(fields)} columns where the header has {width}"
+                    yield BadRow(ahead.number, f"{count}: {shown(text)}")
+        ahead.drop(used)
 
 
-def _tsv(data: bytes, wanted: Collection[str]) -> Table:
-    return _delimited(data, wanted, "\t")
+def _csv(file: Path, wanted: Collection[str]) -> Table:
+    return _delimited(file, wanted, "\t,;")  # CS224N's ".csv" files are separated by tabs
 
 
-def _jsonl(data: bytes, wanted: Collection[str]) -> Table:
-    """One JSON object a line; a column that an object lacks is None."""
-    objects: list[tuple[int, dict[str, Any]]] = []
-    bad: list[BadRow] = []
-    for line, text in enumerate(_text_lines(data), start=1):
+def _tsv(file: Path, wanted: Collection[str]) -> Table:
+    return _delimited(file, wanted, "\t")
+
+
+def _jsonl(file: Path, wanted: Collection[str]) -> Table:
+    """One JSON object a line; a column that an object lacks is None. Read twice: first for the columns."""
+    columns: dict[str, None] = {}
+    for found in _objects(_text_lines(file)):
+        if not isinstance(found, BadRow):
+            columns |= dict.fromkeys(found[1])
+    return Table(list(columns), _jsonl_rows(file, list(columns)))
+
+
+def _jsonl_rows(file: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    for found in _objects(_text_lines(file)):
+        yield found if isinstance(found, BadRow) else (found[0], [found[1].get(column) for column in columns])
+
+
+def _objects(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]] | BadRow]:
+    for line, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            bad.append(BadRow(line, f"not JSON: {shown(text)}"))
+            yield BadRow(line, f"not JSON: {shown(text)}")
             continue
-        if isinstance(value, dict):
-            objects.append((line, value))
-        else:
-            bad.append(BadRow(line, f"not a JSON object: {shown(value)}"))
-    columns = list(dict.fromkeys(key for _, value in objects for key in value))
-    return Table(columns, [(line, [value.get(c) for c in columns]) for line, value in objects], bad)
+        yield (line, value) if isinstance(value, dict) else BadRow(line, f"not a JSON object: {shown(value)}")
 
 
-def _parquet(data: bytes, wanted: Collection[str]) -> Table:
+def _parquet(file: Path, wanted: Collection[str]) -> Table:
     """Reads the wanted columns alone; the file's other columns are named but empty."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def values(column: pa.ChunkedArray) -> list[object]:
+    try:
+        opened = pq.ParquetFile(file)
+        names = list(opened.schema_arrow.names)
+        found = [name for name in names if name in wanted]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreadable(error) from error
+    return Table(found or names, _parquet_rows(opened, found))
+
+
+def _parquet_rows(opened: Any, columns: Sequence[str]) -> Iterator[Row]:
+    import pyarrow as pa
+
+    def values(column: pa.Array) -> list[object]:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -144,18 +186,21 @@ def _parquet(data: bytes, wanted: Collection[str]) -> Table:
         raw = column.cast(pa.large_binary()).to_pylist()
         return [None if v is None else v.decode("utf-8", "surrogateescape") for v in raw]
 
+    line = 0
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        names = list(file.schema_arrow.names)
-        read = file.read(columns=[name for name in names if name in wanted])
-        columns = {name: values(read.column(name)) for name in read.column_names}
+        for batch in opened.iter_batches(columns=list(columns)) if columns else ():
+            for row in zip(*(values(column) for column in batch.columns), strict=True):
+                line += 1
+                yield line, row
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"not a readable Parquet file ({str(error).splitlines()[0][:200]})") from error
-    rows = zip(*(columns[name] for name in columns), strict=True)
-    return Table(list(columns) or names, list(enumerate(rows, start=1)), [])
+        raise _unreadable(error) from error
 
 
-FORMATS: dict[str, Callable[[bytes, Collection[str]], Table]] = {
+def _unreadable(error: Exception) -> Unreadable:
+    return Unreadable(f"not a readable Parquet file ({str(error).splitlines()[0][:200]})")
+
+
+FORMATS: dict[str, Callable[[Path, Collection[str]], Table]] = {
     "csv": _csv,
     "tsv": _tsv,
     "jsonl": _jsonl,

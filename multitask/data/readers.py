@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from multitask.data.formats import FORMATS, BadRow, Table, shown
+from multitask.data.formats import FORMATS, BadRow, Table, Unreadable, shown
 from multitask.errors import UserError
-from multitask.storage import Storage, join, read_uri
+from multitask.storage import Storage, join, local_copy
 from multitask.tasks import LabelSpec, Split, TaskSpec
 
 MAX_TEXT_CHARS = 100_000
@@ -42,6 +44,73 @@ class _MalformedError(ValueError):
     """The reason why a row cannot be used."""
 
 
+@dataclass
+class Reading:
+    """A file's usable rows, one at a time: memory does not grow with the file. path: the file, or a copy of it here.
+
+    total, quarantined: of the rows gone through so far.
+    """
+
+    uri: str
+    path: Path
+    spec: TaskSpec
+    labelled: bool
+    columns: Mapping[str, str] = field(default_factory=dict)
+    max_bad_rows: float = 0.01
+    total: int = 0
+    quarantined: list[BadRow] = field(default_factory=list)
+
+    def sha256(self) -> str:
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def examples(self) -> Iterator[Example]:
+        """Malformed rows are left out. Raises UserError as `read_examples`; for too many of those, at the end."""
+        ending = self.uri.rsplit(".", 1)[-1].lower()
+        if ending not in FORMATS:
+            raise UserError(f"{self.uri}: unknown format; the file's name must end in .{', .'.join(FORMATS)}")
+        needed = (*self.spec.columns, self.spec.label.column) if self.labelled else self.spec.columns
+        names = _file_columns(self.uri, self.spec, needed, self.columns)
+        try:
+            table = FORMATS[ending](self.path, names.values())
+            self._check_columns(table, needed, names)
+            yield from self._sound(table, names)
+        except Unreadable as error:
+            raise UserError(f"{self.uri}: {error}") from error
+        if not self.total:
+            raise UserError(f"{self.uri}: no rows; expected some with columns {', '.join(names[c] for c in needed)}")
+        bad = len(self.quarantined)
+        if bad > self.max_bad_rows * self.total:
+            reasons = "; ".join(f"line {row.line}: {row.reason}" for row in self.quarantined[:3])
+            counts = f"{bad} of {self.total} rows are malformed, more than max_bad_rows {self.max_bad_rows:g} allows"
+            raise UserError(f"{self.uri}: {counts}: {reasons}")
+
+    def _check_columns(self, table: Table, needed: Sequence[str], names: Mapping[str, str]) -> None:
+        missing = [names[c] for c in (*needed, *self.columns) if c in names and names[c] not in table.columns]
+        if missing:
+            found = short_list(name or "(unnamed)" for name in table.columns)
+            raise UserError(f"{self.uri}: no column {', '.join(dict.fromkeys(missing))}; columns found: {found}")
+
+    def _sound(self, table: Table, names: Mapping[str, str]) -> Iterator[Example]:
+        found, spec = list(table.columns), self.spec
+        at = {name: found.index(column) for name, column in names.items() if column in found}
+        target = spec.label.column
+        for row in table.rows:
+            self.total += 1
+            if isinstance(row, BadRow):
+                self.quarantined.append(row)
+                continue
+            line, values = row
+            try:
+                texts = tuple(_text(values[at[name]], names[name]) for name in spec.columns)
+                label = _label(values[at[target]], names[target], spec.label) if self.labelled else None
+                example = Example(_id(values[at["id"]] if "id" in at else None, line), texts, label)
+            except _MalformedError as error:
+                self.quarantined.append(BadRow(line, str(error)))
+            else:
+                yield example
+
+
 def read_examples(
     uri: str,
     spec: TaskSpec,
@@ -49,39 +118,18 @@ def read_examples(
     labelled: bool,
     columns: Mapping[str, str] | None = None,
     max_bad_rows: float = 0.01,
-    data: bytes | None = None,
 ) -> ReadResult:
     """Reads a CSV, TSV, JSONL or Parquet file; malformed rows go to `quarantined` and reading goes on.
 
-    data: the file's content, where it has been read before.
     columns: the task's column -> the file's, for those named otherwise (`id`, text columns, label column).
     max_bad_rows: the share of all rows, 0..1, that may be malformed.
     An `id` that the file lacks is the row's line number; ids may repeat.
     Raises UserError for a file that cannot be read, a missing column, no rows, or too many malformed ones.
     """
-    ending = uri.rsplit(".", 1)[-1].lower()
-    if ending not in FORMATS:
-        raise UserError(f"{uri}: unknown format; the file's name must end in .{', .'.join(FORMATS)}")
-    needed = (*spec.columns, spec.label.column) if labelled else spec.columns
-    names = _file_columns(uri, spec, needed, columns or {})
-    data = read_file(uri) if data is None else data
-    try:
-        table = FORMATS[ending](data, names.values())
-    except UserError as error:
-        raise UserError(f"{uri}: {error}") from error
-    missing = [names[c] for c in (*needed, *(columns or {})) if c in names and names[c] not in table.columns]
-    if missing:
-        found = short_list(name or "(unnamed)" for name in table.columns)
-        raise UserError(f"{uri}: no column {', '.join(dict.fromkeys(missing))}; columns found: {found}")
-    examples, bad = _validated(table, names, spec, labelled)
-    total = len(examples) + len(bad)
-    if not total:
-        raise UserError(f"{uri}: no rows; expected some with columns {', '.join(names[c] for c in needed)}")
-    if len(bad) > max_bad_rows * total:
-        reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3])
-        counts = f"{len(bad)} of {total} rows are malformed, more than max_bad_rows {max_bad_rows:g} allows"
-        raise UserError(f"{uri}: {counts}: {reasons}")
-    return ReadResult(uri, hashlib.sha256(data).hexdigest(), tuple(examples), tuple(bad))
+    with local(uri) as path:
+        reading = Reading(uri, path, spec, labelled, columns or {}, max_bad_rows)
+        examples = tuple(reading.examples())
+        return ReadResult(uri, reading.sha256(), examples, tuple(reading.quarantined))
 
 
 def find_file(data_uri: str, spec: TaskSpec, split: Split) -> str:
@@ -118,15 +166,18 @@ def short_list(names: Iterable[str]) -> str:
     return ", ".join(listed[:_LISTED]) + more
 
 
-def read_file(uri: str) -> bytes:
-    """A file's content. Raises UserError, naming what its directory holds where the file is not there."""
-    try:
-        return read_uri(uri)
-    except FileNotFoundError as error:
-        holds = short_list(list_directory(uri.rpartition("/")[0] or ".")) or "nothing, or is not there"
-        raise UserError(f"{uri}: no such file; its directory holds {holds}") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{uri}: cannot be read ({error})") from error
+@contextmanager
+def local(uri: str) -> Iterator[Path]:
+    """The file, or a copy of it here. Raises UserError, naming what its directory holds where it is not there."""
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(local_copy(uri))
+        except FileNotFoundError as error:
+            holds = short_list(list_directory(uri.rpartition("/")[0] or ".")) or "nothing, or is not there"
+            raise UserError(f"{uri}: no such file; its directory holds {holds}") from error
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(f"{uri}: cannot be read ({error})") from error
+        yield path
 
 
 def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
@@ -136,24 +187,6 @@ def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapp
     if unknown:
         raise UserError(f"columns for {uri}: {spec.name} has no '{unknown[0]}'; it has {', '.join(valid)}")
     return {name: columns.get(name, name) for name in ("id", *needed)}
-
-
-def _validated(
-    table: Table, names: Mapping[str, str], spec: TaskSpec, labelled: bool
-) -> tuple[list[Example], list[BadRow]]:
-    found = list(table.columns)
-    at = {name: found.index(column) for name, column in names.items() if column in found}
-    target = spec.label.column
-    examples: list[Example] = []
-    bad = list(table.bad)
-    for line, values in table.rows:
-        try:
-            texts = tuple(_text(values[at[name]], names[name]) for name in spec.columns)
-            label = _label(values[at[target]], names[target], spec.label) if labelled else None
-            examples.append(Example(_id(values[at["id"]] if "id" in at else None, line), texts, label))
-        except _MalformedError as error:
-            bad.append(BadRow(line, str(error)))
-    return examples, sorted(bad, key=lambda row: row.line)
 
 
 def _id(value: object, line: int) -> str:

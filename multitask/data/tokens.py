@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from multitask.data.readers import BadRow, ReadResult, read_examples, read_file
+from multitask.data.ids import Ids, SentenceIds
+from multitask.data.readers import BadRow, Example, Reading, local
 from multitask.data.samplers import Rows
 from multitask.storage import Storage
 from multitask.tasks import TaskSpec
 
-FORMAT = 1
+FORMAT = 2
+CHUNK = 4096  # examples that are read and tokenized at a time
+TYPES = {
+    "input_ids": torch.int32, "offsets": torch.int64, "labels": torch.float32, "ids": torch.uint8,
+    "id_offsets": torch.int64,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class TokenTable:
     input_ids: Tensor
     offsets: Tensor
     labels: Tensor
-    ids: list[str]
+    ids: Sequence[str]
     sentences: int
     source: str
     sha256: str
@@ -66,7 +76,7 @@ class TokenTable:
         return replace(
             self,
             labels=torch.full((len(self) * self.sentences,), float("nan")),
-            ids=[f"{name}/{at}" for name in self.ids for at in range(self.sentences)],
+            ids=SentenceIds(self.ids, self.sentences),
             sentences=1,
         )
 
@@ -86,25 +96,58 @@ class TokenTable:
         return self.input_ids[self.offsets[index] : self.offsets[index + 1]]
 
 
-def tokenize(result: ReadResult, tokenizer: Tokenizer, sentences: int, max_length: int) -> dict[str, Tensor]:
-    """A file's examples as the tensors of a TokenTable. Sentences are cut to `max_length` tokens, [SEP] kept."""
+class Columns:
+    """Flat arrays that grow in files of a folder, so that memory does not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = {name: open(folder / name, "wb") for name in TYPES}  # noqa: SIM115
+        self._ends = {"offsets": 0, "id_offsets": 0}
+        for name in self._ends:
+            self._write(name, np.zeros(1))
+
+    def add(self, tokens: Sequence[Sequence[int]], labels: Sequence[float], names: Sequence[bytes]) -> None:
+        self._write("input_ids", np.fromiter((token for ids in tokens for token in ids), np.int32))
+        self._add_lengths("offsets", [len(ids) for ids in tokens])
+        self._write("labels", np.array(labels))
+        self._write("ids", np.frombuffer(b"".join(names), np.uint8))
+        self._add_lengths("id_offsets", [len(name) for name in names])
+
+    def _add_lengths(self, name: str, lengths: Sequence[int]) -> None:
+        ends = self._ends[name] + np.cumsum(lengths)
+        self._ends[name] = int(ends[-1])
+        self._write(name, ends)
+
+    def _write(self, name: str, values: NDArray[Any]) -> None:
+        kind = torch.empty(0, dtype=TYPES[name]).numpy().dtype
+        self._files[name].write(values.astype(kind, copy=False).tobytes())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was added, memory-mapped; nothing can be added any more."""
+        found = {}
+        for name, file in self._files.items():
+            file.close()
+            size = Path(file.name).stat().st_size // TYPES[name].itemsize
+            found[name] = torch.from_file(file.name, size=size, dtype=TYPES[name])
+        return found
+
+
+def tokenize(examples: Iterable[Example], tokenizer: Tokenizer, max_length: int, folder: Path) -> dict[str, Tensor]:
+    """A file's examples as the tensors of a TokenTable, which live in files of that folder.
+
+    Sentences are cut to `max_length` tokens, [SEP] kept.
+    """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's stays as it is
     tokenizer.enable_truncation(max_length)
     tokenizer.no_padding()
-    texts = [text for example in result.examples for text in example.texts]
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(ids) for ids in encoded], out=offsets[1:])
-    flat = np.fromiter((token for ids in encoded for token in ids), np.int32, count=int(offsets[-1]))
-    labels = [float("nan") if e.label is None else e.label for e in result.examples]
-    names = json.dumps([example.id for example in result.examples]).encode()
-    assert len(encoded) == sentences * len(result.examples)
-    return {
-        "input_ids": torch.from_numpy(flat),
-        "offsets": torch.from_numpy(offsets),
-        "labels": torch.tensor(labels, dtype=torch.float32),
-        "ids": torch.frombuffer(bytearray(names), dtype=torch.uint8),
-    }
+    columns, rest = Columns(folder), iter(examples)
+    while some := list(islice(rest, CHUNK)):
+        texts = [text for example in some for text in example.texts]
+        columns.add(
+            [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)],
+            [float("nan") if example.label is None else example.label for example in some],
+            [example.id.encode() for example in some],
+        )
+    return columns.tensors()
 
 
 def cache_tokens(
@@ -122,30 +165,25 @@ def cache_tokens(
 
     Raises UserError as `read_examples` does.
     """
-    data = read_file(uri)
-    sha256 = hashlib.sha256(data).hexdigest()
-    how = [
-        FORMAT,
-        sha256,
-        tokenizer.to_str(),
-        asdict(spec),
-        labelled,
-        max_length,
-        dict(columns or {}),
-        max_bad_rows,
-    ]
-    key = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()[:32]
-    path = f"cache/tokens/{key}.safetensors"
-    if not storage.exists(path):
-        result = read_examples(uri, spec, labelled=labelled, columns=columns, max_bad_rows=max_bad_rows, data=data)
-        facts = {
-            "source": result.source,
-            "sha256": result.sha256,
-            "sentences": str(len(spec.columns)),
-            "quarantined": json.dumps([asdict(row) for row in result.quarantined]),
-        }
-        tensors = tokenize(result, tokenizer, len(spec.columns), max_length)
-        storage.write_bytes(path, save(tensors, metadata=facts))
+    with local(uri) as file:
+        reading = Reading(uri, file, spec, labelled, columns or {}, max_bad_rows)
+        sha256 = reading.sha256()
+        how = [
+            FORMAT, sha256, tokenizer.to_str(), asdict(spec), labelled, max_length, dict(columns or {}), max_bad_rows,
+        ]  # fmt: skip
+        key = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()[:32]
+        path = f"cache/tokens/{key}.safetensors"
+        if not storage.exists(path):
+            with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as folder:
+                tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder))
+                facts = {
+                    "source": uri,
+                    "sha256": sha256,
+                    "sentences": str(len(spec.columns)),
+                    "quarantined": json.dumps([asdict(row) for row in reading.quarantined]),
+                }
+                save_file(tensors, f"{folder}/tokens", metadata=facts)
+                storage.write_file(path, Path(folder) / "tokens")
     return path
 
 
@@ -158,7 +196,7 @@ def load_tokens(storage: Storage, path: str) -> TokenTable:
         input_ids=tensors["input_ids"],
         offsets=tensors["offsets"],
         labels=tensors["labels"],
-        ids=json.loads(tensors["ids"].numpy().tobytes()),
+        ids=Ids(tensors["ids"], tensors["id_offsets"]),
         sentences=int(facts["sentences"]),
         source=facts["source"],
         sha256=facts["sha256"],

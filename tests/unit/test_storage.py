@@ -22,8 +22,8 @@ from multitask.storage import (
     absolute,
     is_sealed,
     join,
+    local_copy,
     read_sealed,
-    read_uri,
     write_sealed,
 )
 
@@ -75,7 +75,15 @@ def test_what_is_written_is_read_and_listed(storage: Storage) -> None:
     assert storage.list("a") == ["b", "two.json"]
     assert storage.list() == ["a"]
     assert storage.exists("a/b")
-    assert read_uri(join(storage.uri, "a", "b", "one.bin")) == b"\0one"
+    with local_copy(join(storage.uri, "a", "b", "one.bin")) as file:
+        assert file.read_bytes() == b"\0one"
+
+
+def test_a_local_file_is_written_whole(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "content").write_bytes(b"\0one")
+    storage.write_file("a/b/one.bin", tmp_path / "content")
+    assert storage.read_bytes("a/b/one.bin") == b"\0one"
+    assert storage.list("a/b") == ["one.bin"]
 
 
 def test_a_second_write_replaces_the_first(storage: Storage) -> None:

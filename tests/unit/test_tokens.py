@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from multitask.data.batches import Batch, EpochSlices, Features, collate, stacked
-from multitask.data.readers import Example, ReadResult
+from multitask.data.readers import Example
 from multitask.data.samplers import Rows, epoch_batches
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens, tokenize
 from multitask.errors import UserError
@@ -68,7 +69,7 @@ def cached(storage: Storage, uri: str, tokenizer: Tokenizer | None = None, **opt
 def test_a_table_holds_what_the_file_says(storage: Storage, sst: str) -> None:
     table = load_tokens(storage, cached(storage, sst))
     assert len(table) == 2
-    assert table.ids == ["a", "b"]
+    assert list(table.ids) == ["a", "b"]
     assert table.labels.tolist() == [3.0, 1.0]
     assert [table.sentence(i).tolist() for i in range(2)] == [
         tiny().encode(text).ids for text in ("a fine film", "dull")
@@ -126,19 +127,42 @@ def test_a_tokenizer_that_was_used_before_gives_the_same_cache(storage: Storage,
     assert cached(storage, sst, tokenizer) == cached(storage, sst, tokenizer)
 
 
+def test_ids_are_those_of_the_file_also_beyond_ascii(tmp_path: Path, storage: Storage) -> None:
+    names = ["a", "größe", "7"] * 3
+    rows = "".join(f"{at}\t{name}\tfine\t1\n" for at, name in enumerate(names))
+    table = load_tokens(storage, cached(storage, write(tmp_path / "ids.csv", f"\tid\tsentence\tsentiment\n{rows}")))
+    assert list(table.ids) == names
+    assert (table.ids[-1], table.ids[1:3]) == ("7", ["größe", "7"])
+    with pytest.raises(IndexError, match="id 9 of 9"):
+        table.ids[9]
+
+
+def test_a_file_of_many_chunks_is_that_of_one(
+    tmp_path: Path, storage: Storage, sst: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = write(tmp_path / "many.csv", SST_FILE + "".join(f"{at}\tr{at}\tgood {at}\t2\n" for at in range(2, 20)))
+    whole = load_tokens(storage, cached(storage, uri))
+    monkeypatch.setattr("multitask.data.tokens.CHUNK", 3)
+    parts = load_tokens(storage.at("other"), cached(storage.at("other"), uri))
+    assert list(parts.ids) == list(whole.ids)
+    for name in ("input_ids", "offsets", "labels"):
+        assert torch.equal(getattr(parts, name), getattr(whole, name)), name
+
+
 def test_a_remote_storage_gives_the_same_table(storage: Storage, sst: str, tmp_path: Path) -> None:
     remote = Storage(f"memory://tokens{tmp_path}")
     tables = [load_tokens(place, cached(place, sst)) for place in (storage, remote)]
     assert torch.equal(tables[0].input_ids, tables[1].input_ids)
     assert torch.equal(tables[0].offsets, tables[1].offsets)
-    assert tables[0].ids == tables[1].ids
+    assert list(tables[0].ids) == list(tables[1].ids)
 
 
 @settings(max_examples=50)
 @given(st.lists(st.text(max_size=80), min_size=1, max_size=6), st.integers(8, 24))
 def test_sentences_are_cut_to_max_length_and_keep_their_sep(texts: list[str], max_length: int) -> None:
-    examples = tuple(Example(str(i), (text,), 0.0) for i, text in enumerate(texts))
-    tensors = tokenize(ReadResult("", "", examples, ()), tiny(), 1, max_length)
+    examples = (Example(str(i), (text,), 0.0) for i, text in enumerate(texts))
+    with tempfile.TemporaryDirectory() as folder:
+        tensors = tokenize(examples, tiny(), max_length, Path(folder))
     offsets = tensors["offsets"].tolist()
     assert (offsets[0], offsets[-1]) == (0, len(tensors["input_ids"]))
     for text, start, end in zip(texts, offsets, offsets[1:], strict=False):
