@@ -26,8 +26,6 @@ URL = "http://127.0.0.1:8265"  # the dashboard, forwarded to the user's host
 USE_WHAT_IS_THERE = '[ -z "${MINIBERT_VENV:-}" ] || exec ln -sfn "$MINIBERT_VENV" "$HOME/minibert-venv"'
 EPOCHS = 9  # of the faults' stages: as many as random_step needs
 UP_SECONDS, JOIN_SECONDS = 120.0, 180.0
-
-
 TOKEN = '-H "Authorization: Bearer $(cat ~/.ray/auth_token)"'
 
 
@@ -119,9 +117,7 @@ class Job(Run):
         super().__init__(FOLDER / "jobs" / name, f"s3://{BUCKET}/{name}", cluster.lab.environment, **settings)
         self.cluster, self.name, self.count = cluster, name, 0
         environment = yaml.safe_load((cluster.config.parent / "runtime_env.yaml").read_text())
-        environment["env_vars"] |= {
-            VARIABLE: str(self.trace)
-        }  # workers have their node's environment, not the driver's
+        environment["env_vars"] |= {VARIABLE: str(self.trace)}  # workers have their node's, not the driver's
         self.driver = ["python", "-m", "ray_jobs"]
         self.runtime_env = self.folder / "runtime_env.yaml"
         self.runtime_env.write_text(yaml.safe_dump(environment))
@@ -137,11 +133,11 @@ class Job(Run):
     def submit(self, recipe: str, *options: str) -> subprocess.Popen[str]:
         self.count += 1
         driver = [*self.driver, "train", recipe, "--storage", self.storage, *options]
-        command = ["ray", "job", "submit", "--address", URL, "--submission-id", self.submission]
+        command = ["PYTHONUNBUFFERED=1", "ray", "job", "submit", "--address", URL, "--submission-id", self.submission]
         command += ["--runtime-env", str(self.runtime_env), "--working-dir", ".", "--", *driver]
         self.log = self.folder / f"output-{self.count}.txt"
         self.began = time.monotonic()
-        self.process = self.cluster.user.start(shlex.join(command), self.log)
+        self.process = self.cluster.user.start(f"env {shlex.join(command)}", self.log)
         self.started.append(self)
         return self.process
 
