@@ -1,0 +1,83 @@
+"""More than one process: two ranks against one, and Ray's workers against Lightning's own processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch.multiprocessing as mp
+
+from benchmarks.material import Material
+from benchmarks.side import Pass
+from benchmarks.training import claimed, stage_recipe, train, write_pairs
+
+GLOBAL_BATCH = 64
+
+
+def _rank(rank: int, job: dict[str, Any], world: int, port: int) -> None:
+    """One process of DDP as torchrun would start it, with one thread."""
+    import torch
+    from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+    from pytorch_lightning.strategies import DDPStrategy
+
+    from lightning_modules.run import run_stage
+    from lightning_modules.trainer import Execution, quiet_libraries
+    from multitask.experiment import StageJob
+
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(world), "TORCHELASTIC_RUN_ID": "bench",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    quiet_libraries()
+    strategy: Any = "auto"
+    if world > 1:
+        strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=False, gradient_as_bucket_view=True)
+    plugins = [TorchElasticEnvironment()] if world > 1 else []
+    run_stage(StageJob(**job), Execution("cpu", world, strategy, plugins), lambda progress: False)
+
+
+def processes(material: Material, world: int, **settings: Any) -> Callable[[], Pass]:
+    """Steps alone, as the stage's outcome counts them: the start of processes is not what is compared."""
+    write_pairs(material)
+
+    def make_pass() -> Pass:
+        shutil.rmtree(material.folder / "storage", ignore_errors=True)
+        job = claimed(material, stage_recipe(**settings))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        mp.spawn(_rank, args=(job.to_json(), world, port), nprocs=world)
+        return Pass(job.folder.read_json("outcome.json")["training_seconds"], material.amount)
+
+    return make_pass
+
+
+def one_rank(material: Material) -> Callable[[], Pass]:
+    return processes(material, 1, batch_size=GLOBAL_BATCH)
+
+
+def two_ranks(material: Material) -> Callable[[], Pass]:
+    return processes(material, 2, batch_size=GLOBAL_BATCH)
+
+
+def one_rank_of_32(material: Material) -> Callable[[], Pass]:
+    return processes(material, 1)
+
+
+def two_ranks_of_32(material: Material) -> Callable[[], Pass]:
+    return processes(material, 2)
+
+
+def ray_workers(material: Material) -> Callable[[], Pass]:
+    """The same on two workers of a Ray of its own."""
+    write_pairs(material)
+
+    def make_pass() -> Pass:
+        outcome = train(material, stage_recipe(batch_size=GLOBAL_BATCH), workers=2)
+        return Pass(outcome["training_seconds"], material.amount)
+
+    return make_pass

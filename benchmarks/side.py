@@ -1,0 +1,54 @@
+"""One side of a comparison, in a process of its own: `python -m benchmarks.side MODULE:FUNCTION ...`.
+
+It prepares, then makes a pass for every line that it is sent, and answers with a line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.material import Material
+
+
+@dataclass(frozen=True)
+class Pass:
+    """seconds for so many units; facts: what else the row shows or compares."""
+
+    seconds: float
+    units: float
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+Side = Callable[[Material], Callable[[], Pass]]  # prepares, untimed -> makes a pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("side")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--amount", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    given = parser.parse_args()
+    answers = os.fdopen(os.dup(1), "w")  # what the libraries print goes elsewhere
+    os.dup2(2, 1)
+    import torch
+
+    torch.set_num_threads(given.threads)
+    module, _, function = given.side.partition(":")
+    side: Side = getattr(import_module(f"benchmarks.{module}"), function)
+    make_pass = side(Material(given.data, given.folder, given.amount))
+    print("ready", file=answers, flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(asdict(make_pass())), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
