@@ -57,7 +57,9 @@ class Host:
         """Starts it; returns when its sshd answers."""
         name = self.name
         call("ip", "netns", "add", name)
-        call("ip", "link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "netns", name)
+        card = f"02:00:00:00:00:{self.number:02x}"  # the same at every start, or the others would look for the old one
+        inner = ["peer", "name", "eth0", "address", card, "netns", name]
+        call("ip", "link", "add", self.cable, "type", "veth", *inner)
         call("ip", "link", "set", self.cable, "master", PREFIX, "up")
         call("ip", "-n", name, "address", "add", f"{self.address}/24", "dev", "eth0")
         call("ip", "-n", name, "address", "add", f"{METADATA}/32", "dev", "lo")
