@@ -149,11 +149,13 @@ def answers(address: str, port: int) -> bool:
     return True
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> float:
-    """Waits for it; returns how long."""
+def until(
+    true: Callable[[], bool], what: str, seconds: float = START_SECONDS, now: Callable[[], object] = lambda: ""
+) -> float:
+    """Waits for it; returns how long. now: what there is instead, for the error."""
     began = time.monotonic()
     while not true():
-        assert time.monotonic() < began + seconds, f"not within {seconds:g} s: {what}"
+        assert time.monotonic() < began + seconds, f"not within {seconds:g} s: {what} {now()}"
         time.sleep(0.1)
     return time.monotonic() - began
 

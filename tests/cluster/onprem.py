@@ -84,7 +84,7 @@ class OnPrem:
         return {node["node_ip"] for node in nodes if node["state"] == "ALIVE"}
 
     def wait_for(self, count: int) -> None:
-        until(lambda: len(self.alive()) == count, f"{count} hosts in the cluster: {self.alive()}", JOIN_SECONDS)
+        until(lambda: len(self.alive()) == count, f"{count} hosts in the cluster", JOIN_SECONDS, self.alive)
 
     def host_of(self, trace: Path) -> Host:
         """Where the process that wrote that trace ran."""

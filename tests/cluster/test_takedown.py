@@ -19,7 +19,7 @@ def test_ray_down(cluster: OnPrem) -> None:
         return "".join(host.exec(LOOK, check=False).stdout for host in cluster.lab.hosts)
 
     assert not cluster.head.exec(LOOK, check=False).stdout, "the head's Ray is stopped by name"
-    until(lambda: not running(), f"no process of Ray on any host: {running()}", MISSED)
+    until(lambda: not running(), "no process of Ray on any host", MISSED, running)
     left = cluster.head.exec("ls -A ~").stdout.split()
     ours, rays = {"minibert", "minibert-venv", ".ray"}, {"ray_bootstrap_config.yaml", "ray_bootstrap_key.pem"}
     assert set(left) == {".bashrc", ".ssh"} | ours | rays
