@@ -125,7 +125,8 @@ class Lab:
     def _furnish(self, host: Host) -> None:
         """Its disk: a home, the names of all hosts, and what it does when it is switched on."""
         (host.home / ".ssh").mkdir(mode=0o700, parents=True)
-        names = "".join(f"{other.address} {other.name}\n" for other in self.all)
+        # In IPv6's dress too: gloo and sshd ask for it, and nobody is there to say that it has no name.
+        names = "".join(f"{dress}{other.address} {other.name}\n" for other in self.all for dress in ("", "::ffff:"))
         (host.folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
         accounts = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
         homes = [[*line[:5], str(host.home), line[6]] if line[2] == "0" else line for line in accounts]
