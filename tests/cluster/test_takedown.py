@@ -13,8 +13,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 def test_ray_down(cluster: OnPrem) -> None:
     cluster.user.exec("ray down -y cluster/onprem.yaml")
+    ssh = "ssh -i ~/.ssh/id_ed25519 -o StrictHostKeyChecking=no"
     for worker in cluster.workers:
-        cluster.user.exec(f"ssh -i ~/.ssh/id_ed25519 -o StrictHostKeyChecking=no {worker.name} minibert-venv/bin/ray stop")
+        cluster.user.exec(f"{ssh} {worker.name} minibert-venv/bin/ray stop")
 
     def running() -> str:
         return "".join(host.exec(LOOK, check=False).stdout for host in cluster.lab.hosts)
