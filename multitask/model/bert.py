@@ -6,7 +6,6 @@ Parameters carry the names of Hugging Face's BertModel, so that most weight file
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multitask.errors import UserError
+from multitask.model.attention import ATTENTIONS, Layout, Packed, Padded, Rows
 
 # What a config.json may say about the architecture; the first value is meant where it says nothing.
 ARCHITECTURE: dict[str, tuple[object, ...]] = {
@@ -92,30 +92,6 @@ PRESETS: dict[str, BertConfig] = {
     "bert-large-uncased": BertConfig(30522, 1024, 24, 16, 4096),
 }
 
-# (query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout probability) -> context_BNTD
-AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
-
-
-def explicit_attention(
-    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, dropout: float
-) -> Tensor:
-    """softmax(Q K^T / sqrt(D)) V, step by step; keys where the mask is False get no weight."""
-    scores_BNTT = query_BNTD @ key_BNTD.transpose(-1, -2) / math.sqrt(query_BNTD.shape[-1])
-    if mask_B11T is not None:
-        # The least finite number and not -inf: a row without any token then stays finite.
-        scores_BNTT = scores_BNTT.masked_fill(~mask_B11T, torch.finfo(scores_BNTT.dtype).min)
-    return F.dropout(scores_BNTT.softmax(dim=-1), dropout) @ value_BNTD
-
-
-def sdpa_attention(
-    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, dropout: float
-) -> Tensor:
-    """The same in PyTorch's fused kernel."""
-    return F.scaled_dot_product_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout)
-
-
-ATTENTIONS: dict[str, AttentionKernel] = {"sdpa": sdpa_attention, "explicit": explicit_attention}
-
 
 class Embeddings(nn.Module):
     """Word + position + segment embeddings, normalised. Every sentence is its own first segment (type 0)."""
@@ -128,14 +104,12 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids_BT: Tensor) -> Tensor:
-        tokens, longest = input_ids_BT.shape[1], self.position_embeddings.num_embeddings
-        if tokens > longest:
-            raise ValueError(f"a sentence of {tokens} tokens; this encoder has positions for {longest}")
-        hidden_BTH = self.word_embeddings(input_ids_BT) + self.token_type_embeddings.weight[0]
-        hidden_BTH = hidden_BTH + self.position_embeddings.weight[:tokens]
-        out_BTH: Tensor = self.dropout(self.LayerNorm(hidden_BTH))
-        return out_BTH
+    def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """input_ids (..., T) or (P,), the position of each -> (..., H)."""
+        hidden = self.word_embeddings(input_ids) + self.token_type_embeddings.weight[0]
+        hidden = hidden + self.position_embeddings(positions)
+        out: Tensor = self.dropout(self.LayerNorm(hidden))
+        return out
 
 
 class SelfAttention(nn.Module):
@@ -150,14 +124,12 @@ class SelfAttention(nn.Module):
         self.dropout_prob = config.attention_probs_dropout_prob
         self.kernel = ATTENTIONS[attention]
 
-    def forward(self, hidden_BTH: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        query_BNTD, key_BNTD, value_BNTD = (
-            project(hidden_BTH).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project in (self.query, self.key, self.value)
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        query, key, value = (
+            project(hidden).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value)
         )
         dropout = self.dropout_prob if self.training else 0.0
-        context_BNTD = self.kernel(query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout)
-        return context_BNTD.transpose(1, 2).flatten(2)
+        return layout.attend(self.kernel, query, key, value, dropout).flatten(-2)
 
 
 class AddAndNorm(nn.Module):
@@ -169,9 +141,9 @@ class AddAndNorm(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, residual_BTH: Tensor) -> Tensor:
-        out_BTH: Tensor = self.LayerNorm(residual_BTH + self.dropout(self.dense(x)))
-        return out_BTH
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        out: Tensor = self.LayerNorm(residual + self.dropout(self.dense(x)))
+        return out
 
 
 class Layer(nn.Module):
@@ -185,12 +157,12 @@ class Layer(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
         self.output = AddAndNorm(config.intermediate_size, config)
 
-    def forward(self, hidden_BTH: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        context_BTH = self.attention["self"](hidden_BTH, mask_B11T)
-        hidden_BTH = self.attention["output"](context_BTH, hidden_BTH)
-        inner_BTF = F.gelu(self.intermediate["dense"](hidden_BTH))  # exact, by erf: BERT's own
-        out_BTH: Tensor = self.output(inner_BTF, hidden_BTH)
-        return out_BTH
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        context = self.attention["self"](hidden, layout)
+        hidden = self.attention["output"](context, hidden)
+        inner = F.gelu(self.intermediate["dense"](hidden))  # exact, by erf: BERT's own
+        out: Tensor = self.output(inner, hidden)
+        return out
 
 
 class Layers(nn.Module):
@@ -200,10 +172,10 @@ class Layers(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(Layer(config, attention) for _ in range(config.num_hidden_layers))
 
-    def forward(self, hidden_BTH: Tensor, mask_B11T: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         for layer in self.layer:
-            hidden_BTH = layer(hidden_BTH, mask_B11T)
-        return hidden_BTH
+            hidden = layer(hidden, layout)
+        return hidden
 
 
 class MiniBert(nn.Module):
@@ -231,11 +203,27 @@ class MiniBert(nn.Module):
         # Without padding SDPA is faster unmasked. Asking costs a wait for the device anywhere but on the CPU.
         if self.skips_full_mask and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
             mask_B11T = None
-        embedded_BTH: Tensor = self.embeddings(input_ids)
-        if noise_BTH is not None:
-            embedded_BTH = embedded_BTH + noise_BTH
-        hidden_BTH: Tensor = self.encoder(embedded_BTH, mask_B11T)
-        return hidden_BTH
+        return self._encoded(input_ids, self._positions(input_ids), Padded(mask_B11T), noise_BTH)
+
+    def packed(self, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None, most: int) -> Tensor:
+        """The same without computing on padding: sentences in rows, longest first -> states of all tokens (P, H).
+
+        most: padded tokens that attend together; what attention holds for the backward pass grows with it.
+        """
+        positions_BT = self._positions(input_ids).expand_as(input_ids)
+        noise_PH = None if noise_BTH is None else noise_BTH[mask_BT]
+        return self._encoded(input_ids[mask_BT], positions_BT[mask_BT], Packed.of(mask_BT, most), noise_PH)
+
+    def _positions(self, input_ids: Tensor) -> Tensor:
+        tokens, longest = input_ids.shape[1], self.config.max_position_embeddings
+        if tokens > longest:
+            raise ValueError(f"a sentence of {tokens} tokens; this encoder has positions for {longest}")
+        return torch.arange(tokens, device=input_ids.device)
+
+    def _encoded(self, input_ids: Tensor, positions: Tensor, layout: Layout, noise: Tensor | None) -> Tensor:
+        embedded: Tensor = self.embeddings(input_ids, positions)
+        hidden: Tensor = self.encoder(embedded if noise is None else embedded + noise, layout)
+        return hidden
 
     def pool(self, hidden_BTH: Tensor) -> Tensor:
         """tanh(W h_CLS + b): states (B, T, H) -> (B, H)."""
@@ -278,8 +266,9 @@ POOLINGS: dict[str, Callable[[MiniBert, Tensor, Tensor], Tensor]] = {
 }
 
 
-# On a CPU, a padded batch of more tokens than this is encoded in parts of similar length. Attention with dropout keeps
-# (sentences, heads, T, T) probabilities for the backward pass: 32 sentences padded to one of 286 tokens took 4 GB.
+# On a CPU, a padded batch of more tokens than this is encoded packed, and attends in groups of similar length.
+# Attention with dropout keeps (sentences, heads, T, T) probabilities for the backward pass: 32 sentences padded to one
+# of 286 tokens took 4 GB.
 CPU_TOKENS = 1024
 
 
@@ -290,25 +279,17 @@ def encode(bert: MiniBert, pooling: str, input_ids: Tensor, mask: Tensor, noise:
     """
     mask_BT = mask.bool()
     if input_ids.device.type == "cpu" and input_ids.numel() > CPU_TOKENS and len(input_ids) > 1:
-        return _encode_in_parts(bert, pooling, input_ids, mask_BT, noise)
-    hidden_BTH: Tensor = bert(input_ids, mask_BT, noise)
+        hidden_BTH = _encode_packed(bert, input_ids, mask_BT, noise)
+    else:
+        hidden_BTH = bert(input_ids, mask_BT, noise)
     return Encoding(POOLINGS[pooling](bert, hidden_BTH, mask_BT), hidden_BTH, mask_BT)
 
 
-def _encode_in_parts(
-    bert: MiniBert, pooling: str, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None
-) -> Encoding:
-    """The same, longest sentences first, each part padded to its own longest and of at most CPU_TOKENS tokens."""
-    lengths = mask_BT.sum(dim=1)
-    order = lengths.argsort(descending=True, stable=True)
-    sentences, tokens, start = [], [], 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        rows = order[start : start + max(1, CPU_TOKENS // longest)]
-        noise = None if noise_BTH is None else noise_BTH[rows, :longest]
-        part = encode(bert, pooling, input_ids[rows, :longest], mask_BT[rows, :longest], noise)
-        sentences.append(part.sentence)
-        tokens.append(F.pad(part.tokens, (0, 0, 0, input_ids.shape[1] - longest)))
-        start += len(rows)
-    back = order.argsort()
-    return Encoding(torch.cat(sentences)[back], torch.cat(tokens)[back], mask_BT)
+def _encode_packed(bert: MiniBert, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None) -> Tensor:
+    """States (B, T, H); at padding, those of some token."""
+    order = mask_BT.sum(dim=1).argsort(descending=True, stable=True)
+    mask = mask_BT[order]
+    noise = None if noise_BTH is None else noise_BTH[order]
+    hidden_PH = bert.packed(input_ids[order], mask, noise, CPU_TOKENS)
+    hidden_BTH: Tensor = Rows.of(mask).spread(hidden_PH)[order.argsort()]
+    return hidden_BTH

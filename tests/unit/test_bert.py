@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from multitask.errors import UserError
-from multitask.model.bert import ATTENTIONS, POOLINGS, PRESETS, BertConfig, MiniBert, encode
+from multitask.model.attention import ATTENTIONS
+from multitask.model.bert import POOLINGS, PRESETS, BertConfig, MiniBert, encode
 from multitask.model.sources import Source, load_source
 
 SMALL = replace(PRESETS["tiny"], vocab_size=120, max_position_embeddings=40)
@@ -122,7 +125,7 @@ def test_poolings_by_hand() -> None:
 
 @pytest.fixture
 def noisy(monkeypatch: pytest.MonkeyPatch) -> tuple[MiniBert, Tensor, Tensor, Tensor]:
-    """A model that encodes eight sentences in parts (one is longer than a part), the sentences, noise for them."""
+    """A model that encodes eight sentences packed (one is longer than a group), the sentences, noise for them."""
     monkeypatch.setattr("multitask.model.bert.CPU_TOKENS", 12)
     ids, mask = padded([list(range(2, 2 + length)) for length in (3, 9, 2, 7, 7, 1, 14, 4)])
     noise = torch.randn(*ids.shape, SMALL.hidden_size, generator=torch.Generator().manual_seed(3))
@@ -130,13 +133,28 @@ def noisy(monkeypatch: pytest.MonkeyPatch) -> tuple[MiniBert, Tensor, Tensor, Te
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_parts_equal_the_whole_with_noise(noisy: tuple[MiniBert, Tensor, Tensor, Tensor], pooling: str) -> None:
+def test_packed_equals_padded_with_noise(noisy: tuple[MiniBert, Tensor, Tensor, Tensor], pooling: str) -> None:
     bert, ids, mask, noise = noisy
-    parts = encode(bert, pooling, ids, mask, noise)
-    whole = bert(ids, mask, noise)
-    torch.testing.assert_close(parts.tokens[mask], whole[mask])
-    torch.testing.assert_close(parts.sentence, POOLINGS[pooling](bert, whole, mask))
-    assert not torch.allclose(parts.sentence, encode(bert, pooling, ids, mask).sentence, atol=1e-3)
+    packed = encode(bert, pooling, ids, mask, noise)
+    padded_states = bert(ids, mask, noise)
+    torch.testing.assert_close(packed.tokens[mask], padded_states[mask])
+    torch.testing.assert_close(packed.sentence, POOLINGS[pooling](bert, padded_states, mask))
+    assert not torch.allclose(packed.sentence, encode(bert, pooling, ids, mask).sentence, atol=1e-3)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=12), st.integers(1, 80), st.sampled_from(list(ATTENTIONS)))
+def test_packed_gradients_are_those_of_padded_ones(lengths: list[int], most: int, attention: str) -> None:
+    ids, mask = padded([[at % 50 + 2 for at in range(length)] for length in sorted(lengths, reverse=True)])
+    bert = MiniBert(SMALL, attention).init_weights(4).double().eval()
+    weights = torch.randn(int(mask.sum()), SMALL.hidden_size, generator=torch.Generator().manual_seed(5)).double()
+    gradients = []
+    for states in (bert(ids, mask)[mask], bert.packed(ids, mask, None, most)):
+        bert.zero_grad()
+        (states * weights).sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in bert.named_parameters() if p.grad is not None})
+    assert len(gradients[0]) > 30
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-9, rtol=1e-7)
 
 
 def test_zero_noise_is_no_noise(noisy: tuple[MiniBert, Tensor, Tensor, Tensor]) -> None:
@@ -158,7 +176,7 @@ def test_noise_is_added_after_the_embeddings_norm_and_dropout(noisy: tuple[MiniB
     seen: list[Tensor] = []
     bert.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     bert(ids, mask, noise)
-    torch.testing.assert_close(seen[0], bert.embeddings(ids) + noise)
+    torch.testing.assert_close(seen[0], bert.embeddings(ids, torch.arange(ids.shape[1])) + noise)
 
 
 def test_int32_ids_and_integer_masks_are_welcome() -> None:

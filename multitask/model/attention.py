@@ -1,0 +1,153 @@
+"""Attention, and the two ways in which a batch's sentences lie in memory: padded to rows, or packed end to end.
+
+Shapes as in bert.py; P is the number of all sentences' tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# (query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout probability) -> context_BNTD
+AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+
+
+def explicit_attention(
+    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, dropout: float
+) -> Tensor:
+    """softmax(Q K^T / sqrt(D)) V, step by step; keys where the mask is False get no weight."""
+    scores_BNTT = query_BNTD @ key_BNTD.transpose(-1, -2) / math.sqrt(query_BNTD.shape[-1])
+    if mask_B11T is not None:
+        # The least finite number and not -inf: a row without any token then stays finite.
+        scores_BNTT = scores_BNTT.masked_fill(~mask_B11T, torch.finfo(scores_BNTT.dtype).min)
+    return F.dropout(scores_BNTT.softmax(dim=-1), dropout) @ value_BNTD
+
+
+def sdpa_attention(
+    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, dropout: float
+) -> Tensor:
+    """The same in PyTorch's fused kernel."""
+    return F.scaled_dot_product_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout)
+
+
+ATTENTIONS: dict[str, AttentionKernel] = {"sdpa": sdpa_attention, "explicit": explicit_attention}
+
+
+class Layout(Protocol):
+    """Where the tokens of each sentence lie: (..., H) states are (B, T, H) or (P, H)."""
+
+    def attend(self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        """Every sentence's attention over itself; all of (..., N, D), as is the result."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """Every sentence a row of T tokens, padded on the right. mask_B11T: True at tokens; None where all are."""
+
+    mask_B11T: Tensor | None
+
+    def attend(self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+        return kernel(query, key, value, self.mask_B11T, dropout).transpose(1, 2)
+
+
+class _Spread(torch.autograd.Function):
+    """(P, ...) -> (B * T, ...): packed tokens to their places in rows. What stands in padding is any token's: masked as
+    a key, dropped as a query, so no gradient comes from there. A plain index would add gradients up, slowly."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, places: Tensor, sources: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        return packed.index_select(0, sources)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradients[0].index_select(0, places), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """(B * T, ...) -> (P, ...): the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, places: Tensor, sources: Tensor, padding: Tensor) -> Tensor:
+        ctx.save_for_backward(sources, padding)
+        return rows.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        sources, padding = ctx.saved_tensors
+        spread = gradients[0].index_select(0, sources)
+        spread[padding] = 0.0
+        return spread, None, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Packed sentences as rows of T. mask_BT: True at tokens. places: (P,) of each token among B * T. sources: (B * T,)
+    the token at each place, 0 at padding. padding: the places without a token."""
+
+    mask_BT: Tensor
+    places: Tensor
+    sources: Tensor
+    padding: Tensor
+
+    @classmethod
+    def of(cls, mask_BT: Tensor) -> Rows:
+        flat = mask_BT.flatten()
+        places = flat.nonzero().squeeze(1)
+        sources = torch.zeros(len(flat), dtype=torch.int64).index_put_((places,), torch.arange(len(places)))
+        return cls(mask_BT, places, sources, (~flat).nonzero().squeeze(1))
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """(P, ...) -> (B, T, ...). Padding holds other tokens' states, and takes no gradient."""
+        rows: Tensor = packed
+        if len(self.padding):
+            rows = _Spread.apply(packed, self.places, self.sources)  # type: ignore[no-untyped-call]
+        return rows.view(*self.mask_BT.shape, *packed.shape[1:])
+
+    def collect(self, rows: Tensor) -> Tensor:
+        """(B, T, ...) -> (P, ...)."""
+        flat = rows.flatten(0, 1)
+        if not len(self.padding):
+            return flat
+        packed: Tensor = _Collect.apply(flat, self.places, self.sources, self.padding)  # type: ignore[no-untyped-call]
+        return packed
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Sentences end to end without padding. groups: those that attend together, as rows, in the tokens' order."""
+
+    groups: Sequence[Rows]
+
+    @classmethod
+    def of(cls, mask_BT: Tensor, most: int) -> Packed:
+        """Of sentences in rows, longest first. A group is of at most `most` padded tokens, or of one sentence."""
+        lengths, groups, start = mask_BT.sum(dim=1).tolist(), [], 0
+        while start < len(lengths):
+            end = start + max(1, most // max(1, lengths[start]))
+            groups.append(Rows.of(mask_BT[start:end, : lengths[start]]))
+            start = end
+        return cls(groups)
+
+    def attend(self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        sizes = [len(group.places) for group in self.groups]
+        query_parts, key_parts, value_parts = (torch.split(states, sizes) for states in (query, key, value))
+        parts = zip(self.groups, query_parts, key_parts, value_parts, strict=True)
+        return torch.cat([self._attend(kernel, *part, dropout) for part in parts])
+
+    @staticmethod
+    def _attend(
+        kernel: AttentionKernel, group: Rows, query: Tensor, key: Tensor, value: Tensor, dropout: float
+    ) -> Tensor:
+        padded = Padded(group.mask_BT[:, None, None, :] if len(group.padding) else None)
+        query, key, value = (group.spread(states) for states in (query, key, value))
+        return group.collect(padded.attend(kernel, query, key, value, dropout))
