@@ -2,13 +2,15 @@
 
     python -m benchmarks.scaling
 
-step = compute + what of the all-reduce is left when backward is through. The pipeline's other parts are not in it: input
-is made while the device computes, a checkpoint stops training for the copy alone (docs/log.md).
+step = compute + what of the all-reduce is left when backward is through. The rest is not in it: input is made while the
+device computes, a checkpoint stops training for the copy alone (docs/log.md).
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 TOKENS = 31.2  # a Quora pair's, both sentences
 WIRE = 0.93  # of a link's rate that all-reduce gets: the lab at 100 Mbit/s
@@ -55,7 +57,7 @@ def gbit(rate: float) -> float:
 
 
 MINILM, BASE = Model("MiniLM-L6", 10.6e6, 12.1e6), Model("bert-base", 85.1e6, 24.4e6)
-# Peaks in half precision by the vendors' data sheets (T4 65, A100 312, H100 989 TFLOP/s); the shares of them are assumed.
+# Peaks in half precision by the vendors' data sheets (T4 65, A100 312, H100 989 TFLOP/s); the shares are assumed.
 CLUSTERS = [
     Cluster("6 x T4, 5 Gbit/s (g4dn.xlarge's base rate)", 6, 0.3 * 65e12, gbit(5), 50e-6, 10e-3),
     Cluster("6 x T4, 25 Gbit/s (its burst)", 6, 0.3 * 65e12, gbit(25), 50e-6, 10e-3),
@@ -103,9 +105,6 @@ def lab(measured: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    import json
-    from pathlib import Path
-
     kept = Path(__file__).parents[1] / "runs" / "lab-link.json"
     if kept.exists():  # after `make lab-test` on this machine
         print(lab(json.loads(kept.read_text())), end="\n\n")
