@@ -13,6 +13,8 @@ import json
 import os
 import platform
 import tempfile
+from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,27 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- table: make bench -->", "<!-- end of table -->"
 
 
-def measure(row: Row, data: Path, quick: bool) -> dict[str, Any]:
-    amount, rounds = (row.quick or row.amount, 1) if quick else (row.amount, row.rounds)
+def measure(rows: list[Row], data: Path, quick: bool) -> list[dict[str, Any]]:
+    """The entries of rows of one contest: all of their sides, in turns."""
+    contest = rows[0].contest
+    amount, rounds = (contest.quick or contest.amount, 1) if quick else (contest.amount, contest.rounds)
+    sides = list(dict.fromkeys(side for row in rows for side in row.sides))
     with tempfile.TemporaryDirectory() as folder:
-        found = duel(list(row.sides), data, Path(folder), amount, row.threads, rounds)
-    value = row.value(found)
+        found = dict(zip(sides, duel(sides, data, Path(folder), amount, contest.threads, rounds), strict=True))
+    facts = {"amount": amount, "rounds": rounds, "threads": contest.threads}
+    return [entry_of(row, {side: found[side] for side in row.sides}, facts) for row in rows]
+
+
+def entry_of(row: Row, found: dict[str, Measured], facts: dict[str, int]) -> dict[str, Any]:
+    sides = list(found.values())
+    value = row.value(sides)
     entry = {
         "name": row.name, "value": value, "aim": row.aim, "reached": value >= row.aim if row.more else value <= row.aim,
-        "amount": amount, "rounds": rounds, "threads": row.threads,
-        "sides": {side: side_facts(one) for side, one in zip(row.sides, found, strict=True)},
-        "day": f"{datetime.date.today()}", "torch": _version("torch"),
+        **facts, "sides": {side: side_facts(one) for side, one in found.items()},
+        "day": f"{datetime.date.today()}", "torch": version("torch"),
     }  # fmt: skip
     if row.equal:
-        entry["differs"] = difference(row.equal[0], found)
+        entry["differs"] = difference(row.equal[0], sides)
         entry["reached"] &= entry["differs"] <= row.equal[1]
     return entry
 
@@ -52,12 +62,6 @@ def difference(fact: str, found: list[Measured]) -> float:
     return abs(ours - theirs) / max(abs(theirs), 1e-12)
 
 
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
-
-
 def line(row: Row, entry: dict[str, Any]) -> str:
     """A row of the table in Markdown."""
     word = "reached" if entry["reached"] else "**short**"
@@ -67,7 +71,7 @@ def line(row: Row, entry: dict[str, Any]) -> str:
         value += f", {row.equal[0]} differs by {entry['differs']:.0e}" if entry["differs"] else f", same {row.equal[0]}"
     rates = " / ".join(f"{side['rate']:.4g}" for side in entry["sides"].values())
     peaks = " / ".join(str(side["peak_mb"]) for side in entry["sides"].values())
-    amount = f"{entry['amount']} {row.unit} x {entry['rounds']}" if row.unit else f"{entry['rounds']} times"
+    amount = f"{entry['amount']} {row.contest.unit} x {entry['rounds']}"
     return f"| {row.what} | {row.against} | {aim} | {value} | {word} | {rates} | {peaks} | {amount} |"
 
 
@@ -96,14 +100,18 @@ def main() -> None:
     unknown = set(given.rows) - {row.name for row in ROWS}
     if unknown or not given.data.is_dir():
         parser.error(f"no such row: {', '.join(unknown)}" if unknown else f"--data {given.data}: no such directory")
-    wanted = [row for row in ROWS if row.name in given.rows or (not given.rows and (not given.quick or row.quick))]
+    wanted = [
+        row for row in ROWS if row.name in given.rows or (not given.rows and (not given.quick or row.contest.quick))
+    ]
     entries = []
-    for at, row in enumerate(wanted, start=1):
-        print(f"[{at}/{len(wanted)}] {row.what}{' against ' + row.against if row.against else ''}", flush=True)
-        entries.append(measure(row, given.data, given.quick))
-        print(line(row, entries[-1]), flush=True)
-        if not given.quick:
-            keep(entries[-1])
+    for _, together in groupby(wanted, key=lambda row: id(row.contest)):
+        rows = list(together)
+        print(f"[{len(entries) + 1}/{len(wanted)}] {', '.join(row.name for row in rows)}", flush=True)
+        for row, entry in zip(rows, measure(rows, given.data, given.quick), strict=True):
+            print(line(row, entry), flush=True)
+            entries.append(entry)
+            if not given.quick:
+                keep(entry)
     print("\n" + table(entries))
 
 

@@ -81,11 +81,12 @@ def encode_sbert(material: Material) -> Callable[[], Pass]:
 
 
 def dev(material: Material, in_file_order: bool) -> Callable[[], Pass]:
-    """Every task's dev set through a model with all heads; Quora's cut."""
+    """Every task's dev set through a model with all heads; Quora's cut. In file order: padded, as a plain loop is."""
     from multitask.bundle import source_bundle
     from multitask.data.batches import collate
     from multitask.data.tokens import cache_tokens, load_tokens
     from multitask.evaluate import EvalSet, predictions
+    from multitask.model import bert
     from multitask.model.sources import load_source
     from multitask.storage import Storage
     from multitask.tasks import TASKS
@@ -101,6 +102,7 @@ def dev(material: Material, in_file_order: bool) -> Callable[[], Pass]:
         tables[task] = load_tokens(storage, path)
 
     def make_pass() -> Pass:
+        bert.CPU_TOKENS = 10**9 if in_file_order else bert.CPU_TOKENS
         began, total = time.perf_counter(), 0.0
         for task, table in tables.items():
             data = EvalSet.of(task, table, "cpu")

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch.multiprocessing as mp
@@ -52,6 +53,19 @@ def processes(material: Material, world: int, **settings: Any) -> Callable[[], P
             port = free.getsockname()[1]
         mp.spawn(_rank, args=(job.to_json(), world, port), nprocs=world)
         return Pass(job.folder.read_json("outcome.json")["training_seconds"], material.amount)
+
+    return make_pass
+
+
+def two_alone(material: Material) -> Callable[[], Pass]:
+    """Twice one rank at the same time, neither knowing of the other: what two of the machine's cores give at most."""
+    halves = [Material(material.data, material.folder / name, material.amount // 2) for name in ("first", "second")]
+    passes = [processes(half, 1, batch_size=GLOBAL_BATCH // 2) for half in halves]
+
+    def make_pass() -> Pass:
+        with ThreadPoolExecutor(len(passes)) as pool:
+            both = list(pool.map(lambda make: make(), passes))
+        return Pass(max(made.seconds for made in both), material.amount)
 
     return make_pass
 

@@ -28,7 +28,7 @@ def measured(seconds: float, **facts: float) -> Measured:
 
 def entry_of(row: Row, monkeypatch: pytest.MonkeyPatch, *sides: Measured) -> dict[str, object]:
     monkeypatch.setattr(bench, "duel", lambda *arguments: list(sides))
-    return bench.measure(row, Path("data"), quick=False)
+    return bench.measure([row], Path("data"), quick=False)[0]
 
 
 def row_named(name: str) -> Row:
@@ -46,8 +46,22 @@ def test_twice_as_fast_is_reached_and_less_is_short(monkeypatch: pytest.MonkeyPa
 
 def test_a_cost_is_reached_where_it_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     row = row_named("lightning")
-    assert entry_of(row, monkeypatch, measured(1.02), measured(1.0))["reached"]
-    assert not entry_of(row, monkeypatch, measured(1.2), measured(1.0))["reached"]
+    assert entry_of(row, monkeypatch, measured(1.5, steps=1.02), measured(1.0))["reached"]
+    assert not entry_of(row, monkeypatch, measured(1.5, steps=1.2), measured(1.0))["reached"]
+
+
+def test_rows_of_one_contest_share_their_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def duel(sides: list[str], *arguments: object) -> list[Measured]:
+        asked.append(sides)
+        return [measured(float(at)) for at in range(1, len(sides) + 1)]
+
+    monkeypatch.setattr(bench, "duel", duel)
+    entries = bench.measure([row_named("sbert"), row_named("plain")], Path("data"), quick=True)
+    assert asked == [["training:ours", "training:sbert", "training:plain"]]
+    assert [entry["value"] for entry in entries] == pytest.approx([2.0, 3.0])
+    assert [entry["amount"] for entry in entries] == [row_named("sbert").contest.quick] * 2
 
 
 def test_other_results_are_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
