@@ -7,10 +7,10 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.base import StageModule
 from lightning_modules.callbacks import Checkpointing, Resume, Telling
-from lightning_modules.compression import Compression
 from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
 from lightning_modules.finishing import Finishing
+from lightning_modules.gradients import gradient_callbacks
 from lightning_modules.mlm import MlmModule
 from lightning_modules.profiling import Profile
 from lightning_modules.progress import Interrupted, Report, Throttle
@@ -54,7 +54,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
         module.wants_stop = lambda: throttle.stop
         dev = DevMetrics(data, job, records, throttle, execution.measured)
         callbacks: list[Callback] = [
-            *([Compression()] if stage.compress == "bf16" else []),
+            *gradient_callbacks(stage.compress),
             resume,
             *trace_callbacks(),
             *([Profile(job.folder)] if stage.profile else []),
