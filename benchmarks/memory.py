@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.scaling import BASE, MINILM, Model
 from multitask.model.bert import PRESETS, BertConfig, MiniBert, encode
 
-SENTENCES, LENGTHS = (8, 16), (32, 128, 512)
+SENTENCES, LENGTHS = (4, 8), (32, 128, 512)
 FP32_STATE = 16  # bytes a weight: itself, its gradient, AdamW's two moments
 CONFIGS: dict[Model, BertConfig] = {MINILM: PRESETS["minilm-l6"], BASE: PRESETS["bert-base-uncased"]}
 
