@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from multitask.errors import UserError
+from ray_jobs.importing import uncollected
 from ray_jobs.options import Workers, sweep_settings, workers_span
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
 
@@ -124,9 +125,10 @@ def sweep(
 def _run(
     recipe: Recipe, data: str | None, storage: str, experiment: str | None, *, workers: Workers, seeds: int, fresh: bool
 ) -> None:
-    from multitask.recipe import NAME
-    from multitask.storage import Storage
-    from ray_jobs.commands import run_training
+    with uncollected():
+        from multitask.recipe import NAME
+        from multitask.storage import Storage
+        from ray_jobs.commands import run_training
 
     name = experiment or recipe.name
     if not re.fullmatch(NAME, name) or name == "cache":

@@ -22,6 +22,7 @@ from multitask.recipe import Recipe
 from multitask.storage import Storage
 from multitask.sweeps import best
 from multitask.tasks import TASKS, Split
+from ray_jobs.importing import uncollected
 from ray_jobs.ledger import encoder_row, results_of
 from ray_jobs.options import Workers
 from ray_jobs.plan import Node, Plan
@@ -102,7 +103,8 @@ class Driver:
         workers = self.request.workers
         if workers.high:
             return RayRunner(workers, self.screen, stop)
-        from ray_jobs.local import LocalRunner  # Lightning takes seconds to import: not where workers do
+        with uncollected():
+            from ray_jobs.local import LocalRunner  # Lightning takes seconds to import: not where workers do
 
         return LocalRunner(workers.device, self.screen, stop)
 
