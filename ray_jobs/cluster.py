@@ -48,6 +48,7 @@ class Cluster:
         self.own, cores = os.environ.get("RAY_ADDRESS", "local") in ("", "local"), os.cpu_count() or 1
         if self.own:  # a node that nobody takes away needs no process that watches for it
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets its own helpers go before the training
         self._began = not ray.is_initialized()
         if self._began:
             self.screen.say(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")
