@@ -106,10 +106,10 @@ class DevMetrics(Callback):
             task: EvalSet.of(task, table, device.type, rank, world) for task, table in self.data.dev_tables.items()
         }
         position = module.state.position
-        if self.job.measure_start and not self.records:
-            self._measure(trainer, module, epoch=0, steps=0)
         if module.model.encoder_frozen:
             self._encode_once(trainer, module)
+        if self.job.measure_start and not self.records:
+            self._measure(trainer, module, epoch=0, steps=0)
         # Stopped between an epoch's last step and its measurement: that comes first.
         measured = any(record.steps == position.steps for record in self.records)
         if position.steps and position.step == 0 and not measured and self._wanted(module, position.epoch):

@@ -53,7 +53,7 @@ class Finishing(Callback):
         if best.steps == last.steps:
             return last
         try:
-            module.model.load_state_dict(self.store.at(best.steps).weights)
+            module.model.load_trained(self.store.at(best.steps).weights)
         except Damaged as error:
             log.warning("the best epoch's checkpoint is lost, the last epoch's weights are kept: %s", error)
             return last

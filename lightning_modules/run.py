@@ -85,8 +85,8 @@ def _load(
     )
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too
-    if checkpoint:
-        model.load_state_dict(checkpoint.weights)
     module = OBJECTIVES[stage.objective](model, stage, job, data.tables, data.rows, bundle.tokenizer_json)
+    if checkpoint:
+        model.load_trained(checkpoint.weights)
     module.start_at(checkpoint.state if checkpoint else State(), data.steps_per_epoch)
     return module, Resume(checkpoint, data, fence)

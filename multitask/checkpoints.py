@@ -56,8 +56,8 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """weights: the model's state dict. optimizer: `<parameter name>/<state name>` -> tensor. extra: what else the
-    stage's objective keeps from step to step."""
+    """weights: those that the stage trains; a frozen encoder is in the bundle that it starts from. optimizer:
+    `<parameter name>/<state name>` -> tensor. extra: what else the stage's objective keeps from step to step."""
 
     state: State
     weights: dict[str, Tensor]

@@ -71,6 +71,16 @@ class MultitaskModel(nn.Module):
             parameter.requires_grad_(trained and _under(name, used))
         self.train(self.training)
 
+    def trained_weights(self) -> dict[str, Tensor]:
+        """Name -> weight, by reference, of what is trained: the others are the bundle's that the stage starts from."""
+        return {name: weight.detach() for name, weight in self.named_parameters() if weight.requires_grad}
+
+    def load_trained(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes what `trained_weights` gave, or all weights. Raises KeyError where a trained one is missing."""
+        if missing := sorted(self.trained_weights().keys() - weights.keys()):
+            raise KeyError(f"weights: {missing[0]} is missing")
+        self.load_state_dict({**self.state_dict(), **weights})
+
     def used_by(self, objective: str, task: str) -> set[str]:
         """The modules that a batch of that task goes through under that objective, by the prefixes of their names."""
         trunk = {"encoder.embeddings", "encoder.encoder"}

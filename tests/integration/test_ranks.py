@@ -80,7 +80,8 @@ def test_two_ranks_equal_one_in_float64(both: Callable[[str], tuple[StageJob, St
     metrics = [job.folder.read_json("outcome.json")["metrics"] for job in jobs]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
     start = load_bundle(Storage(jobs[0].storage), jobs[0].start).tensors
-    moved = {name for name, before in start.items() if not torch.equal(one.weights[name].float(), before)}
+    shared = start.keys() & one.weights.keys()
+    moved = {name for name in shared if not torch.equal(one.weights[name].float(), start[name])}
     assert bool(moved) == (kind != "joint-frozen")
 
 
@@ -144,7 +145,8 @@ def test_keep_best_keeps_the_best_epochs_weights(tmp_path: Path) -> None:
     assert outcome["kept_epoch"] == 1 + scores.index(max(scores))
     assert outcome["metrics"]["quora/accuracy"] == max(scores)
     kept = CheckpointStore(job.folder.at("checkpoints")).at(5 * outcome["kept_epoch"])
-    assert difference(load_bundle(job.folder, "bundle").tensors, kept.weights) == 0
+    bundle = load_bundle(job.folder, "bundle").tensors
+    assert difference({name: bundle[name] for name in kept.weights}, kept.weights) == 0
 
 
 def test_a_stage_runs_on_a_storage_that_is_no_directory(tmp_path: Path) -> None:
