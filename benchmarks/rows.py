@@ -80,7 +80,7 @@ MLM = Contest(2048, rounds=2)
 FROZEN_SST, FROZEN_QUORA = Contest(4096, "sentences", rounds=2), Contest(4096, rounds=2)
 ENCODING, DEV = Contest(20_000, "sentences"), Contest(6209, "examples")
 TOKENS = Contest(400_000)
-RANKS, RANKS_32 = Contest(4096, threads=1, rounds=2), Contest(4096, threads=1, rounds=2)
+RANKS, RANKS_32 = Contest(4096, threads=1, rounds=2), Contest(4096, threads=1, rounds=1)
 HELP, FIRST = Contest(1, "command", rounds=5), Contest(256)
 
 ROWS = [
