@@ -25,8 +25,9 @@ def held(model: MiniBert, sentences: int, length: int) -> int:
     storages: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storages.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-        return tensor
+        found = tensor.detach()  # with its history it would keep itself alive
+        storages.setdefault(found.untyped_storage().data_ptr(), found)
+        return found
 
     ids = torch.randint(1, model.config.vocab_size, (sentences, length))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
