@@ -19,7 +19,7 @@ from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
 from multitask.errors import StorageError
 from multitask.experiment import Superseded
 from multitask.storage import MANIFEST, Damaged, Storage
-from tests.helpers import full_disk
+from tests.helpers import difference, full_disk, tiny
 
 
 def checkpoint(steps: int, value: float = 0.0) -> Checkpoint:
@@ -239,3 +239,16 @@ def test_a_full_disk_is_said_and_the_one_before_stays(store: CheckpointStore) ->
         with pytest.raises(StorageError, match=r"step-00000020.*too large.*files there may not be that large"):
             store.flush()
     assert newest_steps(store) == 10
+
+
+def test_a_frozen_stages_checkpoint_is_its_heads_and_a_lost_one_is_noticed() -> None:
+    model = tiny().model({"sst": "linear"}, seed=1)
+    model.set_trainable({"sst": model.used_by("supervised", "sst")}, full_model=False)
+    kept = {name: weight.clone() + 1 for name, weight in model.trained_weights().items()}
+    assert kept.keys() == {"heads.sst.layers.0.weight", "heads.sst.layers.0.bias"}
+    before = model.encoder.embeddings.word_embeddings.weight.clone()
+    model.load_trained(kept)
+    assert difference(model.trained_weights(), kept) == 0
+    assert torch.equal(model.encoder.embeddings.word_embeddings.weight, before)
+    with pytest.raises(KeyError, match=r"heads\.sst\.layers\.0\.bias is missing"):
+        model.load_trained({"heads.sst.layers.0.weight": kept["heads.sst.layers.0.weight"]})
