@@ -36,7 +36,7 @@ def cross_entropy(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Ten
 
 
 def bce(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """-log sigmoid(+-output), nats; labels 0 or 1."""
+    """-log sigmoid(+-output), nats; labels in 0..1."""
     logits = _wide(outputs)
     losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
     return _total(losses, weights)

@@ -64,9 +64,9 @@ def score(metric: str, predictions: ArrayLike, labels: ArrayLike) -> Score:
 
 
 def majority_baseline(labels: ArrayLike, kind: LabelKind) -> float | None:
-    """The accuracy of always answering the most frequent label; None for scores: a constant has no r."""
+    """The accuracy of always answering the most frequent label; None for real ones: a constant has no r."""
     wanted = _float64(labels)
-    if kind == "score" or not wanted.size:
+    if kind in ("score", "probability") or not wanted.size:
         return None
     return float(np.unique(wanted, return_counts=True)[1].max() / wanted.size)
 

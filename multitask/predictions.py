@@ -24,6 +24,7 @@ _LABEL_FORMATS: dict[LabelKind, Callable[[float], str]] = {
     "classes": lambda label: str(int(label)),
     "binary": lambda label: f"{int(label)}.0",
     "score": lambda label: str(float(label)),
+    "probability": lambda label: f"{label:.4f}",
 }
 
 

@@ -37,6 +37,7 @@ DIVERGENCES: dict[LabelKind, Callable[[Tensor, Tensor, LabelSpec], Tensor]] = {
     "classes": _classes,
     "binary": _binary,
     "score": _score,
+    "probability": _binary,
 }
 
 

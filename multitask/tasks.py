@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Split = Literal["train", "dev", "test"]
-LabelKind = Literal["classes", "binary", "score"]
+LabelKind = Literal["classes", "binary", "score", "probability"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class LabelSpec:
     """The label's column and its valid values.
 
     kind: `classes` (integers low..high, one output each), `binary` (0 or 1, one logit), `score` (a real
-        number in [low, high], one output in the label's own unit).
+        number in [low, high], one output in the label's own unit), `probability` (a real number in 0..1, one logit).
     similar: the least label of a pair whose sentences mean the same; None where no label says so (mlm-mnrl.txt, 4.3).
     """
 
@@ -38,6 +38,7 @@ class TaskSpec:
     columns: the text columns, one for a sentence task, two for a pair task.
     files: the file stem of each split inside a data directory (CS224N names); any known ending will do.
     prediction: the stem of the task's prediction files and the title of their label column (CS224N formats).
+    joined: both texts are one sequence, [CLS] first [SEP] second [SEP], for the encoder (a cross-encoder).
     """
 
     name: str
@@ -47,6 +48,12 @@ class TaskSpec:
     head: str
     files: Mapping[Split, str]
     prediction: tuple[str, str]
+    joined: bool = False
+
+    @property
+    def sentences(self) -> int:
+        """How many sequences of an example the encoder sees."""
+        return 1 if self.joined else len(self.columns)
 
     @property
     def metric_key(self) -> str:
@@ -98,6 +105,35 @@ TASKS: dict[str, TaskSpec] = {
             head="cosine",
             files={"train": "sts-train", "dev": "sts-dev", "test": "sts-test-student"},
             prediction=("sts", "Predicted_Similiary"),  # the handout's own spelling
+        ),
+        # BERT as a Recruiter: multitask/recruit/pairs.py makes these files from postings.
+        TaskSpec(
+            name="jobs",  # a title, and a posting without it
+            columns=PAIR,
+            label=LabelSpec("score", "match", 0, 1, similar=1),
+            metric="pearson",
+            head="cosine",
+            files={"train": "jobs-train", "dev": "jobs-dev", "test": "jobs-test"},
+            prediction=("jobs", "Predicted_Match"),
+        ),
+        TaskSpec(
+            name="skills",  # a posting's qualifications, and the posting without them
+            columns=PAIR,
+            label=LabelSpec("score", "match", 0, 1, similar=1),
+            metric="pearson",
+            head="cosine",
+            files={"train": "skills-train", "dev": "skills-dev", "test": "skills-test"},
+            prediction=("skills", "Predicted_Match"),
+        ),
+        TaskSpec(
+            name="suitability",  # bertaar.txt, section 3
+            columns=("job", "application"),
+            label=LabelSpec("probability", "score", 0, 1),
+            metric="pearson",
+            head="mlp",
+            files={"train": "suitability-train", "dev": "suitability-dev", "test": "suitability-test"},
+            prediction=("suitability", "Predicted_Suitability"),
+            joined=True,
         ),
     )
 }

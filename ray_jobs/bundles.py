@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lightning_modules.progress import Progress
-from multitask.bundle import Bundle, load_bundle
+from multitask.bundle import Bundle, is_bundle, load_bundle, source_bundle
 from multitask.data.readers import find_file, has_file
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
@@ -20,6 +20,7 @@ from multitask.errors import UserError
 from multitask.evaluate import INTERVAL_SEED, EvalSet, predictions
 from multitask.metrics import bootstrap_interval, majority_baseline, overall, score
 from multitask.model.multitask import MultitaskModel
+from multitask.model.sources import load_source
 from multitask.predictions import write_predictions, write_submission_zip
 from multitask.results import cell
 from multitask.storage import Storage, join
@@ -88,6 +89,11 @@ def predict_bundle(uri: str, data: str | None, output: str) -> None:
         path = write_predictions(folder, TASKS[task], split, table.ids, predicted.tolist())
         print(f"{task}: {len(table)} predictions of {split} in {join(folder.uri, path)}")
     print(f"submission: {join(folder.uri, write_submission_zip(folder))}")
+
+
+def bundle_at(uri: str) -> Bundle:
+    """The bundle at a URI, or an encoder without heads by its name. Raises UserError where there is neither."""
+    return load_bundle(Storage(uri)) if is_bundle(uri) else source_bundle(load_source(uri, seed=0))
 
 
 def _opened(uri: str, data: str | None) -> tuple[Bundle, str]:

@@ -12,10 +12,12 @@ import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 MAX_RECORD_LINES = 100  # physical lines a quoted record may span; more is taken for an unbalanced quote
+LONG_RECORD_LINES = 5000  # the same for files whose fields are whole documents
 SHOWN_CHARS = 40
 
 
@@ -60,8 +62,8 @@ def _text_lines(file: Path) -> Iterator[str]:
 class _Ahead:
     """Physical lines, as many ahead as a record may span. number: of the first of them, from 1."""
 
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._rest, self.lines, self.number = lines, deque[str](), 1
+    def __init__(self, lines: Iterator[str], most: int) -> None:
+        self._rest, self.lines, self.number, self._most = lines, deque[str](), 1, most
         self.drop(0)
 
     def drop(self, count: int) -> None:
@@ -69,7 +71,7 @@ class _Ahead:
         for _ in range(count):
             self.lines.popleft()
         self.number += count
-        while len(self.lines) < MAX_RECORD_LINES and (line := next(self._rest, None)) is not None:
+        while len(self.lines) < self._most and (line := next(self._rest, None)) is not None:
             self.lines.append(line)
 
 
@@ -99,9 +101,9 @@ def _header(lines: deque[str], delimiter: str) -> tuple[list[str], int]:
     return [name.strip() for name in names], used
 
 
-def _delimited(file: Path, wanted: Collection[str], delimiters: str) -> Table:
-    """The delimiter is the one that finds most of the wanted columns in the header."""
-    ahead = _Ahead(_text_lines(file))
+def _delimited(file: Path, wanted: Collection[str], delimiters: str, most: int = MAX_RECORD_LINES) -> Table:
+    """The delimiter is the one that finds most of the wanted columns in the header. most: lines of a record."""
+    ahead = _Ahead(_text_lines(file), most)
     delimiter = max(delimiters, key=lambda d: len(set(wanted) & set(_header(ahead.lines, d)[0])))
     columns, used = _header(ahead.lines, delimiter)
     ahead.drop(used)
@@ -205,4 +207,10 @@ FORMATS: dict[str, Callable[[Path, Collection[str]], Table]] = {
     "tsv": _tsv,
     "jsonl": _jsonl,
     "parquet": _parquet,
+}
+
+# For files of documents, such as postings: the same, but for how far a quoted field may go.
+DOCUMENT_FORMATS = FORMATS | {
+    "csv": partial(_delimited, delimiters=",\t;", most=LONG_RECORD_LINES),
+    "tsv": partial(_delimited, delimiters="\t", most=LONG_RECORD_LINES),
 }

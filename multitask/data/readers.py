@@ -223,6 +223,6 @@ def _label(value: object, column: str, spec: LabelSpec) -> float:
         raise _MalformedError(f"{column} is not a number: {shown(value)}") from None
     if not spec.low <= number <= spec.high:  # holds for nan too
         raise _MalformedError(f"{column} is not in {spec.low:g}..{spec.high:g}: {shown(value)}")
-    if spec.kind != "score" and not number.is_integer():
+    if spec.kind in ("classes", "binary") and not number.is_integer():
         raise _MalformedError(f"{column} is not an integer: {shown(value)}")
     return number

@@ -131,17 +131,20 @@ class Columns:
         return found
 
 
-def tokenize(examples: Iterable[Example], tokenizer: Tokenizer, max_length: int, folder: Path) -> dict[str, Tensor]:
+def tokenize(
+    examples: Iterable[Example], tokenizer: Tokenizer, max_length: int, folder: Path, joined: bool = False
+) -> dict[str, Tensor]:
     """A file's examples as the tensors of a TokenTable, which live in files of that folder.
 
-    Sentences are cut to `max_length` tokens, [SEP] kept.
+    Sentences are cut to `max_length` tokens, [SEP] kept. joined: an example's two texts are one sentence, and the
+    longer one is cut first.
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's stays as it is
     tokenizer.enable_truncation(max_length)
     tokenizer.no_padding()
     columns, rest = Columns(folder), iter(examples)
     while some := list(islice(rest, CHUNK)):
-        texts = [text for example in some for text in example.texts]
+        texts = [example.texts for example in some] if joined else [text for e in some for text in e.texts]
         columns.add(
             [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)],
             [float("nan") if example.label is None else example.label for example in some],
@@ -175,11 +178,11 @@ def cache_tokens(
         path = f"cache/tokens/{key}.safetensors"
         if not storage.exists(path):
             with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as folder:
-                tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder))
+                tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder), joined=spec.joined)
                 facts = {
                     "source": uri,
                     "sha256": sha256,
-                    "sentences": str(len(spec.columns)),
+                    "sentences": str(spec.sentences),
                     "quarantined": json.dumps([asdict(row) for row in reading.quarantined]),
                 }
                 save_file(tensors, f"{folder}/tokens", metadata=facts)

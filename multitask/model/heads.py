@@ -33,7 +33,7 @@ class DenseHead(nn.Module):
     """Linear layers of the given sizes with ReLU between them, on the sentence encodings, joined.
 
     join: (u) for a task of one sentence, (u, v) for a pair -> (B, sizes[0]).
-    forward: (B, outputs) for label kind `classes`, (B,) for `binary` (a logit) and `score`.
+    forward: (B, outputs) for label kind `classes`, (B,) for the other kinds: a logit for `binary` and `probability`.
     """
 
     uses_tokens = False
@@ -95,11 +95,11 @@ class CosineHead(nn.Module):
 
 
 def _linear(hidden_size: int, spec: TaskSpec) -> nn.Module:
-    return DenseHead((hidden_size * len(spec.columns), spec.label.outputs), spec.label)
+    return DenseHead((hidden_size * spec.sentences, spec.label.outputs), spec.label)
 
 
 def _mlp(hidden_size: int, spec: TaskSpec) -> nn.Module:
-    width = hidden_size * len(spec.columns)
+    width = hidden_size * spec.sentences
     return DenseHead((width, width // 2, spec.label.outputs), spec.label)
 
 
@@ -124,13 +124,14 @@ class HeadSpec:
     trainable: bool = True
 
     def serves(self, spec: TaskSpec) -> bool:
-        return len(spec.columns) in self.sentences and spec.label.kind in self.losses
+        return spec.sentences in self.sentences and spec.label.kind in self.losses
 
 
 ANY_LABEL: Mapping[LabelKind, tuple[str, ...]] = {
     "classes": ("cross_entropy",),
     "binary": ("bce",),
     "score": ("mse", "cosine_mse"),
+    "probability": ("bce",),
 }
 
 HEADS: dict[str, HeadSpec] = {
@@ -195,9 +196,10 @@ PREDICTIONS: dict[LabelKind, Callable[[Tensor], Tensor]] = {
     "classes": lambda outputs: outputs.argmax(dim=-1).float(),
     "binary": lambda outputs: (outputs > 0).float(),
     "score": lambda outputs: outputs.to(torch.promote_types(outputs.dtype, torch.float32)),
+    "probability": lambda outputs: outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sigmoid(),
 }
 
 
 def predict(outputs: Tensor, label: LabelSpec) -> Tensor:
-    """A head's outputs -> predicted labels (B,), float: the best class, logit > 0, or the value itself."""
+    """A head's outputs -> predicted labels (B,), float: the best class, logit > 0, the value itself, or its sigmoid."""
     return PREDICTIONS[label.kind](outputs)

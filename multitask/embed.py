@@ -1,0 +1,79 @@
+"""Texts -> sentence encodings and token states, with a bundle's encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multitask.bundle import Bundle
+from multitask.data.samplers import eval_batches
+from multitask.evaluate import EVAL_TOKENS, OTHER_EVAL_TOKENS, Done, silent
+from multitask.model.bert import Encoding, encode
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text's tokens without the special ones. states: (T, H). spans: (T, 2) characters of the text."""
+
+    states: Vectors
+    spans: NDArray[np.int64]
+
+
+class TextEncoder:
+    """A bundle's encoder with its tokenizer. Texts are cut to `max_length` tokens; dropout is off."""
+
+    def __init__(self, bundle: Bundle, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.model = bundle.model(heads={}).to(self.device).eval()
+        self.pooling, self.width = bundle.pooling, bundle.config.hidden_size
+        self.max_length = min(bundle.about.get("max_length", 512), bundle.config.max_position_embeddings)
+        self.tokenizer = bundle.tokenizer
+        self.tokenizer.enable_truncation(self.max_length)
+        self.tokenizer.no_padding()
+
+    def embed(self, texts: Sequence[str], progress: Done = silent) -> Vectors:
+        """(N, H), each of length 1, in the texts' order; texts of similar length are encoded together."""
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
+        found, done = np.zeros((len(ids), self.width), np.float32), 0
+        for rows in self._batches(ids):
+            found[rows] = F.normalize(self._encoded([ids[row] for row in rows]).sentence, dim=1).cpu().numpy()
+            done += len(rows)
+            progress(done)
+        return found
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """Each text's token states. With mean pooling a sentence encoding is the mean of all its tokens' states."""
+        encodings = self.tokenizer.encode_batch(list(texts))
+        found: list[Tokens | None] = [None] * len(encodings)
+        for rows in self._batches([encoding.ids for encoding in encodings]):
+            states = self._encoded([encodings[row].ids for row in rows]).tokens.cpu().numpy()
+            for row, mine in zip(rows.tolist(), states, strict=True):
+                ordinary = np.flatnonzero(np.array(encodings[row].special_tokens_mask) == 0)
+                found[row] = Tokens(mine[ordinary], np.array(encodings[row].offsets, np.int64)[ordinary])
+        return [tokens for tokens in found if tokens is not None]
+
+    def _batches(self, ids: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
+        lengths = np.array([len(some) for some in ids], np.int64)
+        return eval_batches(lengths, EVAL_TOKENS.get(self.device.type, OTHER_EVAL_TOKENS))
+
+    @torch.no_grad()
+    def _encoded(self, ids: Sequence[Sequence[int]]) -> Encoding:
+        input_ids, mask = padded(ids)
+        return encode(self.model.encoder, self.pooling, input_ids.to(self.device), mask.to(self.device))
+
+
+def padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """(B, T) ids padded with 0 on the right, and the mask that is true at tokens."""
+    lengths = torch.tensor([len(some) for some in ids])
+    mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
+    input_ids = torch.zeros(mask.shape, dtype=torch.int64)
+    input_ids[mask] = torch.cat([torch.tensor(some) for some in ids])
+    return input_ids, mask
