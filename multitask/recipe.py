@@ -189,11 +189,13 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
 class Task(Strict):
     """A task of the recipe: its head and loss, and its files where they are not the data directory's own.
 
-    train, dev, test: fsspec URIs. columns: the task's column name -> the file's.
+    train, dev, test: fsspec URIs. columns: the task's column name -> the file's. note: what whoever reads a score has
+    to know of the labels; it goes into the bundles.
     """
 
     head: str | None = None
     loss: str | None = None
+    note: str | None = None
     train: str | None = None
     dev: str | None = None
     test: str | None = None

@@ -15,6 +15,7 @@ import typer
 from multitask.errors import UserError
 from ray_jobs.importing import uncollected
 from ray_jobs.options import Workers, sweep_settings, workers_span
+from ray_jobs.recruit_cli import app as recruit_app
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
 app.add_typer(data_app, name="data")
+app.add_typer(recruit_app, name="recruit")
 
 DataOption = Annotated[str | None, typer.Option(help="Directory or URI with the tasks' files.")]
 

@@ -208,6 +208,7 @@ class Driver:
                 "max_length": recipe.max_length,
                 "max_bad_rows": recipe.max_bad_rows,
                 "columns": {task: config.columns for task, config in recipe.tasks.items()},
+                "notes": {task: config.note for task, config in recipe.tasks.items() if config.note},
             },
         )
 

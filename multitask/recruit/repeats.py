@@ -1,4 +1,4 @@
-"""Which postings repeat each other: reposted ones differ in a date or a word. MinHash finds them without comparing all."""
+"""Which postings repeat each other: reposted ones differ in a date or a word. MinHash spares comparing all with all."""
 
 from __future__ import annotations
 

@@ -1,0 +1,47 @@
+"""`minibert recruit prepare`: training files from postings."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multitask.recruit.pairs import WEAK_NOTE, Corpus, write_training_files
+from multitask.recruit.postings import Postings, read_postings
+from multitask.recruit.repeats import repeat_groups
+from multitask.storage import Storage
+from ray_jobs.screen import Screen
+
+SEED = 11711
+SHOWN = 5
+
+
+def read_corpus(uri: str, screen: Screen) -> Corpus:
+    """The postings with their repeats found; says what was left out, and why."""
+    found = read_postings(uri)
+    corpus = Corpus(found.items, repeat_groups(found.items))
+    _tell(screen, found, corpus)
+    return corpus
+
+
+def _tell(screen: Screen, found: Postings, corpus: Corpus) -> None:
+    groups = len(set(corpus.groups.tolist()))
+    screen.say(f"{found.source}: {len(found.items)} postings, {len(found.items) - groups} of them repeats")
+    for row in found.quarantined[:SHOWN]:
+        screen.say(f"  left out: line {row.line}: {row.reason}")
+    if (more := len(found.quarantined) - SHOWN) > 0:
+        screen.say(f"  left out: {more} more")
+
+
+def prepare_files(postings: str, output: str, held_out: float = 0.1, seed: int = SEED) -> None:
+    """Writes the training files of the recipes in recruiter/ into a directory."""
+    screen = Screen()
+    corpus = read_corpus(postings, screen)
+    folds = corpus.folds(max(2, round(1 / held_out)), seed)
+    write_fold(Storage(output), corpus, folds == 0, seed, screen)
+
+
+def write_fold(storage: Storage, corpus: Corpus, dev: NDArray[np.bool_], seed: int, screen: Screen) -> None:
+    rows = write_training_files(storage, corpus, dev, seed)
+    for name, count in rows.items():
+        screen.say(f"{storage.uri}/{name}.jsonl: {count} rows")
+    screen.say(f"suitability: {WEAK_NOTE}")
