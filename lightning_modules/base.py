@@ -91,7 +91,7 @@ class StageModule(pl.LightningModule):
         self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
 
     @classmethod
-    def examples(cls, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
+    def examples(cls, task: str, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
         """What the objective takes for an example: those `rows` of the table as they are."""
         return table, rows
 

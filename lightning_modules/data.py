@@ -35,7 +35,7 @@ class StageData(pl.LightningDataModule):
         for task in stage.tasks:
             table = load_tokens(self.storage, job.train[task])
             rows = training_rows(len(table), stage.max_examples, job.seed, task)
-            examples[task] = kind.examples(table, rows)
+            examples[task] = kind.examples(task, table, rows)
         self.tables = {task: table for task, (table, _) in examples.items()}
         self.rows = {task: rows for task, (_, rows) in examples.items()}
         self.dev_tables = {task: load_tokens(self.storage, path) for task, path in job.dev.items()}

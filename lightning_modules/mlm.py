@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,25 +27,11 @@ from multitask.metrics import PERPLEXITY, Score
 DEV_SENTENCES = 1000
 
 
-class MlmModule(StageModule):
-    """Every sentence is an example; the loss is normalised by the hidden tokens of the whole global batch."""
+class HiddenTokens(StageModule):
+    """What objectives share whose loss is the hidden tokens' cross-entropy, normalised by the hidden tokens of the
+    whole global batch. perplexity: the metric's name, of all the stage's tasks together."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        settings = self.stage.mlm
-        self.masking = Masking.of(Tokenizer.from_str(self.tokenizer_json), settings.rate, settings.replace)
-
-    @classmethod
-    def examples(cls, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
-        """The rows' sentences, each an example of its own."""
-        return table.singles(), np.sort(stacked(rows, table.sentences))
-
-    def make_batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
-        return self._masked(collate(task, self.tables[task], rows, weights), self.seed, self.stage.name, when)
-
-    def _masked(self, batch: Batch, *when: object) -> Batch:
-        """Keyed by the example, never by the rank that computes it."""
-        return self.masking.apply(batch, [derive_seed(*when, batch.task, row) for row in batch.rows.tolist()])
+    perplexity: ClassVar[str]
 
     def model_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         total, count = self._loss(batch)
@@ -58,22 +44,52 @@ class MlmModule(StageModule):
 
     def own_metrics(self, data: Mapping[str, TokenTable], autocast: Autocast) -> dict[str, Score]:
         """exp(mean cross-entropy) over hidden tokens of the dev text: of each task of the stage, and of all."""
-        sums = {task: self._dev_loss(task, data[task], autocast) for task in self.stage.tasks}
-        sums[PERPLEXITY.split("/")[0]] = torch.stack(list(sums.values())).sum(dim=0)
+        sums = {f"{task}/perplexity": self._dev_loss(task, data[task], autocast) for task in self.stage.tasks}
+        sums[self.perplexity] = torch.stack(list(sums.values())).sum(dim=0)
         return {
-            f"{name}/perplexity": Score(math.exp(total / count)) if count else Score(None, "no token was hidden")
+            name: Score(math.exp(total / count)) if count else Score(None, "no token was hidden")
             for name, (total, count) in ((name, pair.tolist()) for name, pair in sums.items())
         }
 
+    def dev_batch(self, table: TokenTable, batch: Batch) -> Batch:
+        """Those examples of a dev table with tokens hidden, the same ones whatever the stage and the seed."""
+        raise NotImplementedError(f"{type(self).__name__}.dev_batch")
+
     def _dev_loss(self, task: str, table: TokenTable, autocast: Autocast) -> Tensor:
         """(2,) float64: the summed loss and the number of hidden tokens, over all ranks."""
-        table = table.singles()
-        rows = subset(len(table), DEV_SENTENCES, derive_seed("perplexity", task))
+        table, rows = self.examples(task, table, np.arange(len(table)))
+        rows = rows[subset(len(rows), DEV_SENTENCES, derive_seed("perplexity", task))]
         found = torch.zeros(2, dtype=torch.float64)
         for batch in EvalSet.of(
             task, table, self.device.type, self.trainer.global_rank, self.trainer.world_size, rows
         ).batches:
             with self.model.evaluating(), autocast():
-                pair = self._loss(self._masked(batch, "perplexity").to(self.device))
+                pair = self._loss(self.dev_batch(table, batch).to(self.device))
             found += torch.stack(pair).cpu().double()
         return sum_over_ranks(found)
+
+
+class MlmModule(HiddenTokens):
+    """Every sentence is an example; each of its tokens is hidden by its own chance."""
+
+    perplexity = PERPLEXITY
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings = self.stage.mlm
+        self.masking = Masking.of(Tokenizer.from_str(self.tokenizer_json), settings.rate, settings.replace)
+
+    @classmethod
+    def examples(cls, task: str, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
+        """The rows' sentences, each an example of its own."""
+        return table.singles(), np.sort(stacked(rows, table.sentences))
+
+    def make_batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
+        return self._masked(collate(task, self.tables[task], rows, weights), self.seed, self.stage.name, when)
+
+    def dev_batch(self, table: TokenTable, batch: Batch) -> Batch:
+        return self._masked(batch, "perplexity")
+
+    def _masked(self, batch: Batch, *when: object) -> Batch:
+        """Keyed by the example, never by the rank that computes it."""
+        return self.masking.apply(batch, [derive_seed(*when, batch.task, row) for row in batch.rows.tolist()])

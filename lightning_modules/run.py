@@ -7,6 +7,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.base import StageModule
 from lightning_modules.callbacks import Checkpointing, Resume, Telling
+from lightning_modules.completion import CompletionModule
 from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
 from lightning_modules.finishing import Finishing
@@ -29,6 +30,7 @@ OBJECTIVES: dict[str, type[StageModule]] = {
     "supervised": SupervisedModule,
     "mlm": MlmModule,
     "ranking": RankingModule,
+    "completion": CompletionModule,
 }
 
 
@@ -81,7 +83,7 @@ def _load(
         dropout=stage.dropout,
         encoder_dropout=stage.encoder_dropout,
         seed=job.seed,
-        mlm=stage.mlm.head if stage.objective == "mlm" else None,
+        mlm=stage.token_head(bundle.mlm),
     )
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too

@@ -28,13 +28,15 @@ class Tokens:
 
 
 class TextEncoder:
-    """A bundle's encoder with its tokenizer. Texts are cut to `max_length` tokens; dropout is off."""
+    """A bundle's encoder with its tokenizer. Texts are cut to `max_length` tokens, those of the bundle's training if
+    none is given; dropout is off."""
 
-    def __init__(self, bundle: Bundle, device: torch.device | str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, device: torch.device | str = "cpu", max_length: int | None = None) -> None:
         self.device = torch.device(device)
         self.model = bundle.model(heads={}).to(self.device).eval()
         self.pooling, self.width = bundle.pooling, bundle.config.hidden_size
-        self.max_length = min(bundle.about.get("max_length", 512), bundle.config.max_position_embeddings)
+        wanted = max_length or bundle.about.get("max_length", 512)
+        self.max_length = min(wanted, bundle.config.max_position_embeddings)
         self.tokenizer = bundle.tokenizer
         self.tokenizer.enable_truncation(self.max_length)
         self.tokenizer.no_padding()

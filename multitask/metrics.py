@@ -14,7 +14,8 @@ from multitask.tasks import LabelKind
 Floats = NDArray[np.float64]
 
 PERPLEXITY = "mlm/perplexity"
-LOWER_IS_BETTER = frozenset({PERPLEXITY})
+COMPLETION = "completion/perplexity"
+LOWER_IS_BETTER = frozenset({PERPLEXITY, COMPLETION})
 
 # The three metrics that the papers' overall scores are made of.
 OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")

@@ -142,7 +142,7 @@ class Stage(Settings):
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
-    objective: Literal["supervised", "mlm", "ranking"] = "supervised"
+    objective: Literal["supervised", "mlm", "ranking", "completion"] = "supervised"
     tasks: Annotated[list[str], Field(min_length=1)]
     train: Literal["full-model", "last-linear-layer"]
     from_: Annotated[str | None, Field(alias="from")] = None
@@ -167,6 +167,10 @@ class Stage(Settings):
         sweep = {**{key: value for key, value in short.items() if key != "sweep"}, "grid": {"lr": short["sweep"]}}
         return {**tree, "lr": short["sweep"][0], "sweep": sweep}
 
+    def token_head(self, brought: str | None = None) -> str | None:
+        """The masked-language head that the stage trains: mlm's setting; completion goes on with the one `brought`."""
+        return {"mlm": self.mlm.head, "completion": brought or "tied"}.get(self.objective)
+
     def content(self) -> dict[str, Any]:
         """What the stage's outcome depends on: of the settings, those that apply to it."""
         unused = {name for name, applies in APPLIES.items() if not applies(self)}
@@ -175,7 +179,8 @@ class Stage(Settings):
 
 # Settings that say nothing about some stages: a setting of another objective does not make a stage another one.
 APPLIES: dict[str, Callable[[Stage], bool]] = {
-    "dropout": lambda stage: stage.objective != "mlm",  # it is of sentence encodings, which mlm has none of
+    # It is of sentence encodings, which these have none of.
+    "dropout": lambda stage: stage.objective not in ("mlm", "completion"),
     "mixing": lambda stage: len(stage.tasks) > 1,
     "loss_weights": lambda stage: bool(stage.loss_weights),
     "mlm": lambda stage: stage.objective == "mlm",

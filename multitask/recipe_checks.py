@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from multitask.errors import UserError
-from multitask.metrics import OVERALL_OF, PERPLEXITY, overall
+from multitask.metrics import COMPLETION, OVERALL_OF, PERPLEXITY, overall
 from multitask.recipe import Condition, KeepBest, Mlm, Ranking, Recipe, Settings, Smart, Span, Stage, Sweep, Table, Task
 from multitask.sweeps import trials
 from multitask.tasks import TASKS
@@ -28,6 +28,9 @@ NESTED: dict[Any, type[BaseModel]] = {
     "tables": Table,
     "conditions": Condition,
 }
+
+# What an objective measures beside the tasks' metrics.
+OWN_METRICS = {"mlm": [PERPLEXITY], "completion": [COMPLETION]}
 
 
 def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
@@ -136,13 +139,14 @@ def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
 
 def _check_objective(stage: Stage, at: str) -> None:
     frozen = stage.train == "last-linear-layer"
-    if stage.objective == "ranking":
+    if stage.objective in ("ranking", "completion"):
         rankable = [name for name, spec in TASKS.items() if spec.label.similar is not None]
         if strange := [name for name in stage.tasks if name not in rankable]:
             raise UserError(
-                f"{at}.tasks: '{strange[0]}' has no similar pairs to rank; tasks that have: {', '.join(rankable)}"
+                f"{at}.tasks: '{strange[0]}' has no similar pairs for {stage.objective}; "
+                f"tasks that have: {', '.join(rankable)}"
             )
-        if frozen:
+        if frozen and stage.objective == "ranking":
             raise UserError(f"{at}.train: last-linear-layer leaves nothing to train, ranking has no head; full-model")
     if stage.smart and (stage.objective != "supervised" or frozen):
         raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
@@ -156,7 +160,7 @@ def _deciding(recipe: Recipe, stage: Stage) -> list[str]:
     """The metrics by which an epoch or a trial of the stage can be chosen."""
     metrics = _metrics(recipe)
     metrics += list(overall({})) if set(OVERALL_OF) <= set(metrics) else []
-    return metrics + ([PERPLEXITY] if stage.objective == "mlm" else [])
+    return metrics + OWN_METRICS.get(stage.objective, [])
 
 
 def _check_sweep(recipe: Recipe, stage: Stage, at: str) -> None:
@@ -215,7 +219,7 @@ def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, s
 
 def _check_tables(recipe: Recipe, where: str) -> None:
     known = ["encoder", *(stage.name for stage in recipe.stages)]
-    metrics = [*_metrics(recipe), PERPLEXITY, *overall({})]
+    metrics = [*_metrics(recipe), PERPLEXITY, COMPLETION, *overall({})]
     for table in recipe.tables:
         named = [*table.metrics, *(name for condition in table.conditions.values() for name in condition.paper)]
         if strange := [name for name in named if name not in metrics]:

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from multitask.data.tokens import TokenTable
-from multitask.metrics import PERPLEXITY, majority_baseline
+from multitask.metrics import LOWER_IS_BETTER, majority_baseline
 from multitask.tasks import TASKS, Split
 
 PACKAGES = ("torch", "pytorch-lightning", "ray", "tokenizers", "numpy")
@@ -95,7 +95,7 @@ def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     Of perplexities the one over all tasks, for the width of a terminal.
     """
     metrics = list(dict.fromkeys(name for stage in results["stages"] for name in stage["metrics"]))
-    metrics = [name for name in metrics if name == PERPLEXITY or not name.endswith("/perplexity")]
+    metrics = [name for name in metrics if name in LOWER_IS_BETTER or not name.endswith("/perplexity")]
     body = []
     for name in dict.fromkeys(stage["name"] for stage in results["stages"]):
         runs = [stage for stage in results["stages"] if stage["name"] == name]

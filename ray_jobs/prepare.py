@@ -23,12 +23,14 @@ from multitask.tasks import TASKS, Split
 
 @dataclass(frozen=True)
 class Start:
-    """A bundle to start from: its path in the storage, its fingerprint, its tokenizer, its heads."""
+    """A bundle to start from: its path in the storage, its fingerprint, its tokenizer, its heads, and for which tasks
+    they are trained."""
 
     path: str
     fingerprint: str
     tokenizer_json: str
     heads: dict[str, str]
+    trained: list[str]
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def stage_bundle(storage: Storage, uri: str) -> str | None:
 def _check_ranking(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
     """A ranking stage needs similar pairs in the data of each of its tasks."""
     for stage in recipe.stages:
-        for task in stage.tasks if stage.objective == "ranking" else []:
+        for task in stage.tasks if stage.objective in ("ranking", "completion") else []:
             table, least = tables[task]["train"], TASKS[task].label.similar
             rows = training_rows(len(table), stage.max_examples, recipe.seed, task)
             if least is not None and not bool((table.labels[rows] >= least).any()):
@@ -149,7 +151,8 @@ def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
         read_sealed(storage, path)
     except Damaged:  # or not there yet
         save_bundle(storage, path, bundle)
-    return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads)
+    trained = bundle.about.get("trained", list(bundle.heads))  # older bundles do not say
+    return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads, trained)
 
 
 def _files(recipe: Recipe, name: str, directory: str) -> dict[Split, str]:

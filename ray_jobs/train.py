@@ -18,7 +18,7 @@ from multitask.errors import StorageError
 from multitask.experiment import Experiment, StageJob, StageRecord
 from multitask.lease import Lease
 from multitask.model.heads import loss_for
-from multitask.recipe import Recipe
+from multitask.recipe import Recipe, Stage
 from multitask.storage import Storage
 from multitask.sweeps import best
 from multitask.tasks import TASKS, Split
@@ -209,8 +209,15 @@ class Driver:
                 "max_bad_rows": recipe.max_bad_rows,
                 "columns": {task: config.columns for task, config in recipe.tasks.items()},
                 "notes": {task: config.note for task, config in recipe.tasks.items() if config.note},
+                "trained": self._trained_heads(stage),
             },
         )
+
+    def _trained_heads(self, stage: Stage) -> list[str]:
+        """The tasks whose heads are not as they were drawn: some stage trained them, or a bundle brought them along."""
+        line = [self.recipe.stage(name) for name in self.recipe.line(stage.name)]
+        trained = {task for above in line if above.objective == "supervised" for task in above.tasks}
+        return sorted(trained | set(self.plan.start(self.recipe.root(stage)).trained))
 
     def write_results(self) -> dict[str, Any]:
         """results.json as it stands. Raises Superseded where another driver writes it now."""

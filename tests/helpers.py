@@ -176,9 +176,8 @@ def module_of(tables: dict[str, TokenTable], world: int = 1, rank: int = 0, **st
     default = {"name": "stage", "tasks": list(tables), "train": "full-model", "lr": 1e-3, "dropout": 0.0}
     settings = Stage.model_validate({**default, **stage})
     heads = {"sst": "linear", "quora": "linear", "sts": "cosine"}
-    mlm = settings.mlm.head if settings.objective == "mlm" else None
-    model = tiny().model(heads, encoder_dropout=0.0, seed=3, mlm=mlm).double()
-    job: Any = SimpleNamespace(seed=3, losses={"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"})
+    model = tiny().model(heads, encoder_dropout=0.0, seed=3, mlm=settings.token_head()).double()
+    job: Any = SimpleNamespace(seed=3, about={}, losses={"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"})
     rows = {task: np.arange(len(table)) for task, table in tables.items()}
     module: StageModule = OBJECTIVES[settings.objective](model, settings, job, tables, rows, tiny().tokenizer_json)
     object.__setattr__(module, "_trainer", SimpleNamespace(world_size=world, global_rank=rank))

@@ -84,7 +84,7 @@ class MultitaskModel(nn.Module):
     def used_by(self, objective: str, task: str) -> set[str]:
         """The modules that a batch of that task goes through under that objective, by the prefixes of their names."""
         trunk = {"encoder.embeddings", "encoder.encoder"}
-        if objective == "mlm":
+        if objective in ("mlm", "completion"):
             return trunk | {"mlm"}
         head = {f"heads.{task}"} if objective == "supervised" else set()
         pooled = self.pooling == "pooler" and not (head and self.uses_tokens(task))

@@ -25,6 +25,7 @@ EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}
 # 33 examples in batches of 16: the last one holds one example, for two ranks. Two of 65 do so too.
 MLM: dict[str, Any] = {"objective": "mlm", "tasks": ["sst", "quora", "sts"], "max_examples": 9}
 RANKING: dict[str, Any] = {"objective": "ranking", "tasks": ["quora"], "max_examples": 33}
+COMPLETION: dict[str, Any] = {"objective": "completion", "tasks": ["quora", "sts"]}
 HARD = {"hard_negatives": True, "symmetric": True}
 JOINT: dict[str, Any] = {"tasks": ["sst", "quora", "sts"], "max_examples": 17, "mixing": "annealed"}
 ONE_EPOCH: dict[str, dict[str, Any]] = {
@@ -34,6 +35,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "ranking": {**RANKING, "tasks": ["quora", "sts"], "ranking": HARD},
     "ranking-scale-1": {**RANKING, "ranking": {"scale": 1.0}},
     "ranking-a-pair-a-rank": {**RANKING, "max_examples": 15, "batch_size": 2},  # some ranks, some batches have none
+    "completion": {**COMPLETION, "max_examples": 70},  # 33 similar pairs of quora
     "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5},
     "joint-bilstm": {**JOINT, "tasks": ["sst", "quora"], "heads": {"sst": "bilstm"}},
     "joint-frozen": {
@@ -42,7 +44,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ["supervised", "mlm", "ranking", "joint"]
+QUICK = ["supervised", "mlm", "ranking", "completion", "joint"]
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
@@ -95,6 +97,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "frozen-bilstm": {"train": "last-linear-layer", "tasks": ["sst"], "heads": {"sst": "bilstm"}},
     "mlm": {**MLM, "keep": {"best": "mlm/perplexity"}},
     "ranking": {**RANKING, "tasks": ["quora", "sts"], "max_examples": 30, "ranking": HARD},
+    "completion": {**COMPLETION, "max_examples": 70, "keep": {"best": "completion/perplexity"}},
     "joint": {**JOINT, "max_examples": 30},
 }
 STOPS = {
@@ -105,6 +108,7 @@ STOPS = {
     "frozen-bilstm": [(6, 7)],
     "mlm": [(3, 4)],
     "ranking": [(2, 3), (4, 4)],
+    "completion": [(3, 4)],
     "joint": [(1, 2), (7, 8)],  # between two tasks, and in the second epoch, mixed otherwise
 }
 
@@ -178,7 +182,9 @@ def test_compressed_gradients_round_and_nothing_more(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_three_ranks_resume_bit_equal(tmp_path: Path) -> None:
     """From three ranks on, gloo's summation order depends on DDP's buckets (lightning_modules/callbacks.py: Resume)."""
-    kinds: dict[str, dict[str, Any]] = {"full": {}} | {kind: KINDS[kind] for kind in ("mlm", "ranking", "joint")}
+    kinds: dict[str, dict[str, Any]] = {"full": {}} | {
+        kind: KINDS[kind] for kind in ("mlm", "ranking", "completion", "joint")
+    }
     whole, parts = (
         {kind: small_job(tmp_path, f"{name}-{kind}", **stage) for kind, stage in kinds.items()}
         for name in ("whole", "parts")

@@ -58,7 +58,7 @@ def test_a_recipe_is_named_as_its_file_and_run_by_its_own_command(name: str) -> 
 def test_a_recipes_model_can_be_built_and_each_stage_trains_something(name: str) -> None:
     recipe = load_recipe(str(path_of(name)), ["encoder=tiny"])
     for stage in recipe.stages:
-        model = tiny().model(recipe.heads(stage), mlm=stage.mlm.head if stage.objective == "mlm" else None)
+        model = tiny().model(recipe.heads(stage), mlm=stage.token_head())
         assert set(model.heads) == set(recipe.tasks) <= set(TASKS)
         used = {task: model.used_by(stage.objective, task) for task in stage.tasks}
         model.set_trainable(used, stage.train == "full-model")

@@ -34,7 +34,9 @@ def batch_of(module: Any, task: str = "quora", rows: int = 12) -> Batch:
 
 def singles(module: Any, task: str = "quora") -> None:
     """The module's tables hold sentences, as its stage's data would give them."""
-    module.tables = {name: module.examples(found, np.arange(len(found)))[0] for name, found in module.tables.items()}
+    module.tables = {
+        name: module.examples(name, found, np.arange(len(found)))[0] for name, found in module.tables.items()
+    }
 
 
 def mlm_module(tables: dict[str, TokenTable] | None = None, **stage: Any) -> Any:
@@ -93,7 +95,7 @@ def test_the_loss_is_the_hidden_tokens_cross_entropy(head: str) -> None:
 
 def test_every_sentence_of_a_pair_is_an_example() -> None:
     kind = type(mlm_module())
-    found, rows = kind.examples(table(), np.array([3, 1]))
+    found, rows = kind.examples("quora", table(), np.array([3, 1]))
     assert len(found) == 24 and rows.tolist() == [2, 3, 6, 7]
 
 

@@ -29,6 +29,7 @@ stages:
   - {name: rank, objective: ranking, tasks: [quora, sts], train: full-model}
   - {name: joint, tasks: [sst, quora, sts], train: full-model}
   - {name: last, tasks: [sst, quora], train: last-linear-layer}
+  - {name: role, objective: completion, tasks: [quora], train: full-model, from: encoder}
 """
 
 
@@ -55,6 +56,9 @@ BAD = {
     "stages.joint.loss_weights={sst: -1.0}": ["stages.joint.loss_weights.sst", "-1.0", "greater than 0"],
     "stages.joint.tasks=[sst, quora, sst]": ["stages.joint.tasks: [sst, quora, sst]", "twice", "mixing"],
     "stages.rank.tasks=[quora, sst]": ["stages.rank.tasks: 'sst'", "no similar pairs", "quora, sts"],
+    "stages.role.tasks=[sst]": ["stages.role.tasks: 'sst'", "no similar pairs for completion", "quora, sts"],
+    "stages.role.smart={}": ["stages.role.smart", "supervised", "full-model"],
+    "stages.role.keep={best: mlm/perplexity}": ["stages.role.keep.best: 'mlm/perplexity'", "completion/perplexity"],
     "stages.rank.train=last-linear-layer": ["stages.rank.train: last-linear-layer", "nothing to train", "full-model"],
     "stages.rank.ranking={scale: 0}": ["stages.rank.ranking.scale", "0", "greater than 0"],
     "stages.rank.ranking={temperature: 1}": ["ranking.temperature: unknown key", "hard_negatives, scale, symmetric"],
@@ -109,6 +113,8 @@ GOOD = [
     "stages.joint.loss_weights={sst: 0.5}",
     "stages.mlm.keep={best: mlm/perplexity}",
     "stages.mlm.train=last-linear-layer",
+    "stages.role.train=last-linear-layer",
+    "stages.role.keep={best: completion/perplexity}",
     "stages.joint.smart={}",
     "stages.last.from=other-experiment/para",
     "stages.last.from=s3://bucket/bundle",
@@ -136,6 +142,7 @@ def test_heads_are_inherited_down_the_tree() -> None:
         "rank": own | {"sst": "bilstm"},
         "joint": own | {"sst": "mlp", "quora": "interaction"},
         "last": own | {"sst": "bilstm", "quora": "mlp"},  # rank's, not joint's
+        "role": own,
     }
     fresh = build("stages.mlm.heads={sst: bilstm}", "stages.joint.from=encoder")
     assert fresh.heads(stage_of(fresh, "last")) == own
@@ -144,7 +151,7 @@ def test_heads_are_inherited_down_the_tree() -> None:
 def test_children_and_leaves() -> None:
     recipe = build("stages.joint.from=mlm")
     found = {stage.name: [child.name for child in recipe.children(stage)] for stage in recipe.stages}
-    assert found == {"mlm": ["rank", "joint"], "rank": [], "joint": ["last"], "last": []}
+    assert found == {"mlm": ["rank", "joint"], "rank": [], "joint": ["last"], "last": [], "role": []}
 
 
 # A setting -> the stages to whose outcome it says something.
@@ -163,7 +170,7 @@ SETTINGS = {
 def contents(*overrides: str) -> dict[str, Any]:
     """Each stage's content as if all had the same parent; `alone` has one task."""
     tree: Any = yaml.safe_load(TEXT)
-    tree["stages"].append({"name": "alone", "tasks": ["sst"], "train": "full-model"})
+    tree["stages"].append({"name": "alone", "tasks": ["sst"], "train": "full-model", "from": "last"})
     for override in overrides:
         apply_override(tree, override)
     recipe = build_recipe(tree, WHERE)

@@ -1,0 +1,116 @@
+"""How well an application fits a job: a cross-encoder's probability (bertaar.txt, section 3); yes or no (10)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multitask.bundle import Bundle
+from multitask.data.batches import Batch
+from multitask.data.samplers import eval_batches
+from multitask.embed import padded
+from multitask.errors import UserError
+from multitask.evaluate import EVAL_TOKENS, OTHER_EVAL_TOKENS, Done, silent
+from multitask.metrics import Floats
+from multitask.tasks import TASKS
+
+TASK = "suitability"
+THRESHOLD = 0.5  # from this probability on: qualified
+MADE_BY = {TASK: "recruiter/all (stage suitability)", "sst": "classifier/sst_last (stage sst)"}
+
+Pair = tuple[str, str]  # a job's text, an application's
+
+
+def qualified(probabilities: Floats) -> NDArray[np.bool_]:
+    """(N,) -> (N,)"""
+    return probabilities >= THRESHOLD
+
+
+class TaskModel:
+    """A bundle's head for one task on its encoder, for texts as they come. Dropout is off.
+
+    Raises UserError where the bundle has no such head.
+    """
+
+    def __init__(self, bundle: Bundle, task: str, device: torch.device | str = "cpu") -> None:
+        if task not in bundle.heads:
+            has = f"it has those of {', '.join(bundle.heads)}" if bundle.heads else "it is an encoder without heads"
+            name = bundle.about.get("trainer") or bundle.about.get("encoder", "")
+            raise UserError(
+                f"bundle {name}: no head for task {task}, {has}; a supervised stage with tasks: [{task}] makes one, "
+                f"as the recipe {MADE_BY[task]} does"
+            )
+        assert TASKS[task].sentences == 1, "an example is one sequence: a sentence, or a joined pair"
+        self.task, self.device = task, torch.device(device)
+        self.model = bundle.model({task: bundle.heads[task]}).to(self.device).eval()
+        self.tokenizer = bundle.tokenizer
+        self.tokenizer.enable_truncation(  # of a pair, the longer text is cut first, as in training
+            min(bundle.about.get("max_length", 512), bundle.config.max_position_embeddings)
+        )
+        self.tokenizer.no_padding()
+
+    @torch.no_grad()
+    def outputs(self, texts: Sequence[str] | Sequence[Pair], progress: Done = silent) -> Tensor:
+        """(N,) or (N, classes) float64: what the head puts out, in the texts' order."""
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
+        lengths = np.array([len(some) for some in ids], np.int64)
+        label, done = TASKS[self.task].label, 0
+        found = torch.zeros((len(ids), label.outputs) if label.kind == "classes" else len(ids), dtype=torch.float64)
+        for rows in eval_batches(lengths, EVAL_TOKENS.get(self.device.type, OTHER_EVAL_TOKENS)):
+            batch = self._batch([ids[row] for row in rows], torch.from_numpy(rows))
+            found[batch.rows] = self.model(batch.to(self.device)).cpu().double()
+            done += len(rows)
+            progress(done)
+        return found
+
+    def _batch(self, ids: Sequence[Sequence[int]], rows: Tensor) -> Batch:
+        input_ids, mask = padded(ids)
+        return Batch(self.task, input_ids, mask, torch.zeros(len(ids)), torch.ones(len(ids)), rows)
+
+
+class Suitability:
+    """Probabilities that applications fit jobs. As good as its labels: see `labels_note`."""
+
+    def __init__(self, bundle: Bundle, device: torch.device | str = "cpu") -> None:
+        self.head = TaskModel(bundle, TASK, device)
+
+    def logits(self, pairs: Sequence[Pair], progress: Done = silent) -> Floats:
+        """(N,) float64: log odds."""
+        found: Floats = self.head.outputs(pairs, progress).numpy()
+        return found
+
+    def probabilities(self, pairs: Sequence[Pair], progress: Done = silent) -> Floats:
+        """(N,) float64 in 0..1."""
+        return sigmoid(self.logits(pairs, progress))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    found: Floats = torch.from_numpy(logits).sigmoid().numpy()  # without overflow
+    return found
+
+
+def labels_note(bundle: Bundle) -> str:
+    """What the recipe says of the labels that the suitability head learned from; empty where it says nothing."""
+    return str(bundle.about.get("notes", {}).get(TASK, ""))
+
+
+def cooled(bundle: Bundle, temperature: float) -> Bundle:
+    """The same bundle with its suitability logits divided by `temperature`: its head's last layer is.
+
+    about["temperature"]: of all coolings together.
+    """
+    last = f"heads.{TASK}.layers.{_last_layer(bundle)}."
+    tensors = {name: t / temperature if name.startswith(last) else t for name, t in bundle.tensors.items()}
+    total = float(bundle.about.get("temperature", 1.0)) * temperature
+    return replace(bundle, tensors=tensors, about={**bundle.about, "temperature": total})
+
+
+def _last_layer(bundle: Bundle) -> int:
+    """The place of the dense head's last layer: every head that serves a joined task ends in one."""
+    return max(int(m[1]) for name in bundle.tensors if (m := re.match(rf"heads\.{TASK}\.layers\.(\d+)\.", name)))

@@ -1,0 +1,147 @@
+"""`minibert recruit audit`: swap names and see what changes; a bound that is broken is exit status 3."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from multitask.data.readers import ReadResult, find_file, read_examples
+from multitask.data.samplers import subset
+from multitask.errors import UserError
+from multitask.metrics import Floats
+from multitask.recruit.audit import (
+    Bounds,
+    Finding,
+    Judge,
+    Search,
+    Sentiment,
+    every_name,
+    impact,
+    rank_shifts,
+    sentiment_differences,
+)
+from multitask.recruit.names import SETS
+from multitask.recruit.suitability import Pair, Suitability, TaskModel, labels_note
+from multitask.results import cell
+from multitask.storage import Storage
+from multitask.tasks import TASKS
+from ray_jobs.bundles import bundle_at, device
+from ray_jobs.recruit_suitability import interval_cell
+from ray_jobs.screen import Screen
+
+SCHEMA = 1
+BROKEN = 3  # exit status
+MOST = 50  # applications, drawn by seed: each is read under every name
+SEED = 11711
+DEPTH = 50  # postings of a ranking
+WEAK_APPLICATIONS = "weak applications made from held-out postings: qualifications as postings state them, not people's"
+
+
+def run_audit(
+    suitability: str | None,
+    index: str | None,
+    sentiment: str | None,
+    applications: str | None,
+    data: str | None,
+    output: str | None,
+    as_json: bool,
+    bounds: Bounds = Bounds(),  # noqa: B008 (frozen)
+) -> int:
+    """Audits what it is given; returns 3 where a bound is broken, else 0. output: a JSON file, of this schema:
+
+    {"schema": 1, "suitability", "index", "sentiment": URI or null, "labels": what the suitability head learned from,
+    "applications": {"source", "rows", "used", "note"} or null, "bounds": {name: number}, "sources": {name set: where it
+    is from}, "left_out": [why], "findings": [{"what", "group": "set: group", "value": null where undefined, "interval",
+    "bound", "verdict": ok, broken, undefined or shown, "why"}], "broken": count}
+    """
+    if not (suitability or index or sentiment):
+        raise UserError("nothing to audit: give --suitability BUNDLE, --index DIR or --sentiment BUNDLE, or several")
+    screen, findings, left_out = Screen(), [], []
+    facts: dict[str, Any] = {"suitability": suitability, "index": index, "sentiment": sentiment, "labels": ""}
+    pairs, read = ([], None) if not (suitability or index) else _applications(applications, data)
+    if not as_json and read:
+        names = len(every_name(SETS))
+        screen.say(f"{read['used']} of {read['rows']} applications of {read['source']}, each under {names} names")
+        screen.say(read["note"] or "applications as the file has them")
+    if suitability:
+        facts["labels"] = labels_note(bundle_at(suitability))
+        findings += impact(judge_of(suitability), pairs, SETS, bounds)
+    if index:
+        queries = list(dict.fromkeys(application for _, application in pairs))
+        findings += rank_shifts(search_of(index), queries, SETS, bounds)
+    if sentiment:
+        findings += sentiment_differences(sentiment_of(sentiment), SETS, bounds)
+    for part, given in (("suitability", suitability), ("index", index), ("sentiment", sentiment)):
+        left_out += [] if given else [f"{part}: no --{part} was given"]
+    broken = sum(finding.verdict == "broken" for finding in findings)
+    report = {
+        "schema": SCHEMA, **facts, "applications": read, "bounds": vars(bounds),
+        "sources": {some.name: some.source for some in SETS}, "left_out": left_out,
+        "findings": [finding.to_json() for finding in findings], "broken": broken,
+    }  # fmt: skip
+    if output:
+        folder, _, name = output.rpartition("/")
+        Storage(folder or ".").write_json(name, report)
+    if as_json:
+        print(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        _show(screen, findings, report)
+    return BROKEN if broken else 0
+
+
+def _applications(uri: str | None, data: str | None) -> tuple[list[Pair], dict[str, Any]]:
+    """The (job, application) pairs of a file, or those of the directory's suitability dev file; at most MOST."""
+    spec = TASKS["suitability"]
+    if not uri and not data:
+        raise UserError("--suitability and --index want applications: give --applications FILE, or --data DIR")
+    read: ReadResult = read_examples(uri or find_file(str(data), spec, "dev"), spec, labelled=False)
+    rows = subset(len(read.examples), MOST, SEED)
+    pairs = [(read.examples[row].texts[0], read.examples[row].texts[1]) for row in rows.tolist()]
+    note = "" if uri else WEAK_APPLICATIONS
+    return pairs, {"source": read.source, "rows": len(read.examples), "used": len(pairs), "note": note}
+
+
+def judge_of(uri: str) -> Judge:
+    return Suitability(bundle_at(uri), device()).probabilities
+
+
+def search_of(uri: str) -> Search:
+    """Rankings as `minibert recruit search` makes them, without the words that it marks."""
+    from multitask.recruit.search import Searcher
+
+    searcher = Searcher.open(uri, device())
+
+    def search(queries: Sequence[str]) -> list[list[str]]:
+        orders = [np.argsort(-scores, kind="stable")[:DEPTH] for scores in searcher.scores(queries)]
+        return [[searcher.index.postings[place].id for place in order.tolist()] for order in orders]
+
+    return search
+
+
+def sentiment_of(uri: str) -> Sentiment:
+    """Expected sentiment: the classes 0..4 weighted by their probabilities."""
+    model = TaskModel(bundle_at(uri), "sst", device())
+
+    def sentiment(sentences: Sequence[str]) -> Floats:
+        outputs = model.outputs(sentences).softmax(dim=1)
+        expected: Floats = (outputs @ torch.arange(outputs.shape[1], dtype=outputs.dtype)).numpy()
+        return expected
+
+    return sentiment
+
+
+def _show(screen: Screen, findings: Sequence[Finding], report: dict[str, Any]) -> None:
+    rows = [[f.what, f.group, cell(f.value, f.why), interval_cell(f.interval), f.bound, f.verdict] for f in findings]
+    screen.table(["what", "group", "value", "95 % interval", "bound", "verdict"], rows)
+    for name, source in report["sources"].items():
+        screen.say(f"names '{name}': {source}")
+    for line in report["left_out"]:
+        screen.say(f"left out: {line}")
+    if report["labels"]:
+        screen.say(f"suitability's labels: {report['labels']}")
+    undefined = sum(finding.verdict == "undefined" for finding in findings)
+    screen.say(f"{report['broken']} bounds broken, {undefined} undefined, of {sum(bool(f.bound) for f in findings)}")

@@ -1,0 +1,115 @@
+"""`minibert recruit folds`: a recipe trained on each fold's other postings, search measured on the fold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from multitask.bundle import load_bundle
+from multitask.embed import TextEncoder
+from multitask.recipe import Recipe
+from multitask.recipe_files import load_recipe
+from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
+from multitask.storage import Storage, join
+from ray_jobs.bundles import bundle_at, device
+from ray_jobs.commands import run_training
+from ray_jobs.options import workers_span
+from ray_jobs.prepare import stage_bundle
+from ray_jobs.recruit_prepare import read_corpus, write_fold
+from ray_jobs.screen import Screen
+
+RESULT = "search.json"
+DECIDING = "ndcg@10"
+# What is asked of a search: that training helps it, and that meaning adds to words.
+CLAIMS = (("trained", "untrained"), ("hybrid, trained", "bm25"), ("hybrid, trained", "hybrid, untrained"))
+
+
+def run_folds(
+    recipe: str, postings: str, stage: str, count: int, storage: str, workers: str, overrides: list[str], as_json: bool
+) -> int:
+    """Trains fold after fold, each an experiment of its own, so that finished ones are skipped when it is run again;
+    returns the exit status."""
+    screen, place, span = Screen(), Storage(storage), workers_span(workers)
+    loaded = load_recipe(recipe, overrides)
+    loaded.stage(stage)
+    corpus = read_corpus(postings, screen)
+    folds = corpus.folds(count, loaded.seed)
+    parts = []
+    for fold in range(count):
+        name = f"{loaded.name}-fold-{fold + 1}-of-{count}"
+        data = place.at(f"{name}-data")
+        write_fold(data, corpus, folds == fold, loaded.seed, screen)
+        if status := run_training(loaded, data.uri, place, name, workers=span, fresh=False, seeds=1):
+            return status
+        screen.say(f"{name}: measuring search")
+        parts += compare(
+            systems(loaded, stage_bundle(place, f"{name}/{stage}") or name),
+            corpus.postings,
+            corpus.groups,
+            np.flatnonzero(folds == fold).tolist(),
+        )
+    result = {"postings": postings, "recipe": loaded.name, "folds": count, **summary(pooled(parts))}
+    place.write_json(f"{loaded.name}-folds/{RESULT}", result)
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        tell(screen, result)
+        screen.say(f"results: {join(place.uri, f'{loaded.name}-folds', RESULT)}")
+    return 0
+
+
+def systems(recipe: Recipe, bundle: str) -> dict[str, System]:
+    """What is compared: words alone, and by meaning before and after training, each alone and with words."""
+    before = TextEncoder(bundle_at(recipe.encoder), device(), recipe.max_length)
+    after = TextEncoder(load_bundle(Storage(bundle)), device())
+    return {
+        "bm25": System(before, "bm25"),
+        "untrained": System(before, "dense"),
+        "trained": System(after, "dense"),
+        "hybrid, untrained": System(before, "hybrid"),
+        "hybrid, trained": System(after, "hybrid"),
+    }
+
+
+def summary(measured: Sequence[Measured]) -> dict[str, Any]:
+    """Every system's metrics and the claims' differences, with their intervals."""
+    found = {(one.system, one.kind): one for one in measured}
+    kinds = dict.fromkeys(kind for _, kind in found)
+    return {
+        "systems": [
+            {
+                "query": one.kind,
+                "system": one.system,
+                **{m: asdict(estimate(one.values[m], one.units)) for m in METRICS},
+            }
+            for one in measured
+        ],
+        "differences": [
+            {
+                "query": kind,
+                "of": better,
+                "over": worse,
+                DECIDING: asdict(difference(found[better, kind], found[worse, kind], DECIDING)),
+            }
+            for kind in kinds
+            for better, worse in CLAIMS
+            if (better, kind) in found and (worse, kind) in found
+        ],
+    }
+
+
+def tell(screen: Screen, result: dict[str, Any]) -> None:
+    """Both tables; a value's 95 % interval follows it."""
+    rows = [[row["query"], row["system"], *(_cell(row[m]) for m in METRICS)] for row in result["systems"]]
+    queries = " / ".join(dict.fromkeys(str(row[DECIDING]["queries"]) for row in result["systems"]))
+    screen.table(["query", "system", *METRICS], rows, title=f"Search, {queries} queries")
+    rows = [[row["query"], f"{row['of']} - {row['over']}", _cell(row[DECIDING])] for row in result["differences"]]
+    screen.table(["query", "difference", DECIDING], rows)
+
+
+def _cell(value: dict[str, float]) -> str:
+    return f"{value['value']:.3f} ({value['low']:.3f} .. {value['high']:.3f})"

@@ -1,0 +1,111 @@
+"""What every request to the recruiter must pass, and what every answer carries. Plain ASGI."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+# Two texts at their longest, every character written as a pair of \uXXXX, are 480,000 bytes.
+MAX_BODY = 500_000
+READ_ON = 20 * MAX_BODY  # of a body that is too large: a sender that is not read to the end may miss the answer
+OPEN = frozenset({"/", "/style.css", "/script.js", "/icon.svg", "/docs", "/openapi.json", "/health"})  # no posting's text
+HERE = frozenset({"127.0.0.1", "localhost", "[::1]"})
+HEADERS = {
+    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class Guard:
+    """With a token, what is not OPEN wants it. Without one the server is for this machine alone: a request under
+    another host's name comes from a page elsewhere whose name was made to mean this machine (DNS rebinding)."""
+
+    def __init__(self, app: App, token: str | None = None) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answer = _Answer(send)
+        if refusal := self._refusal(scope):
+            await answer.refuse(*refusal)
+            return
+        if (body := await read_body(receive)) is None:
+            await answer.refuse(413, f"body: too large; valid: up to {MAX_BODY:,} bytes")
+            return
+        try:
+            await self.app(scope, replayed(body, receive), answer)
+        except Exception as error:  # its message may hold what was typed
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            logger.error("a request failed: %s at %s:%s", type(error).__name__, where.filename, where.lineno)
+            if answer.started:
+                raise ConnectionAbortedError("the answer had begun") from None
+            await answer.refuse(500, "the server failed; its log says where")
+
+    def _refusal(self, scope: Message) -> tuple[int, str] | None:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if self.token is None:
+            name = headers.get("host", "").rsplit(":", 1)[0] if not headers.get("host", "").endswith("]") else "[::1]"
+            return None if name in HERE else (403, "host: without a token only this machine is answered; valid: localhost")
+        if scope["path"] in OPEN:
+            return None
+        given = headers.get("authorization", "").encode("latin-1")
+        if hmac.compare_digest(given, b"Bearer " + self.token.encode()):
+            return None
+        return 401, "token: missing or wrong; valid: the header Authorization: Bearer TOKEN"
+
+
+class _Answer:
+    """Sends what the app sends, with HEADERS."""
+
+    def __init__(self, send: Send) -> None:
+        self.send, self.started = send, False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+            message = {**message, "headers": [*message.get("headers", []), *own]}
+        await self.send(message)
+
+    async def refuse(self, status: int, message: str) -> None:
+        body = json.dumps({"message": message, "problems": []}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+        await self({"type": "http.response.start", "status": status, "headers": headers})
+        await self({"type": "http.response.body", "body": body})
+
+
+async def read_body(receive: Receive) -> bytes | None:
+    """The whole body; None where it is larger than MAX_BODY."""
+    parts, size, more = list[bytes](), 0, True
+    while more and size <= READ_ON:
+        message = await receive()
+        size += len(part := message.get("body", b""))
+        parts += [part] if size <= MAX_BODY else []
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    return b"".join(parts) if size <= MAX_BODY else None
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read, and then what comes."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return next_message
