@@ -150,7 +150,7 @@ def card(
     audit: Annotated[str | None, typer.Option(help="The JSON file of `minibert recruit audit --output`.")] = None,
 ) -> None:
     """Write a bundle's model card: data, labels, metrics with intervals, audit, and what it is not for."""
-    from ray_jobs.recruit_card import write_card
+    from ray_jobs.recruit_measure import write_card
 
     write_card(bundle, data, output, audit)
 

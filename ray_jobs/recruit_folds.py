@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from multitask.bundle import load_bundle
+from multitask.bundle import Bundle
 from multitask.embed import TextEncoder
-from multitask.recipe import Recipe
 from multitask.recipe_files import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
 from multitask.storage import Storage, join
@@ -47,7 +46,7 @@ def run_folds(
             return status
         screen.say(f"{name}: measuring search")
         parts += compare(
-            systems(loaded, stage_bundle(place, f"{name}/{stage}") or name),
+            systems(bundle_at(loaded.encoder), bundle_at(stage_bundle(place, f"{name}/{stage}") or name)),
             corpus.postings,
             corpus.groups,
             np.flatnonzero(folds == fold).tolist(),
@@ -62,10 +61,10 @@ def run_folds(
     return 0
 
 
-def systems(recipe: Recipe, bundle: str) -> dict[str, System]:
+def systems(untrained: Bundle, trained: Bundle) -> dict[str, System]:
     """What is compared: words alone, and by meaning before and after training, each alone and with words."""
-    before = TextEncoder(bundle_at(recipe.encoder), device(), recipe.max_length)
-    after = TextEncoder(load_bundle(Storage(bundle)), device())
+    after = TextEncoder(trained, device())
+    before = TextEncoder(untrained, device(), after.max_length)
     return {
         "bm25": System(before, "bm25"),
         "untrained": System(before, "dense"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import re
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -17,8 +18,10 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 # Two texts at their longest, every character written as a pair of \uXXXX, are 480,000 bytes.
 MAX_BODY = 500_000
 READ_ON = 20 * MAX_BODY  # of a body that is too large: a sender that is not read to the end may miss the answer
-OPEN = frozenset({"/", "/style.css", "/script.js", "/icon.svg", "/docs", "/openapi.json", "/health"})  # no posting's text
-HERE = frozenset({"127.0.0.1", "localhost", "[::1]"})
+OPEN = frozenset(
+    {"/", "/style.css", "/script.js", "/icon.svg", "/docs", "/openapi.json", "/health"}
+)  # no posting's text
+HERE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")  # this machine, as a request names it
 HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -59,8 +62,9 @@ class Guard:
     def _refusal(self, scope: Message) -> tuple[int, str] | None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if self.token is None:
-            name = headers.get("host", "").rsplit(":", 1)[0] if not headers.get("host", "").endswith("]") else "[::1]"
-            return None if name in HERE else (403, "host: without a token only this machine is answered; valid: localhost")
+            if HERE.fullmatch(headers.get("host", "")):
+                return None
+            return 403, "host: without a token only this machine is answered; valid: localhost, 127.0.0.1"
         if scope["path"] in OPEN:
             return None
         given = headers.get("authorization", "").encode("latin-1")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -17,25 +15,18 @@ from rich.text import Text
 from lightning_modules.progress import Progress
 from multitask.bundle import Bundle
 from multitask.embed import TextEncoder, Vectors
-from multitask.errors import UserError
 from multitask.evaluate import Done, silent
 from multitask.recruit.index import PARTS, Index, build, check_target, save_index
-from multitask.recruit.postings import clean, read_postings
-from multitask.recruit.quality import System, compare
-from multitask.recruit.repeats import repeat_groups
+from multitask.recruit.postings import read_postings
 from multitask.recruit.search import Hit, Searcher
-from multitask.storage import Storage, local_copy
+from multitask.storage import Storage
 from ray_jobs.bundles import bundle_at, device
 from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
-from ray_jobs.recruit_folds import summary, tell
+from ray_jobs.recruit_texts import given_text
 from ray_jobs.screen import Screen
 
-TEXT_FILES = (".txt", ".md")
-OTHER_FILES = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".pages", ".tex")  # what CVs come as
-MAX_FILE_BYTES = 1_000_000
 BLOCK = 256  # texts that a Ray worker embeds at once: some seconds of a CPU
-UNTRAINED = "minilm-l6"
 
 
 def build_index(
@@ -127,9 +118,7 @@ class _Worker:
 
 def run_search(directory: str, query: str, k: int, mode: str, as_json: bool) -> None:
     """Prints the k best postings for a need or for a CV's file. Raises UserError for a query without text."""
-    text = given_text(query)
-    if not text:
-        raise UserError(f"query '{query}': empty; expected a need in words, or a CV as {' or '.join(TEXT_FILES)}")
+    text = given_text(query, "query")
     hits = Searcher.open(directory).search([text], k, mode)[0]
     if as_json:
         print(json.dumps({"index": directory, "mode": mode, "hits": [asdict(hit) for hit in hits]}, indent=2))
@@ -158,55 +147,3 @@ def shown(rank: int, hit: Hit, styled: bool) -> Text:
 def _printable(text: str) -> str:
     """As long as the text, without signs that move a terminal's cursor or turn its lines around."""
     return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)
-
-
-def given_text(argument: str) -> str:
-    """A text, a .txt or .md file's content, or what stands in the standard input (-). Cleaned as postings are.
-
-    What ends like a file's name is one, if it is a single word or such a file is there. Raises UserError for a file
-    that cannot be read as text.
-    """
-    if argument == "-":
-        return clean(sys.stdin.read())
-    ending = next((ending for ending in TEXT_FILES + OTHER_FILES if argument.lower().endswith(ending)), None)
-    if not ending or (len(argument.split()) > 1 and not os.path.exists(argument)):
-        return clean(argument)
-    if ending in OTHER_FILES:
-        raise UserError(f"{argument}: {ending} files are not read; save the text as {' or '.join(TEXT_FILES)}")
-    try:
-        with local_copy(argument) as path:
-            data = path.read_bytes()
-        if len(data) > MAX_FILE_BYTES:
-            raise UserError(f"{argument}: {len(data)} bytes; a CV may have {MAX_FILE_BYTES}")
-        return clean(data.decode("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise UserError(f"{argument}: no such file") from error
-    except (IsADirectoryError, UnicodeDecodeError) as error:
-        raise UserError(f"{argument}: no text in UTF-8: {error}") from error
-
-
-def measure_search(bundle: str, postings: str, as_json: bool = False) -> None:
-    """How well a bundle searches all of a file's postings, beside words alone and the encoder it may come from.
-
-    It says something for postings that the bundle was not trained on; `minibert recruit folds` sees to that.
-    """
-    items = read_postings(postings).items
-    found = compare(systems_of(bundle_at(bundle)), items, repeat_groups(items), range(len(items)))
-    result = {"bundle": bundle, "postings": postings, **summary(found)}
-    if as_json:
-        print(json.dumps(result, indent=2))
-    else:
-        tell(Screen(), result)
-
-
-def systems_of(bundle: Bundle) -> dict[str, System]:
-    """Words alone, and by meaning before and after training, each alone and with words."""
-    after = TextEncoder(bundle, device())
-    before = TextEncoder(bundle_at(UNTRAINED), device(), after.max_length)
-    return {
-        "bm25": System(after, "bm25"),
-        "untrained": System(before, "dense"),
-        "trained": System(after, "dense"),
-        "hybrid, untrained": System(before, "hybrid"),
-        "hybrid, trained": System(after, "hybrid"),
-    }

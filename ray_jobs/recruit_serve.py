@@ -1,166 +1,196 @@
-"""`minibert recruit serve`: an index and its bundles behind HTTP, on Ray Serve."""
+"""`minibert recruit serve`: the recruiter's API and page on Ray Serve, on this machine, until Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import logging
 import os
+import re
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from multitask.bundle import load_bundle
 from multitask.errors import UserError
 from multitask.recruit.completion import Completer, Title
 from multitask.recruit.index import PARTS
 from multitask.recruit.search import Hit, Searcher
-from multitask.recruit.suitability import Suitability
-from multitask.storage import Storage, is_sealed
+from multitask.recruit.suitability import Suitability, labels_note, qualified
+from multitask.storage import Storage
+from ray_jobs.bundles import device
 from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
+from ray_jobs.recruit_api import Facts, Judgement, build_app
+from ray_jobs.recruit_messages import CompleteRequest, SearchRequest, SuitabilityRequest
 from ray_jobs.screen import Screen
 
 TOKEN = "MINIBERT_TOKEN"
-BATCH = 8  # requests answered together, at most
-WAIT_SECONDS = 0.003  # that the first of them waits for the others
-MOST_WAITING = 64  # requests; more get 503
-NAME = "recruiter"
+TOKEN_CHARS = 16  # at least
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+BATCH = 16  # requests at once
+WAIT_SECONDS = 0.005  # for company; more than a batch's own time would only be waited
+ONGOING = 64  # requests in the replica; batches are made of those
+QUEUED = 256  # requests that wait for it; what is more is refused with 503
+
+
+@dataclass(frozen=True)
+class Models:
+    """What an index directory has, loaded."""
+
+    searcher: Searcher
+    completer: Completer | None
+    judge: Suitability | None
+    facts: Facts
+
+    @classmethod
+    def open(cls, directory: str) -> Models:
+        """Raises UserError where the directory is no sound index."""
+        storage, where = Storage(directory), device()
+        searcher = Searcher.open(directory, where)
+        bundles = {part: load_bundle(storage, part) for part in PARTS if storage.exists(f"{part}/manifest.json")}
+        completion, suitability = (bundles.get(part) for part in PARTS)
+        facts = Facts(
+            len(searcher.index.postings),
+            len(searcher.index.passages),
+            frozenset(bundles),
+            labels_note(suitability) if suitability else "",
+        )
+        return cls(
+            searcher,
+            Completer(completion, where) if completion else None,
+            Suitability(suitability, where) if suitability else None,
+            facts,
+        )
+
+    def search(self, asked: Sequence[SearchRequest]) -> list[list[Hit]]:
+        """Those that want as many in the same way are searched together."""
+        alike = defaultdict[tuple[int, str], list[int]](list)
+        for place, some in enumerate(asked):
+            alike[some.k, some.mode].append(place)
+        found: dict[int, list[Hit]] = {}
+        for (k, mode), places in alike.items():
+            found |= zip(places, self.searcher.search([asked[place].text for place in places], k, mode), strict=True)
+        return [found[place] for place in range(len(asked))]
+
+    def complete(self, asked: Sequence[CompleteRequest]) -> list[list[Title]]:
+        assert self.completer is not None
+        return [self.completer.complete([some.text], some.k)[0] for some in asked]
+
+    def suitability(self, asked: Sequence[SuitabilityRequest]) -> list[Judgement]:
+        assert self.judge is not None
+        found = self.judge.probabilities([(some.job, some.application) for some in asked])
+        return [Judgement(bool(yes), float(p)) for yes, p in zip(qualified(found), found, strict=True)]
+
+
+def application(directory: str, token: str | None) -> Any:
+    """Ray Serve's application: one replica that has the models, and answers what came meanwhile together."""
+    from ray import serve
+
+    @serve.deployment(
+        name="recruiter",
+        max_ongoing_requests=ONGOING,
+        max_queued_requests=QUEUED,
+        ray_actor_options={"num_cpus": 1, "num_gpus": int(device().type == "cuda")},
+        graceful_shutdown_timeout_s=5,
+    )
+    @serve.ingress()
+    class Recruiter:
+        """An Engine. The models work in threads, so that requests are taken in meanwhile."""
+
+        def __init__(self, directory: str, token: str | None) -> None:
+            torch.set_num_threads(os.cpu_count() or 1)  # Ray lets it have one
+            self.models, self.token = Models.open(directory), token
+            self.models.searcher.warm()
+
+        @property
+        def facts(self) -> Facts:
+            return self.models.facts
+
+        @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT_SECONDS)
+        async def search(self, asked: list[SearchRequest]) -> list[list[Hit]]:
+            return await asyncio.to_thread(self.models.search, asked)
+
+        @serve.batch(max_batch_size=1, batch_wait_timeout_s=0)  # one at a time: a beam is a batch already
+        async def complete(self, asked: list[CompleteRequest]) -> list[list[Title]]:
+            return await asyncio.to_thread(self.models.complete, asked)
+
+        @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT_SECONDS)
+        async def suitability(self, asked: list[SuitabilityRequest]) -> list[Judgement]:
+            return await asyncio.to_thread(self.models.suitability, asked)
+
+        def __serve_build_asgi_app__(self) -> Any:
+            return build_app(self, self.token)
+
+    return Recruiter.bind(directory, token)
 
 
 def serve(directory: str, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serves until Ctrl-C. Raises UserError for a directory without an index, a port that is taken, and an address that
-    others reach without a token."""
-    token = os.environ.get(TOKEN) or None
-    check_address(host, port, token)
-    storage = Storage(directory)
-    Searcher.open(storage.uri)  # what is wrong with it is said here, in one line, and not by a replica
-    screen = Screen()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
-    try:
-        with Cluster(Workers(), screen), serving(storage.uri, host, port, token):
-            screen.say(f"serving {storage.uri} at http://{_shown(host)}:{port}/ ; Ctrl-C ends it")
-            threading.Event().wait()
-    except KeyboardInterrupt:
-        screen.say("ended")
+    """Serves an index directory until Ctrl-C or SIGTERM. The token is that of the environment's MINIBERT_TOKEN.
 
+    Raises UserError before anything starts: no sound index, no token for a host that others reach, a port in use.
+    """
+    token = wanted_token(host)
+    check_port(host, port)
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+        raise UserError("RAY_ADDRESS: set; `recruit serve` is for this machine, with a Ray of its own: unset it")
+    facts = Models.open(directory).facts  # says what is wrong with it in one line, which a replica cannot
+    os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"  # read when ray.serve is imported, here and in its processes
+    from ray import serve as ray_serve
 
-def check_address(host: str, port: int, token: str | None) -> None:
-    """Before Ray starts: whether the address is one, is free, and needs a token."""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        raise UserError(
-            f"--host '{host}': no address; 127.0.0.1 is this machine alone, 0.0.0.0 all of its addresses"
-        ) from None
-    if not local and not token:
-        raise UserError(f"--host {host}: others reach it; set {TOKEN} to a token that they have to send")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    screen, quiet = Screen(), {"enable_access_log": False, "log_level": "WARNING"}
+    with Cluster(Workers(), screen):
         try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(f"--host {host} --port {port}: cannot be used: {error.strerror}") from error
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+            ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
+            screen.say(f"loading {facts.postings} postings, {', '.join(['search', *sorted(facts.parts)])} ...")
+            ray_serve.run(application(Storage(directory).uri, token), name="recruiter", logging_config=quiet)
+            with signals() as stop:
+                screen.say(f"http://{f'[{host}]' if ':' in host else host}:{port}  (API: /docs; Ctrl-C ends it)")
+                stop.wait()
+            screen.say("stopping ...")
+        finally:
+            ray_serve.shutdown()
 
 
 @contextmanager
-def serving(directory: str, host: str, port: int, token: str | None) -> Iterator[None]:
-    """The application, in the Ray that runs here."""
-    from ray import serve
-
-    # Nothing that was typed is in a path, but who asked when is nobody's business either.
-    quiet = {"enable_access_log": False, "log_level": "WARNING"}
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    deployment = serve.deployment(
-        serve.ingress()(Recruiter),
-        name=NAME,
-        ray_actor_options={"num_cpus": 1},
-        max_ongoing_requests=MOST_WAITING,
-        logging_config=quiet,
-    )
-    serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
+def signals() -> Iterator[threading.Event]:
+    """Set by Ctrl-C and SIGTERM. Afterwards they do what they did before."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        serve.run(deployment.bind(directory, token), name=NAME, route_prefix="/")
-        yield
+        yield stop
     finally:
-        serve.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-class Recruiter:
-    """A replica: opens the index, warms it, and answers in batches. An `Engine` of recruit_api.py."""
-
-    def __init__(self, directory: str, token: str | None) -> None:
-        import torch
-        from ray import serve
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one is left for the proxy
-        storage = Storage(directory)
-        self.token, self.searcher = token, Searcher.open(directory)
-        self.searcher.warm()
-        models = {name: _part(storage, name) for name in PARTS if is_sealed(storage, name)}
-        self.parts = frozenset({"search", *models})
-        self._completer, self._suitability = (models.get(name) for name in PARTS)
-        batched = partial(serve.batch, max_batch_size=BATCH, batch_wait_timeout_s=WAIT_SECONDS)
-        self._ask_search, self._ask_titles, self._ask_fit = (
-            batched()(_in_thread(answer)) for answer in (self._searched, self._completed, self._judged)
-        )
-
-    def __serve_build_asgi_app__(self) -> Any:
-        from ray_jobs.recruit_api import build_app
-
-        return build_app(self, self.token)
-
-    def facts(self) -> dict[str, Any]:
-        index = self.searcher.index
-        return {"postings": len(index.postings), "passages": len(index.passages)}
-
-    async def search(self, query: str, k: int, mode: str) -> list[Hit]:
-        return await self._ask_search((query, k, mode))
-
-    async def complete(self, description: str, k: int) -> list[Title]:
-        return await self._ask_titles((description, k))
-
-    async def suitability(self, job: str, application: str) -> float:
-        return await self._ask_fit((job, application))
-
-    def _searched(self, asked: list[tuple[str, int, str]]) -> list[list[Hit]]:
-        """One search for each mode among them, with the largest k."""
-        found: dict[int, list[Hit]] = {}
-        for mode in {mode for _, _, mode in asked}:
-            mine = [place for place, one in enumerate(asked) if one[2] == mode]
-            most = max(asked[place][1] for place in mine)
-            for place, hits in zip(mine, self.searcher.search([asked[at][0] for at in mine], most, mode), strict=True):
-                found[place] = hits[: asked[place][1]]
-        return [found[place] for place in range(len(asked))]
-
-    def _completed(self, asked: list[tuple[str, int]]) -> list[list[Title]]:
-        assert self._completer is not None
-        titles = self._completer.complete([text for text, _ in asked], max(k for _, k in asked))
-        return [some[:k] for some, (_, k) in zip(titles, asked, strict=True)]
-
-    def _judged(self, asked: list[tuple[str, str]]) -> list[float]:
-        assert self._suitability is not None
-        return [float(value) for value in self._suitability.probabilities(asked)]
+def wanted_token(host: str) -> str | None:
+    """The environment's token. Raises UserError where a host that others reach has none, and for one easily guessed."""
+    token = os.environ.get(TOKEN)
+    if not token:
+        if host not in LOOPBACK:
+            raise UserError(
+                f"--host '{host}': others can reach it, so it wants a token: set {TOKEN} in the environment, "
+                f"or serve on {LOOPBACK[0]}"
+            )
+        return None
+    if not re.fullmatch(rf"[!-~]{{{TOKEN_CHARS},}}", token):
+        raise UserError(f"{TOKEN}: has blanks or other signs, or is short; {TOKEN_CHARS} ASCII letters or more")
+    return token
 
 
-def _part(storage: Storage, name: str) -> Any:
-    from multitask.bundle import load_bundle
-
-    return {"completion": Completer, "suitability": Suitability}[name](load_bundle(storage, name))
-
-
-def _in_thread(answer: Callable[[list[Any]], list[Any]]) -> Callable[[list[Any]], Awaitable[list[Any]]]:
-    """So that /health answers meanwhile."""
-
-    async def answered(asked: list[Any]) -> list[Any]:
-        return await asyncio.to_thread(answer, asked)
-
-    return answered
+def check_port(host: str, port: int) -> None:
+    """Raises UserError where nothing can listen there."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise UserError(f"--host '{host}' --port {port}: cannot listen there: {error.strerror}") from error

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,9 +31,9 @@ from multitask.results import cell
 from multitask.storage import Storage, join
 from multitask.tasks import TASKS
 from ray_jobs.bundles import bundle_at, device
+from ray_jobs.recruit_texts import given_text
 from ray_jobs.screen import Screen
 
-TEXT_FILES = (".txt", ".md")
 PERSON_DECIDES = "A person decides: this compares words, it knows nothing of the applicant (bertaar.txt, section 10)."
 FIGURE = "reliability.png"
 SEED = 11711  # of which half of dev a posting is in
@@ -47,7 +45,7 @@ def run_suitability(bundle: str, job: str, application: str, score: bool, as_jso
     job, application: texts, .txt or .md files, or "-" for standard input.
     """
     loaded = bundle_at(bundle)
-    pair = (text_of(job, "job"), text_of(application, "application"))
+    pair = (given_text(job, "job"), given_text(application, "application"))
     probability = Suitability(loaded, device()).probabilities([pair])
     answer, note = bool(qualified(probability)[0]), labels_note(loaded)
     if as_json:
@@ -58,21 +56,6 @@ def run_suitability(bundle: str, job: str, application: str, score: bool, as_jso
     if score:
         print(f"probability {probability[0]:.3f}" + ("" if "temperature" in loaded.about else ", not calibrated"))
     print(PERSON_DECIDES + (f"\nThe model was trained on {note}." if note else ""))
-
-
-def text_of(argument: str, what: str) -> str:
-    """The text itself, that of a .txt or .md file, or of standard input for "-". Raises UserError where it is empty."""
-    text = argument
-    if argument == "-":
-        text = sys.stdin.read()
-    elif argument.endswith(TEXT_FILES) and "\n" not in argument:
-        try:
-            text = Path(argument).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{what} '{argument}': cannot be read as a text file ({error})") from error
-    if not text.strip():
-        raise UserError(f"{what} '{argument}': no text; give a text, a .txt or .md file, or - for standard input")
-    return text
 
 
 class Rated:
@@ -192,24 +175,6 @@ def suitability_metrics(bundle: Bundle, data: str) -> dict[str, Any]:
         }
     facts = {"source": rated.source, "rows": len(labels), "quarantined": rated.quarantined}
     return {**facts, "labels": labels_note(bundle), "metrics": metrics}
-
-
-def measure_suitability(bundle: str, data: str, as_json: bool) -> None:
-    """Prints a bundle's metrics on the directory's suitability dev file."""
-    loaded = bundle_at(bundle)
-    found = suitability_metrics(loaded, data)
-    if as_json:
-        print(json.dumps({"bundle": bundle, **found}, indent=2))
-        return
-    screen = Screen()
-    rows = [
-        [f"suitability/{name}", cell(row["value"], row["why"]), interval_cell(row["interval"])]
-        for name, row in found["metrics"].items()
-    ]
-    screen.table(
-        ["metric", "value", "95 % interval"], rows, title=f"{bundle} on {found['rows']} rows of {found['source']}"
-    )
-    _note(screen, loaded)
 
 
 def interval_cell(interval: tuple[float, float] | None) -> str:

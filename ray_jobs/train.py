@@ -202,6 +202,8 @@ class Driver:
             about={
                 "recipe": recipe.name,
                 "stage": stage.name,
+                "objective": stage.objective,
+                "tasks": stage.tasks,
                 "trainer": record.trainer,
                 "fingerprint": record.fingerprint,
                 "encoder": recipe.encoder,

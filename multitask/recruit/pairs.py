@@ -19,10 +19,10 @@ from multitask.storage import Storage
 WEAK = {"own": 1.0, "near": 0.5, "far": 0.0}
 WEAK_NOTE = "weak labels made from postings: its own qualifications 1, those of a near title 0.5, of a far one 0"
 # Words of titles that say a rank or nothing, not a trade.
-RANKS = frozenset(
-    ("a", "an", "and", "at", "for", "in", "of", "or", "the", "to", "with")
-    + ("assistant", "chief", "deputy", "head", "junior", "lead", "manager", "senior")
-)
+RANKS = frozenset({
+    "a", "an", "and", "at", "for", "in", "of", "or", "the", "to", "with",
+    "assistant", "chief", "deputy", "head", "junior", "lead", "manager", "senior",
+})  # fmt: skip
 
 Row = dict[str, str | float]
 

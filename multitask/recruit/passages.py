@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from multitask.recruit.postings import Posting
 
-PASSAGE_WORDS = 100  # of a passage at most: some 130 tokens of a posting, and its title
+# Of a passage at most: some 130 tokens, and the title's. Shorter ones suit short queries, longer ones long queries: on
+# the 370 real postings hybrid search has an nDCG@10 (query: title / qualifications) of .700 / .330 with 60 words,
+# .692 / .349 with 100, .681 / .360 with 150.
+PASSAGE_WORDS = 100
 
 _RUN = re.compile(r"\S{1,24}")  # a word as it is counted; a longer one counts as several, and may be cut
 _ITEM = re.compile(r"\n\s*([-*•·–]|\d+[.)])\s|\n\s*\n")  # the next line begins an item, or a paragraph

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from multitask.data.formats import DOCUMENT_FORMATS, BadRow, Unreadable, shown
+from multitask.data.formats import DOCUMENT_FORMATS, BadRow, Row, Unreadable, shown
 from multitask.data.readers import MAX_TEXT_CHARS, local, short_list
 from multitask.errors import UserError
 
@@ -98,13 +98,13 @@ def _check_columns(uri: str, found: Collection[str], names: Mapping[str, str]) -
         raise UserError(f"{uri}: no column {lacking[0]}; columns found: {listed}")
 
 
-def _rows(rows: Iterator[object], found: list[str], names: Mapping[str, str]) -> Iterator[Posting | BadRow]:
+def _rows(rows: Iterator[Row | BadRow], found: list[str], names: Mapping[str, str]) -> Iterator[Posting | BadRow]:
     at = {field: found.index(column) for field, column in names.items() if column in found}
     for row in rows:
         if isinstance(row, BadRow):
             yield row
             continue
-        line, values = row  # type: ignore[misc]
+        line, values = row
         fields = {field: clean(values[place]) for field, place in at.items()}
         fields |= {name: fields[name].split("\n")[0] for name in ONE_LINE if name in fields}
         fault = _fault(fields)
@@ -120,8 +120,9 @@ def _fault(fields: Mapping[str, str]) -> str:
     return "" if any(fields.get(name) for name in TEXTS) else f"no text: {', '.join(TEXTS)} are all missing"
 
 
-# What is no text: control characters but tab and line feed, and lone surrogates, which stand for bad bytes.
-_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+# What is no text: control characters but tab and line feed, signs that turn a line's direction, and lone surrogates,
+# which stand for bad bytes.
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def clean(value: object) -> str:

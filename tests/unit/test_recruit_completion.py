@@ -21,12 +21,13 @@ from multitask.bundle import Bundle, bundle_of, save_bundle
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.tokens import TokenTable
+from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.metrics import COMPLETION
 from multitask.recruit import completion
 from multitask.recruit.completion import MOST, PROMPT, Completer, Prompt, Title, exact_match, measure, room, token_f1
 from multitask.storage import Storage
-from ray_jobs.recruit_completion import measure_completion, run_complete
+from ray_jobs.recruit_completion import pairs_of, run_complete
 from tests.helpers import CLS, MASK, ORDINARY, SEP, UNK, VOCABULARY, module_of, table_of, tiny
 
 TOKENIZER = tiny().tokenizer
@@ -314,22 +315,25 @@ def test_a_description_is_a_text_a_file_or_standard_input(
     assert "driver" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("text", "why"), [("  \n", "it is empty"), ("nowhere.txt", "'nowhere.txt': cannot be read")])
+@pytest.mark.parametrize(
+    ("text", "why"), [("  \n", "no text; give"), ("nowhere.txt", "description nowhere.txt: no such file")]
+)
 def test_a_description_that_is_none_is_refused(bundle: str, text: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         run_complete(bundle, text, 2, False)
 
 
-def test_files_of_prepare_are_measured(bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_prepare_are_measured(tmp_path: Path) -> None:
     rows = [{"id": f"{at}", "sentence1": t, "sentence2": d, "match": 1} for at, (t, d) in enumerate(PLANTED.items())]
     rows.append({"id": "far", "sentence1": "cook", "sentence2": "Takes parcels.", "match": 0})
-    for split in ("train", "dev"):
-        (tmp_path / f"jobs-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    measure_completion(bundle, str(tmp_path), True)
-    found = {(row["method"], row["metric"]): row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert found["completion", "exact match"]["value"] == 1.0
-    assert found["commonest title", "exact match"]["value"] == pytest.approx(1 / len(PLANTED))
-    assert found["completion", "token F1"]["rows"] == len(PLANTED)
+    (tmp_path / "jobs-train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = pairs_of(str(tmp_path), "train")
+    assert pairs == list(PLANTED.items())
+    found = {
+        (row.method, row.metric): row for row in measure(Completer(trained()), TextEncoder(trained()), pairs, pairs)
+    }
+    assert found["completion", "exact match"].value == found["nearest posting", "exact match"].value == 1.0
+    assert found["commonest title", "exact match"].value == pytest.approx(1 / len(PLANTED))
     (tmp_path / "jobs-dev.jsonl").write_text(json.dumps(rows[-1]) + "\n")
     with pytest.raises(UserError, match=r"jobs-dev\.jsonl: no row whose match is 1 or more"):
-        measure_completion(bundle, str(tmp_path), False)
+        pairs_of(str(tmp_path), "dev")

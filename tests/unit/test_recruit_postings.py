@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from multitask.data.readers import read_examples
 from multitask.errors import UserError
-from multitask.recruit.pairs import WEAK, Corpus, write_training_files
+from multitask.recipe_files import load_recipe
+from multitask.recruit.pairs import WEAK, WEAK_NOTE, Corpus, write_training_files
 from multitask.recruit.postings import Posting, clean, read_postings
 from multitask.recruit.repeats import repeat_groups
 from multitask.storage import Storage
@@ -87,7 +88,7 @@ def test_other_formats_and_column_names(tmp_path: Path) -> None:
 def test_cleaned_text_holds_no_control_characters(text: str) -> None:
     found = clean(text)
     assert clean(found) == found
-    assert not [c for c in found if (ord(c) < 32 and c != "\n") or ord(c) == 127]
+    assert not [c for c in found if (ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160]
 
 
 def test_repeats_are_found_and_others_are_not() -> None:
@@ -152,3 +153,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == {
         p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()
     }
+
+
+def test_the_recipe_says_how_its_weak_labels_are_made() -> None:
+    assert load_recipe("recruiter/all").tasks["suitability"].note == WEAK_NOTE

@@ -23,7 +23,7 @@ from multitask.recruit.postings import Posting
 from multitask.recruit.search import MODES, Hit, Searcher
 from multitask.recruit.words import Lexical, term, terms, words
 from multitask.storage import Storage
-from ray_jobs.recruit_search import build_index, given_text, run_search, shown
+from ray_jobs.recruit_search import build_index, run_search, shown
 from tests.helpers import tiny
 
 NURSE = Posting("1", "Nurse", "Clinic", "Yerevan", "Care for patients by night.", "", "A diploma in nursing.")
@@ -355,25 +355,6 @@ def test_a_posting_cannot_steer_the_terminal() -> None:
     text = shown(1, hit_of("a\x9b31m \u202etxt \u200bb", (0, 1)), styled=False).plain
     assert all(sign.isprintable() or sign == "\n" for sign in text)
     assert "[a] 31m  txt  b" in text
-
-
-def test_a_query_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cv = tmp_path / "my cv.md"
-    cv.write_bytes(b"\xef\xbb\xbfNurse\r\nsince\x07 2001\n")
-    assert given_text(str(cv)) == "Nurse\nsince 2001"
-    assert given_text("I wrote the docs in README.md") == "I wrote the docs in README.md"
-    monkeypatch.setattr("sys.stdin.read", lambda: "piped ", raising=False)
-    assert given_text("-") == "piped"
-    for name, content, why in [
-        ("cv.pdf", b"%PDF", r"\.pdf files are not read; save the text as \.txt or \.md"),
-        ("bad.txt", b"caf\xe9", "no text in UTF-8"),
-        ("big.txt", b"a" * 1_000_001, "1000001 bytes"),
-    ]:
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=why):
-            given_text(str(tmp_path / name))
-    with pytest.raises(UserError, match=r"gone\.txt: no such file"):
-        given_text("gone.txt")
 
 
 def test_index_and_search_as_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,8 @@ from multitask.recruit.calibration import (
 from multitask.recruit.suitability import Suitability, TaskModel, cooled, qualified, sigmoid
 from multitask.storage import Storage
 from multitask.tasks import TASKS
-from ray_jobs.recruit_suitability import calibrate, measure_suitability, run_suitability, suitability_metrics
+from ray_jobs.recruit_measure import measure_bundle
+from ray_jobs.recruit_suitability import calibrate, run_suitability, suitability_metrics
 from tests.helpers import tiny
 
 CPU = torch.device("cpu")
@@ -234,7 +235,7 @@ def test_one_posting_cannot_be_halved(tmp_path: Path) -> None:
 def test_measuring_gives_values_with_intervals_and_names_weak_labels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = with_head(notes={"suitability": NOTE})
+    bundle = with_head(notes={"suitability": NOTE}, tasks=["suitability"])
     rows = rows_file(tmp_path / "data")
     found = suitability_metrics(bundle, str(tmp_path / "data"))
     given = Suitability(bundle).probabilities([(row["job"], row["application"]) for row in rows])
@@ -244,9 +245,8 @@ def test_measuring_gives_values_with_intervals_and_names_weak_labels(
     assert found["metrics"]["accuracy"]["value"] == np.mean((given >= 0.5) == (labels >= 0.5))
     for row in found["metrics"].values():
         assert row["interval"][0] <= row["value"] <= row["interval"][1] or row["value"] == pytest.approx(0, abs=0.1)
-    measure_suitability(saved(tmp_path, bundle), str(tmp_path / "data"), as_json=False)
-    said = capsys.readouterr().out
-    assert "suitability/auc" in said and NOTE in said
+    measure_bundle(saved(tmp_path, bundle), str(tmp_path / "data"), as_json=False)
+    assert "auc (weak labels)" in capsys.readouterr().out
 
 
 def test_where_all_labels_are_on_one_side_there_is_no_auc(tmp_path: Path) -> None:

@@ -1,134 +1,219 @@
-// All that is shown is set as text: nothing typed or found in a posting becomes markup.
 "use strict";
+// What a person typed, a posting says or the server answers becomes text nodes, never markup.
 
-const $ = (id) => document.getElementById(id);
-let token = "";
+const MOST = 20000; // characters of a text
+const PATIENCE = 60000; // ms
+const PARTS = {
+  search: { path: "/search", doing: "Searching", numbers: ["k"], show: hits },
+  completion: { path: "/complete", doing: "Completing", numbers: [], show: titles },
+  suitability: { path: "/suitability", doing: "Checking", numbers: [], show: verdict },
+};
+const EMPTY = {
+  "search-text": "Type a need or paste a CV first.",
+  "completion-text": "Paste a job description first.",
+  "suitability-job": "Paste the job first.",
+  "suitability-application": "Paste the application first.",
+};
 
-function element(name, className, text) {
+const by = id => document.getElementById(id);
+let token = "", waiting = null; // waiting: what to do again once there is a token
+
+function make(name, attributes, ...children) {
   const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
   return made;
 }
 
-function say(status, text, bad = false) {
-  status.textContent = text;
-  status.classList.toggle("bad", bad);
-}
+// Asking
 
-// The answer, or an Error with one line for the person.
 async function ask(path, body) {
-  let answer;
-  try {
-    const headers = { "content-type": "application/json" };
-    if (token) headers.authorization = `Bearer ${token}`;
-    answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
-  } catch {
-    throw new Error("The server does not answer. Is it still running?");
-  }
-  if (answer.ok) return answer.json();
-  if (answer.status === 401) {
-    $("token-form").hidden = false;
-    $("token").focus();
-    throw new Error("This server wants a token: enter it above.");
-  }
-  const said = await answer.json().catch(() => ({}));
-  if (answer.status < 500 && said.detail) throw new Error(`Not answered: ${said.detail}.`);
-  throw new Error("The server failed. Try again, or look at its log.");
+  const headers = { "Content-Type": "application/json" };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  const options = { headers, signal: AbortSignal.timeout(PATIENCE) };
+  const response = await fetch(path, body ? { method: "POST", body: JSON.stringify(body), ...options } : options);
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  const error = new Error((answer && answer.message) || `The server answered with status ${response.status}.`);
+  error.status = response.status;
+  throw error;
 }
 
-// Runs `work` while the form shows that it is busy; a failure is shown where its result would be.
-async function busy(form, status, work) {
-  const button = form.querySelector("button");
-  if (button.disabled) return;
-  button.disabled = true;
-  say(status, "Working ...");
+function explained(error) {
+  if (error.status >= 500) return `The server failed (status ${error.status}). Try again; what you typed is still here.`;
+  if (error.status) return error.message;
+  if (error.name === "TimeoutError") return `No answer in ${PATIENCE / 1000} seconds. Try again.`;
+  return "The server cannot be reached. Is it still running? What you typed is still here.";
+}
+
+async function submit(part) {
+  const panel = by(part), form = panel.querySelector("form"), button = form.querySelector("button");
+  const { path, doing, numbers, show } = PARTS[part];
+  if (button.getAttribute("aria-disabled") === "true" || !checked(form)) return;
+  const body = Object.fromEntries(new FormData(form));
+  for (const name of numbers) body[name] = Number(body[name]);
+  busy(panel, `${doing} …`);
   try {
-    await work();
+    const answer = await ask(path, body);
+    busy(panel, "");
+    fill(panel, show(answer));
   } catch (error) {
-    say(status, error.message, true);
-  } finally {
-    button.disabled = false;
+    busy(panel, "");
+    if (error.status === 401) wantToken(() => submit(part));
+    else complain(panel, explained(error));
   }
 }
 
-function marked(passage, words) {
-  const shown = element("p", "passage");
-  const signs = Array.from(passage); // the API counts characters, JavaScript's strings count halves of some
-  let at = 0;
-  for (const [start, end] of words) {
-    shown.append(signs.slice(at, start).join(""), element("mark", "", signs.slice(start, end).join("")));
-    at = end;
+function busy(panel, what) {
+  panel.querySelector("form button").setAttribute("aria-disabled", String(Boolean(what)));
+  panel.querySelector(".results").setAttribute("aria-busy", String(Boolean(what)));
+  panel.querySelector(".status").textContent = what;
+  if (what) {
+    panel.querySelector(".problem").hidden = true;
+    panel.querySelector(".results").hidden = true;
   }
-  shown.append(signs.slice(at).join(""));
-  return shown;
 }
 
-function card(result) {
-  const item = element("li"), head = element("div", "head");
-  const score = element("span", "score", result.score.toFixed(2));
-  score.title = "how well it fits; to compare results of one search with";
-  head.append(element("h4", "", result.title), score);
-  const about = [result.company, result.location].filter(Boolean).join(" · ");
-  item.append(head, element("p", "about", about), marked(result.passage, result.words));
+function complain(panel, message) {
+  const problem = panel.querySelector(".problem");
+  problem.hidden = false;
+  problem.textContent = message;
+}
+
+// Each text of a form has something in it and is not too long; the first that is wrong gets the focus.
+function checked(form) {
+  const wrong = [...form.querySelectorAll("textarea")].filter(field => {
+    const length = Array.from(field.value).length;
+    const tooLong = `${length.toLocaleString("en")} characters; at most ${MOST.toLocaleString("en")} can be read.`;
+    tell(field, length > MOST ? tooLong : field.value.trim() ? "" : EMPTY[field.id]);
+    return field.getAttribute("aria-invalid") === "true";
+  });
+  if (wrong.length) wrong[0].focus();
+  return !wrong.length;
+}
+
+function tell(field, message) {
+  const place = by(`${field.id}-error`);
+  field.setAttribute("aria-invalid", String(Boolean(message)));
+  place.textContent = message;
+  place.hidden = !message;
+}
+
+// Showing
+
+function fill(panel, children) {
+  const results = panel.querySelector(".results");
+  results.replaceChildren(...children);
+  results.hidden = false;
+  results.querySelector("h2").focus();
+}
+
+const heading = text => make("h2", { tabindex: "-1" }, text);
+
+function hits(answer) {
+  const count = answer.hits.length;
+  if (!count) return [heading("No posting found"), make("p", {}, "Try other words, or more of them.")];
+  return [heading(count === 1 ? "1 posting" : `${count} postings`), make("ol", {}, ...answer.hits.map(hit))];
+}
+
+function hit(found) {
+  const { pieces, words } = marked(found.passage, found.words);
+  const title = make("h3", { dir: "auto" }, found.title);
+  const item = make("li", {}, make("div", { class: "first" }, title, make("span", { class: "score" }, `score ${found.score.toFixed(2)}`)));
+  const about = [found.company, found.location].filter(Boolean).join(" · ");
+  if (about) item.append(make("p", { class: "meta", dir: "auto" }, about));
+  if (words.length) item.append(make("p", { class: "unseen" }, `Matching words: ${words.join(", ")}`));
+  item.append(make("p", { class: "passage", dir: "auto" }, ...pieces));
   return item;
 }
 
-function filled(field, status) {
-  if (field.value.trim()) return true;
-  say(status, `Nothing to go by: fill in "${field.labels[0].textContent}".`, true);
-  field.focus();
-  return false;
-}
-
-function onSubmit(form, status, fields, work) {
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (fields.every((field) => filled(field, status))) busy(form, status, work);
-  });
-  for (const field of fields) {
-    field.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-    });
+// The server counts code points; JavaScript's strings are of UTF-16 units.
+function marked(passage, spans) {
+  const signs = Array.from(passage), pieces = [], words = [];
+  let at = 0;
+  for (const [start, end] of spans) {
+    const word = signs.slice(start, end).join("");
+    pieces.push(signs.slice(at, start).join(""), make("mark", {}, word));
+    words.push(word);
+    at = end;
   }
+  return { pieces: [...pieces, signs.slice(at).join("")], words };
 }
 
-onSubmit($("search-form"), $("search-status"), [$("query")], async () => {
-  $("results").replaceChildren();
-  $("results-title").hidden = true;
-  const { results } = await ask("/search", { query: $("query").value });
-  say($("search-status"), "");
-  $("results").replaceChildren(...results.map(card));
-  $("results-title").textContent = results.length === 1 ? "1 posting, the words that carried it marked"
-    : `${results.length} postings, best first, the words that carried them marked`;
-  $("results-title").hidden = false;
-  $("results-title").focus();
-});
+function titles(answer) {
+  const items = answer.titles.map(title =>
+    make("li", { class: "first" }, make("h3", { dir: "auto" }, title.text), make("span", { class: "score" }, `probability ${title.probability.toFixed(3)}`)));
+  return [heading("The role in this job description is …"), make("ol", {}, ...items)];
+}
 
-onSubmit($("complete-form"), $("complete-status"), [$("description")], async () => {
-  $("titles").replaceChildren();
-  const { titles } = await ask("/complete", { description: $("description").value });
-  say($("complete-status"), "The role in this job description is:");
-  $("titles").replaceChildren(...titles.map((title) => {
-    const item = element("li");
-    item.append(element("span", "score", `${(100 * title.probability).toFixed(0)} %`), element("span", "", title.text));
-    return item;
-  }));
-});
+function verdict(answer) {
+  const notes = [answer.note, answer.labels && `The model was trained on ${answer.labels}.`].filter(Boolean);
+  return [
+    heading("Suitability"),
+    make("p", { class: "verdict" }, answer.qualified ? "Qualified" : "Not qualified"),
+    ...notes.map(note => make("p", { class: "quiet" }, note)),
+  ];
+}
 
-onSubmit($("fit-form"), $("fit-status"), [$("job"), $("application")], async () => {
-  const answer = await ask("/suitability", { job: $("job").value, application: $("application").value });
-  say($("fit-status"), `${answer.qualified ? "Qualified" : "Not qualified"}. ${answer.note}`);
-});
+// Token
 
-$("token-form").addEventListener("submit", (event) => {
+function wantToken(again) {
+  waiting = again;
+  by("token").hidden = false;
+  if (token) by("token-hint").textContent = "That is not it. Whoever started this server has the token.";
+  by("token-field").focus();
+}
+
+by("token").addEventListener("submit", event => {
   event.preventDefault();
-  token = $("token").value;
-  $("token-form").hidden = true;
-  say($("search-status"), "");
-  $("query").focus();
+  token = by("token-field").value.trim();
+  if (!token) return by("token-field").focus();
+  by("token").hidden = true;
+  waiting();
 });
 
-fetch("/health").then((answer) => answer.json()).then(({ parts }) => {
-  for (const part of ["completion", "suitability"]) $(part).hidden = !parts.includes(part);
-}).catch(() => say($("search-status"), "The server does not answer.", true));
+// Tabs: arrows move between them, as the ARIA practices have it
+
+const tabs = () => [...document.querySelectorAll("[role=tab]")].filter(tab => !tab.hidden);
+
+function select(tab) {
+  for (const other of document.querySelectorAll("[role=tab]")) {
+    other.setAttribute("aria-selected", String(other === tab));
+    other.tabIndex = other === tab ? 0 : -1;
+    by(other.getAttribute("aria-controls")).hidden = other !== tab;
+  }
+  by("token").hidden = true;
+}
+
+by("tabs").addEventListener("click", event => {
+  const tab = event.target.closest("[role=tab]");
+  if (tab) select(tab);
+});
+
+by("tabs").addEventListener("keydown", event => {
+  const all = tabs(), here = all.indexOf(document.activeElement);
+  const next = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: all.length - 1 }[event.key];
+  if (next === undefined) return;
+  event.preventDefault();
+  const tab = all[(next + all.length) % all.length];
+  select(tab);
+  tab.focus();
+});
+
+for (const part of Object.keys(PARTS)) {
+  const form = by(part).querySelector("form");
+  form.addEventListener("submit", event => {
+    event.preventDefault();
+    submit(part);
+  });
+  form.addEventListener("input", event => event.target.matches("[aria-invalid=true]") && tell(event.target, ""));
+  form.addEventListener("keydown", event => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+}
+
+ask("/health").then(health => {
+  by("about").textContent = `${health.postings.toLocaleString("en")} postings in ${health.passages.toLocaleString("en")} passages`;
+  for (const part of Object.keys(PARTS)) by(`tab-${part}`).hidden = !health.parts.includes(part);
+  by("tabs").hidden = tabs().length < 2;
+}).catch(error => { by("about").textContent = explained(error); });

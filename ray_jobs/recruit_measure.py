@@ -1,0 +1,132 @@
+"""`minibert recruit measure` and `card`: what a bundle is worth on the postings that `prepare` held out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from multitask.bundle import Bundle
+from multitask.data.readers import find_file, read_examples
+from multitask.recruit.card import card
+from multitask.recruit.completion import Completer
+from multitask.recruit.completion import measure as measure_titles
+from multitask.recruit.postings import read_postings
+from multitask.recruit.quality import compare
+from multitask.recruit.repeats import repeat_groups
+from multitask.recruit.suitability import TASK as SUITABILITY
+from multitask.results import cell
+from multitask.storage import Storage, join, local_copy
+from multitask.tasks import TASKS, Split
+from ray_jobs.bundles import bundle_at, device
+from ray_jobs.recruit_completion import pairs_of
+from ray_jobs.recruit_folds import summary, systems
+from ray_jobs.recruit_suitability import suitability_metrics
+from ray_jobs.screen import Screen
+
+Row = dict[str, Any]  # metric, value, interval, rows, and why where the value is null
+SPLITS: tuple[Split, ...] = ("train", "dev")
+
+
+def measure_bundle(bundle: str, data: str, as_json: bool) -> None:
+    """Prints the metrics of what the bundle was trained for."""
+    rows = measured(bundle_at(bundle), data)
+    if as_json:
+        print(json.dumps({"bundle": bundle, "data": data, "metrics": rows}, indent=2))
+        return
+    body = [
+        [row["metric"], cell(row["value"], row["why"]), " .. ".join(map(cell, row["interval"] or ())), str(row["rows"])]
+        for row in rows
+    ]
+    Screen().table(["metric", "value", "95 % interval", "rows"], body, title=f"{bundle} on what {data} holds out")
+
+
+def write_card(bundle: str, data: str, output: str, audit: str | None) -> None:
+    """Writes the model card. audit: the JSON file of `minibert recruit audit --output`."""
+    loaded = bundle_at(bundle)
+    findings = _findings(audit) if audit else None
+    text = card(loaded.about, _files(loaded, data), measured(loaded, data), findings)
+    folder, _, name = output.rpartition("/")
+    Storage(folder or ".").write_bytes(name, text.encode())
+    print(f"card: {output}")
+
+
+def measured(bundle: Bundle, data: str) -> list[Row]:
+    """By what the bundle's stage trained; search for all that have trained nothing else."""
+    return MEASURES.get(_purpose(bundle), _search)(bundle, data)
+
+
+def _purpose(bundle: Bundle) -> str:
+    about = bundle.about
+    return SUITABILITY if SUITABILITY in about.get("tasks", ()) else about.get("objective", "")
+
+
+def _search(bundle: Bundle, data: str) -> list[Row]:
+    """The held-out postings ask; those trained on are among what is found."""
+    sides = [read_postings(join(data, f"postings-{split}.jsonl")).items for split in SPLITS]
+    items = [*sides[0], *sides[1]]
+    rows = range(len(sides[0]), len(items))
+    found = summary(compare(systems(bundle_at(_before(bundle)), bundle), items, repeat_groups(items), rows))
+    return [
+        {
+            "metric": f"{metric}, {row['query']}: {row['system']}",
+            "value": row[metric]["value"],
+            "interval": (row[metric]["low"], row[metric]["high"]),
+            "rows": row[metric]["queries"],
+            "why": "",
+        }
+        for row in found["systems"]
+        for metric in ("recall@1", "recall@10", "mrr", "ndcg@10")
+    ]
+
+
+def _before(bundle: Bundle) -> str:
+    """The encoder that the bundle comes from."""
+    encoder: str = bundle.about.get("encoder", "minilm-l6")
+    return encoder
+
+
+def _completion(bundle: Bundle, data: str) -> list[Row]:
+    from multitask.embed import TextEncoder
+
+    completer, encoder = Completer(bundle, device()), TextEncoder(bundle, device())
+    found = measure_titles(completer, encoder, pairs_of(data, "train"), pairs_of(data, "dev"))
+    return [{"metric": f"{row.metric}: {row.method}", "why": "", **_without(asdict(row))} for row in found]
+
+
+def _without(row: Row) -> Row:
+    return {key: value for key, value in row.items() if key not in ("metric", "method")}
+
+
+def _suitability(bundle: Bundle, data: str) -> list[Row]:
+    found = suitability_metrics(bundle, data)
+    weak = " (weak labels)" if found["labels"] else ""
+    return [{"metric": f"{name}{weak}", "rows": found["rows"], **row} for name, row in found["metrics"].items()]
+
+
+MEASURES: dict[str, Callable[[Bundle, str], list[Row]]] = {
+    "ranking": _search,
+    "completion": _completion,
+    SUITABILITY: _suitability,
+}
+
+
+def _files(bundle: Bundle, data: str) -> list[Row]:
+    """The files that the stage's tasks have in the directory."""
+    found = []
+    for task in bundle.about.get("tasks", ()):
+        for split in SPLITS:
+            uri = find_file(data, TASKS[task], split)
+            rows = len(read_examples(uri, TASKS[task], labelled=True).examples)
+            with local_copy(uri) as path, open(path, "rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            found.append({"task": task, "split": split, "rows": rows, "sha256": sha256[:12]})
+    return found
+
+
+def _findings(uri: str) -> list[Row]:
+    folder, _, name = uri.rpartition("/")
+    findings: list[Row] = Storage(folder or ".").read_json(name)["findings"]
+    return findings

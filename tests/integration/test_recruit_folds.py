@@ -1,0 +1,67 @@
+"""From a file of postings to bundles and what they are worth, with the tiny encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multitask.bundle import load_bundle
+from multitask.recipe_files import load_recipe
+from multitask.storage import Storage
+from ray_jobs.bundles import bundle_at
+from ray_jobs.commands import run_training
+from ray_jobs.options import Workers
+from ray_jobs.prepare import stage_bundle
+from ray_jobs.recruit_folds import run_folds
+from ray_jobs.recruit_measure import measured, write_card
+from ray_jobs.recruit_prepare import prepare_files
+from tests.unit.test_recruit_postings import corpus
+
+pytestmark = pytest.mark.slow
+SMALL = ["encoder=tiny", "max_length=32", "defaults.epochs=1", "defaults.batch_size=8"]
+
+
+@pytest.fixture(scope="module")
+def postings(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("postings") / "jobs.jsonl"
+    rows = [
+        {"id": p.id, "Title": p.title, "JobDescription": p.description, "JobRequirment": p.requirements,
+         "RequiredQual": p.qualifications}
+        for p in corpus().postings
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_every_posting_is_held_out_once_and_finished_folds_are_not_trained_again(
+    postings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments: tuple[Any, ...] = ("recruiter/search", postings, "search", 2, str(tmp_path), "0", SMALL, False)
+    assert run_folds(*arguments) == 0
+    found = json.loads((tmp_path / "search-folds" / "search.json").read_text())
+    asked = {row["query"]: row["ndcg@10"]["queries"] for row in found["systems"]}
+    assert asked == {"title": 28, "qualifications": 28}
+    capsys.readouterr()
+    assert run_folds(*arguments) == 0
+    assert capsys.readouterr().out.count("finished before, skipped") == 2
+    assert json.loads((tmp_path / "search-folds" / "search.json").read_text()) == found
+
+
+def test_each_leaf_is_measured_by_what_it_was_trained_for_and_has_a_card(postings: str, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    prepare_files(postings, data, held_out=0.3)
+    storage, recipe = Storage(str(tmp_path / "runs")), load_recipe("recruiter/all", SMALL)
+    assert run_training(recipe, data, storage, "all", workers=Workers(), fresh=False, seeds=1) == 0
+    uris = {stage: str(stage_bundle(storage, f"all/{stage}")) for stage in ("search", "suitability", "completion")}
+    names = {stage: {row["metric"] for row in measured(bundle_at(uri), data)} for stage, uri in uris.items()}
+    assert "ndcg@10, title: hybrid, trained" in names["search"]
+    assert "pearson (weak labels)" in names["suitability"]
+    assert "exact match: completion" in names["completion"]
+    trained = {stage: load_bundle(Storage(uri)).about["trained"] for stage, uri in uris.items()}
+    assert trained == {"search": [], "suitability": ["suitability"], "completion": []}
+    write_card(uris["suitability"], data, str(tmp_path / "CARD.md"), None)
+    text = (tmp_path / "CARD.md").read_text()
+    assert text.startswith("# all/suitability") and "weak labels made from postings" in text
