@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -142,20 +143,19 @@ def serve(directory: str, host: str = "127.0.0.1", port: int = 8000) -> None:
         raise UserError("RAY_ADDRESS: set; `recruit serve` is for this machine, with a Ray of its own: unset it")
     facts = Models.open(directory).facts  # says what is wrong with it in one line, which a replica cannot
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"  # read when ray.serve is imported, here and in its processes
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take the cores from those that answer
     from ray import serve as ray_serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     screen, quiet = Screen(), {"enable_access_log": False, "log_level": "WARNING"}
-    with Cluster(Workers(), screen):
-        try:
-            ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
-            screen.say(f"loading {facts.postings} postings, {', '.join(['search', *sorted(facts.parts)])} ...")
-            ray_serve.run(application(Storage(directory).uri, token), name="recruiter", logging_config=quiet)
-            with signals() as stop:
-                screen.say(f"http://{f'[{host}]' if ':' in host else host}:{port}  (API: /docs; Ctrl-C ends it)")
-                stop.wait()
-            screen.say("stopping ...")
-        finally:
-            ray_serve.shutdown()
+    with Cluster(Workers(), screen):  # its end is Serve's too
+        ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
+        screen.say(f"loading {facts.postings} postings, {', '.join(['search', *sorted(facts.parts)])} ...")
+        ray_serve.run(application(Storage(directory).uri, token), name="recruiter", logging_config=quiet)
+        with signals() as stop:
+            screen.say(f"http://{f'[{host}]' if ':' in host else host}:{port}  (API: /docs; Ctrl-C ends it)")
+            stop.wait()
+        screen.say("stopping ...")
 
 
 @contextmanager
