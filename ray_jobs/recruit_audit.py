@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from lightning_modules.progress import Progress
 from multitask.data.readers import ReadResult, find_file, read_examples
 from multitask.data.samplers import subset
 from multitask.errors import UserError
+from multitask.evaluate import Done, silent
 from multitask.metrics import Floats
 from multitask.recruit.audit import (
     Bounds,
@@ -69,9 +71,11 @@ def run_audit(
         screen.say(read["note"] or "applications as the file has them")
     if suitability:
         facts["labels"] = labels_note(bundle_at(suitability))
-        findings += impact(judge_of(suitability), pairs, SETS, bounds)
+        findings += impact(judge_of(suitability, _telling(screen, "suitability", as_json)), pairs, SETS, bounds)
     if index:
         queries = list(dict.fromkeys(application for _, application in pairs))
+        if not as_json:
+            screen.say(f"searching with {len(queries)} applications under every name ...")
         findings += rank_shifts(search_of(index), queries, SETS, bounds)
     if sentiment:
         findings += sentiment_differences(sentiment_of(sentiment), SETS, bounds)
@@ -105,8 +109,17 @@ def _applications(uri: str | None, data: str | None) -> tuple[list[Pair], dict[s
     return pairs, {"source": read.source, "rows": len(read.examples), "used": len(pairs), "note": note}
 
 
-def judge_of(uri: str) -> Judge:
-    return Suitability(bundle_at(uri), device()).probabilities
+def judge_of(uri: str, telling: Callable[[int], Done]) -> Judge:
+    """telling: how many pairs there are -> what is told of those that are done."""
+    model = Suitability(bundle_at(uri), device())
+    return lambda pairs: model.probabilities(pairs, telling(len(pairs)))
+
+
+def _telling(screen: Screen, what: str, quiet: bool) -> Callable[[int], Done]:
+    def of(total: int) -> Done:
+        return silent if quiet else lambda done: screen.progress(Progress("audit", what, 0, 0, done, total))
+
+    return of
 
 
 def search_of(uri: str) -> Search:

@@ -134,12 +134,17 @@ def audit(
     applications: Annotated[str | None, typer.Option(help="CSV, TSV, JSONL or Parquet: id, job, application.")] = None,
     data: Annotated[str | None, typer.Option(help="Held-out files of `minibert recruit prepare`, instead.")] = None,
     output: Annotated[str | None, typer.Option(help="A JSON file for the findings; `card` reads it.")] = None,
+    impact_ratio: Annotated[float, typer.Option(min=0, max=1, help="Bound: at least. Four fifths by rule.")] = 0.8,
+    rank_shift: Annotated[float, typer.Option(min=0, help="Bound: ranks more than within a group, at most.")] = 0.5,
+    sentiment_difference: Annotated[float, typer.Option(min=0, help="Bound: on a scale of 0..4, at most.")] = 0.1,
     as_json: JsonOption = False,
 ) -> None:
     """Swap names and see what changes; exit status 3 when a bound is broken."""
+    from multitask.recruit.audit import Bounds
     from ray_jobs.recruit_audit import run_audit
 
-    raise typer.Exit(run_audit(suitability, index, sentiment, applications, data, output, as_json))
+    bounds = Bounds(impact_ratio, rank_shift, sentiment_difference)
+    raise typer.Exit(run_audit(suitability, index, sentiment, applications, data, output, as_json, bounds))
 
 
 @app.command()

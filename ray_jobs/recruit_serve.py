@@ -106,7 +106,7 @@ def application(directory: str, token: str | None) -> Any:
         """An Engine. The models work in threads, so that requests are taken in meanwhile."""
 
         def __init__(self, directory: str, token: str | None) -> None:
-            torch.set_num_threads(os.cpu_count() or 1)  # Ray lets it have one
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))  # one core for requests that come meanwhile
             self.models, self.token = Models.open(directory), token
             self.models.searcher.warm()
 
