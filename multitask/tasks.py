@@ -38,7 +38,8 @@ class TaskSpec:
     columns: the text columns, one for a sentence task, two for a pair task.
     files: the file stem of each split inside a data directory (CS224N names); any known ending will do.
     prediction: the stem of the task's prediction files and the title of their label column (CS224N formats).
-    joined: both texts are one sequence, [CLS] first [SEP] second [SEP], for the encoder (a cross-encoder).
+    joined: both texts are one sequence, [CLS] first [SEP] second [SEP], for the encoder (a cross-encoder); the head
+        then gets the mean of each text's states.
     """
 
     name: str
@@ -130,7 +131,7 @@ TASKS: dict[str, TaskSpec] = {
             columns=("job", "application"),
             label=LabelSpec("probability", "score", 0, 1),
             metric="pearson",
-            head="mlp",
+            head="interaction",
             files={"train": "suitability-train", "dev": "suitability-dev", "test": "suitability-test"},
             prediction=("suitability", "Predicted_Suitability"),
             joined=True,

@@ -95,11 +95,11 @@ class CosineHead(nn.Module):
 
 
 def _linear(hidden_size: int, spec: TaskSpec) -> nn.Module:
-    return DenseHead((hidden_size * spec.sentences, spec.label.outputs), spec.label)
+    return DenseHead((hidden_size * len(spec.columns), spec.label.outputs), spec.label)
 
 
 def _mlp(hidden_size: int, spec: TaskSpec) -> nn.Module:
-    width = hidden_size * spec.sentences
+    width = hidden_size * len(spec.columns)
     return DenseHead((width, width // 2, spec.label.outputs), spec.label)
 
 
@@ -124,7 +124,7 @@ class HeadSpec:
     trainable: bool = True
 
     def serves(self, spec: TaskSpec) -> bool:
-        return spec.sentences in self.sentences and spec.label.kind in self.losses
+        return len(spec.columns) in self.sentences and spec.label.kind in self.losses
 
 
 ANY_LABEL: Mapping[LabelKind, tuple[str, ...]] = {

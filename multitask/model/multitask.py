@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.samplers import derive_seed
-from multitask.model.bert import BertConfig, Encoding, MiniBert, encode
+from multitask.model.bert import BertConfig, Encoding, MiniBert, encode, mean_pool
 from multitask.model.heads import build_head
 from multitask.model.mlm import MlmHead
 from multitask.tasks import TASKS
@@ -107,8 +107,8 @@ class MultitaskModel(nn.Module):
             self.train(before)
 
     def uses_tokens(self, task: str) -> bool:
-        """Whether the task's head reads token states, not just the sentence encoding."""
-        return bool(self.heads[task].uses_tokens)
+        """Whether the task's outputs need token states, not just the sentence encoding."""
+        return TASKS[task].joined or bool(self.heads[task].uses_tokens)
 
     def encode(self, batch: Batch, noise: Tensor | None = None) -> Encoding:
         """All sentences of the batch, (S, H), in one forward; features computed before stand in for it.
@@ -125,7 +125,10 @@ class MultitaskModel(nn.Module):
         encoding, head = self.encode(batch, noise), self.heads[batch.task]
         tokens = self.dropout(encoding.tokens) if head.uses_tokens else encoding.tokens
         encoding = Encoding(self.dropout(encoding.sentence), tokens, encoding.mask)
-        first, second = split(encoding, len(batch))
+        if TASKS[batch.task].joined:
+            first, second = segments(encoding, batch.input_ids, self.dropout)
+        else:
+            first, second = split(encoding, len(batch))
         outputs: Tensor = head(first, second)
         return outputs
 
@@ -140,6 +143,19 @@ class MultitaskModel(nn.Module):
 
 def _under(name: str, prefixes: Iterable[str]) -> bool:
     return any(name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def segments(
+    encoding: Encoding, input_ids: Tensor, dropout: Callable[[Tensor], Tensor]
+) -> tuple[Encoding, Encoding | None]:
+    """The two texts of joined pairs, each with the mean of its states: (B, T) sequences, of which the last token and
+    the one between the texts are the separator."""
+    separator = input_ids.gather(1, encoding.mask.sum(dim=1, keepdim=True) - 1)
+    found = (input_ids == separator) & encoding.mask
+    before = found.cumsum(dim=1) - found.long()  # separators before a place
+    masks = [(before == part) & encoding.mask for part in (0, 1)]
+    first, second = (Encoding(dropout(mean_pool(encoding.tokens, m)), encoding.tokens, m) for m in masks)
+    return first, second
 
 
 def split(encoding: Encoding, size: int) -> tuple[Encoding, Encoding | None]:

@@ -39,12 +39,13 @@ class TaskModel:
     """
 
     def __init__(self, bundle: Bundle, task: str, device: torch.device | str = "cpu") -> None:
-        if task not in bundle.heads:
-            has = f"it has those of {', '.join(bundle.heads)}" if bundle.heads else "it is an encoder without heads"
+        trained = bundle.about.get("trained", bundle.heads)  # other heads may be there, as they were drawn
+        if task not in trained:
+            has = f"it has those of {', '.join(trained)}" if trained else "it has none"
             name = bundle.about.get("trainer") or bundle.about.get("encoder", "")
             raise UserError(
-                f"bundle {name}: no head for task {task}, {has}; a supervised stage with tasks: [{task}] makes one, "
-                f"as the recipe {MADE_BY[task]} does"
+                f"bundle {name}: no trained head for task {task}, {has}; a supervised stage with tasks: [{task}] "
+                f"makes one, as the recipe {MADE_BY[task]} does"
             )
         assert TASKS[task].sentences == 1, "an example is one sequence: a sentence, or a joined pair"
         self.task, self.device = task, torch.device(device)

@@ -131,7 +131,7 @@ def test_intervals_are_over_clusters_and_hold_the_truth() -> None:
 # The model.
 
 
-@pytest.mark.parametrize("head", ["mlp", "linear", "bilstm"])
+@pytest.mark.parametrize("head", ["mlp", "linear", "interaction"])
 def test_probabilities_are_those_of_evaluate(tmp_path: Path, head: str) -> None:
     rows, bundle = rows_file(tmp_path), with_head(head)
     storage, spec = Storage(str(tmp_path / "runs")), TASKS["suitability"]
@@ -148,11 +148,9 @@ def test_no_pairs_have_no_probabilities() -> None:
 
 
 def test_a_bundle_without_the_head_is_refused() -> None:
-    with pytest.raises(
-        UserError, match=r"no head for task suitability, it is an encoder without heads; .*recruiter/all"
-    ):
+    with pytest.raises(UserError, match=r"no trained head for task suitability, it has none; .*recruiter/all"):
         Suitability(tiny())
-    with pytest.raises(UserError, match="no head for task sst, it has those of suitability"):
+    with pytest.raises(UserError, match="no trained head for task sst, it has those of suitability"):
         TaskModel(with_head(), "sst")
 
 
@@ -160,7 +158,7 @@ def test_qualified_from_the_threshold_on() -> None:
     assert qualified(np.array([0.49999, 0.5, 0.9])).tolist() == [False, True, True]
 
 
-@pytest.mark.parametrize("head", ["mlp", "linear", "bilstm"])
+@pytest.mark.parametrize("head", ["mlp", "linear", "interaction"])
 def test_a_cooled_bundle_has_its_logits_divided_and_nothing_else_changed(head: str) -> None:
     bundle, pairs = with_head(head), [("a good film", "bad"), ("the worst", "an actor"), ("music", "so long " * 20)]
     made = cooled(cooled(bundle, 2.0), 1.5)
@@ -190,9 +188,14 @@ def test_an_answer_is_yes_or_no_and_a_person_decides(tmp_path: Path, capsys: pyt
     assert f"probability {expected:.3f}, not calibrated" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("text", "said"), [(" \n", "no text"), ("absent.txt", "cannot be read as a text file")])
+def test_a_head_that_nothing_trained_judges_nobody() -> None:
+    with pytest.raises(UserError, match="no trained head for task suitability, it has those of sts"):
+        Suitability(with_head(trained=["sts"]))
+
+
+@pytest.mark.parametrize(("text", "said"), [(" \n", "no text"), ("absent.txt", "no such file")])
 def test_what_is_no_text_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(UserError, match=f"application '.*': {said}"):
+    with pytest.raises(UserError, match=f"application .*: {said}"):
         run_suitability(saved(tmp_path, with_head()), "a job", text, score=False, as_json=False)
 
 

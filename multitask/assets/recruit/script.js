@@ -127,9 +127,12 @@ function hit(found) {
   return item;
 }
 
+// Postings come with lines of some 70 characters: where one just goes on, its break is a blank.
+const unbroken = text => text.replace(/(?<=[^\n]{40})(?<![.;:!?])\n(?=\p{Ll})/gu, " ");
+
 // The server counts code points; JavaScript's strings are of UTF-16 units.
 function marked(passage, spans) {
-  const signs = Array.from(passage), pieces = [], words = [];
+  const signs = Array.from(unbroken(passage)), pieces = [], words = [];
   let at = 0;
   for (const [start, end] of spans) {
     const word = signs.slice(start, end).join("");
@@ -149,8 +152,7 @@ function titles(answer) {
 function verdict(answer) {
   const notes = [answer.note, answer.labels && `The model was trained on ${answer.labels}.`].filter(Boolean);
   return [
-    heading("Suitability"),
-    make("p", { class: "verdict" }, answer.qualified ? "Qualified" : "Not qualified"),
+    heading(answer.qualified ? "Qualified" : "Not qualified"),
     ...notes.map(note => make("p", { class: "quiet" }, note)),
   ];
 }

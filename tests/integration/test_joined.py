@@ -1,0 +1,58 @@
+"""A joined task, a cross-encoder on probabilities: the two rules hold for it as for any other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from multitask.experiment import StageJob
+from tests.helpers import difference, newest, run, run_ranks, stop_at, tree_driver
+
+pytestmark = pytest.mark.slow
+WORDS = ["a", "good", "film", "about", "the", "fate", "of", "some", "people", "who", "never", "liked", "each", "other"]
+EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}
+
+
+def job_of(folder: Path, name: str, **stage: Any) -> StageJob:
+    """33 rows in batches of 16: the last batch holds one, for two ranks."""
+    path = folder / "rows.jsonl"
+    rows = [
+        {"id": f"{at}/x", "job": " ".join(WORDS[at % 9 :]), "application": " ".join(WORDS[: 2 + at % 7]),
+         "score": (at % 3) / 2}
+        for at in range(33)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = {"suitability": {"train": str(path), "dev": str(path)}}
+    stages = [{"name": "fit", "tasks": ["suitability"], "epochs": 2, **stage}]
+    driver = tree_driver(folder, stages, tasks=tasks, experiment=name)
+    driver.claim()
+    driver.experiment.begin_attempt()
+    return replace(driver.job(driver.plan.nodes[0]), measure_start=False, predict={})
+
+
+@pytest.mark.parametrize("train", ["full-model", "last-linear-layer"])
+def test_two_ranks_equal_one_in_float64(tmp_path: Path, train: str) -> None:
+    one, two = (job_of(tmp_path, name, train=train, **EXACT) for name in ("one", "two"))
+    assert run(one)
+    run_ranks(two, world=2)
+    ends = newest(one), newest(two)
+    assert ends[0].state.seen == ends[1].state.seen != ""
+    assert difference(ends[0].weights, ends[1].weights) < 1e-9
+    metrics = [job.folder.read_json("outcome.json")["metrics"]["suitability/pearson"] for job in (one, two)]
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    whole, cut = (job_of(tmp_path, name, dropout=0.3) for name in ("whole", "cut"))
+    assert run(whole)
+    assert not run(cut, stop_at(2))
+    assert newest(cut).state.position.steps == 3
+    assert run(cut)
+    ends = newest(whole), newest(cut)
+    assert all(torch.equal(ends[0].weights[name], ends[1].weights[name]) for name in ends[0].weights)
+    assert all(torch.equal(ends[0].optimizer[name], ends[1].optimizer[name]) for name in ends[0].optimizer)
