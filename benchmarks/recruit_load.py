@@ -63,7 +63,10 @@ def main() -> None:
     queries = [line for line in given.queries.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not queries:
         parser.error(f"{given.queries}: no queries; expected one a line")
-    result = asyncio.run(drive(given.url, queries, given.rate, given.seconds, os.environ.get("MINIBERT_TOKEN")))
+    try:
+        result = asyncio.run(drive(given.url, queries, given.rate, given.seconds, os.environ.get("MINIBERT_TOKEN")))
+    except httpx.HTTPError as error:  # while it warms up
+        parser.error(f"{given.url}: {error}")
     print(json.dumps(result, indent=2))
 
 

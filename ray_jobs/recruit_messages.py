@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 MAX_CHARS = 20_000
@@ -68,6 +68,14 @@ Text = Annotated[
 ]
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 8.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+K = Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_whole)]
+
+
 class Asked(BaseModel):
     """A request's body: nothing is converted, nothing unknown is let pass."""
 
@@ -76,13 +84,13 @@ class Asked(BaseModel):
 
 class SearchRequest(Asked):
     text: Text = Field(description=f"A need in words, or a CV: {_TEXT}.", examples=["accountant, knows 1C"])
-    k: int = Field(10, ge=1, le=MAX_K, description=f"How many postings: {VALID['k']}.")
+    k: K = Field(10, description=f"How many postings: {VALID['k']}.")
     mode: Mode = Field("hybrid", description="By meaning and words (hybrid), meaning (dense) or words (bm25).")
 
 
 class CompleteRequest(Asked):
     text: Text = Field(description=f"A job description: {_TEXT}.", examples=["Keep the books, pay salaries."])
-    k: int = Field(5, ge=1, le=MAX_K, description=f"How many titles: {VALID['k']}.")
+    k: K = Field(5, description=f"How many titles: {VALID['k']}.")
 
 
 class SuitabilityRequest(Asked):

@@ -40,6 +40,16 @@ WAIT_SECONDS = 0.005  # for company; more than a batch's own time would only be 
 ONGOING = 64  # requests in the replica; batches are made of those
 QUEUED = 256  # requests that wait for it; what is more is refused with 503
 
+ENVIRONMENT = {  # read when Ray is imported, here and in the processes that it starts
+    # Whatever --host is, Ray's own ports listen on all interfaces: they want a token that Ray makes.
+    "RAY_AUTH_MODE": "token",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    # The models have a thread of their own. Without Ray's two more a request costs a third less of CPU beside them.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "OMP_WAIT_POLICY": "passive",  # threads that spin take the cores from those that answer
+}
+
 
 @dataclass(frozen=True)
 class Models:
@@ -129,7 +139,8 @@ def application(directory: str, token: str | None) -> Any:
         def __serve_build_asgi_app__(self) -> Any:
             return build_app(self, self.token)
 
-    return Recruiter.bind(directory, token)
+    deployment: Any = Recruiter
+    return deployment.bind(directory, token)
 
 
 def serve(directory: str, host: str = "127.0.0.1", port: int = 8000) -> None:
@@ -142,8 +153,7 @@ def serve(directory: str, host: str = "127.0.0.1", port: int = 8000) -> None:
     if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
         raise UserError("RAY_ADDRESS: set; `recruit serve` is for this machine, with a Ray of its own: unset it")
     facts = Models.open(directory).facts  # says what is wrong with it in one line, which a replica cannot
-    os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"  # read when ray.serve is imported, here and in its processes
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take the cores from those that answer
+    os.environ.update(ENVIRONMENT)
     from ray import serve as ray_serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -181,7 +191,7 @@ def wanted_token(host: str) -> str | None:
             )
         return None
     if not re.fullmatch(rf"[!-~]{{{TOKEN_CHARS},}}", token):
-        raise UserError(f"{TOKEN}: has blanks or other signs, or is short; {TOKEN_CHARS} ASCII letters or more")
+        raise UserError(f"{TOKEN}: cannot be one; valid: {TOKEN_CHARS} printable ASCII characters or more, no blanks")
     return token
 
 
