@@ -60,7 +60,10 @@ class Bundle:
         kept = ["encoder.", *(f"heads.{task}." for task, name in wanted.items() if self.heads.get(task) == name)]
         kept += ["mlm."] if mlm and mlm == self.mlm else []
         state = {name: value for name, value in self.tensors.items() if name.startswith(tuple(kept))}
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        try:
+            missing, unexpected = model.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # of another shape than this version's head of that name
+            raise UserError(f"bundle {self.about.get('trainer', '')}: {str(error).splitlines()[-1].strip()}") from error
         missing = [name for name in missing if name.startswith(tuple(kept))]
         if missing or unexpected:
             raise UserError(f"bundle {self.about.get('trainer', '')}: missing tensors {missing}, unknown {unexpected}")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from multitask.recipe import Recipe
 
 USER_ERROR = 2
+# Packages that only `minibert recruit` needs -> the extra that brings them.
+EXTRAS = {"bm25s": "recruit", "datasketch": "recruit", "usearch": "recruit"}
+EXTRAS |= {"fastapi": "serve", "starlette": "serve", "uvicorn": "serve"}
 
 app = typer.Typer(
     name="minibert",
@@ -219,12 +222,22 @@ def main() -> None:
     except UserError as error:
         print(f"minibert: {error}", file=sys.stderr)
         _leave(USER_ERROR)
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get(error.name or "")) is None:
+            _fail(error)
+        print(f"minibert: {error.name} is not installed: pip install 'minibert-multitask[{extra}]'", file=sys.stderr)
+        _leave(USER_ERROR)
     except SystemExit as end:
         if end.code == INTERRUPTED and _by_ctrl_c(end):
             print("minibert: interrupted; the same command goes on where it was", file=sys.stderr)
         _leave(end.code if isinstance(end.code, int) else int(bool(end.code)))
     except Exception as error:
-        with tempfile.NamedTemporaryFile("w", prefix="minibert-", suffix=".log", delete=False) as file:
-            file.write(traceback.format_exc())
-        print(f"minibert: {type(error).__name__}: {error}\ntraceback in {Path(file.name)}", file=sys.stderr)
-        _leave(1)
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    """Status 1, the traceback in a file."""
+    with tempfile.NamedTemporaryFile("w", prefix="minibert-", suffix=".log", delete=False) as file:
+        file.write(traceback.format_exc())
+    print(f"minibert: {type(error).__name__}: {error}\ntraceback in {Path(file.name)}", file=sys.stderr)
+    _leave(1)

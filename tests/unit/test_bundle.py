@@ -26,6 +26,7 @@ from multitask.errors import UserError
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import Source, load_source
 from multitask.storage import Storage, write_sealed
+from tests.helpers import tiny
 
 HEADS = {"sst": "mlp", "quora": "linear", "sts": "cosine"}
 
@@ -220,3 +221,12 @@ def test_weights_that_do_not_fit_their_model_are_named(bundle: Bundle, change: s
         tensors["heads.sst.layers.9.weight"] = torch.zeros(1)
     with pytest.raises(UserError, match=rf"{change}.*heads\.sst\.layers\.\d\.weight"):
         replace(bundle, tensors=tensors).model()
+
+
+def test_a_head_of_another_shape_is_refused_in_one_line() -> None:
+    bundle = bundle_of(tiny().model({"sst": "linear"}), tiny().tokenizer_json, {"trainer": "old"})
+    name = next(name for name in bundle.tensors if name.startswith("heads.sst") and name.endswith("weight"))
+    other = replace(bundle, tensors={**bundle.tensors, name: bundle.tensors[name][:, :3]})
+    with pytest.raises(UserError, match=r"bundle old: size mismatch for heads\.sst") as error:
+        other.model()
+    assert "\n" not in str(error.value)

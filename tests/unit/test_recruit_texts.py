@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from multitask.errors import UserError
+from ray_jobs.cli import main
 from ray_jobs.recruit_texts import given_text
 
 
@@ -34,3 +36,17 @@ def test_no_text_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"job '.*': no text; give a text") as error:
         given_text(text, "job")
     assert len(str(error.value)) < 100
+
+
+def test_a_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "jobs.csv").write_text("Title,JobDescription\nCook,Cooks.\n")
+    monkeypatch.setitem(sys.modules, "datasketch", None)  # as if it were not installed
+    monkeypatch.setattr(sys, "argv", ["minibert", "recruit", "prepare", str(tmp_path / "jobs.csv"), "--output", "x"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "minibert: datasketch is not installed: pip install 'minibert-multitask[recruit]'\n"
+    )
