@@ -19,7 +19,13 @@ EXPECTED = {
     "cfimdb": ("cfimdb-dev-output.csv", [1, 0], "id \t Predicted_Sentiment \na1 , 1 \nb2 , 0 \n"),
     "quora": ("para-dev-output.csv", [1, 0.0], "id \t Predicted_Is_Paraphrase \na1 , 1.0 \nb2 , 0.0 \n"),
     "sts": ("sts-dev-output.csv", [2.5, 5], "id \t Predicted_Similiary \na1 , 2.5 \nb2 , 5.0 \n"),
-}
+    # Tasks of our own, in the same form.
+    "jobs": ("jobs-dev-output.csv", [0.25, 1], "id \t Predicted_Match \na1 , 0.25 \nb2 , 1.0 \n"),
+    "skills": ("skills-dev-output.csv", [0.25, 1], "id \t Predicted_Match \na1 , 0.25 \nb2 , 1.0 \n"),
+    "suitability": (
+        "suitability-dev-output.csv", [0.25, 1], "id \t Predicted_Suitability \na1 , 0.2500 \nb2 , 1.0000 \n",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("task", TASKS)

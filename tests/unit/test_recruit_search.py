@@ -374,7 +374,7 @@ def test_index_and_search_as_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     assert found["hits"][0]["posting"]["title"] == "Truck driver" and len(found["hits"]) == 2
     run_search(output, "violin", 2, "bm25", as_json=False)
     assert "no posting has any of the query's words" in capsys.readouterr().out
-    with pytest.raises(UserError, match="query ' ': empty"):
+    with pytest.raises(UserError, match="query ' ': no text"):
         run_search(output, " ", 2, "hybrid", as_json=False)
 
 

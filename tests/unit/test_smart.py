@@ -18,7 +18,8 @@ from multitask.tasks import LabelSpec
 CLASSES = LabelSpec("classes", "x", 0, 4)
 BINARY = LabelSpec("binary", "x", 0, 1)
 SCORE = LabelSpec("score", "x", 1, 5)
-LABELS = [CLASSES, BINARY, SCORE]
+PROBABILITY = LabelSpec("probability", "x", 0, 1)
+LABELS = [CLASSES, BINARY, SCORE, PROBABILITY]
 LOGITS = st.lists(st.floats(-20, 20), min_size=5, max_size=5)
 
 
