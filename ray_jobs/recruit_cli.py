@@ -52,7 +52,7 @@ def index(
 def search(
     directory: DirectoryArgument,
     query: TextArgument,
-    k: Annotated[int, typer.Option(min=1, help="How many postings.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many postings.")] = 10,
     mode: Annotated[str, typer.Option(help="hybrid, dense or bm25.")] = "hybrid",
     as_json: JsonOption = False,
 ) -> None:
@@ -66,7 +66,7 @@ def search(
 def complete(
     bundle: BundleArgument,
     description: TextArgument,
-    k: Annotated[int, typer.Option(min=1, max=50, help="How many titles.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, max=50, help="How many titles.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
     """Complete "The role in this job description is ...": the k likeliest titles."""

@@ -38,7 +38,7 @@ def card(
     {metric, value, interval, rows}; value null with `why`. audit: its findings {what, group, value, interval, bound,
     verdict}, None if it was not audited.
     """
-    notes = [f"{task}: {note}" for task, note in about.get("notes", {}).items()]
+    notes = [f"{task}: {note}" for task, note in about.get("notes", {}).items() if task in about["tasks"]]
     parts = [
         f"# {about.get('recipe', 'bundle')}/{about.get('stage', 'encoder')}",
         _table(("about", ""), [(words, about[key]) for key, words in ABOUT.items() if key in about]),

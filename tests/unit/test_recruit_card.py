@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from multitask.recruit.card import NO_AUDIT, NOT_FOR, card
 
-ABOUT = {"recipe": "all", "stage": "suitability", "trainer": "TorchTrainer_1", "notes": {"suitability": "weak labels"}}
+ABOUT = {"recipe": "all", "stage": "suitability", "trainer": "TorchTrainer_1", "tasks": ["suitability"],
+         "notes": {"suitability": "weak labels", "jobs": "another stage's"}}  # fmt: skip
 DATA = [{"task": "suitability", "split": "dev", "rows": 100, "sha256": "abc"}]
 MEASURED = [
     {"metric": "pearson (weak labels)", "value": 0.41234, "interval": (0.3, 0.5), "rows": 100},
@@ -23,7 +24,8 @@ def test_says_what_it_is_worth_and_what_it_is_not_for() -> None:
     assert text.startswith("# all/suitability\n")
     assert "| pearson (weak labels) | 0.412 | 0.300 .. 0.500 | 100 |" in text
     assert "| auc | undefined: one side \\| alone |" in text
-    assert "Labels. suitability: weak labels" in text and "| suitability | dev | 100 | abc |" in text
+    assert "Labels. suitability: weak labels" in text and "another stage's" not in text
+    assert "| suitability | dev | 100 | abc |" in text
     assert "| impact ratio | gender: female | 0.700 | 0.600 .. 0.800 | >= 0.8 | broken |" in text
     assert "1 of 2 findings break their bound." in text and NO_AUDIT not in text
     assert all(line in text for line in NOT_FOR)
