@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def run_audit(
         screen.say(read["note"] or "applications as the file has them")
     if suitability:
         facts["labels"] = labels_note(bundle_at(suitability))
-        findings += impact(judge_of(suitability, _telling(screen, "suitability", as_json)), pairs, SETS, bounds)
+        findings += impact(judge_of(suitability, _telling(screen, as_json)), pairs, SETS, bounds)
     if index:
         queries = list(dict.fromkeys(application for _, application in pairs))
         if not as_json:
@@ -109,17 +110,21 @@ def _applications(uri: str | None, data: str | None) -> tuple[list[Pair], dict[s
     return pairs, {"source": read.source, "rows": len(read.examples), "used": len(pairs), "note": note}
 
 
-def judge_of(uri: str, telling: Callable[[int], Done]) -> Judge:
-    """telling: how many pairs there are -> what is told of those that are done."""
-    model = Suitability(bundle_at(uri), device())
-    return lambda pairs: model.probabilities(pairs, telling(len(pairs)))
+def judge_of(uri: str, told: Done) -> Judge:
+    """told: of how often it has judged; every name is a time."""
+    model, times = Suitability(bundle_at(uri), device()), count(1)
+
+    def judge(pairs: Sequence[Pair]) -> Floats:
+        found = model.probabilities(pairs)
+        told(next(times))
+        return found
+
+    return judge
 
 
-def _telling(screen: Screen, what: str, quiet: bool) -> Callable[[int], Done]:
-    def of(total: int) -> Done:
-        return silent if quiet else lambda done: screen.progress(Progress("audit", what, 0, 0, done, total))
-
-    return of
+def _telling(screen: Screen, quiet: bool) -> Done:
+    names = len(every_name(SETS))
+    return silent if quiet else lambda done: screen.progress(Progress("audit", "name", 0, 0, done, names))
 
 
 def search_of(uri: str) -> Search:

@@ -258,7 +258,7 @@ def test_the_exit_status_says_whether_a_bound_is_broken(
 ) -> None:
     rows = [{"id": f"{at}/own", "job": job, "application": text, "score": 1} for at, (job, text) in enumerate(PAIRS)]
     (tmp_path / "suitability-dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr(recruit_audit, "judge_of", lambda uri, telling: judge)
+    monkeypatch.setattr(recruit_audit, "judge_of", lambda uri, told: judge)
     output = str(tmp_path / "out" / "audit.json")
     assert run_audit(bundle, None, None, None, str(tmp_path), output, as_json=False) == status
     report = json.loads(Path(output).read_text())
