@@ -171,14 +171,16 @@ def encode_sentences(
     reduce: Reduce = alone,
     progress: Done = silent,
 ) -> Tensor:
-    """(rows * sentences, H) encodings of the sentences of those rows, in the table's order; on every rank."""
+    """(rows * sentences, F) `MultitaskModel.features` of the sentences of those rows, in the table's order; on every
+    rank."""
     weight, sentences = next(model.parameters()), data.table.sentences
     places = feature_places(rows, data.table)
-    values = weight.new_zeros(len(rows) * sentences, model.config.hidden_size, device="cpu")
+    width = model.config.hidden_size * (2 if TASKS[data.task].joined else 1)
+    values = weight.new_zeros(len(rows) * sentences, width, device="cpu")
     done = 0
     for batch in data.batches:
         with model.evaluating(), autocast():
-            encoded = model.encode(batch.to(device)).sentence.cpu()
+            encoded = model.features(batch.to(device)).cpu()
         # Autocast may have made halves of them.
         values[places[stacked(batch.rows.numpy(), sentences)]] = encoded.to(values.dtype)
         done += len(batch)

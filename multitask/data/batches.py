@@ -34,7 +34,7 @@ class Batch:
 
     input_ids: (S, T) int64, padded with 0. mask: (S, T) bool, true at tokens.
     labels: (B,) float32. weights: (B,) float32, 0 leaves an example out. rows: (B,) int64, places in the table.
-    features: (S, H) the encoder's sentence encodings where it is frozen and they were computed before; the
+    features: (S, F) what heads need of a frozen encoder (MultitaskModel.features), where it was computed before; the
         token tensors are then empty.
     targets: (S, T) int64, for mlm: the hidden tokens (multitask/data/masking.py).
     keys: (S,) int64, for ranking: equal where sentences are. More sentences than the B examples' may then follow

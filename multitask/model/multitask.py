@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -87,7 +87,7 @@ class MultitaskModel(nn.Module):
         if objective in ("mlm", "completion"):
             return trunk | {"mlm"}
         head = {f"heads.{task}"} if objective == "supervised" else set()
-        pooled = self.pooling == "pooler" and not (head and self.uses_tokens(task))
+        pooled = self.pooling == "pooler" and not (head and (TASKS[task].joined or self.uses_tokens(task)))
         return trunk | head | ({"encoder.pooler"} if pooled else set())
 
     def trained_elsewhere(self, objective: str, task: str) -> list[nn.Parameter]:
@@ -107,8 +107,8 @@ class MultitaskModel(nn.Module):
             self.train(before)
 
     def uses_tokens(self, task: str) -> bool:
-        """Whether the task's outputs need token states, not just the sentence encoding."""
-        return TASKS[task].joined or bool(self.heads[task].uses_tokens)
+        """Whether the task's head reads token states, not just the sentence encoding."""
+        return bool(self.heads[task].uses_tokens)
 
     def encode(self, batch: Batch, noise: Tensor | None = None) -> Encoding:
         """All sentences of the batch, (S, H), in one forward; features computed before stand in for it.
@@ -122,15 +122,23 @@ class MultitaskModel(nn.Module):
 
     def forward(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """The head's outputs for the batch's task: (B, classes) logits or (B,) values."""
-        encoding, head = self.encode(batch, noise), self.heads[batch.task]
-        tokens = self.dropout(encoding.tokens) if head.uses_tokens else encoding.tokens
-        encoding = Encoding(self.dropout(encoding.sentence), tokens, encoding.mask)
+        head = self.heads[batch.task]
         if TASKS[batch.task].joined:
-            first, second = segments(encoding, batch.input_ids, self.dropout)
+            halves = self.dropout(self.features(batch, noise)).chunk(2, dim=1)
+            sides: Sequence[Encoding | None] = [Encoding(half, half.new_empty(0), batch.mask) for half in halves]
         else:
-            first, second = split(encoding, len(batch))
-        outputs: Tensor = head(first, second)
+            encoding = self.encode(batch, noise)
+            tokens = self.dropout(encoding.tokens) if head.uses_tokens else encoding.tokens
+            sides = split(Encoding(self.dropout(encoding.sentence), tokens, encoding.mask), len(batch))
+        outputs: Tensor = head(*sides)
         return outputs
+
+    def features(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
+        """(S, F), all that heads need of an encoder that does not change, but for those that read tokens: sentence
+        encodings, F = H; of joined pairs both texts' means, F = 2H."""
+        if batch.features is not None or not TASKS[batch.task].joined:
+            return self.encode(batch, noise).sentence
+        return text_means(self.encode(batch, noise), batch.input_ids)
 
     def hidden_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The masked-language head's logits (M, V) at the M hidden positions of the batch, and their tokens (M,)."""
@@ -145,17 +153,16 @@ def _under(name: str, prefixes: Iterable[str]) -> bool:
     return any(name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def segments(
-    encoding: Encoding, input_ids: Tensor, dropout: Callable[[Tensor], Tensor]
-) -> tuple[Encoding, Encoding | None]:
-    """The two texts of joined pairs, each with the mean of its states: (B, T) sequences, of which the last token and
-    the one between the texts are the separator."""
+def text_means(encoding: Encoding, input_ids: Tensor) -> Tensor:
+    """(B, 2H) of joined pairs: the mean of the first text's states, then that of the second's.
+
+    input_ids: (B, T) sequences, of which the last token and the one between the texts are the separator.
+    """
     separator = input_ids.gather(1, encoding.mask.sum(dim=1, keepdim=True) - 1)
     found = (input_ids == separator) & encoding.mask
     before = found.cumsum(dim=1) - found.long()  # separators before a place
-    masks = [(before == part) & encoding.mask for part in (0, 1)]
-    first, second = (Encoding(dropout(mean_pool(encoding.tokens, m)), encoding.tokens, m) for m in masks)
-    return first, second
+    means = [mean_pool(encoding.tokens, (before == part) & encoding.mask) for part in (0, 1)]
+    return torch.cat(means, dim=1)
 
 
 def split(encoding: Encoding, size: int) -> tuple[Encoding, Encoding | None]:

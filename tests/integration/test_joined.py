@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_modules import dev
+from multitask.bundle import load_bundle
+from multitask.data.tokens import load_tokens
+from multitask.evaluate import EvalSet, predictions
 from multitask.experiment import StageJob
+from multitask.metrics import score
+from multitask.storage import Storage
 from tests.helpers import difference, newest, run, run_ranks, stop_at, tree_driver
 
 pytestmark = pytest.mark.slow
@@ -56,3 +62,16 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     ends = newest(whole), newest(cut)
     assert all(torch.equal(ends[0].weights[name], ends[1].weights[name]) for name in ends[0].weights)
     assert all(torch.equal(ends[0].optimizer[name], ends[1].optimizer[name]) for name in ends[0].optimizer)
+
+
+def test_a_frozen_encoder_reads_joined_pairs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    original = dev.encode_sentences
+    monkeypatch.setattr(dev, "encode_sentences", lambda *a, **k: calls.append(a[1].task) or original(*a, **k))
+    job = job_of(tmp_path, "frozen", train="last-linear-layer", epochs=3, dropout=0.0)
+    assert run(job)
+    assert calls == ["suitability"]  # train and dev are one file here
+    rows, bundle = load_tokens(Storage(job.storage), job.dev["suitability"]), load_bundle(job.folder, "bundle")
+    given = predictions(bundle.model(), EvalSet.of("suitability", rows, "cpu"), device=torch.device("cpu"))
+    found = score("pearson", given, rows.labels.double()).value
+    assert found == pytest.approx(job.folder.read_json("outcome.json")["metrics"]["suitability/pearson"], abs=1e-6)

@@ -14,7 +14,7 @@ from multitask.errors import UserError
 from multitask.losses import LOSSES
 from multitask.model.bert import Encoding
 from multitask.model.heads import HEADS, build_head, loss_for, predict
-from multitask.model.multitask import segments
+from multitask.model.multitask import text_means
 from multitask.tasks import TASKS, LabelSpec
 
 H = 4
@@ -229,8 +229,5 @@ def test_predictions_by_kind() -> None:
 def test_a_joined_pair_is_two_texts_each_with_the_mean_of_its_states() -> None:
     ids = torch.tensor([[1, 5, 2, 6, 7, 2, 0], [1, 2, 8, 2, 0, 0, 0]])  # 1: [CLS], 2: [SEP], 0: padding
     mask, tokens = ids != 0, torch.arange(14.0).reshape(2, 7, 1)
-    first, second = segments(Encoding(torch.zeros(2, 1), tokens, mask), ids, lambda x: x)
-    assert second is not None
-    assert first.mask.int().tolist() == [[1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]]
-    assert second.mask.int().tolist() == [[0, 0, 0, 1, 1, 1, 0], [0, 0, 1, 1, 0, 0, 0]]
-    assert first.sentence.squeeze(1).tolist() == [1.0, 7.5] and second.sentence.squeeze(1).tolist() == [4.0, 9.5]
+    found = text_means(Encoding(torch.zeros(2, 1), tokens, mask), ids)
+    assert found.tolist() == [[1.0, 4.0], [7.5, 9.5]]
