@@ -39,6 +39,21 @@ class Corpus:
         """Each title's words that say a trade."""
         return [frozenset(re.findall(r"[a-z]+", posting.title.casefold())) - RANKS for posting in self.postings]
 
+    @cached_property
+    def having(self) -> dict[str, list[int]]:
+        """A trade's word -> the postings whose titles have it."""
+        found: dict[str, list[int]] = {}
+        for place, trade in enumerate(self.trades):
+            for word in trade:
+                found.setdefault(word, []).append(place)
+        return found
+
+    @cached_property
+    def titles(self) -> NDArray[np.int64]:
+        """(N,) equal where titles are, but for case."""
+        _, number = np.unique([posting.title.casefold() for posting in self.postings], return_inverse=True)
+        return np.asarray(number)
+
     def key(self, place: int) -> str:
         """Names a posting behind its group: what shares the first part must not be split."""
         return f"{self.postings[self.groups[place]].id}/{self.postings[place].id}"
@@ -117,17 +132,22 @@ FILES = {
 
 def _near(corpus: Corpus, place: int) -> NDArray[np.int64]:
     """Other groups' postings of the same trade, but not of the same title: who fits that one fits this one too."""
-    mine, title = corpus.trades[place], corpus.postings[place].title.casefold()
-    return _others(corpus, place, [bool(mine & trade) for trade in corpus.trades], title)
+    return np.flatnonzero(_others(corpus, place) & _same_trade(corpus, place))
 
 
 def _far(corpus: Corpus, place: int) -> NDArray[np.int64]:
     """Other groups' postings whose titles share no trade's word."""
-    mine, title = corpus.trades[place], corpus.postings[place].title.casefold()
-    return _others(corpus, place, [not mine & trade for trade in corpus.trades], title)
+    return np.flatnonzero(_others(corpus, place) & ~_same_trade(corpus, place))
 
 
-def _others(corpus: Corpus, place: int, wanted: Sequence[bool], title: str) -> NDArray[np.int64]:
-    other = corpus.groups != corpus.groups[place]
-    named = np.array([posting.title.casefold() != title for posting in corpus.postings])
-    return np.flatnonzero(other & named & np.array(wanted))
+def _others(corpus: Corpus, place: int) -> NDArray[np.bool_]:
+    """(N,) whether it is of another group and another title."""
+    return np.asarray((corpus.groups != corpus.groups[place]) & (corpus.titles != corpus.titles[place]))
+
+
+def _same_trade(corpus: Corpus, place: int) -> NDArray[np.bool_]:
+    """(N,) whether the titles share a trade's word."""
+    found = np.zeros(len(corpus.postings), np.bool_)
+    for word in corpus.trades[place]:
+        found[corpus.having[word]] = True
+    return found
