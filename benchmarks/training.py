@@ -211,7 +211,7 @@ def bare(material: Material) -> Callable[[], Pass]:
     """The same steps as ours without Lightning: the same batches, model, loss and optimizer in a loop."""
     from lightning_modules.data import StageData
     from lightning_modules.supervised import SupervisedModule
-    from multitask.bundle import load_bundle
+    from multitask.bundle import read_bundle
     from multitask.optim import build_optimizer
     from multitask.recipe import Stage
     from multitask.storage import Storage
@@ -220,7 +220,7 @@ def bare(material: Material) -> Callable[[], Pass]:
     job = claimed(material, stage_recipe())
     stage, storage = Stage.model_validate(job.stage), Storage(job.storage)
     data = StageData(job, stage, SupervisedModule)
-    bundle = load_bundle(storage, job.start)
+    bundle = read_bundle(storage, job.start)
 
     def make_pass() -> Pass:
         model = bundle.model(job.heads, dropout=0.0, encoder_dropout=None, seed=job.seed, mlm=None)

@@ -12,12 +12,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from lightning_modules.mlm import HiddenTokens
+from multitask.bundle import longest
 from multitask.data.batches import Batch
 from multitask.data.samplers import Rows, derive_seed
 from multitask.data.tokens import TokenTable
 from multitask.evaluate import Autocast
 from multitask.metrics import COMPLETION, Score
-from multitask.recruit.completion import Prompt, room
+from multitask.recruit.completion import Prompt
 from multitask.tasks import TASKS
 
 
@@ -30,7 +31,7 @@ class CompletionModule(HiddenTokens):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         tokenizer = Tokenizer.from_str(self.tokenizer_json)
-        self.prompt = Prompt.of(tokenizer, room(self.job.about, self.model.config))
+        self.prompt = Prompt.of(tokenizer, longest(self.job.about, self.model.config))
 
     @classmethod
     def examples(cls, task: str, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:

@@ -20,7 +20,7 @@ from lightning_modules.records import read_records
 from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
-from multitask.bundle import load_bundle
+from multitask.bundle import read_bundle
 from multitask.checkpoints import CheckpointStore, State
 from multitask.experiment import OUTCOME, Fence, StageJob, check_attempt
 from multitask.recipe import Stage
@@ -77,7 +77,7 @@ def _load(
 ) -> tuple[StageModule, Resume]:
     """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, and what
     resumes its optimizer. Bundle and checkpoint themselves are dropped: each is as large as the model."""
-    bundle, checkpoint = load_bundle(Storage(job.storage), job.start), store.newest()
+    bundle, checkpoint = read_bundle(Storage(job.storage), job.start), store.newest()
     model = bundle.model(
         job.heads,
         dropout=stage.dropout,

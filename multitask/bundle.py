@@ -24,6 +24,7 @@ from multitask.model.sources import Source
 from multitask.storage import MANIFEST, Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
 
 SCHEMA = 1
+MAX_LENGTH = 512  # for bundles that do not say what they were trained with
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Bundle:
     @property
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_str(self.tokenizer_json)
+
+    @property
+    def max_length(self) -> int:
+        return longest(self.about, self.config)
 
     def model(
         self,
@@ -68,6 +73,11 @@ class Bundle:
         if missing or unexpected:
             raise UserError(f"bundle {self.about.get('trainer', '')}: missing tensors {missing}, unknown {unexpected}")
         return model
+
+
+def longest(about: Mapping[str, Any], config: BertConfig) -> int:
+    """Tokens of a sequence at most: as in the bundle's training, and as its encoder has positions."""
+    return min(int(about.get("max_length", MAX_LENGTH)), config.max_position_embeddings)
 
 
 def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any]) -> Bundle:
@@ -97,7 +107,7 @@ def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:
     write_sealed(storage, path, files, {"schema": SCHEMA})
 
 
-def load_bundle(storage: Storage, path: str = "") -> Bundle:
+def read_bundle(storage: Storage, path: str = "") -> Bundle:
     """Raises UserError where there is no sound bundle."""
     place = storage.at(path) if path else storage
     if not is_sealed(place):

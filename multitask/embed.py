@@ -35,8 +35,7 @@ class TextEncoder:
         self.device = torch.device(device)
         self.model = bundle.model(heads={}).to(self.device).eval()
         self.pooling, self.width = bundle.pooling, bundle.config.hidden_size
-        wanted = max_length or bundle.about.get("max_length", 512)
-        self.max_length = min(wanted, bundle.config.max_position_embeddings)
+        self.max_length = min(max_length or bundle.max_length, bundle.config.max_position_embeddings)
         self.tokenizer = bundle.tokenizer
         self.tokenizer.enable_truncation(self.max_length)
         self.tokenizer.no_padding()

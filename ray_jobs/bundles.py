@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lightning_modules.progress import Progress
-from multitask.bundle import Bundle, is_bundle, load_bundle, source_bundle
+from multitask.bundle import Bundle, is_bundle, read_bundle, source_bundle
 from multitask.data.readers import find_file, has_file
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
@@ -27,7 +27,6 @@ from multitask.storage import Storage, join
 from multitask.tasks import TASKS, Split, TaskSpec
 from ray_jobs.screen import Screen
 
-MAX_LENGTH = 512  # for bundles that do not say what they were trained with
 MAX_BAD_ROWS = 0.01
 BOTH: tuple[Split, ...] = ("dev", "test")
 
@@ -93,11 +92,11 @@ def predict_bundle(uri: str, data: str | None, output: str) -> None:
 
 def bundle_at(uri: str) -> Bundle:
     """The bundle at a URI, or an encoder without heads by its name. Raises UserError where there is neither."""
-    return load_bundle(Storage(uri)) if is_bundle(uri) else source_bundle(load_source(uri, seed=0))
+    return read_bundle(Storage(uri)) if is_bundle(uri) else source_bundle(load_source(uri, seed=0))
 
 
 def _opened(uri: str, data: str | None) -> tuple[Bundle, str]:
-    bundle = load_bundle(Storage(uri))
+    bundle = read_bundle(Storage(uri))
     if not bundle.heads:
         raise UserError(f"bundle '{uri}': an encoder without heads; it can only be trained from")
     return bundle, data or sample_uri()
@@ -137,7 +136,7 @@ def _table(bundle: Bundle, cache: Storage, directory: str, spec: TaskSpec, split
         spec,
         Tokenizer.from_str(bundle.tokenizer_json),
         labelled=split != "test",
-        max_length=bundle.about.get("max_length", MAX_LENGTH),
+        max_length=bundle.max_length,
         max_bad_rows=bundle.about.get("max_bad_rows", MAX_BAD_ROWS),
         columns=bundle.about.get("columns", {}).get(spec.name, {}),
     )

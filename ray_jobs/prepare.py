@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
 
-from multitask.bundle import Bundle, bundle_fingerprint, is_bundle, load_bundle, save_bundle, source_bundle
+from multitask.bundle import Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle, source_bundle
 from multitask.data.readers import find_file, has_file
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import training_rows
@@ -88,7 +88,7 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
 def store_encoder(storage: Storage, recipe: Recipe) -> Start:
     """Puts the recipe's encoder into the storage as a bundle, where every worker finds the same bytes."""
     if is_bundle(recipe.encoder):
-        bundle, content = load_bundle(Storage(recipe.encoder)), bundle_fingerprint(Storage(recipe.encoder))
+        bundle, content = read_bundle(Storage(recipe.encoder)), bundle_fingerprint(Storage(recipe.encoder))
     else:
         bundle = source_bundle(load_source(recipe.encoder, recipe.seed))
         content = bundle.about["fingerprint"]
@@ -100,7 +100,7 @@ def store_encoder(storage: Storage, recipe: Recipe) -> Start:
 def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str) -> Start:
     """The same for a bundle that a stage starts from, its heads included."""
     uri = stage_bundle(storage, uri) or uri
-    bundle, fingerprint = load_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
+    bundle, fingerprint = read_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
     if bundle.tokenizer_json != tokenizer_json:
         raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
     _check_length(recipe, bundle, uri)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from multitask.bundle import load_bundle
+from multitask.bundle import read_bundle
 from multitask.errors import UserError
 from multitask.recruit.completion import Completer, Title
 from multitask.recruit.index import PARTS
@@ -65,7 +65,7 @@ class Models:
         """Raises UserError where the directory is no sound index."""
         storage, where = Storage(directory), device()
         searcher = Searcher.open(directory, where)
-        bundles = {part: load_bundle(storage, part) for part in PARTS if storage.exists(f"{part}/manifest.json")}
+        bundles = {part: read_bundle(storage, part) for part in PARTS if storage.exists(f"{part}/manifest.json")}
         completion, suitability = (bundles.get(part) for part in PARTS)
         facts = Facts(
             len(searcher.index.postings),

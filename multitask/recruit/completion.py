@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,17 +23,10 @@ from multitask.data.masking import NO_TARGET, SPECIAL
 from multitask.embed import TextEncoder, padded
 from multitask.errors import UserError
 from multitask.evaluate import INTERVAL_SEED
-from multitask.model.bert import BertConfig
 
 PROMPT = "The role in this job description is"
 MOST = 8  # tokens of a title; of the postings' titles nine in ten have no more, others are cut
-MAX_LENGTH = 512  # for bundles that do not say what they were trained with
 BEAM = 4  # open titles that are followed, where not more of them are wanted
-
-
-def room(about: Mapping[str, Any], config: BertConfig) -> int:
-    """The tokens that a prompt and its description may have: as many as a sentence of the bundle's training."""
-    return min(int(about.get("max_length", MAX_LENGTH)), config.max_position_embeddings)
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ class Completer:
         self.tokenizer = bundle.tokenizer
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.prompt = Prompt.of(self.tokenizer, room(bundle.about, bundle.config))
+        self.prompt = Prompt.of(self.tokenizer, bundle.max_length)
         self._first, self._later = (barred.to(self.device) for barred in _barred(self.tokenizer, self.prompt))
 
     def complete(self, descriptions: Sequence[str], k: int = 5) -> list[list[Title]]:

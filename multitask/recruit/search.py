@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multitask.bundle import load_bundle
+from multitask.bundle import read_bundle
 from multitask.embed import TextEncoder, Vectors
 from multitask.errors import UserError
 from multitask.recruit.index import ENCODER, NEIGHBOURS, Index, load_index, longest
@@ -73,7 +73,7 @@ class Searcher:
         """Raises UserError where there is no sound index."""
         storage = Storage(uri)
         index = load_index(storage)
-        return cls(index, TextEncoder(load_bundle(storage, ENCODER), device))
+        return cls(index, TextEncoder(read_bundle(storage, ENCODER), device))
 
     def warm(self) -> None:
         """Computes once what marking words needs of passages: a minute for some thousands of them."""

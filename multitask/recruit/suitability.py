@@ -51,9 +51,7 @@ class TaskModel:
         self.task, self.device = task, torch.device(device)
         self.model = bundle.model({task: bundle.heads[task]}).to(self.device).eval()
         self.tokenizer = bundle.tokenizer
-        self.tokenizer.enable_truncation(  # of a pair, the longer text is cut first, as in training
-            min(bundle.about.get("max_length", 512), bundle.config.max_position_embeddings)
-        )
+        self.tokenizer.enable_truncation(bundle.max_length)  # of a pair, the longer text is cut first, as in training
         self.tokenizer.no_padding()
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_modules import dev
-from multitask.bundle import load_bundle
+from multitask.bundle import read_bundle
 from multitask.data.tokens import load_tokens
 from multitask.evaluate import EvalSet, predictions
 from multitask.experiment import StageJob
@@ -71,7 +71,7 @@ def test_a_frozen_encoder_reads_joined_pairs_once(tmp_path: Path, monkeypatch: p
     job = job_of(tmp_path, "frozen", train="last-linear-layer", epochs=3, dropout=0.0)
     assert run(job)
     assert calls == ["suitability"]  # train and dev are one file here
-    rows, bundle = load_tokens(Storage(job.storage), job.dev["suitability"]), load_bundle(job.folder, "bundle")
+    rows, bundle = load_tokens(Storage(job.storage), job.dev["suitability"]), read_bundle(job.folder, "bundle")
     given = predictions(bundle.model(), EvalSet.of("suitability", rows, "cpu"), device=torch.device("cpu"))
     found = score("pearson", given, rows.labels.double()).value
     assert found == pytest.approx(job.folder.read_json("outcome.json")["metrics"]["suitability/pearson"], abs=1e-6)

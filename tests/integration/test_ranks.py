@@ -12,7 +12,7 @@ import torch
 from lightning_modules.data import StageData
 from lightning_modules.records import read_records
 from lightning_modules.run import OBJECTIVES
-from multitask.bundle import load_bundle
+from multitask.bundle import read_bundle
 from multitask.checkpoints import CheckpointStore
 from multitask.experiment import StageJob
 from multitask.recipe import Stage
@@ -81,7 +81,7 @@ def test_two_ranks_equal_one_in_float64(both: Callable[[str], tuple[StageJob, St
     assert difference(one.optimizer, two.optimizer) < 1e-9  # its moments are the gradients'
     metrics = [job.folder.read_json("outcome.json")["metrics"] for job in jobs]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
-    start = load_bundle(Storage(jobs[0].storage), jobs[0].start).tensors
+    start = read_bundle(Storage(jobs[0].storage), jobs[0].start).tensors
     shared = start.keys() & one.weights.keys()
     moved = {name for name in shared if not torch.equal(one.weights[name].float(), start[name])}
     assert bool(moved) == (kind != "joint-frozen")
@@ -136,7 +136,7 @@ def test_a_resumed_stage_equals_an_undisturbed_one(tmp_path: Path, kind: str, as
     assert outcomes[0]["metrics"] == outcomes[1]["metrics"]
     assert outcomes[0]["kept_epoch"] == outcomes[1]["kept_epoch"]
     assert outcomes[0]["steps"] == outcomes[1]["steps"] == 2 * small_steps(whole)
-    bundles = [load_bundle(job.folder, "bundle").tensors for job in (whole, parts)]
+    bundles = [read_bundle(job.folder, "bundle").tensors for job in (whole, parts)]
     assert difference(*bundles) == 0
 
 
@@ -149,7 +149,7 @@ def test_keep_best_keeps_the_best_epochs_weights(tmp_path: Path) -> None:
     assert outcome["kept_epoch"] == 1 + scores.index(max(scores))
     assert outcome["metrics"]["quora/accuracy"] == max(scores)
     kept = CheckpointStore(job.folder.at("checkpoints")).at(5 * outcome["kept_epoch"])
-    bundle = load_bundle(job.folder, "bundle").tensors
+    bundle = read_bundle(job.folder, "bundle").tensors
     assert difference({name: bundle[name] for name in kept.weights}, kept.weights) == 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from multitask.bundle import load_bundle
+from multitask.bundle import read_bundle
 from multitask.recipe_files import load_recipe
 from multitask.storage import Storage
 from ray_jobs.bundles import bundle_at
@@ -60,7 +60,7 @@ def test_each_leaf_is_measured_by_what_it_was_trained_for_and_has_a_card(posting
     assert "ndcg@10, title: hybrid, trained" in names["search"]
     assert "pearson (weak labels)" in names["suitability"]
     assert "exact match: completion" in names["completion"]
-    trained = {stage: load_bundle(Storage(uri)).about["trained"] for stage, uri in uris.items()}
+    trained = {stage: read_bundle(Storage(uri)).about["trained"] for stage, uri in uris.items()}
     assert trained == {"search": [], "suitability": ["suitability"], "completion": []}
     write_card(uris["suitability"], data, str(tmp_path / "CARD.md"), None)
     text = (tmp_path / "CARD.md").read_text()

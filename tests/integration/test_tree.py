@@ -19,7 +19,7 @@ from lightning_modules import dev
 from lightning_modules.progress import Interrupted, Progress
 from lightning_modules.run import run_stage
 from lightning_modules.trainer import quiet_libraries
-from multitask.bundle import load_bundle
+from multitask.bundle import read_bundle
 from multitask.storage import Storage
 from ray_jobs import local
 from ray_jobs.train import Driver
@@ -76,7 +76,7 @@ def metrics(results: dict[str, Any], name: str) -> dict[str, Any]:
 
 def weights(storage: Path, results: dict[str, Any], name: str) -> dict[str, Tensor]:
     (bundle,) = [stage["bundle"] for stage in results["stages"] if stage["name"] == name]
-    return load_bundle(Storage(f"{storage}/tree"), bundle).tensors
+    return read_bundle(Storage(f"{storage}/tree"), bundle).tensors
 
 
 def test_results_follow_their_schema(results: dict[str, Any]) -> None:
@@ -159,9 +159,9 @@ def test_a_head_that_reads_tokens_is_trained_without_the_cache(tmp_path: Path) -
     frozen = {"tasks": ["sst", "quora"], "train": "last-linear-layer", "epochs": 1, "max_examples": 20}
     job = small_job(tmp_path, heads={"sst": "bilstm"}, **frozen)
     assert run(job)
-    start = load_bundle(Storage(str(tmp_path)), job.start).tensors
+    start = read_bundle(Storage(str(tmp_path)), job.start).tensors
     assert all(name.startswith("heads.") for name in newest(job).weights)  # a checkpoint holds what is trained
-    after = load_bundle(job.folder, "bundle").tensors
+    after = read_bundle(job.folder, "bundle").tensors
     assert all(torch.equal(after[name], value) for name, value in start.items())
     # Quora's dev and training sentences and sts's dev sentences were encoded, sst's not.
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 3
@@ -176,7 +176,7 @@ def test_a_stage_over_nothing_but_special_tokens_runs_through(tmp_path: Path) ->
     _, found = execute(driver)
     assert found["stages"][1]["status"] == "finished"
     assert metrics(found, "mlm")["mlm/perplexity"] is None
-    start = load_bundle(Storage(str(tmp_path)), driver.job(driver.plan.nodes[0]).start).tensors
+    start = read_bundle(Storage(str(tmp_path)), driver.job(driver.plan.nodes[0]).start).tensors
     after = weights(tmp_path, found, "mlm")
     assert all(torch.equal(after[name], value) for name, value in start.items())  # every gradient was zero
 

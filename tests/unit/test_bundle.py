@@ -17,7 +17,7 @@ from multitask.bundle import (
     bundle_fingerprint,
     bundle_of,
     is_bundle,
-    load_bundle,
+    read_bundle,
     save_bundle,
     source_bundle,
 )
@@ -70,7 +70,7 @@ def equal(one: MultitaskModel, other: MultitaskModel, part: str) -> bool:
 def test_a_masked_language_head_comes_back(source: Source, storage: Storage, kind: str) -> None:
     model = source_bundle(source).model(HEADS, seed=5, mlm=kind)
     save_bundle(storage, "bundle", bundle_of(model, source.tokenizer.to_str(), {}))
-    found = load_bundle(storage, "bundle")
+    found = read_bundle(storage, "bundle")
     assert found.mlm == kind
     assert equal(found.model(mlm=kind, seed=6), model, "mlm.")  # trained on, not begun again
     assert found.model().mlm is None
@@ -86,7 +86,7 @@ def test_a_bundle_of_before_the_masked_language_head_loads(bundle: Bundle, stora
     assert facts.pop("mlm", "absent") is None
     files = {name: place.read_bytes(name) for name in place.list() if name != "manifest.json"}
     write_sealed(place, "", {**files, "model.json": json.dumps(facts).encode()}, {})
-    found = load_bundle(storage, "bundle")
+    found = read_bundle(storage, "bundle")
     assert found.mlm is None
     assert found.model(mlm="tied").mlm is not None
     assert torch.equal(outputs(found.model(), "sst"), outputs(bundle.model(), "sst"))
@@ -96,10 +96,10 @@ def test_a_bundle_of_before_the_masked_language_head_loads(bundle: Bundle, stora
 def test_a_bundle_comes_back_and_predicts_the_same(bundle: Bundle, storage: Storage, remote: bool) -> None:
     place = Storage(f"memory://bundle-{uuid.uuid4().hex}") if remote else storage
     save_bundle(place, "run/bundle", bundle)
-    found = load_bundle(place, "run/bundle")
+    found = read_bundle(place, "run/bundle")
     assert (found.config, found.pooling, found.heads) == (bundle.config, bundle.pooling, HEADS)
     assert (found.about, found.tokenizer_json) == (bundle.about, bundle.tokenizer_json)
-    assert load_bundle(place.at("run/bundle")).heads == HEADS
+    assert read_bundle(place.at("run/bundle")).heads == HEADS
     for task in HEADS:
         assert torch.equal(outputs(bundle.model(), task), outputs(found.model(), task))
 
@@ -163,7 +163,7 @@ def test_a_source_is_a_bundle_without_heads(source: Source, storage: Storage) ->
     assert first.pooling == source.pooling
     assert first.about == {"encoder": "tiny", "fingerprint": source.fingerprint}
     save_bundle(storage, "encoder", first)
-    model = load_bundle(storage, "encoder").model({"sst": "linear"})
+    model = read_bundle(storage, "encoder").model({"sst": "linear"})
     assert all(torch.equal(model.encoder.state_dict()[name], value) for name, value in source.state.items())
 
 
@@ -204,12 +204,12 @@ def test_what_is_no_sound_bundle_is_refused_by_name(bundle: Bundle, storage: Sto
     change, reason = DAMAGE[damage]
     change(storage.at("bundle"))
     with pytest.raises(UserError, match=f"bundle '{storage.uri}/bundle': {reason}"):
-        load_bundle(storage, "bundle")
+        read_bundle(storage, "bundle")
 
 
 def test_an_empty_place_is_no_bundle(storage: Storage) -> None:
     with pytest.raises(UserError, match=r"no bundle there .*it holds nothing"):
-        load_bundle(storage, "nosuch")
+        read_bundle(storage, "nosuch")
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown"])

@@ -15,7 +15,7 @@ import pytest
 
 from lightning_modules.finishing import OUTCOME
 from lightning_modules.progress import Interrupted
-from multitask.bundle import bundle_of, load_bundle, save_bundle
+from multitask.bundle import bundle_of, read_bundle, save_bundle
 from multitask.errors import UserError
 from multitask.experiment import StageJob
 from multitask.results import seeds_cell, table_rows
@@ -229,8 +229,8 @@ def branch(folder: Path, start: str) -> Driver:
 
 def test_a_stage_starts_from_another_experiments_stage_heads_included(other: Driver, tmp_path: Path) -> None:
     (job,), results = execute(branch(tmp_path, "other/mlm"))
-    start = load_bundle(Storage(str(tmp_path)), job.start)
-    was = load_bundle(other.experiment.folder.at(other.plan.records["mlm"].trainer), "bundle")
+    start = read_bundle(Storage(str(tmp_path)), job.start)
+    was = read_bundle(other.experiment.folder.at(other.plan.records["mlm"].trainer), "bundle")
     assert start.heads == was.heads == {"sst": "mlp", "quora": "linear"}
     model, before = start.model(job.heads, seed=job.seed), was.model()
     for name, value in before.state_dict().items():
@@ -279,7 +279,7 @@ def test_a_start_that_is_not_there_is_refused(other: Driver, tmp_path: Path, sta
 
 def test_a_bundle_of_another_tokenizer_is_refused(other: Driver, tmp_path: Path) -> None:
     folder = other.experiment.folder.at(other.plan.records["mlm"].trainer)
-    bundle = load_bundle(folder, "bundle")
+    bundle = read_bundle(folder, "bundle")
     edited = bundle.tokenizer_json.replace('"film"', '"filn"')
     assert edited != bundle.tokenizer_json
     save_bundle(Storage(str(tmp_path)), "edited", bundle_of(bundle.model(), edited, {}))

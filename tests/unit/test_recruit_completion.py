@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from multitask.bundle import Bundle, bundle_of, save_bundle
+from multitask.bundle import Bundle, bundle_of, longest, save_bundle
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.tokens import TokenTable
@@ -25,7 +25,7 @@ from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.metrics import COMPLETION
 from multitask.recruit import completion
-from multitask.recruit.completion import MOST, PROMPT, Completer, Prompt, Title, exact_match, measure, room, token_f1
+from multitask.recruit.completion import MOST, PROMPT, Completer, Prompt, Title, exact_match, measure, token_f1
 from multitask.storage import Storage
 from ray_jobs.recruit_completion import pairs_of, run_complete
 from tests.helpers import CLS, MASK, ORDINARY, SEP, UNK, VOCABULARY, module_of, table_of, tiny
@@ -115,9 +115,9 @@ def test_a_prompt_that_cannot_be_made_is_refused() -> None:
 
 
 def test_a_prompt_has_the_room_that_training_gave_and_positions_allow() -> None:
-    assert room({"max_length": 64}, tiny().config) == 64
-    assert room({"max_length": 10**6}, tiny().config) == tiny().config.max_position_embeddings
-    assert room({}, tiny().config) == min(512, tiny().config.max_position_embeddings)
+    assert longest({"max_length": 64}, tiny().config) == 64
+    assert longest({"max_length": 10**6}, tiny().config) == tiny().config.max_position_embeddings
+    assert longest({}, tiny().config) == min(512, tiny().config.max_position_embeddings)
 
 
 @pytest.mark.parametrize(("brought", "head"), [("untied", "untied"), ("tied", "tied"), (None, "tied")])

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitask.bundle import Bundle, bundle_of, load_bundle, save_bundle
+from multitask.bundle import Bundle, bundle_of, read_bundle, save_bundle
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.evaluate import EVAL_TOKENS, EvalSet, predictions
@@ -182,7 +182,7 @@ def test_an_answer_is_yes_or_no_and_a_person_decides(tmp_path: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out).keys() == {"qualified", "labels"}
     run_suitability(uri, "some job", "a good film", score=True, as_json=True)
     shown = json.loads(capsys.readouterr().out)
-    expected = Suitability(load_bundle(Storage(uri))).probabilities([("some job", "a good film")])[0]
+    expected = Suitability(read_bundle(Storage(uri))).probabilities([("some job", "a good film")])[0]
     assert shown["probability"] == pytest.approx(expected) and shown["qualified"] == (expected >= 0.5)
     run_suitability(uri, "some job", "a good film", score=True, as_json=False)
     assert f"probability {expected:.3f}, not calibrated" in capsys.readouterr().out
@@ -216,7 +216,7 @@ def calibratable(folder: Path) -> tuple[str, str]:
 def test_calibrating_writes_a_cooled_bundle_and_a_diagram(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri, data = calibratable(tmp_path)
     calibrate(uri, data, str(tmp_path / "cooled"))
-    made = load_bundle(Storage(str(tmp_path / "cooled")))
+    made = read_bundle(Storage(str(tmp_path / "cooled")))
     assert made.about["temperature"] == pytest.approx(4.0, rel=0.01)
     found = made.about["calibration"]
     assert found["after"]["ece"] < 0.01 < found["before"]["ece"] and found["labels"] == NOTE
