@@ -96,12 +96,31 @@ def source_bundle(source: Source) -> Bundle:
     return Bundle(source.config, source.pooling, {}, about, tensors, source.tokenizer.to_str())
 
 
-def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:
+def facts_of(bundle: Bundle) -> dict[str, Any]:
+    """What model.json says: everything but weights and tokenizer."""
     facts = {"schema": SCHEMA, "config": bundle.config.to_dict(), "pooling": bundle.pooling}
-    facts |= {"heads": bundle.heads, "mlm": bundle.mlm, "about": bundle.about}
+    return facts | {"heads": bundle.heads, "mlm": bundle.mlm, "about": bundle.about}
+
+
+def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer_json: str, where: str) -> Bundle:
+    """The way back. Raises UserError, naming `where`, for facts of another schema or config."""
+    if facts["schema"] != SCHEMA:
+        raise UserError(f"{where}: schema {facts['schema']}; this version reads {SCHEMA}")
+    return Bundle(
+        config=BertConfig.from_dict(facts["config"], where),
+        pooling=facts["pooling"],
+        heads=facts["heads"],
+        about=facts["about"],
+        tensors={name: value.to(torch.float32) for name, value in tensors.items()},
+        tokenizer_json=tokenizer_json,
+        mlm=facts.get("mlm"),  # bundles of before the masked-language head do not name it
+    )
+
+
+def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:
     files: dict[str, Content] = {
         "weights.safetensors": bundle.tensors,
-        "model.json": (json.dumps(facts, indent=2) + "\n").encode(),
+        "model.json": (json.dumps(facts_of(bundle), indent=2) + "\n").encode(),
         "tokenizer.json": bundle.tokenizer_json.encode(),
     }
     write_sealed(storage, path, files, {"schema": SCHEMA})
@@ -119,17 +138,7 @@ def read_bundle(storage: Storage, path: str = "") -> Bundle:
         tensors = load_tensors(files["weights.safetensors"])
     except (Damaged, KeyError, ValueError) as error:
         raise UserError(f"bundle '{place.uri}': damaged: {error}") from error
-    if facts["schema"] != SCHEMA:
-        raise UserError(f"bundle '{place.uri}': schema {facts['schema']}; this version reads {SCHEMA}")
-    return Bundle(
-        config=BertConfig.from_dict(facts["config"], place.uri),
-        pooling=facts["pooling"],
-        heads=facts["heads"],
-        about=facts["about"],
-        tensors={name: value.to(torch.float32) for name, value in tensors.items()},
-        tokenizer_json=files["tokenizer.json"].decode(),
-        mlm=facts.get("mlm"),  # bundles of before the masked-language head do not name it
-    )
+    return bundle_from(facts, tensors, files["tokenizer.json"].decode(), f"bundle '{place.uri}'")
 
 
 def bundle_fingerprint(storage: Storage) -> str:

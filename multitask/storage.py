@@ -36,6 +36,12 @@ def join(uri: str, *parts: str) -> str:
     return base + "/".join(parts)
 
 
+def file_at(uri: str) -> tuple[Storage, str]:
+    """A file's directory and its name in it."""
+    folder, slash, name = uri.rpartition("/")
+    return Storage(folder or slash or "."), name
+
+
 def open_fs(uri: str) -> tuple[Any, str]:
     """The file system of a URI, and the path in it. Raises UserError where there is none of that name."""
     try:  # listings are not cached: others write there too

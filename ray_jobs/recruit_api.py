@@ -77,13 +77,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 def build_app(engine: Engine, token: str | None = None) -> FastAPI:
     """The API and the page of an engine. token: what requests must bring as a bearer; without one, only this machine
     is answered."""
-    from fastapi import FastAPI, HTTPException, Security
+    from fastapi import FastAPI, Security
     from fastapi.security import HTTPBearer
 
     from ray_jobs.recruit_guard import Guard
     from ray_jobs.recruit_page import add_pages
 
-    facts = engine.facts
     app = FastAPI(
         title="BERT as a Recruiter",
         summary="Search job postings, complete roles, judge suitability.",
@@ -94,7 +93,18 @@ def build_app(engine: Engine, token: str | None = None) -> FastAPI:
         responses=REFUSALS,
     )
     # The guard is what checks it; this writes it into the schema.
-    wanted = [Security(HTTPBearer(auto_error=False))] if token else []
+    add_answers(app, engine, [Security(HTTPBearer(auto_error=False))] if token else [])
+    add_pages(app)
+    add_refusals(app)
+    app.add_middleware(Guard, token=token)
+    return app
+
+
+def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any]) -> None:
+    """The API's paths. wanted: the dependencies of all but /health."""
+    from fastapi import HTTPException
+
+    facts = engine.facts
 
     def must_have(part: str) -> None:
         if part not in facts.parts:
@@ -127,11 +137,6 @@ def build_app(engine: Engine, token: str | None = None) -> FastAPI:
         return SuitabilityAnswer(
             qualified=found.qualified, note=PERSON_DECIDES, labels=facts.labels, probability=probability
         )
-
-    add_pages(app)
-    add_refusals(app)
-    app.add_middleware(Guard, token=token)
-    return app
 
 
 def hit_answer(hit: Hit) -> HitAnswer:

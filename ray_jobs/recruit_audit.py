@@ -30,7 +30,7 @@ from multitask.recruit.audit import (
 from multitask.recruit.names import SETS
 from multitask.recruit.suitability import Pair, Suitability, TaskModel, labels_note
 from multitask.results import cell
-from multitask.storage import Storage
+from multitask.storage import file_at
 from multitask.tasks import TASKS
 from ray_jobs.bundles import bundle_at, device
 from ray_jobs.recruit_suitability import interval_cell
@@ -63,39 +63,53 @@ def run_audit(
     """
     if not (suitability or index or sentiment):
         raise UserError("nothing to audit: give --suitability BUNDLE, --index DIR or --sentiment BUNDLE, or several")
-    screen, findings, left_out = Screen(), [], []
-    facts: dict[str, Any] = {"suitability": suitability, "index": index, "sentiment": sentiment, "labels": ""}
+    given = {"suitability": suitability, "index": index, "sentiment": sentiment}
+    place = file_at(output) if output else None
+    if place:
+        place[0].probe()  # before the minutes that the audit takes
     pairs, read = ([], None) if not (suitability or index) else _applications(applications, data)
-    if not as_json and read:
-        names = len(every_name(SETS))
-        screen.say(f"{read['used']} of {read['rows']} applications of {read['source']}, each under {names} names")
-        screen.say(read["note"] or "applications as the file has them")
-    if suitability:
-        facts["labels"] = labels_note(bundle_at(suitability))
-        findings += impact(judge_of(suitability, _telling(screen, as_json)), pairs, SETS, bounds)
-    if index:
-        queries = list(dict.fromkeys(application for _, application in pairs))
-        if not as_json:
-            screen.say(f"searching with {len(queries)} applications under every name ...")
-        findings += rank_shifts(search_of(index), queries, SETS, bounds)
-    if sentiment:
-        findings += sentiment_differences(sentiment_of(sentiment), SETS, bounds)
-    for part, given in (("suitability", suitability), ("index", index), ("sentiment", sentiment)):
-        left_out += [] if given else [f"{part}: no --{part} was given"]
+    screen = Screen()
+    findings = _findings(given, pairs, read, bounds, screen, as_json)
     broken = sum(finding.verdict == "broken" for finding in findings)
     report = {
-        "schema": SCHEMA, **facts, "applications": read, "bounds": vars(bounds),
-        "sources": {some.name: some.source for some in SETS}, "left_out": left_out,
+        "schema": SCHEMA, **given, "labels": labels_note(bundle_at(suitability)) if suitability else "",
+        "applications": read, "bounds": vars(bounds), "sources": {some.name: some.source for some in SETS},
+        "left_out": [f"{part}: no --{part} was given" for part, uri in given.items() if not uri],
         "findings": [finding.to_json() for finding in findings], "broken": broken,
     }  # fmt: skip
-    if output:
-        folder, _, name = output.rpartition("/")
-        Storage(folder or ".").write_json(name, report)
+    if place:
+        place[0].write_json(place[1], report)
     if as_json:
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
         _show(screen, findings, report)
     return BROKEN if broken else 0
+
+
+def _findings(
+    given: dict[str, str | None],
+    pairs: list[Pair],
+    read: dict[str, Any] | None,
+    bounds: Bounds,
+    screen: Screen,
+    quiet: bool,
+) -> list[Finding]:
+    """What each part that is given shows. read: the facts of the applications, `pairs`."""
+    findings: list[Finding] = []
+    if not quiet and read:
+        names = len(every_name(SETS))
+        screen.say(f"{read['used']} of {read['rows']} applications of {read['source']}, each under {names} names")
+        screen.say(read["note"] or "applications as the file has them")
+    if uri := given["suitability"]:
+        findings += impact(judge_of(uri, _telling(screen, quiet)), pairs, SETS, bounds)
+    if uri := given["index"]:
+        queries = list(dict.fromkeys(application for _, application in pairs))
+        if not quiet:
+            screen.say(f"searching with {len(queries)} applications under every name ...")
+        findings += rank_shifts(search_of(uri), queries, SETS, bounds)
+    if uri := given["sentiment"]:
+        findings += sentiment_differences(sentiment_of(uri), SETS, bounds)
+    return findings
 
 
 def _applications(uri: str | None, data: str | None) -> tuple[list[Pair], dict[str, Any]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from multitask.bundle import Bundle
 from multitask.data.readers import find_file, read_examples
+from multitask.errors import UserError
 from multitask.recruit.card import card
 from multitask.recruit.completion import Completer
 from multitask.recruit.completion import measure as measure_titles
@@ -18,7 +18,7 @@ from multitask.recruit.quality import compare
 from multitask.recruit.repeats import repeat_groups
 from multitask.recruit.suitability import TASK as SUITABILITY
 from multitask.results import cell
-from multitask.storage import Storage, join, local_copy
+from multitask.storage import file_at, join, local_copy
 from multitask.tasks import TASKS, Split
 from ray_jobs.bundles import bundle_at, device
 from ray_jobs.recruit_completion import pairs_of
@@ -48,8 +48,8 @@ def write_card(bundle: str, data: str, output: str, audit: str | None) -> None:
     loaded = bundle_at(bundle)
     findings = _findings(audit) if audit else None
     text = card(loaded.about, _files(loaded, data), measured(loaded, data), findings)
-    folder, _, name = output.rpartition("/")
-    Storage(folder or ".").write_bytes(name, text.encode())
+    folder, name = file_at(output)
+    folder.write_bytes(name, text.encode())
     print(f"card: {output}")
 
 
@@ -68,7 +68,8 @@ def _search(bundle: Bundle, data: str) -> list[Row]:
     sides = [read_postings(join(data, f"postings-{split}.jsonl")).items for split in SPLITS]
     items = [*sides[0], *sides[1]]
     rows = range(len(sides[0]), len(items))
-    found = summary(compare(systems(bundle_at(_before(bundle)), bundle), items, repeat_groups(items), rows))
+    before = bundle_at(bundle.about.get("encoder", "minilm-l6"))
+    found = summary(compare(systems(before, bundle), items, repeat_groups(items), rows))
     return [
         {
             "metric": f"{metric}, {row['query']}: {row['system']}",
@@ -82,22 +83,21 @@ def _search(bundle: Bundle, data: str) -> list[Row]:
     ]
 
 
-def _before(bundle: Bundle) -> str:
-    """The encoder that the bundle comes from."""
-    encoder: str = bundle.about.get("encoder", "minilm-l6")
-    return encoder
-
-
 def _completion(bundle: Bundle, data: str) -> list[Row]:
     from multitask.embed import TextEncoder
 
     completer, encoder = Completer(bundle, device()), TextEncoder(bundle, device())
     found = measure_titles(completer, encoder, pairs_of(data, "train"), pairs_of(data, "dev"))
-    return [{"metric": f"{row.metric}: {row.method}", "why": "", **_without(asdict(row))} for row in found]
-
-
-def _without(row: Row) -> Row:
-    return {key: value for key, value in row.items() if key not in ("metric", "method")}
+    return [
+        {
+            "metric": f"{row.metric}: {row.method}",
+            "value": row.value,
+            "interval": row.interval,
+            "rows": row.rows,
+            "why": "",
+        }
+        for row in found
+    ]
 
 
 def _suitability(bundle: Bundle, data: str) -> list[Row]:
@@ -107,7 +107,6 @@ def _suitability(bundle: Bundle, data: str) -> list[Row]:
 
 
 MEASURES: dict[str, Callable[[Bundle, str], list[Row]]] = {
-    "ranking": _search,
     "completion": _completion,
     SUITABILITY: _suitability,
 }
@@ -127,6 +126,9 @@ def _files(bundle: Bundle, data: str) -> list[Row]:
 
 
 def _findings(uri: str) -> list[Row]:
-    folder, _, name = uri.rpartition("/")
-    findings: list[Row] = Storage(folder or ".").read_json(name)["findings"]
+    folder, name = file_at(uri)
+    try:
+        findings: list[Row] = folder.read_json(name)["findings"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--audit {uri}: {error}; valid: what `minibert recruit audit --output` wrote") from error
     return findings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_modules.progress import Progress
 from multitask.recruit.pairs import WEAK_NOTE, Corpus, write_training_files
 from multitask.recruit.postings import Postings, read_postings
 from multitask.recruit.repeats import repeat_groups
@@ -18,7 +19,10 @@ SHOWN = 5
 def read_corpus(uri: str, screen: Screen) -> Corpus:
     """The postings with their repeats found; says what was left out, and why."""
     found = read_postings(uri)
-    corpus = Corpus(found.items, repeat_groups(found.items))
+    total = len(found.items)
+    groups = repeat_groups(found.items, lambda done: screen.progress(Progress("prepare", "repeats", 0, 0, done, total)))
+    screen.end_line()
+    corpus = Corpus(found.items, groups)
     _tell(screen, found, corpus)
     return corpus
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from multitask.evaluate import Done, silent
 from multitask.recruit.postings import Posting
 
 SIMILAR = 0.7  # Jaccard similarity of two postings' shingles from which they repeat each other
@@ -15,7 +16,7 @@ SHINGLE = 3  # words
 PERMUTATIONS = 128
 
 
-def repeat_groups(postings: Sequence[Posting]) -> NDArray[np.int64]:
+def repeat_groups(postings: Sequence[Posting], progress: Done = silent) -> NDArray[np.int64]:
     """(N,) the place of the first posting of each one's group: repeats, and repeats of repeats, share a group."""
     from datasketch import MinHash, MinHashLSH
 
@@ -30,6 +31,7 @@ def repeat_groups(postings: Sequence[Posting]) -> NDArray[np.int64]:
                 group[group == group[place]] = min(group[place], group[other])
                 group[group == group[other]] = group[place]
         lsh.insert(str(place), sketch)
+        progress(place + 1)
     return group
 
 

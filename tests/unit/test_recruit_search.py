@@ -1,37 +1,24 @@
-"""Passages, an index as files, search by words and by meaning, and which words carried a match."""
+"""An index as files, search by words and by meaning, and their commands."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rich.console import Console
 
 from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.recruit.index import Index, build, load_index, longest, save_index
-from multitask.recruit.marks import MOST, Marker
-from multitask.recruit.passages import Passage, first_words, passages, pieces
+from multitask.recruit.passages import pieces
 from multitask.recruit.postings import Posting
-from multitask.recruit.search import MODES, Hit, Searcher
-from multitask.recruit.words import Lexical, term, terms, words
+from multitask.recruit.search import MODES, Searcher
 from multitask.storage import Storage
-from ray_jobs.recruit_search import build_index, run_search, shown
+from ray_jobs.recruit_search import build_index, run_search
 from tests.helpers import tiny
-
-NURSE = Posting("1", "Nurse", "Clinic", "Yerevan", "Care for patients by night.", "", "A diploma in nursing.")
-DRIVER = Posting("2", "Truck driver", "Road", "Gyumri", "Drive trucks.\n- Keep a log of miles;", "", "A licence.")
-CODER = Posting(
-    "3", "Programmer", "Soft", "Yerevan", "Write programs in C++ and Java.", "Test them.", "Résumé in English."
-)
-POSTINGS = [NURSE, DRIVER, CODER]
+from tests.postings import NURSE, POSTINGS
 
 
 @pytest.fixture(scope="module")
@@ -42,83 +29,6 @@ def encoder() -> TextEncoder:
 @pytest.fixture(scope="module")
 def searcher(encoder: TextEncoder) -> Searcher:
     return Searcher(build(encoder, POSTINGS), encoder)
-
-
-def without_blanks(text: str) -> str:
-    return re.sub(r"\s", "", text)
-
-
-# Passages
-
-
-@given(st.text("ab.\n -é漢", max_size=300), st.integers(1, 12))
-def test_pieces_lose_nothing_and_are_short(text: str, most: int) -> None:
-    found = pieces(text, most)
-    assert "".join(map(without_blanks, found)) == without_blanks(text)
-    assert all(piece == piece.strip() and piece in text for piece in found)
-    assert all(1 <= len(re.findall(r"\S{1,24}", piece)) <= most for piece in found)
-
-
-def test_pieces_end_where_an_item_a_sentence_or_a_line_does() -> None:
-    assert pieces("one two three\nfour\n- five six seven eight nine", 6) == [
-        "one two three\nfour",
-        "- five six seven eight nine",
-    ]
-    assert pieces("one two. three four five six seven", 4) == ["one two.", "three four five", "six seven"]
-    assert pieces("one two three four\nfive six seven eight", 5)[0] == "one two three four"
-    assert pieces("one two three four five six", 4)[0] == "one two three four"
-
-
-def test_the_last_two_pieces_are_of_similar_length() -> None:
-    lengths = [len(piece.split()) for piece in pieces("word " * 210, 100)]
-    assert lengths == [100, 80, 30]
-    assert [len(piece.split()) for piece in pieces("word " * 101, 100)] == [75, 26]
-
-
-def test_a_passage_is_embedded_with_its_title() -> None:
-    found = passages([NURSE, DRIVER], most=5)
-    assert [passage.posting for passage in found] == sorted(passage.posting for passage in found)
-    assert found[0] == Passage(0, "Care for patients by night.", "Nurse")
-    assert found[0].embedded == "Nurse\nCare for patients by night."
-    assert all(passage.embedded == passage.text for passage in passages(POSTINGS, without=("title",)))
-    assert not any(
-        "nurse" in passage.embedded.casefold() for passage in passages([NURSE], without=("title", "qualifications"))
-    )
-
-
-def test_a_posting_with_nothing_but_its_title_is_a_passage() -> None:
-    assert passages([Posting("1", "Cook", qualifications="Taste")], without=("qualifications",)) == [Passage(0, "Cook")]
-
-
-def test_what_an_encoder_takes_bounds_a_passage() -> None:
-    assert (longest(512, 100), longest(40, 100), longest(1, 100)) == (100, 24, 1)
-    assert first_words(" one\ntwo three", 2) == " one\ntwo"
-    assert first_words("", 2) == ""
-
-
-# Words
-
-
-def test_words_of_one_form() -> None:
-    assert terms("Companies' RÉSUMÉS, C++/C# and the classes; it is for an IT business") == [
-        *("company", "resume", "c++", "c#", "classe", "it", "business"),
-    ]
-    assert term("re\u0301sume\u0301s") == term("resume")
-    text = "see the C++ résumés!"
-    assert [text[word.start : word.end] for word in words(text) if word.term] == ["see", "C++", "résumés"]
-
-
-def test_bm25_counts_rare_words_more() -> None:
-    lexical = Lexical(["work work nurse", "work driver", "work"])
-    scores = lexical.scores("Nurses at work")
-    assert scores[0] > scores[2] > scores[1] > 0  # the shorter of two that only have "work"
-    assert lexical.frequency("work") == 3
-
-
-@pytest.mark.parametrize("texts", [["", "the of"], ["nurse", ""]])
-def test_bm25_of_no_words(texts: list[str]) -> None:
-    assert Lexical(texts).scores("the of and").tolist() == [0, 0]
-    assert Lexical(texts).scores("unheard-of").tolist() == [0, 0]
 
 
 # Index
@@ -285,76 +195,7 @@ def test_approximate_search_is_nearly_exact_and_says_how_near(encoder: TextEncod
 # Marks
 
 
-def spans(hit: Hit) -> list[str]:
-    return [hit.passage[start:end] for start, end in hit.words]
-
-
-@settings(max_examples=30)
-@given(
-    text=st.lists(
-        st.sampled_from(["Nurse", "nurses", "the", "C++", "care,", "naïve", "of", "漢字", "\n", "-"]), max_size=40
-    )
-)
-def test_marks_are_whole_words_in_order(encoder: TextEncoder, text: list[str]) -> None:
-    posting = Posting("1", "A title", description=" ".join(text) or "empty")
-    searcher = Searcher(build(encoder, [posting]), encoder)
-    (hit,) = searcher.search(["nurse who knows C++ and the of"], 1)[0]
-    assert len(hit.words) <= MOST
-    assert all(end <= start for (_, end), (start, _) in pairwise(hit.words))
-    whole = {(word.start, word.end) for word in words(hit.passage) if word.term}  # so no stop word either
-    assert set(hit.words) <= whole
-    marked = {term(word) for word in spans(hit)}
-    assert marked >= set(terms(hit.passage)) & {"nurse", "c++"}
-
-
-def test_a_words_share_is_its_part_of_the_cosine(encoder: TextEncoder) -> None:
-    """Mean pooling: the words' states, the stop words' and the special tokens' add up to the encoding."""
-    assert encoder.pooling == "mean"
-    index = build(encoder, [CODER])
-    marker = Marker(encoder, index, Lexical([""]))
-    (states,) = marker._states([0])
-    passage = index.passages[0]
-    tokens = encoder.tokens([passage.embedded])[0]
-    before = len(passage.embedded) - len(passage.text)
-    for word, state in zip(states.words, states.states, strict=True):
-        inside = (tokens.spans[:, 0] >= word.start + before) & (tokens.spans[:, 1] <= word.end + before)
-        assert inside.any()
-        assert np.allclose(state, tokens.states[inside].sum(0), atol=2e-2, rtol=2e-3)  # halves of floats
-
-
-def test_marks_do_not_depend_on_what_is_kept(encoder: TextEncoder) -> None:
-    index = build(encoder, POSTINGS)
-    lexical = Lexical([passage.embedded for passage in index.passages])
-    warm, cold = Marker(encoder, index, lexical), Marker(encoder, index, lexical, cache_bytes=0)
-    warm.warm()
-    cold.warm()
-    assert len(warm._kept) == len(index.passages)
-    assert not cold._kept
-    vector = encoder.embed(["a nurse by night"])[0]
-    places = list(range(len(index.passages)))
-    assert warm.marks(places, {"nurse"}, vector) == cold.marks(places, {"nurse"}, vector)
-
-
 # Commands
-
-
-def hit_of(passage: str, *marked: tuple[int, int]) -> Hit:
-    return Hit(Posting("1", "Nurse", "Clinic", "Yerevan", passage), 0.5, passage, marked)
-
-
-def test_marked_words_on_paper_and_on_a_terminal() -> None:
-    hit = hit_of("Care for [bold]patients[/bold]", (0, 4))
-    assert shown(1, hit, styled=False).plain == "1. Nurse  0.500  Clinic, Yerevan\n[Care] for [bold]patients[/bold]\n"
-    console = Console(force_terminal=True, width=80)
-    with console.capture() as captured:
-        console.print(shown(1, hit, styled=True))
-    assert "\x1b[1mCare\x1b[0m for [bold]patients" in captured.get()
-
-
-def test_a_posting_cannot_steer_the_terminal() -> None:
-    text = shown(1, hit_of("a\x9b31m \u202etxt \u200bb", (0, 1)), styled=False).plain
-    assert all(sign.isprintable() or sign == "\n" for sign in text)
-    assert "[a] 31m  txt  b" in text
 
 
 def test_index_and_search_as_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

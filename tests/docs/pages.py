@@ -1,0 +1,111 @@
+"""The code blocks of the README and of docs/: what is run of them, and in what.
+
+A block of language `sh` or `python` is run as it stands, the blocks of a page one after the other. One that is not says
+so in a comment right above it: `<!-- not run: needs a cloud -->`, or another of REASONS. Blocks without a language show
+what is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from multitask.data.sample import sample_uri
+
+ROOT = Path(__file__).resolve().parents[2]
+REASONS = ("needs a cloud", "hours of training", "run by .ci/run itself", "changes the environment")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MARK = re.compile(r"<!-- not run: (.+) -->\n\Z")
+
+
+@dataclass(frozen=True)
+class Block:
+    """line: where its fence stands, from 1. reason: why it is not run, or ""."""
+
+    line: int
+    language: str
+    text: str
+    reason: str
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "cluster" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text()
+    found = []
+    for fence in FENCE.finditer(text):
+        mark = MARK.search(text[: fence.start()])
+        line = text.count("\n", 0, fence.start()) + 1
+        found.append(Block(line, fence[1], fence[2], mark[1] if mark else ""))
+    return found
+
+
+def script(found: Sequence[Block]) -> str:
+    """One bash script of the blocks that are run; those in Python share a namespace: each is run behind those before."""
+    python, lines = "", ["set -eo pipefail"]
+    for block in found:
+        if block.reason or block.language not in ("sh", "python"):
+            continue
+        lines.append(f"echo '== line {block.line}' >&2")
+        if block.language == "sh":
+            lines.append(block.text)
+        else:
+            python += block.text
+            lines.append(f"python - <<'END OF PYTHON'\n{python}END OF PYTHON\n")
+    return "\n".join(lines)
+
+
+# Commands that serve until they are stopped: run for so many seconds, and right if they still ran then.
+SERVERS = {"tensorboard": ("python -m tensorboard.main", 15)}
+SHIM = '#!/bin/sh\nexec {command} "$@"\n'
+SERVER = '#!/bin/sh\ntimeout {seconds} {command} "$@"\n[ $? -eq 124 ]\n'
+MINIBERT = """#!/bin/sh
+case "$1 $2" in
+  "recruit serve") timeout --signal INT 90 {command} "$@"; [ $? -eq 124 ] ;;
+  *) exec {command} "$@" ;;
+esac
+"""
+
+
+def workplace(folder: Path) -> Path:
+    """A copy of the tree to run a page in, beside a small shared/data, with the commands of this environment."""
+    tree, commands = folder / "tree", folder / "bin"
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in files.stdout.splitlines():
+        if (source := ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, tree / name)
+    shutil.copytree(sample_uri(), folder / "shared" / "data" / "cs224n")
+    commands.mkdir()
+    _command(commands / "minibert", MINIBERT.format(command=f"{sys.executable} -m ray_jobs"))
+    _command(commands / "python", SHIM.format(command=sys.executable))
+    for name, (command, seconds) in SERVERS.items():
+        _command(commands / name, SERVER.format(command=command, seconds=seconds))
+    return tree
+
+
+def _command(file: Path, text: str) -> None:
+    file.write_text(text)
+    file.chmod(0o755)
+
+
+def run(page: Path, folder: Path, seconds: float) -> subprocess.CompletedProcess[str]:
+    """Runs a page's blocks; stderr names the line of each before it begins."""
+    tree = workplace(folder)
+    environment = {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(tree),
+        "HOME": str(folder),
+        "DATA": "../shared/data/cs224n",
+    }
+    command = ["bash", "-c", script(blocks(page))]
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds)

@@ -1,0 +1,55 @@
+"""What the README and docs/ show is run as it stands; what is generated is up to date; links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.docs.pages import REASONS, ROOT, Block, blocks, pages, run, script
+from tools import recipes_page
+
+RUNNABLE = [page for page in pages() if re.search(r"^echo", script(blocks(page)), re.MULTILINE)]
+NAMES = [str(page.relative_to(ROOT)) for page in RUNNABLE]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("page", RUNNABLE, ids=NAMES)
+@pytest.mark.timeout(1200)
+def test_a_page_runs_as_written(page: Path, tmp_path: Path) -> None:
+    done = run(page, tmp_path, 1100)
+    last = done.stderr.rpartition("== line ")[2].split("\n")[0]
+    assert done.returncode == 0, f"{page.name}:{last}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_a_block_is_run_or_says_why_not(page: Path) -> None:
+    for block in blocks(page):
+        where = f"{page.name}:{block.line}"
+        assert block.language in ("", "sh", "python", "yaml"), f"{where}: language {block.language}"
+        assert not block.reason or block.reason in REASONS, f"{where}: {block.reason}"
+        if block.language == "yaml":
+            assert yaml.safe_load(block.text), where
+
+
+def test_a_script_runs_what_is_not_marked() -> None:
+    shown = [Block(1, "sh", "one\n", ""), Block(5, "sh", "two\n", "needs a cloud"), Block(9, "", "printed\n", "")]
+    shown += [Block(12, "python", "a = 1\n", ""), Block(20, "python", "print(a)\n", "")]
+    made = script(shown)
+    assert "one" in made and "two" not in made and "printed" not in made
+    assert "a = 1\nprint(a)\n" in made, "Python blocks of a page share a namespace"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_relative_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    for target in targets:
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_recipes_page_says_what_the_schema_says() -> None:
+    assert recipes_page.PAGE.read_text() == recipes_page.page(), "python -m tools.recipes_page"
