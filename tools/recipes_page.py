@@ -19,7 +19,7 @@ from multitask.recipe_checks import NESTED
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 HEAD = """# Recipes
 
-<!-- Made by `python -m tools.recipes_page` from multitask/recipe.py and configs/; a test holds that it is up to date -->
+<!-- Made by `python -m tools.recipes_page` from multitask/recipe.py and configs/; a test holds it up to date. -->
 
 A recipe is a YAML file: a tree of stages over a set of tasks, from one encoder. It is read strictly: an unknown key, a
 value out of its range, a stage that nothing defines is refused before anything runs, with its path, the value and the

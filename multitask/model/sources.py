@@ -32,6 +32,9 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 WEIGHTS = "model.safetensors"
 POOLING = "1_Pooling/config.json"  # sentence-transformers' place for it
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", POOLING)
+# What only `minibert import` reads (multitask/export/): sentence-transformers' modules, and what our exports add.
+FILES += ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+FILES += ("2_Dense/config.json", "2_Dense/model.safetensors", "minibert.json", "minibert.safetensors")
 POOLING_KEYS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}  # its old form's keys
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -59,10 +62,15 @@ def load_source(source: str, seed: int = 0) -> Source:
     """
     if source in SOURCES:
         return SOURCES[source](seed)
+    return _from_folder(source, _Folder(located(source)))
+
+
+def located(source: str) -> str:
+    """The directory or URI of a source that is not a name: itself, or where the hub's files were downloaded to."""
     if "://" in source or Path(source).is_dir():
-        return _from_folder(source, _Folder(source))
+        return source
     if HUB_ID.fullmatch(source):
-        return _from_folder(source, _Folder(_download(source)))
+        return _download(source)
     raise UserError(f"encoder '{source}': no such directory; known: {_known()}")
 
 

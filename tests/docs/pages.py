@@ -49,7 +49,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def script(found: Sequence[Block]) -> str:
-    """One bash script of the blocks that are run; those in Python share a namespace: each is run behind those before."""
+    """One bash script of what is run; Python blocks share a namespace: each is run behind those before it."""
     python, lines = "", ["set -eo pipefail"]
     for block in found:
         if block.reason or block.language not in ("sh", "python"):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.docs.pages import REASONS, ROOT, Block, blocks, pages, run, script
-from tools import recipes_page
+from tools import picture, recipes_page
 
 RUNNABLE = [page for page in pages() if re.search(r"^echo", script(blocks(page)), re.MULTILINE)]
 NAMES = [str(page.relative_to(ROOT)) for page in RUNNABLE]
@@ -49,6 +49,10 @@ def test_relative_links_lead_to_files(page: Path) -> None:
     for target in targets:
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_picture_is_of_these_imports_and_no_two_parts_use_each_other() -> None:
+    assert picture.PICTURE.read_text() == picture.draw(), "python -m tools.picture"
 
 
 def test_the_recipes_page_says_what_the_schema_says() -> None:
