@@ -20,7 +20,7 @@ from torch import Tensor
 from multitask.errors import UserError
 from multitask.model.bert import BertConfig
 from multitask.model.multitask import MultitaskModel
-from multitask.model.sources import Source
+from multitask.model.sources import SOURCES, Source
 from multitask.storage import MANIFEST, Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
 
 SCHEMA = 1
@@ -148,5 +148,5 @@ def bundle_fingerprint(storage: Storage) -> str:
 
 
 def is_bundle(uri: str) -> bool:
-    """Whether a URI holds a bundle (a source given as `encoder:` may be one)."""
-    return ("/" in uri or "\\" in uri) and Storage(uri).exists("model.json")
+    """Whether a URI holds a bundle (a source given as `encoder:` may be one). An encoder's name is none."""
+    return uri not in SOURCES and Storage(uri).exists("model.json")

@@ -1,0 +1,63 @@
+"""A bundle by its URI, as a stage of an experiment, and an encoder by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from multitask.bundle import save_bundle
+from multitask.errors import UserError
+from multitask.experiment import Experiment
+from multitask.finding import find_bundle, open_bundle
+from multitask.storage import Storage
+from tests.helpers import tiny
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """An experiment `first` with a trained stage `sst` and one that has not begun."""
+    storage = Storage(str(tmp_path))
+    experiment = Experiment(storage, "first")
+    trained = experiment.claim("sst", {"lr": 1}, "encoder", fresh=False)
+    trained.status = "finished"
+    experiment.claim("sts", {"lr": 2}, "encoder", fresh=False)
+    experiment.begin_attempt()
+    save_bundle(storage, f"first/{trained.trainer}/bundle", tiny())
+    return storage
+
+
+def test_a_stage_stands_for_its_bundle(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Experiment(storage, "first").stages["sst"].trainer
+    for uri in ("first/sst", "first/sst/", f"first/{trainer}/bundle"):
+        assert find_bundle(f"{storage.uri}/{uri}").uri.rstrip("/") == f"{storage.uri}/first/{trainer}/bundle"
+    monkeypatch.chdir(storage.uri)
+    assert open_bundle("first/sst").about == tiny().about
+    monkeypatch.chdir("first")
+    assert open_bundle(trainer + "/bundle").about == tiny().about
+    assert open_bundle("sst").about == tiny().about
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("first", r"an experiment; name one of its stages; it has .*first/sst \(finished\), .*first/sts \(pending\)"),
+        ("first/sts", r"its stage 'sts' has no bundle; it has"),
+        ("first/other", r"name one of its stages; it has"),
+    ],
+)
+def test_an_experiment_says_which_stages_it_has(storage: Storage, uri: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        find_bundle(f"{storage.uri}/{uri}")
+
+
+def test_an_encoder_by_name_and_nothing_at_all(tmp_path: Path) -> None:
+    assert open_bundle("tiny").heads == {}
+    with pytest.raises(UserError, match="no such directory; known"):
+        open_bundle(str(tmp_path / "none"))
+
+
+def test_a_directory_beside_one_is_a_bundle_without_a_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_bundle(Storage("."), "mine", tiny())
+    assert open_bundle("mine").about == tiny().about
