@@ -7,6 +7,7 @@ what is printed.
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multitask.data.sample import sample_uri
+from multitask.recruit.postings import COLUMNS
+from tests.unit.test_recruit_postings import corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 REASONS = ("needs a cloud", "hours of training", "run by .ci/run itself", "changes the environment")
@@ -84,7 +87,8 @@ def workplace(folder: Path) -> Path:
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, tree / name)
     shutil.copytree(sample_uri(), folder / "shared" / "data" / "cs224n")
-    commands.mkdir()
+    _write_postings(folder / "shared" / "data" / "jobs" / "jobposts.csv")
+    _command(tree / ".venv" / "bin" / "activate", "")  # what `make install` would have made
     _command(commands / "minibert", MINIBERT.format(command=f"{sys.executable} -m ray_jobs"))
     _command(commands / "python", SHIM.format(command=sys.executable))
     for name, (command, seconds) in SERVERS.items():
@@ -92,7 +96,17 @@ def workplace(folder: Path) -> Path:
     return tree
 
 
+def _write_postings(file: Path) -> None:
+    """Made postings in the form of the real ones."""
+    file.parent.mkdir(parents=True)
+    with open(file, "w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", *COLUMNS.values()])
+        writer.writerows([post.id, *(getattr(post, name) for name in COLUMNS)] for post in corpus().postings)
+
+
 def _command(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     file.chmod(0o755)
 

@@ -10,6 +10,7 @@ import yaml
 
 from tests.docs.pages import REASONS, ROOT, Block, blocks, pages, run, script
 from tools import picture, recipes_page
+from tools.picture import PACKAGES
 
 RUNNABLE = [page for page in pages() if re.search(r"^echo", script(blocks(page)), re.MULTILINE)]
 NAMES = [str(page.relative_to(ROOT)) for page in RUNNABLE]
@@ -57,3 +58,25 @@ def test_the_picture_is_of_these_imports_and_no_two_parts_use_each_other() -> No
 
 def test_the_recipes_page_says_what_the_schema_says() -> None:
     assert recipes_page.PAGE.read_text() == recipes_page.page(), "python -m tools.recipes_page"
+
+
+def test_the_errors_page_quotes_what_the_code_says() -> None:
+    """Every fixed piece of a quoted message of three words or more stands in the sources, whatever lines it is cut into."""
+    sources = [file.read_text() for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))
+    rows = [
+        line.split(" | ")[0] for line in (ROOT / "docs" / "errors.md").read_text().splitlines() if line[:3] == "| `"
+    ]
+    assert len(rows) > 20
+    for row in rows:
+        said = row.removeprefix("| `").removesuffix("`")
+        pieces = [piece.strip() for piece in said.split("...") if len(piece.split()) >= 2]
+        assert pieces, row
+        for piece in pieces:
+            assert re.search(_loosely(piece), code), f"docs/errors.md: nothing says '{piece}'"
+
+
+def _loosely(piece: str) -> str:
+    """The words as they may stand in an f-string: a number may be a field."""
+    words = [r"(?:\S+|\{[^}]*\})" if word.isdigit() else re.escape(word) for word in piece.split()]
+    return r"\s+".join(words)
