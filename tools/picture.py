@@ -1,4 +1,4 @@
-"""docs/images/architecture.svg: which part of the project uses which, from its imports. `python -m tools.picture` draws it.
+"""docs/images/architecture.svg: which part of the project uses which, by its imports. `python -m tools.picture` draws.
 
 An arrow goes from what imports to what is imported; one that others imply (a uses b, b uses c) is left out.
 """
@@ -20,41 +20,54 @@ PACKAGES = {"ray_jobs": "#dbeafe", "lightning_modules": "#dcfce7", "multitask": 
 class Part:
     """modules: the beginnings of its modules' names; a module belongs to the part with its longest beginning."""
 
+    package: str
     name: str
     about: str
     modules: tuple[str, ...]
 
-    @property
-    def package(self) -> str:
-        return self.modules[0].split(".")[0]
 
-
-def _part(name: str, about: str, package: str, modules: str) -> Part:
-    return Part(name, about, tuple(f"{package}.{module}".rstrip(".") for module in modules.split(" ")))
-
-
-PARTS = (
-    _part("commands", "minibert ...", "ray_jobs", "cli __main__ export_cli batch_cli recruit_cli"),
-    _part("recruiter's commands", "index, search, serve, audit", "ray_jobs", "recruit_"),
-    _part("driver", "plan, prepare, results", "ray_jobs", "commands train plan prepare ledger"),
-    _part("runners", "this process, Ray workers, trials", "ray_jobs", "local workers tuning board cluster"),
-    _part("bundles at work", "evaluate, batch, export, doctor", "ray_jobs", "bundles batch export doctor"),
-    _part("terminal", "options, screen, logs, signals", "ray_jobs", "options screen logs stopping submission importing"),
-    _part("a stage's run", "job -> bundle, callbacks, Trainer", "lightning_modules", "run "),
-    _part("progress", "what a run tells", "lightning_modules", "progress"),
-    _part("objectives", "supervised, mlm, ranking, ...", "lightning_modules", "base supervised mlm ranking completion"),
-    _part("report", "tables, figures, the page", "multitask", "report"),
-    _part("recruiter", "index, search, suitability, audit", "multitask", "recruit"),
-    _part("export", "transformers, ONNX, model card", "multitask", "export"),
-    _part("use", "Python API, embed, predict", "multitask", "api predict embed"),
-    _part("training and measuring", "losses, AdamW, metrics", "multitask", "losses smart optim evaluate features predictions"),
-    _part("recipes and experiments", "schema, fingerprints, lease", "multitask", "recipe sweeps experiment lease results metrics"),
-    _part("bundles and checkpoints", "weights, no pickle", "multitask", "bundle checkpoints"),
-    _part("model", "miniBERT and its heads", "multitask", "model"),
-    _part("data", "readers, tokens, samplers, masks", "multitask", "data"),
-    _part("tasks", "the TASKS table", "multitask", "tasks"),
-    _part("storage", "any URI, whole or absent", "multitask", "storage retries errors"),
-)  # fmt: skip
+# package -> name, what is in it, the beginnings of its modules' names.
+TABLE = {
+    "ray_jobs": [
+        ("commands", "minibert ...", "cli __main__ export_cli batch_cli recruit_cli"),
+        ("recruiter's commands", "index, search, serve, audit", "recruit_"),
+        ("driver", "plan, prepare, results", "commands train plan prepare ledger"),
+        ("runners", "this process, Ray workers, trials", "local workers tuning board cluster"),
+        ("bundles at work", "evaluate, batch, export, doctor", "bundles batch export hub doctor"),
+        ("terminal", "options, screen, logs, signals", "options screen logs stopping submission importing"),
+    ],
+    "lightning_modules": [
+        (
+            "a stage's run",
+            "job -> bundle, callbacks, Trainer",
+            "run trainer callbacks data dev records finishing gradients profiling tensorboard trace",
+        ),
+        ("progress", "what a run tells", "progress"),
+        ("objectives", "supervised, mlm, ranking, ...", "base supervised mlm ranking completion"),
+    ],
+    "multitask": [
+        ("report", "tables, figures, the page", "report"),
+        ("recruiter", "index, search, suitability, audit", "recruit"),
+        ("export", "transformers, ONNX, model card", "export markdown"),
+        ("use", "Python API, embed, predict", "api predict embed"),
+        ("training and measuring", "losses, AdamW, dev metrics", "losses smart optim evaluate features predictions"),
+        (
+            "recipes and experiments",
+            "schema, fingerprints, lease",
+            "recipe sweeps experiment lease results metrics finding",
+        ),
+        ("bundles and checkpoints", "weights, no pickle", "bundle checkpoints"),
+        ("model", "miniBERT and its heads", "model"),
+        ("data", "readers, tokens, samplers, masks", "data"),
+        ("tasks", "the TASKS table", "tasks"),
+        ("storage", "any URI, whole or absent", "storage retries errors"),
+    ],
+}
+PARTS = [
+    Part(package, name, about, tuple(f"{package}.{module}" for module in named.split()))
+    for package, parts in TABLE.items()
+    for name, about, named in parts
+]
 
 
 def modules() -> dict[str, Path]:

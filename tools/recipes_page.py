@@ -25,6 +25,24 @@ A recipe is a YAML file: a tree of stages over a set of tasks, from one encoder.
 value out of its range, a stage that nothing defines is refused before anything runs, with its path, the value and the
 valid ones. `--set defaults.epochs=1`, `--set stages.sts.lr=3e-5`, `--set tasks.quora.head=interaction` override it,
 stages by their names.
+
+```yaml
+name: mine
+encoder: minilm-l6
+tasks:
+  sst: {head: mlp}
+  quora: {head: mlp}
+defaults: {epochs: 2, batch_size: 32}
+stages:
+  - {name: mlm, objective: mlm, tasks: [sst, quora], train: full-model, lr: 1.0e-5, mlm: {replace: bert}}
+  - {name: both, tasks: [sst, quora], train: full-model, lr: 5.0e-5, mixing: annealed, loss_weights: {sst: 0.5}}
+  - {name: sst, tasks: [sst], train: last-linear-layer, lr: {sweep: [1.0e-2, 1.0e-3], by: sst/accuracy}}
+  - {name: other, from: mlm, tasks: [sst], train: full-model, lr: 3.0e-5}
+```
+
+`encoder`: `tiny` (2 layers, random weights by seed), `minilm-l6` (all-MiniLM-L6-v2 from a package, no download), a
+Hugging Face BERT's directory or URI, a hub id such as `bert-base-uncased`, or a bundle, which brings its heads along.
+The papers used bert-base-uncased and its learning rates; the recipes' headers say so.
 """
 KEY = r"[a-z_]+(?: \([^)]*\))?"
 MEANING = re.compile(rf"(?:(?<=^)|(?<=\. ))({KEY}(?:, {KEY})*): ")
