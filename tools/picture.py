@@ -121,7 +121,8 @@ def places(graph: dict[Part, set[Part]]) -> dict[Part, tuple[float, float]]:
     depth: dict[Part, int] = {}
     for part in sorted(graph, key=lambda part: len(reached(part, graph))):
         depth[part] = 1 + max((depth[other] for other in graph[part]), default=-1)
-    found, left, top = {}, 0, max(depth.values())
+    found: dict[Part, tuple[float, float]] = {}
+    left, top = 0, max(depth.values())
     for package in PACKAGES:
         cells: dict[int, list[Part]] = {}
         for part in PARTS:

@@ -52,7 +52,7 @@ BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 
 def page() -> str:
     schema = Recipe.model_json_schema()
-    models = {model.__name__: model for model in (Recipe, *NESTED.values())}
+    models: dict[str, type[Any]] = {model.__name__: model for model in [Recipe, *NESTED.values()]}
     tables = {name: schema if name == "Recipe" else schema["$defs"][name] for name in models}
     parts = [HEAD, *(_section(models[name], tables[name]) for name in models), _shipped()]
     return "\n".join(parts)
