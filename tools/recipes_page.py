@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 import configs
 from multitask.recipe import Recipe
 from multitask.recipe_checks import NESTED
@@ -52,7 +54,8 @@ BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 
 def page() -> str:
     schema = Recipe.model_json_schema()
-    models: dict[str, type[Any]] = {model.__name__: model for model in [Recipe, *NESTED.values()]}
+    listed: list[type[BaseModel]] = [Recipe, *NESTED.values()]
+    models = {model.__name__: model for model in listed}
     tables = {name: schema if name == "Recipe" else schema["$defs"][name] for name in models}
     parts = [HEAD, *(_section(models[name], tables[name]) for name in models), _shipped()]
     return "\n".join(parts)
