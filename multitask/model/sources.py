@@ -31,10 +31,12 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 WEIGHTS = "model.safetensors"
 POOLING = "1_Pooling/config.json"  # sentence-transformers' place for it
-FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", POOLING)
-# What only `minibert import` reads (multitask/export/): sentence-transformers' modules, and what our exports add.
-FILES += ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
-FILES += ("2_Dense/config.json", "2_Dense/model.safetensors", "minibert.json", "minibert.safetensors")
+FILES = (
+    *("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", POOLING),
+    # What only `minibert import` reads (multitask/export/): sentence-transformers' modules, what our exports add.
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+    *("2_Dense/config.json", "2_Dense/model.safetensors", "minibert.json", "minibert.safetensors"),
+)
 POOLING_KEYS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}  # its old form's keys
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -139,14 +141,15 @@ class _Folder:
 def _from_folder(name: str, folder: _Folder) -> Source:
     config_file = folder.at("config.json")
     config = BertConfig.from_dict(_parse_json(folder.read("config.json"), config_file), config_file)
-    state = read_encoder(folder.read(WEIGHTS), config, folder.at(WEIGHTS))
+    pooling = _pooling_of(folder)
+    state = read_encoder(folder.read(WEIGHTS), config, folder.at(WEIGHTS), pooler=pooling == "pooler")
     tokenizer = _tokenizer_of(folder)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise UserError(
             f"{folder.uri}: its tokenizer has {tokenizer.get_vocab_size()} tokens; valid: at most "
             f"config.json's vocab_size, {config.vocab_size}"
         )
-    return _source(name, config, state, tokenizer, _pooling_of(folder))
+    return _source(name, config, state, tokenizer, pooling)
 
 
 def _tokenizer_of(folder: _Folder) -> Tokenizer:

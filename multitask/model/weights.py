@@ -20,10 +20,11 @@ PREFIX = "bert."  # before the encoder's names in a file of BertForPreTraining a
 RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
-def read_encoder(data: bytes, config: BertConfig, where: str) -> dict[str, Tensor]:
+def read_encoder(data: bytes, config: BertConfig, where: str, pooler: bool = True) -> dict[str, Tensor]:
     """A safetensors file's bytes (fp16, bf16 or fp32) -> MiniBert's state dict, float32.
 
-    where: the file, for the error. Raises UserError, listing names, for missing, unknown or misshaped ones.
+    pooler: whether it is needed; where not, and the file has none, it is zeros. where: the file, for the error.
+    Raises UserError, listing names, for missing, unknown or misshaped ones.
     """
     try:
         tensors = safetensors.torch.load(data)
@@ -32,6 +33,8 @@ def read_encoder(data: bytes, config: BertConfig, where: str) -> dict[str, Tenso
     found = {name: tensor for old, tensor in tensors.items() if (name := _mapped(old)) is not None}
     with torch.device("meta"):
         wanted = {name: tensor.shape for name, tensor in MiniBert(config).state_dict().items()}
+    if not pooler:
+        found = {name: torch.zeros(shape) for name, shape in wanted.items() if name.startswith("pooler.")} | found
     _refuse(where, "missing", wanted.keys() - found.keys())
     _refuse(where, "unknown", found.keys() - wanted.keys())
     _refuse(

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from multitask import markdown
+
 NOT_FOR = (
     "Ranking people, or deciding about them unattended. It reads texts; a person decides, and says why "
     "(bertaar.txt, 10).",
@@ -41,17 +43,17 @@ def card(
     notes = [f"{task}: {note}" for task, note in about.get("notes", {}).items() if task in about["tasks"]]
     parts = [
         f"# {about.get('recipe', 'bundle')}/{about.get('stage', 'encoder')}",
-        _table(("about", ""), [(words, about[key]) for key, words in ABOUT.items() if key in about]),
+        markdown.table(("about", ""), [(words, about[key]) for key, words in ABOUT.items() if key in about]),
         "## Data",
-        _table(
+        markdown.table(
             ("task", "split", "rows", "sha256"),
             [[row[key] for key in ("task", "split", "rows", "sha256")] for row in data],
         ),
         *([f"Labels. {note}" for note in notes] or ["Labels: as the files say; nothing is noted about them."]),
         "## What it is worth",
-        _table(
+        markdown.table(
             ("metric", "value", "95 % interval", "rows"),
-            [(row["metric"], _number(row), _interval(row), row.get("rows", "")) for row in measured],
+            [(row["metric"], markdown.number(row), markdown.interval(row), row.get("rows", "")) for row in measured],
         ),
         "## Audit",
         _audit(audit),
@@ -65,23 +67,13 @@ def _audit(findings: Sequence[Mapping[str, Any]] | None) -> str:
     if findings is None:
         return NO_AUDIT
     keys = ("what", "group", "bound", "verdict")
-    rows = [(row["what"], row["group"], _number(row), _interval(row), row["bound"], row["verdict"]) for row in findings]
+    rows = [
+        (row["what"], row["group"], markdown.number(row), markdown.interval(row), row["bound"], row["verdict"])
+        for row in findings
+    ]
     broken = sum(row["verdict"] == "broken" for row in findings)
     said = f"{broken} of {len(findings)} findings break their bound." if broken else "No bound was broken."
     return (
-        _table((*keys[:2], "value", "95 % interval", *keys[2:]), rows)
+        markdown.table((*keys[:2], "value", "95 % interval", *keys[2:]), rows)
         + f"\n\n{said} Names stand for how readers take them, not for people."
     )
-
-
-def _number(row: Mapping[str, Any]) -> str:
-    return f"undefined: {row.get('why', '')}" if row["value"] is None else f"{row['value']:.3f}"
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    return " .. ".join(f"{bound:.3f}" for bound in row["interval"]) if row.get("interval") else ""
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

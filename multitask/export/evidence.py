@@ -1,0 +1,52 @@
+"""What is known of a bundle beside itself: what a trainer's folder and its experiment say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from multitask.bundle import is_bundle
+from multitask.experiment import OUTCOME
+from multitask.storage import Storage, absolute
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """outcome: outcome.json's content (metrics, intervals, why). data: task -> results.json's facts of its files.
+    stages: results.json's rows, from the encoder to the bundle's own. All empty where nothing is known."""
+
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stages: Sequence[Mapping[str, Any]] = ()
+
+
+def evidence_of(uri: str) -> Evidence:
+    """Of the bundle at a URI, or of an encoder's name; a bundle in no trainer's folder has none."""
+    trainer, _, _ = absolute(uri).rstrip("/").rpartition("/")
+    if not is_bundle(uri) or (outcome := _found(trainer, OUTCOME)) is None:
+        return Evidence()
+    experiment, _, name = trainer.rpartition("/")
+    results = _found(experiment, "results.json")
+    if results is None:
+        return Evidence(outcome)
+    return Evidence(outcome, results["data"], _line(results["stages"], name))
+
+
+def _found(folder: str, name: str) -> Any:
+    """The JSON file's content; None where there is none."""
+    try:
+        return Storage(folder).read_json(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _line(stages: Sequence[Mapping[str, Any]], trainer: str) -> list[Mapping[str, Any]]:
+    """The trained stages that led to a trainer's bundle, its own last."""
+    own = [stage for stage in stages if stage["trainer"] == trainer]
+    line: list[Mapping[str, Any]] = []
+    while own and own[-1] not in line:
+        line = [own[-1], *line]
+        above, variant = own[-1]["from"], own[-1]["variant"]
+        own = [stage for stage in stages if (stage["name"], stage["variant"]) == (above, variant) and stage["trainer"]]
+    return line

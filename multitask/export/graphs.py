@@ -1,0 +1,164 @@
+"""What each ONNX file computes: an embedding, or a task's head. Rows are padded on the right, with id 0 and mask 0.
+
+Shapes: B rows, T tokens, H the encoder's hidden size; both sentences of a pair have their own T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multitask.bundle import Bundle
+from multitask.model.bert import POOLINGS, Encoding, MiniBert
+from multitask.model.heads import BiLstmHead
+from multitask.model.multitask import text_means
+from multitask.tasks import TASKS, LabelKind, LabelSpec
+
+
+class Graph(nn.Module):
+    """The encoder in its plain form: the packed one and the fused kernel decide by what the data are."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        self.encoder = MiniBert(bundle.config, attention="explicit")
+        self.encoder.load_state_dict(bundle.model(heads={}).encoder.state_dict())
+        self.pooling = bundle.pooling
+
+    def encoded(self, input_ids: Tensor, attention_mask: Tensor) -> Encoding:
+        mask = attention_mask.bool()
+        states = self.encoder(input_ids, mask)
+        return Encoding(POOLINGS[self.pooling](self.encoder, states, mask), states, mask)
+
+
+class EmbeddingGraph(Graph):
+    """-> (B, H), each of length 1."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return F.normalize(self.encoded(input_ids, attention_mask).sentence, dim=1)
+
+
+class TaskGraph(Graph):
+    """-> what the task's head puts out, (B, classes) or (B,)."""
+
+    def __init__(self, bundle: Bundle, task: str) -> None:
+        super().__init__(bundle)
+        head = bundle.model({task: bundle.heads[task]}).heads[task]
+        self.head = UnpackedBiLstm(head) if isinstance(head, BiLstmHead) else head
+
+
+class SentenceGraph(TaskGraph):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.encoded(input_ids, attention_mask))
+        return outputs
+
+
+class PairGraph(TaskGraph):
+    def forward(
+        self,
+        first_input_ids: Tensor,
+        first_attention_mask: Tensor,
+        second_input_ids: Tensor,
+        second_attention_mask: Tensor,
+    ) -> Tensor:
+        first = self.encoded(first_input_ids, first_attention_mask)
+        outputs: Tensor = self.head(first, self.encoded(second_input_ids, second_attention_mask))
+        return outputs
+
+
+class JoinedGraph(TaskGraph):
+    """Of one sequence that holds both texts."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        encoding = self.encoded(input_ids, attention_mask)
+        halves = text_means(encoding, input_ids).chunk(2, dim=1)
+        outputs: Tensor = self.head(*(Encoding(half, half, encoding.mask) for half in halves))
+        return outputs
+
+
+class UnpackedBiLstm(nn.Module):
+    """A BiLstmHead without packed sequences, which ONNX has not: the same numbers from an LSTM a direction. The
+    backward one reads each sentence turned round within its own length; of both, the state after its last token counts.
+    """
+
+    def __init__(self, head: BiLstmHead) -> None:
+        super().__init__()
+        self.dense = head.dense
+        self.forwards, self.backwards = one_way(head.lstm, ""), one_way(head.lstm, "_reverse")
+
+    def forward(self, side: Encoding) -> Tensor:
+        lengths_B1 = side.mask.sum(dim=1, keepdim=True).clamp(min=1)
+        turned_BT1 = (lengths_B1 - 1 - torch.arange(side.tokens.shape[1])).clamp(min=0)[:, :, None]
+        turned_BTH = side.tokens.gather(1, turned_BT1.expand(-1, -1, side.tokens.shape[2]))
+        ends = [
+            lstm(tokens)[0].gather(1, (lengths_B1 - 1)[:, :, None].expand(-1, 1, lstm.hidden_size)).squeeze(1)
+            for lstm, tokens in ((self.forwards, side.tokens), (self.backwards, turned_BTH))
+        ]
+        outputs: Tensor = self.dense(torch.cat(ends, dim=1))
+        return outputs
+
+
+def one_way(lstm: nn.LSTM, suffix: str) -> nn.LSTM:
+    """One direction of a bidirectional LSTM, with its weights."""
+    made = nn.LSTM(lstm.input_size, lstm.hidden_size, batch_first=True)
+    made.load_state_dict({name: getattr(lstm, name + suffix) for name in made.state_dict()})
+    return made
+
+
+@dataclass(frozen=True)
+class Output:
+    """name: in the graph. unit: what the numbers are. label: how they become a label."""
+
+    name: str
+    unit: str
+    label: str
+
+
+OUTPUTS: dict[LabelKind, Output] = {
+    "classes": Output(
+        "logits", "a logit for each class; softmax gives probabilities", "the largest's: {low:g} + argmax"
+    ),
+    "binary": Output("logits", "a logit; its sigmoid is the probability of 1", "1 where it is above 0"),
+    "probability": Output("logits", "a logit; its sigmoid is the probability", "the sigmoid"),
+    "score": Output("score", "the label's own unit, {low:g} to {high:g}", "the value itself"),
+}
+EMBEDDING = Output("embeddings", "vectors of length 1: their dot product is the cosine", "")
+
+
+def output_of(label: LabelSpec) -> Output:
+    some = OUTPUTS[label.kind]
+    bounds = {"low": label.low, "high": label.high}
+    return Output(some.name, some.unit.format(**bounds), some.label.format(**bounds))
+
+
+ONE = ("input_ids", "attention_mask")
+TWO = ("first_input_ids", "first_attention_mask", "second_input_ids", "second_attention_mask")
+# (text columns, joined) -> what computes such a task, and its inputs' names.
+GRAPHS: dict[tuple[int, bool], tuple[type[TaskGraph], tuple[str, ...]]] = {
+    (1, False): (SentenceGraph, ONE),
+    (2, False): (PairGraph, TWO),
+    (2, True): (JoinedGraph, ONE),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One file to make. inputs: the graph's, ids and mask in turn. columns: what its texts are called."""
+
+    graph: Graph
+    inputs: Sequence[str]
+    output: Output
+    columns: tuple[str, ...]
+    joined: bool = False
+
+
+def plan_of(bundle: Bundle, name: str) -> Plan:
+    """name: `embedding`, or a task with a head."""
+    if name == "embedding":
+        return Plan(EmbeddingGraph(bundle), ONE, EMBEDDING, ("text",))
+    spec = TASKS[name]
+    made, inputs = GRAPHS[len(spec.columns), spec.joined]
+    return Plan(made(bundle, name), inputs, output_of(spec.label), spec.columns, spec.joined)

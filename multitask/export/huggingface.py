@@ -1,0 +1,96 @@
+"""A bundle as what `transformers` loads: config.json, model.safetensors, its tokenizer. What transformers has no place
+for, heads and the bundle's own facts, goes into two files beside them, and comes back with `minibert import`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from multitask.bundle import Bundle, facts_of
+from multitask.data.masking import SPECIAL
+from multitask.errors import UserError
+from multitask.retries import said_clearly
+
+FACTS = "minibert.json"  # what model.json says in a bundle
+HEADS = "minibert.safetensors"  # the weights that are not the encoder's
+ENCODER = "encoder."  # before the encoder's names in a bundle
+
+
+def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
+    """For BertModel.from_pretrained and AutoTokenizer. Of the same ids, states and pooler output are ours."""
+    tensors = in_dtype(bundle, dtype)
+    encoder = {name.removeprefix(ENCODER): value for name, value in tensors.items() if name.startswith(ENCODER)}
+    others = {name: value for name, value in tensors.items() if not name.startswith(ENCODER)}
+    write_tensors(folder / "model.safetensors", encoder)
+    write_tensors(folder / HEADS, others)
+    write_json(folder / "config.json", {**bundle.config.to_dict(), "torch_dtype": name_of(dtype)})
+    write_facts(bundle, folder, dtype)
+    write_tokenizer(bundle, folder)
+    return []
+
+
+def in_dtype(bundle: Bundle, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Raises UserError for a weight that is too large for it."""
+    tensors = {name: value.to(dtype) for name, value in bundle.tensors.items()}
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            largest = float(bundle.tensors[name].abs().max())
+            raise UserError(f"--dtype {name_of(dtype)}: {name} reaches {largest:g}; take --dtype float32")
+    return tensors
+
+
+def write_facts(bundle: Bundle, folder: Path, dtype: torch.dtype) -> None:
+    facts = facts_of(bundle)
+    if dtype != torch.float32:  # what comes back has lost digits, and says so
+        facts["about"] = {**facts["about"], "dtype": name_of(dtype)}
+    write_json(folder / FACTS, facts)
+
+
+def write_tokenizer(bundle: Bundle, folder: Path) -> None:
+    """tokenizer.json is the bundle's own; the other files say how Hugging Face's classes are to use it."""
+    tokenizer = bundle.tokenizer
+    special = {f"{token[1:-1].lower()}_token": token for token in SPECIAL if tokenizer.token_to_id(token) is not None}
+    write_text(folder / "tokenizer.json", bundle.tokenizer_json)
+    write_json(folder / "special_tokens_map.json", special)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # tokenizer.json as it is, nothing made up from a vocabulary
+        "model_max_length": bundle.max_length,
+        "model_input_names": ["input_ids", "attention_mask"],  # every sentence is its own first segment
+        "padding_side": "right",
+        **special,
+    }
+    write_json(folder / "tokenizer_config.json", settings)
+    if (words := _vocabulary(bundle.tokenizer_json)) is not None:
+        write_text(folder / "vocab.txt", "".join(f"{word}\n" for word in words))
+
+
+def _vocabulary(tokenizer_json: str) -> list[str] | None:
+    """WordPiece's tokens by id; None for another model, and where a line's number would not be its token's id."""
+    model = json.loads(tokenizer_json)["model"]
+    words = sorted(model["vocab"], key=model["vocab"].get) if model.get("type") == "WordPiece" else []
+    counted = [model["vocab"][word] for word in words] == list(range(len(words)))
+    return words if words and counted and not any("\n" in word for word in words) else None
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    with said_clearly("written", str(file)):  # a full disk, say, which safetensors reports in its own way
+        save_file(dict(tensors), file, metadata={"format": "pt"})  # transformers wants to be told
+
+
+def write_json(file: Path, value: Any) -> None:
+    write_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    with said_clearly("written", str(file)):
+        file.write_bytes(text.encode())
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,171 @@
+"""A bundle as ONNX: embedding.onnx and one <task>.onnx a head, each checked with onnxruntime against the bundle."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from multitask.bundle import Bundle
+from multitask.data.batches import Batch
+from multitask.embed import TextEncoder, padded
+from multitask.errors import UserError
+from multitask.export.graphs import Plan, plan_of
+from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_text
+from multitask.retries import said_clearly
+
+ENTRY = "onnx.json"
+TOLERANCE = 1e-4  # of numbers up to 1; of larger ones, that share of them
+LONG = "A long story of a harbour town, its boats, its storms and the people who stay. " * 60  # is cut
+TEXTS = ("Yes.", "A quiet film that stays with you.", LONG, "Can I learn Spanish in a year?", "x")
+HOW = (
+    "Tokenize with tokenizer.json, cut to max_length; pad rows on the right with id 0 and mask 0. Of a task with two "
+    "texts, each has its own ids and mask, or, where joined, both are one sequence (tokenizer.encode(first, second))."
+)
+
+Inputs = dict[str, NDArray[np.int64]]
+
+
+def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
+    """Also tokenizer.json, and onnx.json: each file's inputs, output, unit. Raises UserError where one differs from the
+    bundle by more than TOLERANCE. float16: weights are stored as halves and computed with in float32."""
+    import onnx  # noqa: F401 (and onnxscript: the exporter's own words for their absence are long)
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+
+    stored = replace(bundle, tensors={name: value.float() for name, value in in_dtype(bundle, dtype).items()})
+    outputs, lines = {}, []
+    for name in ("embedding", *bundle.heads):
+        plan, file = plan_of(stored, name), folder / f"{name}.onnx"
+        _write_graph(plan, file)
+        if dtype == torch.float16:
+            _halve(file)
+        apart = _difference(stored, name, plan, file)
+        lines.append(f"{file.name}: within {apart:.1e} of the bundle")
+        outputs[name] = {"file": file.name, **_said(plan), "largest_difference": apart}
+    if bundle.mlm:
+        lines.append("the masked-language head stays behind: it is for training")
+    facts = {"schema": 1, "how": HOW, "tokenizer": "tokenizer.json", "max_length": bundle.max_length}
+    write_text(folder / "tokenizer.json", bundle.tokenizer_json)
+    write_facts(bundle, folder, dtype)
+    write_json(folder / ENTRY, {**facts, "weights": name_of(dtype), "outputs": outputs})
+    return lines
+
+
+def _said(plan: Plan) -> dict[str, Any]:
+    output = plan.output
+    said = {"texts": list(plan.columns), "joined": plan.joined, "inputs": list(plan.inputs), "output": output.name}
+    return {**said, "unit": output.unit, "label": output.label}
+
+
+def _write_graph(plan: Plan, file: Path) -> None:
+    """Traced on rows of two lengths, which are free in the file, as is the number of rows."""
+    rows, longest = torch.export.Dim("rows"), plan.graph.encoder.config.max_position_embeddings
+    examples: list[torch.Tensor] = []
+    axes: dict[str, dict[int, Any]] = {}
+    for ids, mask, length in zip(plan.inputs[::2], plan.inputs[1::2], (5, 7), strict=False):
+        examples += [tensor.long() for tensor in padded([[1, 2, 3, *range(4, length + 1)], [1, 2, 3]])]
+        free = {0: rows, 1: torch.export.Dim(f"{ids}_tokens", max=longest)}
+        axes |= {ids: free, mask: free}
+    with _quiet():
+        program = torch.onnx.export(
+            plan.graph.eval(),
+            tuple(examples),
+            dynamo=True,
+            dynamic_shapes=axes,
+            input_names=list(plan.inputs),
+            output_names=[plan.output.name],
+            verbose=False,
+        )
+    assert program is not None
+    with said_clearly("written", str(file)):
+        program.save(str(file), external_data=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on what it does not need."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def _halve(file: Path) -> None:
+    """Stores as float16 what loses nothing by it, the rounded weights, behind a cast; other constants stay."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(file)
+    casts, kept = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        halves = values.astype(np.float16) if values.dtype == np.float32 and values.size > 1 else values
+        if halves.dtype == np.float16 and np.array_equal(halves.astype(np.float32), values):
+            casts.append(
+                onnx.helper.make_node("Cast", [f"{tensor.name}.half"], [tensor.name], to=onnx.TensorProto.FLOAT)
+            )
+            kept.append(numpy_helper.from_array(halves, f"{tensor.name}.half"))
+        else:
+            kept.append(tensor)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    with said_clearly("written", str(file)):
+        onnx.save(model, file)
+
+
+def _difference(bundle: Bundle, name: str, plan: Plan, file: Path) -> float:
+    """The largest between onnxruntime and the bundle, over batches of several shapes; of numbers above 1 as a share."""
+    import onnxruntime
+
+    session, apart = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]), 0.0
+    for count in (1, 2, len(TEXTS)):
+        texts = [TEXTS[-count:], TEXTS[:count]][: len(plan.columns)]
+        found = session.run(None, feed(bundle, plan, texts))[0]
+        ours = _ours(bundle, name, plan, texts)
+        assert found.shape == ours.shape
+        apart = max(apart, float((np.abs(found - ours) / np.maximum(1.0, np.abs(ours))).max()))
+    if not apart <= TOLERANCE:  # nor where it is no number
+        raise UserError(f"{file.name}: differs from the bundle by {apart:g}; at most {TOLERANCE:g} would be right")
+    return apart
+
+
+def feed(bundle: Bundle, plan: Plan, texts: Sequence[Sequence[str]]) -> Inputs:
+    """What a session is given for a column of texts, or two."""
+    tensors = [tensor for ids in _ids(bundle, plan, texts) for tensor in padded(ids)]
+    return {name: tensor.long().numpy() for name, tensor in zip(plan.inputs, tensors, strict=True)}
+
+
+def _ids(bundle: Bundle, plan: Plan, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    """The sequences of each column; of joined ones, the one for both."""
+    tokenizer = bundle.tokenizer
+    tokenizer.enable_truncation(bundle.max_length)
+    columns: list[Any] = [list(zip(*texts, strict=True))] if plan.joined else [list(column) for column in texts]
+    return [[encoding.ids for encoding in tokenizer.encode_batch(column)] for column in columns]
+
+
+@torch.no_grad()
+def _ours(bundle: Bundle, name: str, plan: Plan, texts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+    if name == "embedding":
+        return TextEncoder(bundle).embed(texts[0])
+    ids, mask = padded([row for column in _ids(bundle, plan, texts) for row in column])
+    blank = torch.zeros(len(texts[0]))
+    outputs = bundle.model({name: bundle.heads[name]}).eval()(Batch(name, ids, mask, blank, blank, blank.long()))
+    found: NDArray[np.float32] = outputs.numpy()
+    return found

@@ -1,0 +1,20 @@
+"""Tables and numbers of model cards, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def number(row: Mapping[str, Any]) -> str:
+    """Of a measured {value, why}: three digits, or why there is none."""
+    return f"undefined: {row.get('why', '')}" if row["value"] is None else f"{row['value']:.3f}"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    return " .. ".join(f"{bound:.3f}" for bound in row["interval"]) if row.get("interval") else ""

@@ -1,0 +1,115 @@
+"""`minibert export` and `minibert import`: bundles into a storage, onto the hub, and back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from multitask.bundle import bundle_at, save_bundle
+from multitask.data.readers import short_list
+from multitask.errors import UserError
+from multitask.export import DTYPES, FORMATS
+from multitask.export.card import card
+from multitask.export.evidence import evidence_of
+from multitask.export.huggingface import FACTS, write_text
+from multitask.export.reading import read_model
+from multitask.retries import said_clearly
+from multitask.storage import MANIFEST, Storage
+from ray_jobs.hub import Hub
+from ray_jobs.screen import Screen
+
+CARD = "README.md"
+
+
+def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None) -> None:
+    """Writes the bundle in that format to `output`, and onto the hub where `push` names a repository there."""
+    for option, value, valid in (("--format", form, FORMATS), ("--dtype", dtype, DTYPES)):
+        if value not in valid:
+            raise UserError(f"{option} '{value}': one of {', '.join(valid)}")
+    target, chosen, screen = Storage(output), FORMATS[form], Screen()
+    _check_free(target, FACTS, chosen.entry)
+    hub = Hub(push) if push else None  # what is missing for it is said before the work
+    bundle = bundle_at(uri)
+    with _draft(target) as folder:
+        screen.say(f"{form}, {dtype}: {uri}")
+        lines = chosen.write(bundle, folder, DTYPES[dtype])
+        if dtype != "float32":
+            lines.append(f"weights are stored as {dtype}; what was measured are those of float32")
+        page = card(bundle, form, evidence_of(uri), push or ".", lines)
+        write_text(folder / CARD, page)
+        files = _files(folder)
+        folder = _publish(folder, target, FACTS, chosen.entry)
+        for line in lines:
+            screen.say(line)
+        screen.say(f"export: {target.uri} ({len(files)} files, {sum(files.values()) / 1e6:.1f} MB)")
+        if hub:
+            screen.say(f"pushed: {hub.push(folder)}")
+
+
+def import_model(source: str, output: str) -> None:
+    """Writes a bundle of a Hugging Face or sentence-transformers BERT; `source` as `read_model` takes it."""
+    target, screen = Storage(output), Screen()
+    _check_free(target, "weights.safetensors", MANIFEST)
+    bundle = read_model(source)
+    with _draft(target) as folder:
+        save_bundle(Storage(str(folder)), "", bundle)
+        _publish(folder, target, "weights.safetensors", MANIFEST)
+    config, heads = bundle.config, ", ".join(f"{task} ({name})" for task, name in bundle.heads.items())
+    screen.say(f"encoder: {config.num_hidden_layers} layers, width {config.hidden_size}, {bundle.pooling} pooling")
+    screen.say(f"heads:   {heads or 'none'}")
+    screen.say(f"texts:   {bundle.max_length} tokens at most")
+    if prompt := bundle.about.get("prompt"):
+        screen.say(
+            f"prompt:  sentence-transformers puts '{prompt}' before each text; minibert does not: write it there"
+        )
+    screen.say(f"bundle:  {target.uri}")
+
+
+def _check_free(target: Storage, first: str, last: str) -> None:
+    """Raises UserError where files lie in the directory, unless an upload that was cut off left them."""
+    names = target.list()
+    cut_off = not target.is_local and first in names and last not in names
+    if names and not cut_off:
+        raise UserError(f"--output '{target.uri}': holds {short_list(names)}; name a directory that is not there yet")
+
+
+@contextmanager
+def _draft(target: Storage) -> Iterator[Path]:
+    """An empty local folder for what is to become `target`, beside it where that is local; gone in the end."""
+    final = Path(target.root)
+    with said_clearly("written", target.uri):
+        if target.is_local:
+            folder = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.part")
+            folder.mkdir(parents=True)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix="minibert-export-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing is left of it where it was published
+
+
+def _publish(folder: Path, target: Storage, first: str, last: str) -> Path:
+    """The folder's files at `target`, whole or not at all: by one rename, or, where there is none, with the file `last`
+    last, without which nobody takes the others for a model. -> where they lie on this machine."""
+    if target.is_local:
+        with said_clearly("written", target.uri):
+            for name in _files(folder):
+                with open(folder / name, "rb+") as file:
+                    os.fsync(file.fileno())
+            os.replace(folder, target.root)
+        return Path(target.root)
+    for name in sorted(_files(folder), key=lambda name: (name == last, name != first)):
+        target.write_file(name, folder / name)
+    return folder
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Every file's path in the folder, with its bytes."""
+    found = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in found}

@@ -1,0 +1,74 @@
+"""Bundles to export, and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multitask.bundle import Bundle, bundle_of, read_bundle
+from multitask.data.batches import Batch
+from multitask.embed import TextEncoder, Vectors, padded
+from multitask.storage import Storage
+from multitask.tasks import TASKS
+from ray_jobs.export import export_bundle, import_model
+from tests.helpers import tiny
+
+# Every head, every label kind, a joined pair.
+HEADS = {"sst": "bilstm", "cfimdb": "mlp", "quora": "interaction", "sts": "cosine", "jobs": "linear"}
+HEADS |= {"suitability": "interaction"}
+TEXTS = [
+    "How do I learn Spanish quickly?",
+    "a",
+    "An unforgettable, charming film. " * 30,
+    "Ünïcödé — 日本 ½ [MASK]",
+    "",
+]
+ABOUT: dict[str, Any] = {
+    "recipe": "all",
+    "stage": "last",
+    "encoder": "tiny",
+    "max_length": 48,
+    "notes": {"sst": "weak"},
+}
+
+
+def bundle_with(heads: Mapping[str, str] = HEADS, pooling: str = "mean", mlm: str | None = "untied") -> Bundle:
+    """The tiny encoder with heads, of the given pooling; every weight is drawn, none is zero."""
+    model = replace(tiny(), pooling=pooling).model(dict(heads), seed=7, mlm=mlm)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(1)
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return bundle_of(model, tiny().tokenizer_json, ABOUT)
+
+
+def embedded(bundle: Bundle) -> Vectors:
+    return TextEncoder(bundle).embed(TEXTS)
+
+
+@torch.no_grad()
+def answers(bundle: Bundle, task: str) -> Tensor:
+    """What the head puts out for TEXTS; of pairs, each text with the one after it."""
+    tokenizer = bundle.tokenizer
+    tokenizer.enable_truncation(bundle.max_length)
+    others, spec = [*TEXTS[1:], TEXTS[0]], TASKS[task]
+    columns: list[Any] = [list(zip(TEXTS, others, strict=True))] if spec.joined else [TEXTS, others][: spec.sentences]
+    ids, mask = padded([encoding.ids for column in columns for encoding in tokenizer.encode_batch(column)])
+    blank = torch.zeros(len(TEXTS))
+    outputs: Tensor = bundle.model().eval()(Batch(task, ids, mask, blank, blank, blank.long()))
+    return outputs
+
+
+def exported(uri: str, form: str, folder: Path, dtype: str = "float32") -> Path:
+    export_bundle(uri, form, str(folder), dtype, None)
+    return folder
+
+
+def imported(source: str | Path, folder: Path) -> Bundle:
+    import_model(str(source), str(folder))
+    return read_bundle(Storage(str(folder)))

@@ -1,0 +1,121 @@
+"""ONNX files give the bundle's numbers in onnxruntime, whatever the batch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from multitask.bundle import Bundle, bundle_at, save_bundle
+from multitask.errors import UserError
+from multitask.export import onnx_files
+from multitask.export.graphs import UnpackedBiLstm
+from multitask.model.bert import Encoding
+from multitask.storage import Storage
+from multitask.tasks import TASKS
+from tests.exports import HEADS, TEXTS, answers, bundle_with, embedded, exported
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+FEW = {"sst": "linear", "sts": "cosine"}
+
+
+def run(folder: Path, name: str, *texts: Sequence[str]) -> NDArray[np.float32]:
+    """As someone would who has the folder and its onnx.json, and nothing of ours. texts: columns."""
+    said = json.loads((folder / "onnx.json").read_text())
+    how = said["outputs"][name]
+    tokenizer = Tokenizer.from_file(str(folder / said["tokenizer"]))
+    tokenizer.enable_truncation(said["max_length"])
+    tokenizer.enable_padding()
+    columns: list[Any] = [list(zip(*texts, strict=True))] if how["joined"] else list(texts)
+    tensors = []
+    for column in columns:
+        rows = tokenizer.encode_batch(list(column))
+        tensors += [np.array([row.ids for row in rows]), np.array([row.attention_mask for row in rows])]
+    session = onnxruntime.InferenceSession(str(folder / how["file"]))
+    found: NDArray[np.float32] = session.run([how["output"]], dict(zip(how["inputs"], tensors, strict=True)))[0]
+    return found
+
+
+def check(bundle: Bundle, folder: Path) -> None:
+    assert np.abs(run(folder, "embedding", TEXTS) - embedded(bundle)).max() < 1e-4
+    others = [*TEXTS[1:], TEXTS[0]]
+    for task in bundle.heads:
+        ours, columns = answers(bundle, task).numpy(), [TEXTS, others][: len(TASKS[task].columns)]
+        assert np.abs(run(folder, task, *columns) - ours).max() < 1e-4, task
+        for row in range(len(TEXTS)):  # a row alone, of its own length
+            alone = run(folder, task, *([column[row]] for column in columns))
+            assert np.abs(alone - ours[row : row + 1]).max() < 1e-4, (task, row)
+
+
+def saved(folder: Path, bundle: Bundle) -> str:
+    save_bundle(Storage(str(folder)), "", bundle)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "pooling", ["mean", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cls", "pooler"))]
+)
+def test_embedding_and_heads_are_ours(tmp_path: Path, pooling: str) -> None:
+    bundle = bundle_with(FEW, pooling)
+    folder = exported(saved(tmp_path / "bundle", bundle), "onnx", tmp_path / "out")
+    names = {"README.md", "minibert.json", "onnx.json", "tokenizer.json"}
+    assert {file.name for file in folder.iterdir()} == names | {"embedding.onnx", "sst.onnx", "sts.onnx"}
+    check(bundle, folder)
+
+
+@pytest.mark.slow
+def test_every_head_is_ours(tmp_path: Path) -> None:
+    bundle = bundle_with(HEADS)
+    check(bundle, exported(saved(tmp_path / "bundle", bundle), "onnx", tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_the_packaged_encoders_embedding_is_ours(minilm: Path, tmp_path: Path) -> None:
+    folder = exported("minilm-l6", "onnx", tmp_path / "out")
+    assert np.abs(run(folder, "embedding", TEXTS) - embedded(bundle_at("minilm-l6"))).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_halves_are_the_rounded_bundles_own_numbers(tmp_path: Path) -> None:
+    bundle = bundle_with({})
+    uri = saved(tmp_path / "bundle", bundle)
+    half = exported(uri, "onnx", tmp_path / "half", "float16")
+    rounded = Bundle(**{**vars(bundle), "tensors": {n: t.half().float() for n, t in bundle.tensors.items()}})
+    assert np.abs(run(half, "embedding", TEXTS) - embedded(rounded)).max() < 1e-4
+    weights = sum(value.numel() for name, value in bundle.tensors.items() if name.startswith("encoder."))
+    assert (half / "embedding.onnx").stat().st_size < 2.3 * weights + 150_000  # the graph itself is the rest
+
+
+def test_a_graph_that_differs_is_refused_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_files, "TOLERANCE", 1e-12)
+    with pytest.raises(UserError, match=r"embedding\.onnx: differs from the bundle by .*; at most 1e-12"):
+        exported("tiny", "onnx", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_packages_it_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        exported("tiny", "onnx", tmp_path / "out")
+    assert caught.value.name == "onnxscript" and not list(tmp_path.iterdir())
+
+
+def test_an_unpacked_lstm_reads_what_the_packed_one_reads() -> None:
+    head: Any = bundle_with({"sst": "bilstm"}).model().heads["sst"]
+    generator = torch.Generator().manual_seed(2)
+    for rows, tokens in ((1, 1), (1, 9), (7, 23)):
+        lengths = torch.randint(1, tokens + 1, (rows, 1), generator=generator)
+        states = torch.randn(rows, tokens, 64, generator=generator)
+        side = Encoding(states[:, 0], states, torch.arange(tokens)[None] < lengths)
+        with torch.no_grad():
+            assert (UnpackedBiLstm(head)(side) - head(side)).abs().max() < 1e-6
