@@ -26,6 +26,7 @@ from multitask.metrics import Score
 from multitask.model.multitask import MultitaskModel
 from multitask.optim import build_optimizer, schedule
 from multitask.recipe import Stage
+from multitask.tasks import TASKS, TaskSpec
 
 
 class NonFiniteLoss(RuntimeError):
@@ -91,8 +92,10 @@ class StageModule(pl.LightningModule):
         self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
 
     @classmethod
-    def examples(cls, task: str, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
-        """What the objective takes for an example: those `rows` of the table as they are."""
+    def examples(
+        cls, task: str, table: TokenTable, rows: Rows, specs: Mapping[str, TaskSpec] = TASKS
+    ) -> tuple[TokenTable, Rows]:
+        """What the objective takes for an example: those `rows` of the table as they are. specs: what tasks are."""
         return table, rows
 
     def make_batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:

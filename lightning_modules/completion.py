@@ -19,7 +19,7 @@ from multitask.data.tokens import TokenTable
 from multitask.evaluate import Autocast
 from multitask.metrics import COMPLETION, Score
 from multitask.recruit.completion import Prompt
-from multitask.tasks import TASKS
+from multitask.tasks import TASKS, TaskSpec
 
 
 class CompletionModule(HiddenTokens):
@@ -34,9 +34,11 @@ class CompletionModule(HiddenTokens):
         self.prompt = Prompt.of(tokenizer, longest(self.job.about, self.model.config))
 
     @classmethod
-    def examples(cls, task: str, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
+    def examples(
+        cls, task: str, table: TokenTable, rows: Rows, specs: Mapping[str, TaskSpec] = TASKS
+    ) -> tuple[TokenTable, Rows]:
         """Those of the rows that are similar."""
-        least = TASKS[task].label.similar
+        least = specs[task].label.similar
         assert least is not None, "recipe_checks.py lets no such task into a completion stage"
         return table, rows[(table.labels[rows] >= least).numpy()]
 

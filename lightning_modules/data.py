@@ -14,6 +14,7 @@ from multitask.data.batches import Batch, EpochSlices
 from multitask.data.mixing import batches_in, plan_epoch
 from multitask.data.samplers import Rows, derive_seed, training_rows
 from multitask.data.tokens import load_tokens
+from multitask.definitions import known
 from multitask.evaluate import EvalSet
 from multitask.experiment import StageJob
 from multitask.recipe import Stage
@@ -31,11 +32,11 @@ class StageData(pl.LightningDataModule):
         super().__init__()
         self.job, self.stage = job, stage
         self.storage = Storage(job.storage)
-        examples = {}
+        examples, specs = {}, known(job.specs, "job")
         for task in stage.tasks:
             table = load_tokens(self.storage, job.train[task])
             rows = training_rows(len(table), stage.max_examples, job.seed, task)
-            examples[task] = kind.examples(task, table, rows)
+            examples[task] = kind.examples(task, table, rows, specs)
         self.tables = {task: table for task, (table, _) in examples.items()}
         self.rows = {task: rows for task, (_, rows) in examples.items()}
         self.dev_tables = {task: load_tokens(self.storage, path) for task, path in job.dev.items()}

@@ -20,7 +20,7 @@ from multitask.evaluate import EvalSet, predictions
 from multitask.experiment import OUTCOME, Fence, StageJob
 from multitask.predictions import write_predictions, write_submission_zip
 from multitask.storage import Damaged, Storage
-from multitask.tasks import TASKS, Split
+from multitask.tasks import Split
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Finishing(Callback):
                 else:
                     predicted = self._predictions(trainer, module, task, split, table)
                 if trainer.is_global_zero:
-                    write_predictions(folder, TASKS[task], split, table.ids, predicted.tolist())
+                    write_predictions(folder, module.model.specs[task], split, table.ids, predicted.tolist())
         if trainer.is_global_zero:
             write_submission_zip(folder)
 

@@ -20,6 +20,7 @@ from multitask.data.samplers import Rows, derive_seed, stacked, subset
 from multitask.data.tokens import TokenTable
 from multitask.evaluate import Autocast, EvalSet
 from multitask.metrics import PERPLEXITY, Score
+from multitask.tasks import TASKS, TaskSpec
 
 # Perplexity is measured on at most this many sentences of each dev file, always the same ones with the same tokens
 # hidden, whatever the stage and the seed: some 5,000 hidden tokens give it to 3 %, and all of Quora's 40,000
@@ -57,7 +58,7 @@ class HiddenTokens(StageModule):
 
     def _dev_loss(self, task: str, table: TokenTable, autocast: Autocast) -> Tensor:
         """(2,) float64: the summed loss and the number of hidden tokens, over all ranks."""
-        table, rows = self.examples(task, table, np.arange(len(table)))
+        table, rows = self.examples(task, table, np.arange(len(table)), self.model.specs)
         rows = rows[subset(len(rows), DEV_SENTENCES, derive_seed("perplexity", task))]
         found = torch.zeros(2, dtype=torch.float64)
         for batch in EvalSet.of(
@@ -80,7 +81,9 @@ class MlmModule(HiddenTokens):
         self.masking = Masking.of(Tokenizer.from_str(self.tokenizer_json), settings.rate, settings.replace)
 
     @classmethod
-    def examples(cls, task: str, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
+    def examples(
+        cls, task: str, table: TokenTable, rows: Rows, specs: Mapping[str, TaskSpec] = TASKS
+    ) -> tuple[TokenTable, Rows]:
         """The rows' sentences, each an example of its own."""
         return table.singles(), np.sort(stacked(rows, table.sentences))
 

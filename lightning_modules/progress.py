@@ -17,7 +17,7 @@ class Interrupted(RuntimeError):
 @dataclass(frozen=True)
 class Progress:
     """One line's worth: `doing` is `step` or `dev quora`; done and total count steps or examples. Without epochs (0)
-    it is of no stage.
+    it is of no stage. A total of 0 is not known.
 
     speed: examples/s. left: seconds to the stage's end, as far as training goes.
     """
@@ -44,7 +44,8 @@ class Progress:
 
     def line(self) -> str:
         epoch = [f"epoch {self.epoch}/{self.epochs}"] if self.epochs else []
-        parts = [self.stage, *epoch, f"{self.doing} {self.done}/{self.total}"]
+        of = f"/{self.total}" if self.total else ""
+        parts = [self.stage, *epoch, f"{self.doing} {self.done}{of}"]
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
         if self.speed is not None:

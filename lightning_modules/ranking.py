@@ -16,7 +16,6 @@ from multitask.data.batches import Batch, collate
 from multitask.data.negatives import HardNegatives
 from multitask.data.samplers import Rows, derive_seed, stacked
 from multitask.losses import multiple_negatives
-from multitask.tasks import TASKS
 
 
 class Gather(torch.autograd.Function):
@@ -42,7 +41,7 @@ class RankingModule(StageModule):
         super().__init__(*args, **kwargs)
         wanted = self.stage.ranking.hard_negatives
         self.negatives = {
-            task: HardNegatives.of(table, self.rows[task], TASKS[task].label)
+            task: HardNegatives.of(table, self.rows[task], self.model.specs[task].label)
             for task, table in self.tables.items()
             if wanted
         }
@@ -57,7 +56,7 @@ class RankingModule(StageModule):
         return batch
 
     def _similar(self, task: str, labels: Tensor) -> Tensor:
-        least = TASKS[task].label.similar
+        least = self.model.specs[task].label.similar
         assert least is not None, "recipe_checks.py lets no such task into a ranking stage"
         return labels >= least
 

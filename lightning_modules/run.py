@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -22,6 +24,7 @@ from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
 from multitask.bundle import read_bundle
 from multitask.checkpoints import CheckpointStore, State
+from multitask.definitions import known
 from multitask.experiment import OUTCOME, Fence, StageJob, check_attempt
 from multitask.recipe import Stage
 from multitask.storage import Storage
@@ -78,6 +81,7 @@ def _load(
     """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, and what
     resumes its optimizer. Bundle and checkpoint themselves are dropped: each is as large as the model."""
     bundle, checkpoint = read_bundle(Storage(job.storage), job.start), store.newest()
+    bundle = replace(bundle, specs=known(job.specs, "job"))
     model = bundle.model(
         job.heads,
         dropout=stage.dropout,

@@ -15,7 +15,6 @@ from multitask.data.samplers import derive_seed
 from multitask.losses import LOSSES
 from multitask.recipe import Smart
 from multitask.smart import WeightAverage, adversarial_noise, divergence, draw_noise
-from multitask.tasks import TASKS
 
 
 class SupervisedModule(StageModule):
@@ -42,7 +41,7 @@ class SupervisedModule(StageModule):
             return self._terms(smart, batch, self._again(lambda: self.model(batch)))
 
     def _terms(self, smart: Smart, batch: Batch, outputs: Tensor) -> Tensor:
-        label = TASKS[batch.task].label
+        label = self.model.specs[batch.task].label
         noise = adversarial_noise(
             lambda noise: self._again(lambda: self.model(batch, noise)),
             outputs,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,11 +17,13 @@ from safetensors.torch import load as load_tensors
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from multitask.definitions import definitions, known
 from multitask.errors import UserError
 from multitask.model.bert import BertConfig
 from multitask.model.multitask import MultitaskModel
-from multitask.model.sources import SOURCES, Source
+from multitask.model.sources import SOURCES, Source, load_source
 from multitask.storage import MANIFEST, Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
+from multitask.tasks import TASKS, TaskSpec
 
 SCHEMA = 1
 MAX_LENGTH = 512  # for bundles that do not say what they were trained with
@@ -30,7 +32,7 @@ MAX_LENGTH = 512  # for bundles that do not say what they were trained with
 @dataclass(frozen=True)
 class Bundle:
     """config, pooling: the encoder's. heads: task -> head name. about: where it comes from. mlm: the masked-language
-    head, tied or untied, where there is one."""
+    head, tied or untied, where there is one. specs: what its tasks are, the built-in ones at least."""
 
     config: BertConfig
     pooling: str
@@ -39,6 +41,7 @@ class Bundle:
     tensors: dict[str, Tensor]
     tokenizer_json: str
     mlm: str | None = None
+    specs: Mapping[str, TaskSpec] = field(default_factory=lambda: TASKS)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -60,7 +63,14 @@ class Bundle:
         """The model with these weights. Heads asked for that the bundle has not start from `seed`."""
         wanted = dict(self.heads if heads is None else heads)
         model = MultitaskModel(
-            self.config, self.pooling, wanted, dropout=dropout, encoder_dropout=encoder_dropout, seed=seed, mlm=mlm
+            self.config,
+            self.pooling,
+            wanted,
+            dropout=dropout,
+            encoder_dropout=encoder_dropout,
+            seed=seed,
+            mlm=mlm,
+            specs=self.specs,
         )
         kept = ["encoder.", *(f"heads.{task}." for task, name in wanted.items() if self.heads.get(task) == name)]
         kept += ["mlm."] if mlm and mlm == self.mlm else []
@@ -86,7 +96,9 @@ def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any])
         name: value.detach().to("cpu", torch.float32, copy=True).contiguous()
         for name, value in model.state_dict().items()
     }
-    return Bundle(model.config, model.pooling, model.head_names, about, tensors, tokenizer_json, model.mlm_name)
+    return Bundle(
+        model.config, model.pooling, model.head_names, about, tensors, tokenizer_json, model.mlm_name, model.specs
+    )
 
 
 def source_bundle(source: Source) -> Bundle:
@@ -99,7 +111,8 @@ def source_bundle(source: Source) -> Bundle:
 def facts_of(bundle: Bundle) -> dict[str, Any]:
     """What model.json says: everything but weights and tokenizer."""
     facts = {"schema": SCHEMA, "config": bundle.config.to_dict(), "pooling": bundle.pooling}
-    return facts | {"heads": bundle.heads, "mlm": bundle.mlm, "about": bundle.about}
+    own = definitions({task: bundle.specs[task] for task in bundle.heads})
+    return facts | {"heads": bundle.heads, "mlm": bundle.mlm, "about": bundle.about} | ({"specs": own} if own else {})
 
 
 def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer_json: str, where: str) -> Bundle:
@@ -114,6 +127,7 @@ def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokeniz
         tensors={name: value.to(torch.float32) for name, value in tensors.items()},
         tokenizer_json=tokenizer_json,
         mlm=facts.get("mlm"),  # bundles of before the masked-language head do not name it
+        specs=known(facts.get("specs", {}), where),
     )
 
 
@@ -139,6 +153,11 @@ def read_bundle(storage: Storage, path: str = "") -> Bundle:
     except (Damaged, KeyError, ValueError) as error:
         raise UserError(f"bundle '{place.uri}': damaged: {error}") from error
     return bundle_from(facts, tensors, files["tokenizer.json"].decode(), f"bundle '{place.uri}'")
+
+
+def bundle_at(uri: str) -> Bundle:
+    """The bundle at a URI, or an encoder without heads by its name. Raises UserError where there is neither."""
+    return read_bundle(Storage(uri)) if is_bundle(uri) else source_bundle(load_source(uri, seed=0))
 
 
 def bundle_fingerprint(storage: Storage) -> str:

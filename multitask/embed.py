@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,13 +28,22 @@ class Tokens:
     spans: NDArray[np.int64]
 
 
+def device_there_is() -> torch.device:
+    """The fastest one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 class TextEncoder:
     """A bundle's encoder with its tokenizer. Texts are cut to `max_length` tokens, those of the bundle's training if
     none is given; dropout is off."""
 
+    with_heads: ClassVar[bool] = False
+
     def __init__(self, bundle: Bundle, device: torch.device | str = "cpu", max_length: int | None = None) -> None:
         self.device = torch.device(device)
-        self.model = bundle.model(heads={}).to(self.device).eval()
+        self.model = bundle.model(None if self.with_heads else {}).to(self.device).eval()
         self.pooling, self.width = bundle.pooling, bundle.config.hidden_size
         self.max_length = min(max_length or bundle.max_length, bundle.config.max_position_embeddings)
         self.tokenizer = bundle.tokenizer
@@ -41,11 +51,16 @@ class TextEncoder:
         self.tokenizer.no_padding()
 
     def embed(self, texts: Sequence[str], progress: Done = silent) -> Vectors:
-        """(N, H), each of length 1, in the texts' order; texts of similar length are encoded together."""
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
-        found, done = np.zeros((len(ids), self.width), np.float32), 0
+        """(N, H), each of length 1, in the texts' order."""
+        found: Vectors = F.normalize(self.sentences(texts, progress), dim=1).numpy()
+        return found
+
+    def sentences(self, texts: Sequence[str], progress: Done = silent) -> Tensor:
+        """(N, H) sentence encodings on the CPU, in the texts' order; texts of similar length are encoded together."""
+        ids = self._ids(texts)
+        found, done = torch.zeros(len(ids), self.width), 0
         for rows in self._batches(ids):
-            found[rows] = F.normalize(self._encoded([ids[row] for row in rows]).sentence, dim=1).cpu().numpy()
+            found[rows] = self._encoded([ids[row] for row in rows]).sentence.cpu()
             done += len(rows)
             progress(done)
         return found
@@ -60,6 +75,10 @@ class TextEncoder:
                 ordinary = np.flatnonzero(np.array(encodings[row].special_tokens_mask) == 0)
                 found[row] = Tokens(mine[ordinary], np.array(encodings[row].offsets, np.int64)[ordinary])
         return [tokens for tokens in found if tokens is not None]
+
+    def _ids(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Of a pair, the longer text is cut first, as in training."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
 
     def _batches(self, ids: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
         lengths = np.array([len(some) for some in ids], np.int64)

@@ -16,7 +16,6 @@ from multitask.data.tokens import TokenTable
 from multitask.metrics import OVERALL_OF, bootstrap_interval, overall, score
 from multitask.model.heads import predict
 from multitask.model.multitask import MultitaskModel
-from multitask.tasks import TASKS
 
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
@@ -96,7 +95,7 @@ def predictions(
         for batch in data.batches:
             with autocast():
                 outputs = model(batch.to(device))
-            result[batch.rows] = predict(outputs, TASKS[data.task].label).cpu().double()
+            result[batch.rows] = predict(outputs, model.specs[data.task].label).cpu().double()
             done += len(batch)
             progress(done)
     return reduce(result)
@@ -138,7 +137,7 @@ def measure(
             reduce=reduce,
             progress=(progress or {}).get(task, silent),
         )
-        spec = TASKS[task]
+        spec = model.specs[task]
         labels = data.table.labels.double()
         result = score(spec.metric, found[task], labels)
         metrics[spec.metric_key] = result.value
@@ -175,7 +174,7 @@ def encode_sentences(
     rank."""
     weight, sentences = next(model.parameters()), data.table.sentences
     places = feature_places(rows, data.table)
-    width = model.config.hidden_size * (2 if TASKS[data.task].joined else 1)
+    width = model.config.hidden_size * (2 if model.specs[data.task].joined else 1)
     values = weight.new_zeros(len(rows) * sentences, width, device="cpu")
     done = 0
     for batch in data.batches:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from multitask.definitions import definitions
 from multitask.errors import UserError
 from multitask.recipe import Recipe, Stage
 from multitask.storage import Storage
@@ -35,9 +36,13 @@ def stage_content(
     heads: task -> head name in that stage. data: task -> split -> sha256 of the file. parent: the fingerprint of
     what the stage starts from.
     """
+    own = definitions(recipe.specs)
     return {
         "stage": stage.content(),
-        "tasks": {name: [heads[name], task.loss, task.columns] for name, task in recipe.tasks.items()},
+        "tasks": {
+            name: [heads[name], task.loss, task.columns, *([own[name]] if name in own else [])]
+            for name, task in recipe.tasks.items()
+        },
         "data": {
             task: {split: sha for split, sha in splits.items() if split == "dev" or task in stage.tasks}
             for task, splits in data.items()
@@ -60,7 +65,7 @@ class StageJob:
     label: what progress is told under. settings, by: of a sweep's trial, what it tries, and what decides.
     measure_start: measure the dev sets before training too (the results' row `encoder`). keep_features: leave the dev
     sentences' encodings in the cache, for a stage that starts from this one and freezes its encoder. predict: task ->
-    split -> token cache of what the finished stage predicts.
+    split -> token cache of what the finished stage predicts. specs: own tasks' definitions.
     """
 
     storage: str
@@ -82,6 +87,7 @@ class StageJob:
     settings: dict[str, Any] = field(default_factory=dict)
     by: str = ""
     about: dict[str, Any] = field(default_factory=dict)
+    specs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Storage:

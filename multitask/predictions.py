@@ -33,11 +33,12 @@ def write_predictions(
 ) -> str:
     """Writes `predictions/<stem>-<split>-output.csv` and returns that path.
 
-    labels: one an id, in the task's own unit: a class, 0 or 1, or a score; not logits or probabilities.
+    labels: one an id, in the task's own unit: a class, 0 or 1, or a score; not logits or probabilities. Classes that
+    have words are written as those.
     Raises ValueError where their numbers differ.
     """
     stem, title = spec.prediction
-    label_format = _LABEL_FORMATS[spec.label.kind]
+    label_format = spec.label.says if spec.label.words else _LABEL_FORMATS[spec.label.kind]
     rows = [f"{id_} , {label_format(label)} \n" for id_, label in zip(ids, labels, strict=True)]
     path = f"{FOLDER}/{stem}-{split}{_ENDING}"
     storage.write_bytes(path, "".join([f"id \t {title} \n", *rows]).encode())

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from multitask.tasks import TASKS
+from multitask.definitions import STRICT, Definition, spec_of
+from multitask.tasks import TASKS, TaskSpec
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Above0 = Annotated[float, Field(gt=0, strict=True)]
 AtLeast0 = Annotated[float, Field(ge=0, strict=True)]
 Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Files = str | Annotated[list[str], Field(min_length=1)] | None
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they become folders
 # These say how a stage is run or watched, not what it computes: they are not part of a stage's
 # fingerprint; nor are those that it holds in another form.
@@ -20,7 +22,7 @@ NOT_CONTENT = frozenset({"checkpoint_minutes", "checkpoint_steps", "validate_eve
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class KeepBest(Strict):
@@ -192,19 +194,32 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
 
 
 class Task(Strict):
-    """A task of the recipe: its head and loss, and its files where they are not the data directory's own.
+    """A task of the recipe, or of a data map (docs/data.md): its head and loss, and its files where they are not the
+    data directory's own.
 
-    train, dev, test: fsspec URIs. columns: the task's column name -> the file's. note: what whoever reads a score has
-    to know of the labels; it goes into the bundles.
+    define: what the task is, where it is not built in. train, dev, test: a file's path or URI, a list of them that are
+    read one after the other, or a pattern with `*`; test needs no labels. columns: the task's column name -> the
+    file's. note: what whoever reads a score has to know of the labels; it goes into the bundles.
     """
 
+    define: Definition | None = None
     head: str | None = None
     loss: str | None = None
     note: str | None = None
-    train: str | None = None
-    dev: str | None = None
-    test: str | None = None
+    train: Files = None
+    dev: Files = None
+    test: Files = None
     columns: dict[str, str] = {}
+
+    def spec(self, name: str) -> TaskSpec:
+        """What the task of that name is; KeyError where it is neither defined nor built in."""
+        return spec_of(name, self.define, f"tasks.{name}.define") if self.define else TASKS[name]
+
+
+class DataMap(Strict):
+    """Where tasks' files lie, in a file of its own."""
+
+    tasks: Annotated[dict[str, Task], Field(min_length=1)]
 
 
 class Condition(Strict):
@@ -240,6 +255,11 @@ class Recipe(Strict):
     stages: Annotated[list[Stage], Field(min_length=1)]
     tables: list[Table] = []
 
+    @property
+    def specs(self) -> dict[str, TaskSpec]:
+        """What its tasks are."""
+        return {name: task.spec(name) for name, task in self.tasks.items()}
+
     def parent(self, stage: Stage) -> str:
         """The name of the stage it starts from, `encoder`, or a bundle's URI."""
         if stage.from_:
@@ -274,7 +294,7 @@ class Recipe(Strict):
             return self.heads(above, carried) | stage.heads
         brought = (carried or {}).get(self.parent(stage), {})
         return {
-            name: task.head or brought.get(name) or TASKS[name].head for name, task in self.tasks.items()
+            name: task.head or brought.get(name) or task.spec(name).head for name, task in self.tasks.items()
         } | stage.heads
 
     def _above(self, stage: Stage) -> Stage | None:

@@ -7,9 +7,24 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from multitask.definitions import Definition, Label, spec_of
 from multitask.errors import UserError
 from multitask.metrics import COMPLETION, OVERALL_OF, PERPLEXITY, overall
-from multitask.recipe import Condition, KeepBest, Mlm, Ranking, Recipe, Settings, Smart, Span, Stage, Sweep, Table, Task
+from multitask.recipe import (
+    Condition,
+    DataMap,
+    KeepBest,
+    Mlm,
+    Ranking,
+    Recipe,
+    Settings,
+    Smart,
+    Span,
+    Stage,
+    Sweep,
+    Table,
+    Task,
+)
 from multitask.sweeps import trials
 from multitask.tasks import TASKS
 
@@ -18,6 +33,8 @@ Model = TypeVar("Model", bound=BaseModel)
 NESTED: dict[Any, type[BaseModel]] = {
     "stages": Stage,
     "tasks": Task,
+    "define": Definition,
+    "label": Label,
     "defaults": Settings,
     "keep": KeepBest,
     "mlm": Mlm,
@@ -41,13 +58,22 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
     if isinstance(tree.get("stages"), list):
         tree["stages"] = [{**defaults, **item} if isinstance(item, dict) else item for item in tree["stages"]]
     recipe = _validated(Recipe, tree, where, "")
-    for name in recipe.tasks:
-        if name not in TASKS:
-            raise UserError(f"{where}: tasks.{name}: unknown task '{name}'; known tasks: {', '.join(TASKS)}")
+    for name, task in recipe.tasks.items():
+        _check_task(name, task, where)
     _check_stages(recipe, where)
-    _check_tasks(recipe, where)
+    check_heads(recipe, where)
     _check_tables(recipe, where)
     return recipe
+
+
+def build_map(tree: Any, where: str) -> dict[str, Task]:
+    """The tasks of a data map: `tasks:` as a recipe has it, or a recipe, of which nothing else is wanted."""
+    if isinstance(tree, dict) and "stages" in tree:
+        return build_recipe(tree, where).tasks
+    found = _validated(DataMap, tree, where, "").tasks
+    for name, task in found.items():
+        _check_task(name, task, where)
+    return found
 
 
 def _validated(model: type[Model], tree: Any, where: str, prefix: str) -> Model:
@@ -60,8 +86,9 @@ def _validated(model: type[Model], tree: Any, where: str, prefix: str) -> Model:
         raise UserError(f"{where}: {first}{more}") from None
 
 
-# Where a word or a mapping is allowed, pydantic says what is wrong with either; only one of the two was meant.
-_NO_WORD, _NO_MAPPING = {"literal_error"}, {"dict_type", "model_type", "model_attributes_type"}
+# Where a word, or else a mapping or a list, is allowed, pydantic says what is wrong with either; only one was meant.
+_NO_WORD = {"literal_error", "string_type"}
+_NO_MAPPING = {"dict_type", "model_type", "model_attributes_type", "list_type"}
 
 
 def _relevant(problems: list[Any]) -> list[Any]:
@@ -69,7 +96,7 @@ def _relevant(problems: list[Any]) -> list[Any]:
     said = [
         problem
         for problem in problems
-        if problem["type"] not in (_NO_WORD if isinstance(problem["input"], dict) else _NO_MAPPING)
+        if problem["type"] not in (_NO_WORD if isinstance(problem["input"], dict | list) else _NO_MAPPING)
     ]
     return sorted(said or problems, key=lambda problem: problem["type"] != "extra_forbidden")
 
@@ -117,7 +144,7 @@ def _check_stages(recipe: Recipe, where: str) -> None:
                 f"{at}.from: '{parent}' is no stage above it; valid: {known}, EXPERIMENT/STAGE, or a bundle's URI"
             )
         _check_own_tasks(recipe, stage, at)
-        _check_objective(stage, at)
+        _check_objective(recipe, stage, at)
         _check_keep(recipe, stage, at)
         _check_sweep(recipe, stage, at)
         seen.append(stage.name)
@@ -137,10 +164,11 @@ def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
         raise UserError(f"{at}.loss_weights: '{min(strange)}' is not among the stage's tasks: {named}")
 
 
-def _check_objective(stage: Stage, at: str) -> None:
+def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
     frozen = stage.train == "last-linear-layer"
     if stage.objective in ("ranking", "completion"):
-        rankable = [name for name, spec in TASKS.items() if spec.label.similar is not None]
+        specs = TASKS | recipe.specs
+        rankable = [name for name, spec in specs.items() if spec.label.similar is not None]
         if strange := [name for name in stage.tasks if name not in rankable]:
             raise UserError(
                 f"{at}.tasks: '{strange[0]}' has no similar pairs for {stage.objective}; "
@@ -153,7 +181,7 @@ def _check_objective(stage: Stage, at: str) -> None:
 
 
 def _metrics(recipe: Recipe) -> list[str]:
-    return [TASKS[task].metric_key for task in recipe.tasks]
+    return [spec.metric_key for spec in recipe.specs.values()]
 
 
 def _deciding(recipe: Recipe, stage: Stage) -> list[str]:
@@ -173,7 +201,7 @@ def _check_sweep(recipe: Recipe, stage: Stage, at: str) -> None:
     if stage.sweep.asha and stage.validate_every != "epoch":
         raise UserError(f"{at}.sweep.asha: it stops trials at epochs' ends, with validate: epoch, not 'stage'")
     for trial in trials(stage, recipe.seed, at):
-        _check_objective(trial.stage, at)
+        _check_objective(recipe, trial.stage, at)
         _check_keep(recipe, trial.stage, at)
 
 
@@ -187,17 +215,21 @@ def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
         raise UserError(f"{at}.keep: the best epoch is known only with validate: epoch, not 'stage'")
 
 
-def _check_tasks(recipe: Recipe, where: str) -> None:
+def _check_task(name: str, task: Task, where: str) -> None:
     from multitask.model.heads import loss_for  # torch is not needed to read YAML
 
-    for name, task in recipe.tasks.items():
-        at = f"{where}: tasks.{name}"
-        loss_for(task.head or TASKS[name].head, TASKS[name], task.loss, at)
-        unknown = set(task.columns) - {*TASKS[name].columns, TASKS[name].label.column, "id"}
-        if unknown:
-            known = ", ".join([*TASKS[name].columns, TASKS[name].label.column, "id"])
-            raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {known}")
-    check_heads(recipe, where)
+    at = f"{where}: tasks.{name}"
+    if task.define:
+        spec = spec_of(name, task.define, f"{at}.define")
+    elif name in TASKS:
+        spec = TASKS[name]
+    else:
+        known = ", ".join(TASKS)
+        raise UserError(f"{at}: unknown task '{name}'; known tasks: {known}; `define:` makes one of your own")
+    loss_for(task.head or spec.head, spec, task.loss, at)
+    valid = [*spec.columns, spec.label.column, "id"]
+    if unknown := set(task.columns) - {*valid}:
+        raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {', '.join(valid)}")
 
 
 def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, str]] | None = None) -> None:
@@ -207,7 +239,7 @@ def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, s
     for stage in recipe.stages:
         heads, at = recipe.heads(stage, carried), f"{where}: stages.{stage.name}"
         for name in heads:
-            loss_for(heads[name], TASKS[name], recipe.tasks[name].loss, f"{at}.heads")
+            loss_for(heads[name], recipe.specs[name], recipe.tasks[name].loss, f"{at}.heads")
         frozen = stage.train == "last-linear-layer" and stage.objective == "supervised"
         for name in stage.tasks:
             if frozen and not HEADS[heads[name]].trainable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,7 @@ def read_recipe_file(path: str) -> tuple[str, str]:
     """The text of a recipe and its path; a packaged recipe is found by its path in this repository too."""
     file = Path(path)
     if not file.is_file():
-        packaged = resources.files("configs")
-        name = path.removeprefix("./").removeprefix("configs/")
-        choices = [name, f"{name}.yaml", f"recipes/{name}", f"recipes/{name}.yaml"]
-        found = next((packaged / choice for choice in choices if (packaged / choice).is_file()), None)
-        if found is None:
+        if (found := packaged(path, "recipes")) is None:
             raise UserError(f"recipe '{path}': no such file; packaged recipes: {', '.join(packaged_recipes())}")
         return found.read_text(encoding="utf-8"), str(found)
     try:
@@ -49,25 +46,41 @@ def read_recipe_file(path: str) -> tuple[str, str]:
         raise UserError(f"recipe '{path}': not a text file: {error}") from error
 
 
+def packaged(path: str, folder: str) -> Path | None:
+    """The file of configs/ that is meant by its path in this repository, or by its name in a folder of configs/."""
+    root, name = Path(str(resources.files("configs"))), path.removeprefix("./").removeprefix("configs/")
+    choices = [name, f"{name}.yaml", f"{folder}/{name}", f"{folder}/{name}.yaml"]
+    return next((root / choice for choice in choices if (root / choice).is_file()), None)
+
+
 def packaged_recipes() -> list[str]:
     root = Path(str(resources.files("configs")))
     recipes = (str(file.relative_to(root / "recipes")) for file in (root / "recipes").rglob("*.yaml"))
     return sorted(recipes) + sorted(str(file.relative_to(root)) for file in (root / "sweeps").rglob("*.yaml"))
 
 
-def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:
-    """Reads a recipe, applies `key=value` overrides and checks it. Raises UserError with the YAML path."""
-    tree, where = _tree(path, overrides)
+def load_recipe(path: str, overrides: list[str] | None = None, under: Mapping[str, Any] | None = None) -> Recipe:
+    """Reads a recipe, applies `key=value` overrides and checks it. Raises UserError with the YAML path.
+
+    under: task -> what a data map says of it (maps.py: `mapped`), for what the recipe does not say.
+    """
+    tree, where = _tree(path, overrides, under or {})
     return build_recipe(tree, where)
 
 
-def load_sweep(path: str, overrides: list[str] | None, stage: str | None, sweep: dict[str, Any]) -> tuple[Recipe, str]:
+def load_sweep(
+    path: str,
+    overrides: list[str] | None,
+    stage: str | None,
+    sweep: dict[str, Any],
+    under: Mapping[str, Any] | None = None,
+) -> tuple[Recipe, str]:
     """The recipe cut down to a swept stage and what it starts from, and that stage's name.
 
     stage: None for the one stage that the recipe sweeps itself. sweep: as a recipe has it, its values still text; empty
-    for the recipe's own. Raises UserError where nothing says what to sweep.
+    for the recipe's own. under: as in `load_recipe`. Raises UserError where nothing says what to sweep.
     """
-    tree, where = _tree(path, overrides)
+    tree, where = _tree(path, overrides, under or {})
     recipe = build_recipe(tree, where)
     swept = [found.name for found in recipe.stages if found.sweep]
     name = stage or (swept[0] if len(swept) == 1 else "")
@@ -96,13 +109,17 @@ def _typed(value: Any) -> Any:
     return parse_yaml(value, value) if isinstance(value, str) else value
 
 
-def _tree(path: str, overrides: list[str] | None) -> tuple[dict[str, Any], str]:
-    """A recipe's YAML with the overrides in it, and where it was found."""
+def _tree(path: str, overrides: list[str] | None, under: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """A recipe's YAML with what is under its tasks and the overrides in it, and where it was found."""
     text, where = read_recipe_file(path)
     tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
         raise UserError(f"{where}: a recipe is a mapping with name, encoder, tasks and stages")
     tree = _unshared(tree)
+    if isinstance(tasks := tree.get("tasks"), dict):
+        for name in tasks.keys() & under.keys():
+            if isinstance(said := tasks[name] or {}, dict):
+                tasks[name] = {**under[name], **said}
     for override in overrides or []:
         apply_override(tree, override)
     return tree, where

@@ -10,8 +10,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from multitask.data.tokens import TokenTable
+from multitask.definitions import definitions
 from multitask.metrics import LOWER_IS_BETTER, majority_baseline
-from multitask.tasks import TASKS, Split
+from multitask.tasks import Split, TaskSpec
 
 PACKAGES = ("torch", "pytorch-lightning", "ray", "tokenizers", "numpy")
 
@@ -27,11 +28,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def data_facts(task: str, tables: dict[Split, TokenTable], used: int) -> dict[str, Any]:
-    """What a task's numbers rest on: files, rows used, rows left out, and what a constant answer scores on dev.
+def data_facts(spec: TaskSpec, tables: dict[Split, TokenTable], used: int) -> dict[str, Any]:
+    """What a task's numbers rest on: files, rows used, rows left out, what a constant answer scores on dev, and the
+    definition of an own task.
 
     used: training rows after `max_examples`, the most of any stage.
     """
+    own = definitions({spec.name: spec})
     rows = {split: len(table) for split, table in tables.items()}
     if "train" in tables:
         rows["train"] = used
@@ -42,8 +45,8 @@ def data_facts(task: str, tables: dict[Split, TokenTable], used: int) -> dict[st
             split: [f"line {row.line}: {row.reason}" for row in table.quarantined] for split, table in tables.items()
         },
         "fingerprint": {split: table.sha256 for split, table in tables.items()},
-        "majority_baseline": majority_baseline(tables["dev"].labels.double(), TASKS[task].label.kind),
-    }
+        "majority_baseline": majority_baseline(tables["dev"].labels.double(), spec.label.kind),
+    } | ({"definition": own[spec.name]} if own else {})
 
 
 def row(name: str, **facts: Any) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""The TASKS table: a task is data. A new task is one entry here and its files."""
+"""What a task is, and the TASKS table: those that are built in. A user's own ones are made by definitions.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 Split = Literal["train", "dev", "test"]
 LabelKind = Literal["classes", "binary", "score", "probability"]
+Metric = Literal["accuracy", "pearson"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class LabelSpec:
     kind: `classes` (integers low..high, one output each), `binary` (0 or 1, one logit), `score` (a real
         number in [low, high], one output in the label's own unit), `probability` (a real number in 0..1, one logit).
     similar: the least label of a pair whose sentences mean the same; None where no label says so (mlm-mnrl.txt, 4.3).
+    words: what files and predictions call the labels low..high of kind `classes` or `binary`, where they have names.
     """
 
     kind: LabelKind
@@ -24,6 +26,11 @@ class LabelSpec:
     low: float
     high: float
     similar: float | None = None
+    words: tuple[str, ...] = ()
+
+    def says(self, label: float) -> str:
+        """A label as people read it: its word, else its number."""
+        return self.words[int(label)] if self.words else f"{label:g}"
 
     @property
     def outputs(self) -> int:
@@ -45,7 +52,7 @@ class TaskSpec:
     name: str
     columns: tuple[str, ...]
     label: LabelSpec
-    metric: Literal["accuracy", "pearson"]
+    metric: Metric
     head: str
     files: Mapping[Split, str]
     prediction: tuple[str, str]
@@ -55,6 +62,13 @@ class TaskSpec:
     def sentences(self) -> int:
         """How many sequences of an example the encoder sees."""
         return 1 if self.joined else len(self.columns)
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as plain data, of which names of caches are made; words only where there are some."""
+        found = asdict(self)
+        if not self.label.words:
+            del found["label"]["words"]
+        return found
 
     @property
     def metric_key(self) -> str:

@@ -12,19 +12,20 @@ import torch
 from tokenizers import Tokenizer
 
 from lightning_modules.progress import Progress
-from multitask.bundle import Bundle, is_bundle, read_bundle, source_bundle
-from multitask.data.readers import find_file, has_file
+from multitask.bundle import Bundle, read_bundle
+from multitask.bundle import bundle_at as bundle_at
+from multitask.data.maps import Place, place_of
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
+from multitask.embed import device_there_is
 from multitask.errors import UserError
 from multitask.evaluate import INTERVAL_SEED, EvalSet, predictions
 from multitask.metrics import bootstrap_interval, majority_baseline, overall, score
 from multitask.model.multitask import MultitaskModel
-from multitask.model.sources import load_source
 from multitask.predictions import write_predictions, write_submission_zip
 from multitask.results import cell
 from multitask.storage import Storage, join
-from multitask.tasks import TASKS, Split, TaskSpec
+from multitask.tasks import Split, TaskSpec
 from ray_jobs.screen import Screen
 
 MAX_BAD_ROWS = 0.01
@@ -35,24 +36,24 @@ def evaluate_bundle(uri: str, data: str | None, split: str, as_json: bool) -> No
     """Prints every task's exact metric with its 95 % interval. Raises UserError where no task has that split."""
     if split not in ("train", "dev"):
         raise UserError(f"--split '{split}': only files with labels can be evaluated; valid: train, dev")
-    bundle, directory = _opened(uri, data)
+    bundle, place = _opened(uri, data)
     model = bundle.model().to(device())
     found = [
-        _scored(task, table, predicted)
-        for task, _, table, predicted in _predicted(bundle, model, directory, [cast(Split, split)], quiet=as_json)
+        _scored(bundle.specs[task], table, predicted)
+        for task, _, table, predicted in _predicted(bundle, model, place, [cast(Split, split)], quiet=as_json)
     ]
     total = overall({row["metric"]: row["value"] for row in found})
     if as_json:
-        print(json.dumps({"bundle": uri, "data": directory, "split": split, "tasks": found, **total}, indent=2))
+        print(json.dumps({"bundle": uri, "data": place.uri, "split": split, "tasks": found, **total}, indent=2))
         return
     header = ["metric", "value", "95 % interval", "rows", "majority class"]
     rows = [_table_row(row) for row in found]
     rows += [[name, cell(value), "", "", ""] for name, value in total.items() if value is not None]
-    Screen().table(header, rows, title=f"{uri} on {split} of {directory}")
+    Screen().table(header, rows, title=f"{uri} on {split} of {place.uri}")
 
 
-def _scored(task: str, table: TokenTable, predicted: torch.Tensor) -> dict[str, Any]:
-    spec, labels = TASKS[task], table.labels.double()
+def _scored(spec: TaskSpec, table: TokenTable, predicted: torch.Tensor) -> dict[str, Any]:
+    labels = table.labels.double()
     result = score(spec.metric, predicted, labels)
     return {
         "metric": spec.metric_key,
@@ -78,50 +79,44 @@ def _table_row(row: dict[str, Any]) -> list[str]:
 
 def predict_bundle(uri: str, data: str | None, output: str) -> None:
     """Writes the prediction files for dev and test of every task that has them, and the zip."""
-    bundle, directory = _opened(uri, data)
+    bundle, place = _opened(uri, data)
     model, folder = bundle.model().to(device()), Storage(output)
     for task in bundle.heads:
         for missing in BOTH:
-            if not has_file(directory, TASKS[task], missing):
-                print(f"{task}: no {missing} file in {directory}, none predicted")
-    for task, split, table, predicted in _predicted(bundle, model, directory, list(BOTH), quiet=False):
-        path = write_predictions(folder, TASKS[task], split, table.ids, predicted.tolist())
+            if not place.has(bundle.specs[task], missing):
+                print(f"{task}: no {missing} file in {place.uri}, none predicted")
+    for task, split, table, predicted in _predicted(bundle, model, place, list(BOTH), quiet=False):
+        path = write_predictions(folder, bundle.specs[task], split, table.ids, predicted.tolist())
         print(f"{task}: {len(table)} predictions of {split} in {join(folder.uri, path)}")
     print(f"submission: {join(folder.uri, write_submission_zip(folder))}")
 
 
-def bundle_at(uri: str) -> Bundle:
-    """The bundle at a URI, or an encoder without heads by its name. Raises UserError where there is neither."""
-    return read_bundle(Storage(uri)) if is_bundle(uri) else source_bundle(load_source(uri, seed=0))
-
-
-def _opened(uri: str, data: str | None) -> tuple[Bundle, str]:
+def _opened(uri: str, data: str | None) -> tuple[Bundle, Place]:
     bundle = read_bundle(Storage(uri))
     if not bundle.heads:
         raise UserError(f"bundle '{uri}': an encoder without heads; it can only be trained from")
-    return bundle, data or sample_uri()
+    return bundle, place_of(data or sample_uri())
 
 
 def device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return device_there_is()
 
 
 def _predicted(
-    bundle: Bundle, model: MultitaskModel, directory: str, splits: list[Split], quiet: bool
+    bundle: Bundle, model: MultitaskModel, place: Place, splits: list[Split], quiet: bool
 ) -> Iterator[tuple[str, Split, TokenTable, torch.Tensor]]:
-    """(task, split, table, predictions) of every split that the directory has; UserError where it has none at all."""
-    wanted = [(task, split) for task in bundle.heads for split in splits if has_file(directory, TASKS[task], split)]
+    """(task, split, table, predictions) of every split that the place has; UserError where it has none at all."""
+    specs = [bundle.specs[task] for task in bundle.heads]
+    wanted = [(spec, split) for spec in specs for split in splits if place.has(spec, split)]
     if not wanted:
-        find_file(directory, TASKS[next(iter(bundle.heads))], splits[0])  # says what is there instead
+        place.find(specs[0], splits[0])  # says what is there instead
     screen = Screen()
     with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as cache:
-        for task, split in wanted:
-            table = _table(bundle, Storage(cache), directory, TASKS[task], split)
-            data = EvalSet.of(task, table, device().type)
-            tell = partial(_tell, screen, f"{task} {split}", len(table)) if not quiet else lambda done: None
-            yield task, split, table, predictions(model, data, device=device(), progress=tell)
+        for spec, split in wanted:
+            table = _table(bundle, Storage(cache), place, spec, split)
+            data = EvalSet.of(spec.name, table, device().type)
+            tell = partial(_tell, screen, f"{spec.name} {split}", len(table)) if not quiet else lambda done: None
+            yield spec.name, split, table, predictions(model, data, device=device(), progress=tell)
             screen.end_line()
 
 
@@ -129,15 +124,15 @@ def _tell(screen: Screen, doing: str, total: int, done: int) -> None:
     screen.progress(Progress("predicting", doing, 0, 0, done, total))
 
 
-def _table(bundle: Bundle, cache: Storage, directory: str, spec: TaskSpec, split: Split) -> TokenTable:
+def _table(bundle: Bundle, cache: Storage, place: Place, spec: TaskSpec, split: Split) -> TokenTable:
     path = cache_tokens(
         cache,
-        find_file(directory, spec, split),
+        place.find(spec, split),
         spec,
         Tokenizer.from_str(bundle.tokenizer_json),
         labelled=split != "test",
         max_length=bundle.max_length,
         max_bad_rows=bundle.about.get("max_bad_rows", MAX_BAD_ROWS),
-        columns=bundle.about.get("columns", {}).get(spec.name, {}),
+        columns=place.columns(spec.name, bundle.about.get("columns", {}).get(spec.name, {})),
     )
     return load_tokens(cache, path)

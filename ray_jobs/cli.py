@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from multitask.errors import UserError
+from ray_jobs.batch_cli import app as batch_app
+from ray_jobs.export_cli import app as export_app
 from ray_jobs.importing import uncollected
 from ray_jobs.options import Workers, sweep_settings, workers_span
 from ray_jobs.recruit_cli import app as recruit_app
@@ -25,6 +27,7 @@ USER_ERROR = 2
 # Packages that only `minibert recruit` needs -> the extra that brings them.
 EXTRAS = {"bm25s": "recruit", "datasketch": "recruit", "usearch": "recruit"}
 EXTRAS |= {"fastapi": "serve", "starlette": "serve", "uvicorn": "serve"}
+EXTRAS |= {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "huggingface_hub": "export"}
 
 app = typer.Typer(
     name="minibert",
@@ -37,8 +40,10 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
 app.add_typer(data_app, name="data")
 app.add_typer(recruit_app, name="recruit")
+app.add_typer(batch_app)
+app.add_typer(export_app)
 
-DataOption = Annotated[str | None, typer.Option(help="Directory or URI with the tasks' files.")]
+DataOption = Annotated[str | None, typer.Option(help="The tasks' files: a directory, its URI, or a map such as glue.")]
 
 # \b keeps click from filling the lines into a paragraph.
 TRAIN_EXAMPLES = """\b
@@ -89,12 +94,14 @@ def train(
     profile: ProfileOption = False,
 ) -> None:
     """Run a recipe, or go on with it: finished stages are skipped, a stopped one resumes."""
+    from multitask.data.maps import mapped
     from multitask.recipe_files import load_recipe
 
     overrides, span = [*(set_ or [])], workers_span(workers, device)
     if profile:
         overrides.append("defaults.profile=true")
-    _run(load_recipe(recipe, overrides), data, storage, experiment, workers=span, seeds=seeds, fresh=fresh)
+    loaded = load_recipe(recipe, overrides, mapped(data))
+    _run(loaded, data, storage, experiment, workers=span, seeds=seeds, fresh=fresh)
 
 
 @app.command(epilog=SWEEP_EXAMPLES)
@@ -118,10 +125,11 @@ def sweep(
     fresh: FreshOption = False,
 ) -> None:
     """Train one stage of a recipe with several settings, after what it starts from; names the best."""
+    from multitask.data.maps import mapped
     from multitask.recipe_files import load_sweep
 
     settings = sweep_settings(grid or [], random or [], samples, by, asha)
-    loaded, stage = load_sweep(recipe, set_, stage, settings)
+    loaded, stage = load_sweep(recipe, set_, stage, settings, mapped(data))
     name = experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name)
     span = workers_span(workers, device)
     _run(loaded, data, storage, name, workers=span, seeds=seeds, fresh=fresh)
@@ -154,20 +162,8 @@ def evaluate(
     evaluate_bundle(bundle, data, split, as_json)
 
 
-@app.command()
-def predict(
-    bundle: Annotated[str, typer.Argument(help="A bundle's directory or URI.")],
-    output: Annotated[str, typer.Option(help="Where the files go.")],
-    data: DataOption = None,
-) -> None:
-    """Write the CS224N prediction files for dev and test, and the submission zip."""
-    from ray_jobs.bundles import predict_bundle
-
-    predict_bundle(bundle, data, output)
-
-
 @data_app.command("check")
-def data_check(uri: Annotated[str, typer.Argument(help="Directory or URI with the tasks' files.")]) -> None:
+def data_check(uri: Annotated[str, typer.Argument(help="A directory, its URI, or a map (YAML).")]) -> None:
     """Counts, label balance, lengths and quarantined rows of a data directory."""
     from multitask.data.check import check_data, render
 

@@ -22,7 +22,10 @@ def results_of(plan: Plan, name: str) -> dict[str, Any]:
         "experiment": name,
         "recipe": recipe.name,
         "encoder": {"source": recipe.encoder, "fingerprint": prepared.start.fingerprint},
-        "data": {task: data_facts(task, tables, _rows_used(plan, task)) for task, tables in prepared.tables.items()},
+        "data": {
+            task: data_facts(recipe.specs[task], tables, _rows_used(plan, task))
+            for task, tables in prepared.tables.items()
+        },
         "versions": versions(),
         "stages": [row for variant in variants for row in _variant(plan, variant)],
     }

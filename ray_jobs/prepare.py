@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from tokenizers import Tokenizer
 
 from multitask.bundle import Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle, source_bundle
-from multitask.data.readers import find_file, has_file
+from multitask.data.maps import Place, is_map
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import training_rows
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
+from multitask.definitions import definition_of
 from multitask.errors import UserError
 from multitask.experiment import FILE, Experiment, digest
 from multitask.model.sources import load_source
 from multitask.recipe import NAME, Recipe
 from multitask.recipe_checks import check_heads
 from multitask.storage import Damaged, Storage, join, read_sealed
-from multitask.tasks import TASKS, Split
+from multitask.tasks import Split, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -54,30 +55,32 @@ class Prepared:
 
 
 def data_directory(recipe: Recipe, data: str | None) -> str:
-    """Where the tasks' files are. Raises UserError where neither --data nor the recipe says."""
+    """Where the tasks' files are, but for those that the recipe names, from a map or by itself. Raises UserError where
+    neither --data nor the recipe says."""
     if data:
-        return data
+        return "" if is_map(data) else data
     if recipe.data == "sample":
         return sample_uri()
     if all(task.train and task.dev for task in recipe.tasks.values()):
         return ""
-    raise UserError(f"recipe '{recipe.name}': no data; give --data URI, a directory with the tasks' files")
+    raise UserError(f"recipe '{recipe.name}': no data; give --data URI, a directory with the tasks' files, or a map")
 
 
 def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
     """Raises UserError for what is missing or malformed, before any work starts."""
-    directory = data_directory(recipe, data)
+    place = Place(data or f"recipe '{recipe.name}'", recipe.tasks, data_directory(recipe, data))
     start = store_encoder(storage, recipe)
     foreign = {stage.from_ for stage in recipe.stages if stage.from_ and "/" in stage.from_}
     bundles = {uri: store_bundle(storage, uri, recipe, start.tokenizer_json) for uri in sorted(foreign)}
     caches: dict[str, dict[Split, str]] = {}
     tables: dict[str, dict[Split, TokenTable]] = {}
-    for name in recipe.tasks:
-        uris = _files(recipe, name, directory)
-        caches[name] = {split: _cache(recipe, name, split, uri, storage, start) for split, uri in uris.items()}
+    for name, spec in recipe.specs.items():
+        uris = _files(recipe, spec, place)
+        caches[name] = {split: _cache(recipe, spec, split, uri, storage, start) for split, uri in uris.items()}
         # The cache may have been made from a copy of the file elsewhere: the results name this one.
         tables[name] = {
-            split: replace(load_tokens(storage, path), source=uris[split]) for split, path in caches[name].items()
+            split: replace(load_tokens(storage, path), source=", ".join(uris[split]))
+            for split, path in caches[name].items()
         }
     _check_ranking(recipe, tables)
     prepared = Prepared(start, bundles, caches, tables)
@@ -93,6 +96,7 @@ def store_encoder(storage: Storage, recipe: Recipe) -> Start:
         bundle = source_bundle(load_source(recipe.encoder, recipe.seed))
         content = bundle.about["fingerprint"]
     _check_length(recipe, bundle, recipe.encoder)
+    _check_tasks(recipe, bundle, recipe.encoder)
     bundle = replace(bundle, pooling=recipe.pooling or bundle.pooling)
     return _stored(storage, bundle, digest({"encoder": content, "pooling": bundle.pooling}))
 
@@ -104,10 +108,22 @@ def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str
     if bundle.tokenizer_json != tokenizer_json:
         raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
     _check_length(recipe, bundle, uri)
+    _check_tasks(recipe, bundle, uri)
     if recipe.pooling and recipe.pooling != bundle.pooling:
         bundle = replace(bundle, pooling=recipe.pooling)
         fingerprint = digest({"bundle": fingerprint, "pooling": bundle.pooling})
     return _stored(storage, bundle, fingerprint)
+
+
+def _check_tasks(recipe: Recipe, bundle: Bundle, source: str) -> None:
+    """A head that comes along must have been trained for the same labels: equal shapes do not make equal words."""
+    for name, spec in recipe.specs.items():
+        brought = bundle.specs.get(name, spec) if name in bundle.heads else spec
+        if (brought.label, len(brought.columns), brought.joined) != (spec.label, len(spec.columns), spec.joined):
+            raise UserError(
+                f"tasks.{name}: '{source}' brings a head for another task of that name, {definition_of(brought)}, "
+                f"which is not {definition_of(spec)}; give one of them another name"
+            )
 
 
 def _check_length(recipe: Recipe, bundle: Bundle, source: str) -> None:
@@ -136,12 +152,12 @@ def _check_ranking(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -
     """A ranking stage needs similar pairs in the data of each of its tasks."""
     for stage in recipe.stages:
         for task in stage.tasks if stage.objective in ("ranking", "completion") else []:
-            table, least = tables[task]["train"], TASKS[task].label.similar
+            table, label = tables[task]["train"], recipe.specs[task].label
             rows = training_rows(len(table), stage.max_examples, recipe.seed, task)
-            if least is not None and not bool((table.labels[rows] >= least).any()):
+            if label.similar is not None and not bool((table.labels[rows] >= label.similar).any()):
                 raise UserError(
                     f"stages.{stage.name}.tasks: '{task}' has no similar pair in {len(rows)} rows of "
-                    f"{table.source}: no {TASKS[task].label.column} is {least:g} or more"
+                    f"{table.source}: no {label.column} is {label.says(label.similar)} or more"
                 )
 
 
@@ -155,26 +171,22 @@ def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
     return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads, trained)
 
 
-def _files(recipe: Recipe, name: str, directory: str) -> dict[Split, str]:
+def _files(recipe: Recipe, spec: TaskSpec, place: Place) -> dict[Split, list[str]]:
     """The files of a task: dev always, train where a stage wants it, test where there is one."""
-    task, spec = recipe.tasks[name], TASKS[name]
-    given: dict[Split, str | None] = {"train": task.train, "dev": task.dev, "test": task.test}
-    trained = any(name in stage.tasks for stage in recipe.stages)
-    wanted: tuple[Split, ...] = ("train", "dev") if trained else ("dev",)
-    uris: dict[Split, str] = {split: given[split] or find_file(directory, spec, split) for split in wanted}
-    if task.test or (directory and has_file(directory, spec, "test")):
-        uris["test"] = task.test or find_file(directory, spec, "test")
-    return uris
+    wanted: list[Split] = ["dev"]
+    wanted += ["train"] if any(spec.name in stage.tasks for stage in recipe.stages) else []
+    wanted += ["test"] if place.has(spec, "test") else []
+    return {split: place.find(spec, split) for split in ("train", "dev", "test") if split in wanted}
 
 
-def _cache(recipe: Recipe, name: str, split: Split, uri: str, storage: Storage, start: Start) -> str:
+def _cache(recipe: Recipe, spec: TaskSpec, split: Split, uris: list[str], storage: Storage, start: Start) -> str:
     return cache_tokens(
         storage,
-        uri,
-        TASKS[name],
+        uris,
+        spec,
         Tokenizer.from_str(start.tokenizer_json),
         labelled=split != "test",
         max_length=recipe.max_length,
-        columns=recipe.tasks[name].columns,
+        columns=recipe.tasks[spec.name].columns,
         max_bad_rows=recipe.max_bad_rows,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lightning_modules.progress import Interrupted
+from multitask.definitions import definitions
 from multitask.errors import StorageError
 from multitask.experiment import Experiment, StageJob, StageRecord
 from multitask.lease import Lease
@@ -21,7 +22,7 @@ from multitask.model.heads import loss_for
 from multitask.recipe import Recipe, Stage
 from multitask.storage import Storage
 from multitask.sweeps import best
-from multitask.tasks import TASKS, Split
+from multitask.tasks import Split
 from ray_jobs.importing import uncollected
 from ray_jobs.ledger import encoder_row, results_of
 from ray_jobs.options import Workers
@@ -186,7 +187,7 @@ class Driver:
             seed=node.seed,
             heads=heads,
             losses={
-                task: loss_for(head, TASKS[task], recipe.tasks[task].loss, f"tasks.{task}")
+                task: loss_for(head, recipe.specs[task], recipe.tasks[task].loss, f"tasks.{task}")
                 for task, head in heads.items()
             },
             start=f"{self.request.experiment}/{above.trainer}/bundle" if above else self.plan.start(parent).path,
@@ -199,6 +200,7 @@ class Driver:
             label=node.name,
             settings=trial.settings if trial else {},
             by=trial.by if trial else "",
+            specs=definitions(recipe.specs),
             about={
                 "recipe": recipe.name,
                 "stage": stage.name,

@@ -27,6 +27,7 @@ from lightning_modules.trainer import Execution, quiet_libraries
 from multitask.bundle import Bundle, source_bundle
 from multitask.checkpoints import Checkpoint, CheckpointStore
 from multitask.data.masking import SPECIAL
+from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable
 from multitask.experiment import StageJob
 from multitask.model.sources import load_source
@@ -40,14 +41,32 @@ from ray_jobs.train import Driver, Request
 CPU = Execution(accelerator="cpu")
 
 
+# Tasks of one's own over the sample's files of sst and quora.
+OWN_TASKS: dict[str, Any] = {
+    "tone": {
+        "define": {"columns": ["sentence"], "label": {"column": "sentiment", "words": list("abcde")}},
+        **{split: f"{sample_uri()}/ids-sst-{split}.csv" for split in ("train", "dev")},
+    },
+    "same": {
+        "define": {
+            "columns": ["sentence1", "sentence2"],
+            "label": {"column": "is_duplicate", "kind": "binary", "words": ["no", "yes"], "similar": "yes"},
+        },
+        **{split: f"{sample_uri()}/quora-{split}.csv" for split in ("train", "dev")},
+    },
+}
+
+
 def recipe_tree(**stage: Any) -> dict[str, Any]:
-    """One supervised stage on quora, with the tiny encoder; the other tasks are measured."""
+    """One supervised stage on quora, with the tiny encoder; the other tasks are measured, own ones where the stage names
+    them."""
+    own = {name: task for name, task in OWN_TASKS.items() if name in stage.get("tasks", ())}
     default = {"name": "para", "tasks": ["quora"], "train": "full-model", "lr": 1e-3, "epochs": 2}
     return {
         "name": "small",
         "encoder": "tiny",
         "data": "sample",
-        "tasks": {"sst": {"head": "mlp"}, "quora": {"head": "mlp"}, "sts": {"head": "cosine"}},
+        "tasks": {"sst": {"head": "mlp"}, "quora": {"head": "mlp"}, "sts": {"head": "cosine"}, **own},
         "defaults": {"batch_size": 16, "max_examples": 75, "dropout": 0.3},
         "stages": [{**default, **stage}],
     }

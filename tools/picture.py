@@ -54,12 +54,12 @@ TABLE = {
         (
             "recipes and experiments",
             "schema, fingerprints, lease",
-            "recipe sweeps experiment lease results metrics finding",
+            "recipe sweeps experiment lease results metrics finding data.maps data.check",
         ),
         ("bundles and checkpoints", "weights, no pickle", "bundle checkpoints"),
         ("model", "miniBERT and its heads", "model"),
         ("data", "readers, tokens, samplers, masks", "data"),
-        ("tasks", "the TASKS table", "tasks"),
+        ("tasks", "the TASKS table, own ones", "tasks definitions"),
         ("storage", "any URI, whole or absent", "storage retries errors"),
     ],
 }

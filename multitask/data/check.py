@@ -7,17 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from multitask.data.readers import (
-    BadRow,
-    Example,
-    find_file,
-    has_file,
-    list_directory,
-    read_examples,
-    short_list,
-)
+from multitask.data.files import list_directory, short_list
+from multitask.data.maps import Place, place_of
+from multitask.data.readers import BadRow, Example, read_examples
 from multitask.errors import UserError
-from multitask.tasks import TASKS, Split, TaskSpec
+from multitask.tasks import Split, TaskSpec
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 _SHOWN_ROWS = 20
@@ -27,7 +21,8 @@ _SHOWN_ROWS = 20
 class FileReport:
     """One task's file.
 
-    rows: how many are usable. labels: (label, rows) pairs, scores rounded to the nearest integer.
+    rows: how many are usable. labels: (label, rows) pairs, scores rounded to the nearest integer. names: what the task
+    calls its labels, where they have names.
     words: the least, median, 95th percentile and most words of a text.
     problem: why nothing could be read, or "".
     """
@@ -40,19 +35,25 @@ class FileReport:
     words: tuple[int, int, int, int] = (0, 0, 0, 0)
     quarantined: tuple[BadRow, ...] = ()
     problem: str = ""
+    names: tuple[str, ...] = ()
 
 
 def check_data(uri: str) -> list[FileReport]:
-    """A report for each file of a known task in the directory; files of the split `test` need no labels.
+    """A report for each file of a known task in the directory, or of a data map's tasks; files of the split `test` need
+    no labels.
 
     However many rows are malformed, they are reported. Raises UserError where there is no such file.
     """
-    found = [(spec, split) for spec in TASKS.values() for split in SPLITS if has_file(uri, spec, split)]
+    place = place_of(uri)
+    specs = place.specs().values()
+    found = [(spec, split) for spec in specs for split in SPLITS if place.has(spec, split)]
+    if not found and not place.directory:
+        raise UserError(f"{uri}: no files; a map gives train:, dev: or test: to one of its tasks at least")
     if not found:
-        known = ", ".join(f"{spec.files['train']}.csv" for spec in TASKS.values())
+        known = ", ".join(f"{spec.files['train']}.csv" for spec in specs)
         holds = short_list(list_directory(uri)) or "nothing, or is not there"
         raise UserError(f"{uri}: no file of a known task, such as {known}; the directory holds {holds}")
-    return [_check_file(find_file(uri, spec, split), spec, split) for spec, split in found]
+    return [_check_file(place, spec, split) for spec, split in found]
 
 
 def render(reports: Iterable[FileReport]) -> str:
@@ -60,20 +61,24 @@ def render(reports: Iterable[FileReport]) -> str:
     return "\n".join(line for report in reports for line in _render_file(report))
 
 
-def _check_file(path: str, spec: TaskSpec, split: Split) -> FileReport:
+def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
+    columns = place.columns(spec.name, {})
     try:
-        result = read_examples(path, spec, labelled=split != "test", max_bad_rows=1.0)
+        result = read_examples(
+            place.find(spec, split), spec, labelled=split != "test", columns=columns, max_bad_rows=1.0
+        )
     except UserError as error:  # one broken file must not hide what the others hold
-        return FileReport(spec.name, split, path, problem=str(error))
+        return FileReport(spec.name, split, "", problem=str(error))
     labels = Counter(round(e.label) for e in result.examples if e.label is not None)
     return FileReport(
         spec.name,
         split,
-        path,
+        result.source,
         rows=len(result.examples),
         labels=tuple(sorted(labels.items())),
         words=_word_counts(result.examples),
         quarantined=result.quarantined,
+        names=spec.label.words,
     )
 
 
@@ -86,7 +91,8 @@ def _word_counts(examples: Sequence[Example]) -> tuple[int, int, int, int]:
 def _render_file(report: FileReport) -> list[str]:
     if report.problem:
         return [f"{report.task} {report.split}: {report.problem}"]
-    labels = "  ".join(f"{label}: {count / report.rows:.1%}" for label, count in report.labels)
+    named = [(report.names[label] if report.names else label, count) for label, count in report.labels]
+    labels = "  ".join(f"{label}: {count / report.rows:.1%}" for label, count in named)
     least, median, p95, most = report.words
     bad = report.quarantined
     lines = [

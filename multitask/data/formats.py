@@ -209,8 +209,18 @@ FORMATS: dict[str, Callable[[Path, Collection[str]], Table]] = {
     "parquet": _parquet,
 }
 
+
+def _txt(file: Path, wanted: Collection[str]) -> Table:
+    """A text a line, in a column `text`."""
+    lines = ((number, line.rstrip("\r\n")) for number, line in enumerate(_text_lines(file), start=1))
+    return Table(["text"], ((number, [text]) for number, text in lines if text))
+
+
 # For files of documents, such as postings: the same, but for how far a quoted field may go.
 DOCUMENT_FORMATS = FORMATS | {
     "csv": partial(_delimited, delimiters=",\t;", most=LONG_RECORD_LINES),
     "tsv": partial(_delimited, delimiters="\t", most=LONG_RECORD_LINES),
 }
+
+# For any table of texts.
+TEXT_FORMATS = DOCUMENT_FORMATS | {"txt": _txt}

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from multitask.data.files import ending, find_file, has_file, list_directory, local, short_list
 from multitask.data.formats import FORMATS, BadRow, Table, Unreadable, shown
 from multitask.errors import UserError
-from multitask.storage import Storage, join, local_copy
-from multitask.tasks import LabelSpec, Split, TaskSpec
+from multitask.tasks import LabelSpec, TaskSpec
 
 MAX_TEXT_CHARS = 100_000
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # lone surrogates stand for bytes that are not UTF-8
-_LISTED = 10
 
-__all__ = ["BadRow", "Example", "ReadResult", "find_file", "has_file", "read_examples"]
+__all__ = [
+    "BadRow",
+    "Example",
+    "ReadResult",
+    "find_file",
+    "has_file",
+    "list_directory",
+    "local",
+    "read_examples",
+    "short_list",
+]
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class _MalformedError(ValueError):
 class Reading:
     """A file's usable rows, one at a time: memory does not grow with the file. path: the file, or a copy of it here.
 
-    total, quarantined: of the rows gone through so far.
+    prefix: of ids that are line numbers. total, quarantined: of the rows gone through so far.
     """
 
     uri: str
@@ -57,6 +66,8 @@ class Reading:
     labelled: bool
     columns: Mapping[str, str] = field(default_factory=dict)
     max_bad_rows: float = 0.01
+    prefix: str = ""
+    formats: Mapping[str, Callable[[Path, Collection[str]], Table]] = field(default_factory=lambda: FORMATS)
     total: int = 0
     quarantined: list[BadRow] = field(default_factory=list)
 
@@ -66,24 +77,41 @@ class Reading:
 
     def examples(self) -> Iterator[Example]:
         """Malformed rows are left out. Raises UserError as `read_examples`; for too many of those, at the end."""
-        ending = self.uri.rsplit(".", 1)[-1].lower()
-        if ending not in FORMATS:
-            raise UserError(f"{self.uri}: unknown format; the file's name must end in .{', .'.join(FORMATS)}")
-        needed = (*self.spec.columns, self.spec.label.column) if self.labelled else self.spec.columns
-        names = _file_columns(self.uri, self.spec, needed, self.columns)
+        yield from self.usable()
+        self.check(self.uri, self.total, self.quarantined)
+
+    def check(self, uri: str, total: int, quarantined: Sequence[BadRow]) -> None:
+        """Whether that many rows are enough."""
+        if not total:
+            names = [self.columns.get(name, name) for name in self._needed]
+            raise UserError(f"{uri}: no rows; expected some with columns {', '.join(names)}")
+        bad = len(quarantined)
+        if bad > self.max_bad_rows * total:
+            reasons = "; ".join(f"line {row.line}: {row.reason}" for row in quarantined[:3])
+            counts = f"{bad} of {total} rows are malformed, more than max_bad_rows {self.max_bad_rows:g} allows"
+            raise UserError(f"{uri}: {counts}: {reasons}")
+
+    def usable(self) -> Iterator[Example]:
+        """The same, however many or few of the rows they are."""
+        if (form := ending(self.uri)) not in self.formats:
+            raise UserError(f"{self.uri}: unknown format; the file's name must end in .{', .'.join(self.formats)}")
+        names = _file_columns(self.uri, self.spec, self._needed, self.columns)
         try:
-            table = FORMATS[ending](self.path, names.values())
-            self._check_columns(table, needed, names)
+            table = self.formats[form](self.path, {*names, *names.values()})
+            if (
+                self.columns
+                and {*table.columns}.isdisjoint(self.columns.values())
+                and {*self._needed} <= {*table.columns}
+            ):
+                names = {name: name for name in names}  # a file of the task's own columns
+            self._check_columns(table, self._needed, names)
             yield from self._sound(table, names)
         except Unreadable as error:
             raise UserError(f"{self.uri}: {error}") from error
-        if not self.total:
-            raise UserError(f"{self.uri}: no rows; expected some with columns {', '.join(names[c] for c in needed)}")
-        bad = len(self.quarantined)
-        if bad > self.max_bad_rows * self.total:
-            reasons = "; ".join(f"line {row.line}: {row.reason}" for row in self.quarantined[:3])
-            counts = f"{bad} of {self.total} rows are malformed, more than max_bad_rows {self.max_bad_rows:g} allows"
-            raise UserError(f"{self.uri}: {counts}: {reasons}")
+
+    @property
+    def _needed(self) -> tuple[str, ...]:
+        return (*self.spec.columns, self.spec.label.column) if self.labelled else self.spec.columns
 
     def _check_columns(self, table: Table, needed: Sequence[str], names: Mapping[str, str]) -> None:
         missing = [names[c] for c in (*needed, *self.columns) if c in names and names[c] not in table.columns]
@@ -104,80 +132,92 @@ class Reading:
             try:
                 texts = tuple(_text(values[at[name]], names[name]) for name in spec.columns)
                 label = _label(values[at[target]], names[target], spec.label) if self.labelled else None
-                example = Example(_id(values[at["id"]] if "id" in at else None, line), texts, label)
+                example = Example(_id(values[at["id"]] if "id" in at else None, f"{self.prefix}{line}"), texts, label)
             except _MalformedError as error:
                 self.quarantined.append(BadRow(line, str(error)))
             else:
                 yield example
 
 
+@dataclass
+class Shards:
+    """Files that are one, in their order; a file alone is the usual case. Their rows have their file's number from 1 in
+    what would be a line number alone."""
+
+    parts: Sequence[Reading]
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls,
+        uris: str | Sequence[str],
+        spec: TaskSpec,
+        labelled: bool,
+        columns: Mapping[str, str] | None = None,
+        max_bad_rows: float = 0.01,
+    ) -> Iterator[Shards]:
+        """Copies here of files that are elsewhere, for as long as they are wanted."""
+        uris = [uris] if isinstance(uris, str) else uris
+        with ExitStack() as stack:
+            yield cls(
+                [
+                    Reading(
+                        uri,
+                        stack.enter_context(local(uri)),
+                        spec,
+                        labelled,
+                        columns or {},
+                        max_bad_rows,
+                        f"{number}:" if len(uris) > 1 else "",
+                    )
+                    for number, uri in enumerate(uris, start=1)
+                ]
+            )
+
+    @property
+    def source(self) -> str:
+        return ", ".join(part.uri for part in self.parts)
+
+    @property
+    def quarantined(self) -> tuple[BadRow, ...]:
+        """Of the rows gone through so far."""
+        return tuple(
+            BadRow(row.line, f"{part.uri}: {row.reason}" if len(self.parts) > 1 else row.reason)
+            for part in self.parts
+            for row in part.quarantined
+        )
+
+    def sha256(self) -> str:
+        """Of the file's bytes; of several the hash of theirs."""
+        found = [part.sha256() for part in self.parts]
+        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+    def examples(self) -> Iterator[Example]:
+        """As `Reading.examples`, of all rows together: one of several may be empty."""
+        for part in self.parts:
+            yield from part.usable()
+        self.parts[0].check(self.source, sum(part.total for part in self.parts), self.quarantined)
+
+
 def read_examples(
-    uri: str,
+    uri: str | Sequence[str],
     spec: TaskSpec,
     *,
     labelled: bool,
     columns: Mapping[str, str] | None = None,
     max_bad_rows: float = 0.01,
 ) -> ReadResult:
-    """Reads a CSV, TSV, JSONL or Parquet file; malformed rows go to `quarantined` and reading goes on.
+    """Reads a CSV, TSV, JSONL or Parquet file, or several as one; malformed rows go to `quarantined`.
 
-    columns: the task's column -> the file's, for those named otherwise (`id`, text columns, label column).
+    columns: the task's column -> the file's, for those named otherwise (`id`, text columns, label column); a file that
+    has none of these, but the task's own ones, is read by those.
     max_bad_rows: the share of all rows, 0..1, that may be malformed.
     An `id` that the file lacks is the row's line number; ids may repeat.
     Raises UserError for a file that cannot be read, a missing column, no rows, or too many malformed ones.
     """
-    with local(uri) as path:
-        reading = Reading(uri, path, spec, labelled, columns or {}, max_bad_rows)
-        examples = tuple(reading.examples())
-        return ReadResult(uri, reading.sha256(), examples, tuple(reading.quarantined))
-
-
-def find_file(data_uri: str, spec: TaskSpec, split: Split) -> str:
-    """The URI of the task's file for that split in a directory: the first of .csv, .tsv, .jsonl, .parquet.
-
-    Raises UserError, naming the path looked for and what the directory holds.
-    """
-    names = list_directory(data_uri)
-    for ending in FORMATS:
-        if (name := f"{spec.files[split]}.{ending}") in names:
-            return join(data_uri, name)
-    looked_for = join(data_uri, f"{spec.files[split]}.{{{','.join(FORMATS)}}}")
-    holds = short_list(names) or "nothing, or is not there"
-    raise UserError(f"{looked_for}: no such file ({spec.name} {split}); the directory holds {holds}")
-
-
-def has_file(data_uri: str, spec: TaskSpec, split: Split) -> bool:
-    """Whether `find_file` would find one."""
-    return not {f"{spec.files[split]}.{ending}" for ending in FORMATS}.isdisjoint(list_directory(data_uri))
-
-
-def list_directory(uri: str) -> list[str]:
-    """The sorted names in a directory of any file system; none where there is no directory."""
-    try:
-        return Storage(uri).list()
-    except OSError as error:
-        raise UserError(f"{uri}: cannot list this data directory ({error})") from error
-
-
-def short_list(names: Iterable[str]) -> str:
-    """The first ten names, and how many there are where there are more."""
-    listed = list(names)
-    more = f", ... ({len(listed)} in all)" if len(listed) > _LISTED else ""
-    return ", ".join(listed[:_LISTED]) + more
-
-
-@contextmanager
-def local(uri: str) -> Iterator[Path]:
-    """The file, or a copy of it here. Raises UserError, naming what its directory holds where it is not there."""
-    with ExitStack() as stack:
-        try:
-            path = stack.enter_context(local_copy(uri))
-        except FileNotFoundError as error:
-            holds = short_list(list_directory(uri.rpartition("/")[0] or ".")) or "nothing, or is not there"
-            raise UserError(f"{uri}: no such file; its directory holds {holds}") from error
-        except (OSError, ValueError, ImportError) as error:
-            raise UserError(f"{uri}: cannot be read ({error})") from error
-        yield path
+    with Shards.opened(uri, spec, labelled, columns, max_bad_rows) as shards:
+        examples = tuple(shards.examples())
+        return ReadResult(shards.source, shards.sha256(), examples, shards.quarantined)
 
 
 def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
@@ -189,9 +229,9 @@ def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapp
     return {name: columns.get(name, name) for name in ("id", *needed)}
 
 
-def _id(value: object, line: int) -> str:
+def _id(value: object, otherwise: str) -> str:
     text = "" if value is None else str(value).strip()
-    return _clean(text, "id") if text else str(line)
+    return _clean(text, "id") if text else otherwise
 
 
 def _text(value: object, column: str) -> str:
@@ -217,6 +257,8 @@ def _clean(text: str, column: str) -> str:
 def _label(value: object, column: str, spec: LabelSpec) -> float:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise _MalformedError(f"{column} is missing")
+    if spec.words:
+        return _class(value, column, spec.words)
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -226,3 +268,25 @@ def _label(value: object, column: str, spec: LabelSpec) -> float:
     if spec.kind in ("classes", "binary") and not number.is_integer():
         raise _MalformedError(f"{column} is not an integer: {shown(value)}")
     return number
+
+
+def _class(value: object, column: str, words: Sequence[str]) -> float:
+    """A class by its word; by its number too, where no word is a number itself."""
+    said = str(value).strip().lower() if isinstance(value, bool) else str(value).strip()
+    number = _whole(value)
+    if said not in words and number is not None:
+        if str(number) in words:  # 3.0 in a column with gaps is the word 3
+            said = str(number)
+        elif 0 <= number < len(words) and not any(_whole(word) is not None for word in words):
+            return number
+    if said not in words:
+        raise _MalformedError(f"{column} is none of {short_list(words)}: {shown(value)}")
+    return words.index(said)
+
+
+def _whole(value: object) -> int | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number.is_integer() else None

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from multitask.data.ids import Ids, SentenceIds
-from multitask.data.readers import BadRow, Example, Reading, local
+from multitask.data.readers import BadRow, Example, Shards
 from multitask.data.samplers import Rows
 from multitask.storage import Storage
 from multitask.tasks import TaskSpec
@@ -155,7 +155,7 @@ def tokenize(
 
 def cache_tokens(
     storage: Storage,
-    uri: str,
+    uri: str | Sequence[str],
     spec: TaskSpec,
     tokenizer: Tokenizer,
     *,
@@ -164,15 +164,14 @@ def cache_tokens(
     columns: Mapping[str, str] | None = None,
     max_bad_rows: float = 0.01,
 ) -> str:
-    """Reads and tokenizes a data file unless its cache is there. Returns the cache's path in the storage.
+    """Reads and tokenizes a data file, or several as one, unless their cache is there. Returns its path in the storage.
 
     Raises UserError as `read_examples` does.
     """
-    with local(uri) as file:
-        reading = Reading(uri, file, spec, labelled, columns or {}, max_bad_rows)
+    with Shards.opened(uri, spec, labelled, columns, max_bad_rows) as reading:
         sha256 = reading.sha256()
         how = [
-            FORMAT, sha256, tokenizer.to_str(), asdict(spec), labelled, max_length, dict(columns or {}), max_bad_rows,
+            FORMAT, sha256, tokenizer.to_str(), spec.facts(), labelled, max_length, dict(columns or {}), max_bad_rows,
         ]  # fmt: skip
         key = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()[:32]
         path = f"cache/tokens/{key}.safetensors"
@@ -180,7 +179,7 @@ def cache_tokens(
             with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as folder:
                 tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder), joined=spec.joined)
                 facts = {
-                    "source": uri,
+                    "source": reading.source,
                     "sha256": sha256,
                     "sentences": str(spec.sentences),
                     "quarantined": json.dumps([asdict(row) for row in reading.quarantined]),

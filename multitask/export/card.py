@@ -14,7 +14,7 @@ from multitask.bundle import Bundle
 from multitask.data.sample import sample_uri
 from multitask.export import FORMATS
 from multitask.export.evidence import Evidence
-from multitask.tasks import TASKS, LabelKind, TaskSpec
+from multitask.tasks import LabelKind, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def _metadata(bundle: Bundle, form: str, evidence: Evidence, used: Sequence[str]
     }
     if origin and origin.hub:
         found["base_model"] = origin.hub
-    if results := [_result(TASKS[task], evidence) for task in bundle.heads if _measured(TASKS[task], evidence)]:
+    specs = bundle.specs
+    if results := [_result(specs[task], evidence) for task in bundle.heads if _measured(specs[task], evidence)]:
         found["model-index"] = [{"name": _title(bundle.about), "results": results}]
     return found
 

@@ -16,7 +16,7 @@ from multitask.bundle import Bundle
 from multitask.model.bert import POOLINGS, Encoding, MiniBert
 from multitask.model.heads import BiLstmHead
 from multitask.model.multitask import text_means
-from multitask.tasks import TASKS, LabelKind, LabelSpec
+from multitask.tasks import LabelKind, LabelSpec
 
 
 class Graph(nn.Module):
@@ -159,6 +159,6 @@ def plan_of(bundle: Bundle, name: str) -> Plan:
     """name: `embedding`, or a task with a head."""
     if name == "embedding":
         return Plan(EmbeddingGraph(bundle), ONE, EMBEDDING, ("text",))
-    spec = TASKS[name]
+    spec = bundle.specs[name]
     made, inputs = GRAPHS[len(spec.columns), spec.joined]
     return Plan(made(bundle, name), inputs, output_of(spec.label), spec.columns, spec.joined)

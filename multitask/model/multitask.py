@@ -14,7 +14,7 @@ from multitask.data.samplers import derive_seed
 from multitask.model.bert import BertConfig, Encoding, MiniBert, encode, mean_pool
 from multitask.model.heads import build_head
 from multitask.model.mlm import MlmHead
-from multitask.tasks import TASKS
+from multitask.tasks import TASKS, TaskSpec
 
 
 class MultitaskModel(nn.Module):
@@ -23,7 +23,7 @@ class MultitaskModel(nn.Module):
     heads: task -> head name. dropout: of the sentence encodings. encoder_dropout: inside the encoder, where it is
     not what its config says. seed: of the heads' first weights; a head's
     weights depend on the seed, its task and its name alone, not on which other heads there are. mlm: the
-    masked-language head, tied or untied, where there is one.
+    masked-language head, tied or untied, where there is one. specs: what its tasks are.
     """
 
     def __init__(
@@ -36,15 +36,16 @@ class MultitaskModel(nn.Module):
         encoder_dropout: float | None = None,
         seed: int = 0,
         mlm: str | None = None,
+        specs: Mapping[str, TaskSpec] = TASKS,
     ) -> None:
         super().__init__()
-        self.config, self.pooling, self.head_names = config, pooling, dict(heads)
+        self.config, self.pooling, self.head_names, self.specs = config, pooling, dict(heads), specs
         self.encoder = MiniBert(config.with_dropout(encoder_dropout))
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict()
         for task, name in heads.items():
             generator = torch.Generator().manual_seed(derive_seed(seed, "head", task, name))
-            self.heads[task] = build_head(name, config.hidden_size, TASKS[task], generator)
+            self.heads[task] = build_head(name, config.hidden_size, specs[task], generator)
         self.mlm, self.mlm_name = None, mlm
         if mlm:
             generator = torch.Generator().manual_seed(derive_seed(seed, "head", "mlm", mlm))
@@ -87,7 +88,7 @@ class MultitaskModel(nn.Module):
         if objective in ("mlm", "completion"):
             return trunk | {"mlm"}
         head = {f"heads.{task}"} if objective == "supervised" else set()
-        pooled = self.pooling == "pooler" and not (head and (TASKS[task].joined or self.uses_tokens(task)))
+        pooled = self.pooling == "pooler" and not (head and (self.specs[task].joined or self.uses_tokens(task)))
         return trunk | head | ({"encoder.pooler"} if pooled else set())
 
     def trained_elsewhere(self, objective: str, task: str) -> list[nn.Parameter]:
@@ -123,7 +124,7 @@ class MultitaskModel(nn.Module):
     def forward(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """The head's outputs for the batch's task: (B, classes) logits or (B,) values."""
         head = self.heads[batch.task]
-        if TASKS[batch.task].joined:
+        if self.specs[batch.task].joined:
             halves = self.dropout(self.features(batch, noise)).chunk(2, dim=1)
             sides: Sequence[Encoding | None] = [Encoding(half, half.new_empty(0), batch.mask) for half in halves]
         else:
@@ -136,7 +137,7 @@ class MultitaskModel(nn.Module):
     def features(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """(S, F), all that heads need of an encoder that does not change, but for those that read tokens: sentence
         encodings, F = H; of joined pairs both texts' means, F = 2H."""
-        if batch.features is not None or not TASKS[batch.task].joined:
+        if batch.features is not None or not self.specs[batch.task].joined:
             return self.encode(batch, noise).sentence
         return text_means(self.encode(batch, noise), batch.input_ids)
 

@@ -12,13 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multitask.bundle import Bundle
-from multitask.data.batches import Batch
-from multitask.data.samplers import eval_batches
-from multitask.embed import padded
-from multitask.errors import UserError
-from multitask.evaluate import EVAL_TOKENS, OTHER_EVAL_TOKENS, Done, silent
+from multitask.evaluate import Done, silent
 from multitask.metrics import Floats
-from multitask.tasks import TASKS
+from multitask.predict import Predictor, require
 
 TASK = "suitability"
 THRESHOLD = 0.5  # from this probability on: qualified
@@ -33,44 +29,18 @@ def qualified(probabilities: Floats) -> NDArray[np.bool_]:
 
 
 class TaskModel:
-    """A bundle's head for one task on its encoder, for texts as they come. Dropout is off.
+    """A bundle's head for one task of one sequence an example, a sentence or a joined pair.
 
     Raises UserError where the bundle has no such head.
     """
 
     def __init__(self, bundle: Bundle, task: str, device: torch.device | str = "cpu") -> None:
-        trained = bundle.about.get("trained", bundle.heads)  # other heads may be there, as they were drawn
-        if task not in trained:
-            has = f"it has those of {', '.join(trained)}" if trained else "it has none"
-            name = bundle.about.get("trainer") or bundle.about.get("encoder", "")
-            raise UserError(
-                f"bundle {name}: no trained head for task {task}, {has}; a supervised stage with tasks: [{task}] "
-                f"makes one, as the recipe {MADE_BY[task]} does"
-            )
-        assert TASKS[task].sentences == 1, "an example is one sequence: a sentence, or a joined pair"
-        self.task, self.device = task, torch.device(device)
-        self.model = bundle.model({task: bundle.heads[task]}).to(self.device).eval()
-        self.tokenizer = bundle.tokenizer
-        self.tokenizer.enable_truncation(bundle.max_length)  # of a pair, the longer text is cut first, as in training
-        self.tokenizer.no_padding()
+        require(bundle, task, f", as the recipe {MADE_BY[task]} does")
+        self.task, self.predictor = task, Predictor(bundle, device)
 
-    @torch.no_grad()
     def outputs(self, texts: Sequence[str] | Sequence[Pair], progress: Done = silent) -> Tensor:
         """(N,) or (N, classes) float64: what the head puts out, in the texts' order."""
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
-        lengths = np.array([len(some) for some in ids], np.int64)
-        label, done = TASKS[self.task].label, 0
-        found = torch.zeros((len(ids), label.outputs) if label.kind == "classes" else len(ids), dtype=torch.float64)
-        for rows in eval_batches(lengths, EVAL_TOKENS.get(self.device.type, OTHER_EVAL_TOKENS)):
-            batch = self._batch([ids[row] for row in rows], torch.from_numpy(rows))
-            found[batch.rows] = self.model(batch.to(self.device)).cpu().double()
-            done += len(rows)
-            progress(done)
-        return found
-
-    def _batch(self, ids: Sequence[Sequence[int]], rows: Tensor) -> Batch:
-        input_ids, mask = padded(ids)
-        return Batch(self.task, input_ids, mask, torch.zeros(len(ids)), torch.ones(len(ids)), rows)
+        return self.predictor.of_sequences(self.task, texts, progress).double()
 
 
 class Suitability:

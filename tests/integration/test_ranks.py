@@ -28,6 +28,7 @@ RANKING: dict[str, Any] = {"objective": "ranking", "tasks": ["quora"], "max_exam
 COMPLETION: dict[str, Any] = {"objective": "completion", "tasks": ["quora", "sts"]}
 HARD = {"hard_negatives": True, "symmetric": True}
 JOINT: dict[str, Any] = {"tasks": ["sst", "quora", "sts"], "max_examples": 17, "mixing": "annealed"}
+OWN: dict[str, Any] = {**JOINT, "tasks": ["tone", "same"]}
 ONE_EPOCH: dict[str, dict[str, Any]] = {
     "supervised": {"max_examples": 65},
     "mlm": MLM,
@@ -37,6 +38,8 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "ranking-a-pair-a-rank": {**RANKING, "max_examples": 15, "batch_size": 2},  # some ranks, some batches have none
     "completion": {**COMPLETION, "max_examples": 70},  # 33 similar pairs of quora
     "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5},
+    "own": {**OWN, "mixing": "proportional"},
+    "own-ranking": {**RANKING, "tasks": ["same"], "ranking": HARD},
     "joint-bilstm": {**JOINT, "tasks": ["sst", "quora"], "heads": {"sst": "bilstm"}},
     "joint-frozen": {
         **JOINT, "tasks": ["sst", "quora"], "train": "last-linear-layer", "mixing": {"sst": 1.0, "quora": 2.0},
@@ -44,7 +47,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ["supervised", "mlm", "ranking", "completion", "joint"]
+QUICK = ["supervised", "mlm", "ranking", "completion", "joint", "own"]
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
@@ -99,6 +102,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ranking": {**RANKING, "tasks": ["quora", "sts"], "max_examples": 30, "ranking": HARD},
     "completion": {**COMPLETION, "max_examples": 70, "keep": {"best": "completion/perplexity"}},
     "joint": {**JOINT, "max_examples": 30},
+    "own": {**OWN, "max_examples": 30, "keep": {"best": "tone/accuracy"}},
 }
 STOPS = {
     "full": [(1, 2), (5, 5), (10, 10)],
@@ -110,6 +114,7 @@ STOPS = {
     "ranking": [(2, 3), (4, 4)],
     "completion": [(3, 4)],
     "joint": [(1, 2), (7, 8)],  # between two tasks, and in the second epoch, mixed otherwise
+    "own": [(3, 4)],
 }
 
 

@@ -35,7 +35,8 @@ def header(path: Path) -> str:
 
 
 def test_the_packaged_recipes_are_those_of_this_repository() -> None:
-    assert sorted(CONFIGS.rglob("*.yaml")) == sorted(path_of(name) for name in RECIPES)
+    recipes = {file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "data"}
+    assert recipes == {path_of(name) for name in RECIPES}
     assert {"demo.yaml", "bertaar/para-sts_cosine-sst_last.yaml"} <= set(RECIPES)
 
 

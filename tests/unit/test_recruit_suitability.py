@@ -189,7 +189,7 @@ def test_an_answer_is_yes_or_no_and_a_person_decides(tmp_path: Path, capsys: pyt
 
 
 def test_a_head_that_nothing_trained_judges_nobody() -> None:
-    with pytest.raises(UserError, match="no trained head for task suitability, it has those of sts"):
+    with pytest.raises(UserError, match="no trained head for task suitability, it has none"):
         Suitability(with_head(trained=["sts"]))
 
 

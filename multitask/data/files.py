@@ -1,0 +1,96 @@
+"""Where a data file lies: its name in a directory, a pattern's files, a copy here of one that is elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from multitask.data.formats import FORMATS
+from multitask.errors import StorageError, UserError
+from multitask.retries import LOOK, persist
+from multitask.storage import Storage, join, local_copy, open_fs
+from multitask.tasks import Split, TaskSpec
+
+_LISTED = 10
+WEB, HUB = ("http://", "https://"), "hf://"
+_WEB_ADVICE = "a browser on this machine should get it without signing in"
+# What to look at where a file elsewhere cannot be had, by its URI's protocol.
+_ADVICE = {
+    "http": _WEB_ADVICE,
+    "https": _WEB_ADVICE,
+    "hf": "the Hugging Face hub has to be reached from here (HF_ENDPOINT), and may want a token (HF_TOKEN); "
+    "files brought here another way do as well",
+}
+
+
+def find_file(data_uri: str, spec: TaskSpec, split: Split) -> str:
+    """The URI of the task's file for that split in a directory: the first of .csv, .tsv, .jsonl, .parquet.
+
+    Raises UserError, naming the path looked for and what the directory holds.
+    """
+    names = list_directory(data_uri)
+    for ending in FORMATS:
+        if (name := f"{spec.files[split]}.{ending}") in names:
+            return join(data_uri, name)
+    looked_for = join(data_uri, f"{spec.files[split]}.{{{','.join(FORMATS)}}}")
+    holds = short_list(names) or "nothing, or is not there"
+    raise UserError(f"{looked_for}: no such file ({spec.name} {split}); the directory holds {holds}")
+
+
+def has_file(data_uri: str, spec: TaskSpec, split: Split) -> bool:
+    """Whether `find_file` would find one."""
+    return not {f"{spec.files[split]}.{ending}" for ending in FORMATS}.isdisjoint(list_directory(data_uri))
+
+
+def list_directory(uri: str) -> list[str]:
+    """The sorted names in a directory of any file system; none where there is no directory."""
+    try:
+        return Storage(uri).list()
+    except OSError as error:
+        raise UserError(f"{uri}: cannot list this data directory ({error})") from error
+
+
+def short_list(names: Iterable[str]) -> str:
+    """The first ten names, and how many there are where there are more."""
+    listed = list(names)
+    more = f", ... ({len(listed)} in all)" if len(listed) > _LISTED else ""
+    return ", ".join(listed[:_LISTED]) + more
+
+
+def expanded(uri: str) -> list[str]:
+    """The URI itself; one with `*` in it, on a file system that can be listed, as the files that fit it, by name."""
+    if "*" not in uri or uri.startswith(WEB):
+        return [uri]
+    fs, path = open_fs(uri)
+    found = persist(fs, "listed", uri, lambda: fs.glob(path))
+    if not found:
+        raise UserError(f"{uri}: no file fits")
+    return sorted(fs.unstrip_protocol(name) if "://" in uri else str(name) for name in found)
+
+
+def ending(uri: str) -> str:
+    """The format that a file's name says; what is asked of a web server is no part of it."""
+    path = re.split(r"[?#]", uri, maxsplit=1)[0] if uri.startswith(WEB) else uri
+    return path.rsplit(".", 1)[-1].lower()
+
+
+@contextmanager
+def local(uri: str) -> Iterator[Path]:
+    """The file, or a copy of it here. Raises UserError, naming what its directory holds where it is not there."""
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(local_copy(uri))
+        except FileNotFoundError as error:
+            if uri.startswith((*WEB, HUB)):
+                raise UserError(f"{uri}: no such file there; {_ADVICE[uri.partition(':')[0]]}") from error
+            holds = short_list(list_directory(uri.rpartition("/")[0] or ".")) or "nothing, or is not there"
+            raise UserError(f"{uri}: no such file; its directory holds {holds}") from error
+        except StorageError as error:
+            if (advice := _ADVICE.get(uri.partition(":")[0])) is None:
+                raise
+            raise UserError(f"{str(error).removesuffix(f'; {LOOK}')}; {advice}") from error
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(f"{uri}: cannot be read ({error})") from error
+        yield path

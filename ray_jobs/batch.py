@@ -1,0 +1,167 @@
+"""`minibert embed` and `minibert predict --input`: a table of texts -> Parquet, a part a shard of rows.
+
+A part appears whole, under a name that is its place in the input; so work that was stopped goes on with the parts that
+are not there. `_work.json` says of what they are parts, `_manifest.json` that all are there. Readers of Parquet
+directories pass over names with an underscore.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_modules.progress import Progress
+from multitask.bundle import Bundle, bundle_at, bundle_fingerprint, is_bundle
+from multitask.errors import UserError
+from multitask.predict import answerable, require
+from multitask.storage import Storage
+from ray_jobs.batch_input import Shard, Source, source_of
+from ray_jobs.batch_parts import Plan, Writer
+from ray_jobs.bundles import device
+from ray_jobs.screen import Screen
+
+WORK, MANIFEST = "_work.json", "_manifest.json"
+PART = re.compile(r"part-(\d{5})\.parquet")
+SCHEMA = 1
+LISTED = 100  # of the rows left out, those that the manifest tells of
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. task: none is for embeddings. rows: of a part. workers: 0 is this process."""
+
+    bundle: str
+    input: str
+    output: str
+    columns: tuple[str, ...] = ()
+    task: str | None = None
+    keep: bool = False
+    rows: int = 4096
+    workers: int = 0
+
+
+def embed_table(request: Request) -> None:
+    """Writes embeddings. Raises UserError before anything is computed, but for what only the whole input shows."""
+    _run(request, bundle_at(request.bundle), request.columns or ("text",))
+
+
+def predict_table(request: Request) -> None:
+    """Writes a task's predictions. Raises UserError likewise, and where the bundle cannot answer the task."""
+    bundle = bundle_at(request.bundle)
+    found = answerable(bundle)
+    task = request.task or (found[0] if len(found) == 1 else "")
+    if not task:
+        raise UserError(f"--task: missing; bundle '{request.bundle}' predicts {', '.join(found) or 'nothing'}")
+    require(bundle, task)
+    wanted = bundle.specs[task].columns
+    columns = request.columns or tuple(bundle.about.get("columns", {}).get(task, {}).get(name, name) for name in wanted)
+    if len(columns) != len(wanted):
+        raise UserError(f"--column: {', '.join(columns)}; task {task} takes {len(wanted)}: its {', '.join(wanted)}")
+    _run(request, bundle, columns, task)
+
+
+def _run(request: Request, bundle: Bundle, columns: tuple[str, ...], task: str | None = None) -> None:
+    screen, output = Screen(), Storage(request.output)
+    plan = Plan(output, columns, task, request.keep)
+    plan.check()
+    source = source_of(request.input, columns, request.rows)
+    work = {
+        "schema": SCHEMA,
+        "bundle": fingerprint(request.bundle, bundle),
+        "task": task,
+        "columns": list(columns),
+        "keep": request.keep,
+        "part_rows": request.rows,
+        "input": source.content(),
+    }  # fmt: skip
+    made = begin(output, work)
+    if output.exists(MANIFEST):
+        screen.say(f"all {len(made)} parts are in {output.uri} already")
+        return
+    if made:
+        screen.say(f"{len(made)} parts are in {output.uri} already; going on")
+    if request.workers:
+        from ray_jobs.batch_ray import on_ray
+
+        shards = on_ray(source, made, plan, bundle, request.workers, screen)
+    else:
+        shards = here(source, made, plan, bundle)
+    with closing(shards):
+        found = follow(shards, task or "embed", screen)
+    output.write_json(MANIFEST, {"source": request.input, "model": request.bundle, **work, **found})
+    screen.say(f"{found['rows']} rows in {found['parts']} parts in {output.uri}")
+    if bad := found["quarantined"]["rows"]:
+        screen.say(f"left out: {bad} rows: {'; '.join(found['quarantined']['first'][:3])}")
+
+
+def fingerprint(uri: str, bundle: Bundle) -> str:
+    """Of its content, wherever it lies; an encoder's own is in `about`."""
+    return bundle_fingerprint(Storage(uri)) if is_bundle(uri) else str(bundle.about["fingerprint"])
+
+
+def begin(output: Storage, work: dict[str, Any]) -> set[int]:
+    """Claims a directory without parts for the work, or finds which of its parts are there already.
+
+    Raises UserError where the directory holds anything else.
+    """
+    names = [name for name in output.list() if not name.startswith(".")]
+    if not set(names) - {WORK}:
+        output.write_json(WORK, work)
+        return set()
+    if WORK not in names:
+        raise UserError(f"{output.uri}: holds {names[0]}, which is not of this work; name an empty directory")
+    before = output.read_json(WORK)
+    for key in work:
+        if before.get(key) != work[key]:
+            old, new = (_short(some.get(key)) for some in (before, work))
+            raise UserError(f"{output.uri}: holds parts of other work: {key} was {old}, is now {new}; name another")
+    return {int(found[1]) for name in names if (found := PART.fullmatch(name))}
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else text[:120] + "..."
+
+
+def here(source: Source, made: set[int], plan: Plan, bundle: Bundle) -> Generator[Shard]:
+    """Makes the parts in this process."""
+    writer = Writer(plan, bundle, device())
+    for shard in source.shards(made):
+        if not shard.made:
+            writer.write(shard)
+        yield shard
+
+
+def follow(shards: Iterable[Shard], doing: str, screen: Screen) -> dict[str, Any]:
+    """Shows how far they are; what the manifest says of them all."""
+    rate, parts, rows, bad = Rate(), 0, 0, 0
+    first: list[tuple[int, list[str]]] = []
+    for shard in shards:
+        parts, rows, bad = parts + 1, rows + shard.rows, bad + len(shard.bad)
+        if shard.bad:
+            first = sorted([*first, (shard.number, shard.bad[:LISTED])])[:LISTED]
+        screen.progress(Progress(doing, "rows", 0, 0, rows, 0, speed=rate.of(0 if shard.made else shard.rows)))
+    screen.end_line()
+    listed = [reason for _, reasons in first for reason in reasons][:LISTED]
+    return {"parts": parts, "rows": rows, "quarantined": {"rows": bad, "first": listed}}
+
+
+class Rate:
+    """Rows a second since the first ones came: what workers need to start is not counted."""
+
+    def __init__(self) -> None:
+        self._began, self._rows = 0.0, 0
+
+    def of(self, rows: int) -> float | None:
+        """With so many more rows; None where there is nothing to count yet."""
+        if not rows:
+            return None
+        if not self._began:
+            self._began = time.monotonic()
+            return None
+        self._rows += rows
+        return self._rows / (time.monotonic() - self._began)

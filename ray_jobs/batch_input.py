@@ -1,0 +1,180 @@
+"""What `minibert embed` and `minibert predict` read: a table of texts at any URI, in shards of rows.
+
+Memory holds a shard, however long the table is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from multitask.data.formats import TEXT_FORMATS
+from multitask.data.readers import Example, Reading, local, short_list
+from multitask.errors import UserError
+from multitask.retries import persist
+from multitask.storage import Storage, join, open_fs
+from multitask.tasks import LabelSpec, TaskSpec
+
+
+@dataclass
+class Shard:
+    """The rows of one part.
+
+    ids: (N,). files: (N,) names of the rows' files, none where the input is one file. texts: (N,) of each column.
+    bad: rows left out since the shard before, `file:line: reason`. made: its part is there already, and so ids, files
+    and texts are left empty. rows: N. fault: what the user has to mend before the work can go on, instead of rows.
+    """
+
+    number: int
+    ids: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    texts: list[list[str]] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    made: bool = False
+    rows: int = 0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of an input, in order, and how they are read. columns: of the texts. rows: of a shard.
+
+    several: whether the input was a directory or a glob, so that a row's file says something.
+    """
+
+    files: tuple[str, ...]
+    several: bool
+    columns: tuple[str, ...]
+    rows: int
+
+    def shards(self, made: Collection[int] = ()) -> Iterator[Shard]:
+        """All usable rows, in order. made: numbers of shards whose parts are there: read, but not kept.
+
+        Raises UserError where a file cannot be read, or none of them has a usable row.
+        """
+        shard = Shard(0)
+        for file in self.files:
+            with local(file) as path:
+                reading = Reading(file, path, self._spec(), labelled=False, formats=TEXT_FORMATS)
+                for example in reading.usable():
+                    if shard.rows == self.rows:
+                        yield shard
+                        shard = Shard(shard.number + 1)
+                    self._add(shard, example, file, made)
+                    _take_bad(shard, reading)
+                _take_bad(shard, reading)
+        if not shard.rows and not shard.number:
+            why = f": {'; '.join(shard.bad[:3])}" if shard.bad else ""
+            raise UserError(f"{self.files[0]}: no usable row with {', '.join(self.columns)}{why}")
+        yield shard
+
+    def first_bytes(self) -> int:
+        """Of the first shard's texts; 0 where the input would have to be fetched for it.
+
+        What is wrong with the input is said here, before workers are started.
+        """
+        if not isinstance(open_fs(self.files[0])[0], LocalFileSystem):
+            return 0
+        return sum(len(text.encode()) for texts in next(self.shards()).texts for text in texts)
+
+    def _add(self, shard: Shard, example: Example, file: str, made: Collection[int]) -> None:
+        if not shard.rows:
+            shard.made = shard.number in made
+            shard.texts = [[] for _ in self.columns]
+        shard.rows += 1
+        if shard.made:
+            return
+        shard.ids.append(example.id)
+        if self.several:
+            shard.files.append(_name(file))
+        for column, text in zip(shard.texts, example.texts, strict=True):
+            column.append(text)
+
+    def _spec(self) -> TaskSpec:
+        """The table as a task without labels."""
+        return TaskSpec("the table", self.columns, LabelSpec("score", "", 0, 1), "pearson", "", {}, ("", ""))
+
+    def content(self) -> list[dict[str, Any]]:
+        """What each file is, wherever it lies: name, bytes, and sha256 or the storage's own mark of a version."""
+        return [{"file": _name(file), **_identity(file)} for file in self.files]
+
+
+def _take_bad(shard: Shard, reading: Reading) -> None:
+    """Here rather than in `reading`, which would keep those of the whole file."""
+    shard.bad += [f"{_name(reading.uri)}:{row.line}: {row.reason}" for row in reading.quarantined]
+    reading.quarantined.clear()
+
+
+def source_of(uri: str, columns: tuple[str, ...], rows: int) -> Source:
+    """uri: a file, a directory or a glob of files. Raises UserError where there is none, or one of unknown format."""
+    fs, path = open_fs(uri)
+    if any(sign in uri for sign in "*?["):
+        found = persist(fs, "listed", uri, partial(fs.glob, path))
+        files = [name if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(name) for name in found]
+        return Source(_readable(uri, sorted(files)), True, columns, rows)
+    try:
+        is_directory = persist(fs, "read", uri, partial(fs.info, path))["type"] == "directory"
+    except FileNotFoundError:
+        is_directory = False  # reading it says what is there instead
+    if is_directory:
+        return Source(_readable(uri, [join(uri, name) for name in Storage(uri).list()]), True, columns, rows)
+    if _ending(uri) not in TEXT_FORMATS:
+        raise UserError(f"{uri}: unknown format; the file's name must end in .{', .'.join(TEXT_FORMATS)}")
+    return Source((uri,), False, columns, rows)
+
+
+def _readable(uri: str, found: list[str]) -> tuple[str, ...]:
+    """Those of a known format; names that begin with . or _ are other tools' notes on the files beside them."""
+    files = [file for file in found if _ending(file) in TEXT_FORMATS and _name(file)[0] not in "._"]
+    if not files:
+        holds = short_list(map(_name, found)) or "nothing, or is not there"
+        raise UserError(f"{uri}: no file that ends in .{', .'.join(TEXT_FORMATS)}; it holds {holds}")
+    return tuple(files)
+
+
+def _identity(uri: str) -> dict[str, Any]:
+    fs, path = open_fs(uri)
+    if isinstance(fs, LocalFileSystem):
+        with local(uri) as file, open(file, "rb") as opened:
+            return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
+    try:
+        info = persist(fs, "read", uri, partial(fs.info, path))
+    except FileNotFoundError:
+        with local(uri):  # says what is there instead
+            raise
+    etag = info.get("ETag") or info.get("etag")
+    return {"bytes": info.get("size"), **({"etag": etag} if etag else {"version": fs.ukey(path)})}
+
+
+def _ending(uri: str) -> str:
+    return uri.rsplit(".", 1)[-1].lower()
+
+
+def _name(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1]
+
+
+def to_arrow(shard: Shard) -> Any:
+    """The shard as a table of one row, to be sent."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([asdict(shard)], schema=_schema())
+
+
+def of_arrow(table: Any) -> list[Shard]:
+    return [Shard(**row) for row in table.to_pylist()]
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    texts = pa.large_list(pa.large_string())
+    return pa.schema(
+        {"number": pa.int64(), "ids": texts, "files": texts, "texts": pa.large_list(texts), "bad": texts,
+         "made": pa.bool_(), "rows": pa.int64(), "fault": pa.string()}
+    )  # fmt: skip

@@ -1,0 +1,104 @@
+"""A shard of a table of texts -> its part, a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from multitask.bundle import Bundle
+from multitask.embed import TextEncoder
+from multitask.errors import UserError
+from multitask.predict import Predictor
+from multitask.storage import Storage
+from ray_jobs.batch_input import Shard
+
+Columns = dict[str, Any]  # name -> Arrow array
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What parts hold, and where they go. columns: of the texts. task: none is for embeddings. keep: the texts too."""
+
+    output: Storage
+    columns: tuple[str, ...]
+    task: str | None
+    keep: bool
+
+    def check(self) -> None:
+        """Raises UserError where a part would have two columns of one name."""
+        again = [name for at, name in enumerate(self.columns) if name in self.columns[:at]]
+        taken = {"id", "file", "prediction", "label", "probability", "probabilities", *embedding_names(self.columns)}
+        if self.keep:
+            again += [name for name in self.columns if name in taken]
+        if again:
+            raise UserError(f"--column {again[0]}: a part would have two columns of that name; rename it, or no --keep")
+
+
+class Writer:
+    """Computes parts and writes them, each whole or not at all."""
+
+    def __init__(self, plan: Plan, bundle: Bundle, device: torch.device | str) -> None:
+        self.plan = plan
+        self.answer = _predictions(plan.task, bundle, device) if plan.task else _embeddings(plan, bundle, device)
+
+    def write(self, shard: Shard) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns: Columns = {"id": pa.array(shard.ids, pa.string())}
+        if shard.files:
+            columns["file"] = pa.array(shard.files).dictionary_encode()
+        if self.plan.keep:
+            columns |= {name: pa.array(texts) for name, texts in zip(self.plan.columns, shard.texts, strict=True)}
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns | self.answer(shard.texts)), sink)
+        self.plan.output.write_bytes(part_name(shard.number), sink.getvalue().to_pybytes())
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def embedding_names(columns: tuple[str, ...]) -> list[str]:
+    return ["embedding"] if len(columns) == 1 else [f"embedding_{name}" for name in columns]
+
+
+def _embeddings(plan: Plan, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
+    encoder, names = TextEncoder(bundle, device), embedding_names(plan.columns)
+    return lambda texts: {name: _lists(encoder.embed(some)) for name, some in zip(names, texts, strict=True)}
+
+
+def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
+    """prediction: int32 for classes and yes or no, else float32; label: its word, where the task has words for them.
+    probability: of yes; probabilities: of each class."""
+    import pyarrow as pa
+
+    predictor, spec = Predictor(bundle, device), bundle.specs[task].label
+    type_ = pa.int32() if spec.kind in ("classes", "binary") else pa.float32()
+
+    def answer(texts: list[list[str]]) -> Columns:
+        found = predictor.answer(task, texts[0], texts[1] if len(texts) > 1 else None)
+        columns = {"prediction": pa.array(found.labels.astype(type_.to_pandas_dtype()))}
+        if spec.words:
+            columns["label"] = pa.array(map(spec.says, found.labels)).dictionary_encode()
+        if found.probabilities is None or spec.kind == "probability":  # which the prediction is itself
+            return columns
+        if spec.kind == "classes":
+            columns["probabilities"] = _lists(found.probabilities)
+        else:
+            columns["probability"] = pa.array(found.probabilities.astype(np.float32))
+        return columns
+
+    return answer
+
+
+def _lists(values: NDArray[Any]) -> Any:
+    """(N, H) as N lists of H float32."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).reshape(-1)), values.shape[1])

@@ -1,0 +1,117 @@
+"""A table's parts on Ray Data: one task reads, a pool of actors computes and writes, the driver learns what is there.
+
+Texts and vectors never come to the driver. What has been read waits in the object store; there may be some shards of it
+for each worker, then the reader waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from multitask.bundle import Bundle
+from multitask.errors import UserError
+from ray_jobs.batch_input import Shard, Source, of_arrow, to_arrow
+from ray_jobs.batch_parts import Plan, Writer
+from ray_jobs.cluster import Cluster
+from ray_jobs.options import Workers
+from ray_jobs.screen import Screen
+
+SHARDS_IN_FLIGHT = 4  # for each worker: one that it has, one that it gets next, and as many again for Ray's accounts
+SHARD_BYTES = 2 * 2**20, 16 * 2**20  # at least, and where the input's are not known
+PATIENCE_SECONDS = 4 * 3600  # for one shard: Ray's 30 minutes are less than a CPU may take for long texts
+
+
+def on_ray(
+    source: Source, made: Collection[int], plan: Plan, bundle: Bundle, workers: int, screen: Screen
+) -> Generator[Shard]:
+    """Makes the parts on that many workers; shards come back without their texts, in any order.
+
+    A worker that dies is started again by Ray, with the shard that it had. What the user has to mend comes back as
+    data: Ray would put words of its own around an error. Raises UserError, and RuntimeError for what ended Ray's work.
+    """
+    import ray
+    import ray.data
+
+    least, unknown = SHARD_BYTES
+    in_flight = workers * SHARDS_IN_FLIGHT * max(least, source.first_bytes() or unknown)
+    with Cluster(Workers(workers, workers), screen) as cluster, ray.data.DataContext.current(_context(in_flight)):
+        done = ray.data.read_datasource(
+            _datasource(source, made), override_num_blocks=1, num_cpus=0  # beside workers that take all CPUs
+        ).map_batches(
+            _Worker,
+            fn_constructor_args=(plan, [ray.put(bundle)]),  # in a list, Ray leaves getting it to the worker
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=cluster.cpus,
+            num_gpus=1 if cluster.use_gpu else 0,
+        )  # fmt: skip
+        try:
+            for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for shard in of_arrow(batch):
+                    if shard.fault:
+                        raise UserError(shard.fault)
+                    yield shard
+        except ray.exceptions.RayError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise RuntimeError(f"the workers failed: {last}; the same command goes on where they were") from error
+
+
+def _context(in_flight: int) -> Any:
+    """in_flight: bytes that the object store may hold of this work."""
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plans and finished executions
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = PATIENCE_SECONDS
+    context.target_max_block_size = 1  # no shard is put into a block with another: blocks are what workers share
+    context.execution_options.resource_limits = ray.data.ExecutionResources(object_store_memory=in_flight)
+    return context
+
+
+def _datasource(source: Source, made: Collection[int]) -> Any:
+    from ray.data import Datasource, ReadTask
+    from ray.data.block import BlockMetadata
+
+    class Table(Datasource):
+        """One task that reads all, where the driver is: an input may be a file of that machine."""
+
+        supports_distributed_reads = False
+
+        def estimate_inmemory_data_size(self) -> int | None:
+            return None
+
+        def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:
+            def read() -> Iterator[Any]:
+                try:
+                    yield from map(to_arrow, source.shards(made))
+                except UserError as error:
+                    yield to_arrow(Shard(-1, fault=str(error)))
+
+            return [ReadTask(read, BlockMetadata(None, None, None, None))]
+
+    return Table()
+
+
+class _Worker:
+    """An actor that holds the model."""
+
+    def __init__(self, plan: Plan, bundle: list[Any]) -> None:
+        import ray
+
+        self.writer = Writer(plan, ray.get(bundle[0]), "cuda" if torch.cuda.is_available() else "cpu")
+
+    def __call__(self, table: Any) -> Any:
+        (shard,) = of_arrow(table)
+        if not shard.made and not shard.fault:
+            try:
+                self.writer.write(shard)
+            except UserError as error:  # a storage that has no room, say
+                shard.fault = str(error)
+        return to_arrow(replace(shard, ids=[], files=[], texts=[]))

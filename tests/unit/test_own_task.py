@@ -1,0 +1,388 @@
+"""A task of one's own: from its definition to a bundle that knows it elsewhere; nothing is registered."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multitask.bundle import read_bundle, save_bundle
+from multitask.data.check import check_data, render
+from multitask.data.readers import find_file, read_examples
+from multitask.data.sample import sample_uri
+from multitask.definitions import Definition, definition_of, definitions, known, spec_of
+from multitask.errors import UserError
+from multitask.experiment import digest, stage_content
+from multitask.recipe import Recipe
+from multitask.recipe_checks import build_recipe
+from multitask.recipe_files import apply_override, parse_yaml
+from multitask.report import write_report
+from multitask.storage import Storage
+from multitask.tasks import TASKS, TaskSpec
+from ray_jobs.bundles import evaluate_bundle, predict_bundle
+from ray_jobs.stopping import StopRequest
+from tests.helpers import difference, tree_driver
+
+WORDS = ["negative", "neutral", "positive"]
+TEXT = """
+name: own
+encoder: tiny
+tasks:
+  tone:
+    define: {columns: [text], label: {column: tone, words: [negative, neutral, positive]}}
+stages: [{name: tone, tasks: [tone], train: full-model, lr: 1.0e-3}]
+"""
+
+
+def build(*overrides: str) -> Recipe:
+    tree: Any = parse_yaml(TEXT, "my.yaml")
+    for override in overrides:
+        apply_override(tree, override)
+    return build_recipe(tree, "my.yaml")
+
+
+def made(**definition: Any) -> TaskSpec:
+    return spec_of("mine", Definition.model_validate(definition), "define")
+
+
+PAIR = ["first", "second"]
+SCORE = {"kind": "score", "low": 0, "high": 1}
+# A definition -> kind, low, high, metric, head.
+DEFAULTS: list[tuple[dict[str, Any], tuple[str, float, float, str, str]]] = [
+    ({"columns": ["text"], "label": {"words": WORDS}}, ("classes", 0, 2, "accuracy", "linear")),
+    ({"columns": ["text"], "label": {"kind": "classes", "high": 4}}, ("classes", 0, 4, "accuracy", "linear")),
+    ({"columns": ["text"], "label": {"kind": "binary"}}, ("binary", 0, 1, "accuracy", "linear")),
+    ({"columns": ["text"], "label": SCORE}, ("score", 0, 1, "pearson", "linear")),
+    ({"columns": PAIR, "label": SCORE}, ("score", 0, 1, "pearson", "cosine")),
+    ({"columns": PAIR, "label": {**SCORE, "low": -1}}, ("score", -1, 1, "pearson", "interaction")),
+    ({"columns": PAIR, "label": SCORE, "joined": True}, ("score", 0, 1, "pearson", "interaction")),
+    ({"columns": PAIR, "label": {"kind": "probability"}}, ("probability", 0, 1, "pearson", "interaction")),
+    ({"columns": PAIR, "label": {"words": WORDS}, "metric": "pearson"}, ("classes", 0, 2, "pearson", "interaction")),
+]
+
+
+@pytest.mark.parametrize(("definition", "expected"), DEFAULTS)
+def test_what_is_not_said_follows_from_what_is(definition: dict[str, Any], expected: tuple[object, ...]) -> None:
+    spec = made(**definition)
+    assert (spec.label.kind, spec.label.low, spec.label.high, spec.metric, spec.head) == expected
+    assert spec.files == {"train": "mine-train", "dev": "mine-dev", "test": "mine-test"}
+    assert (spec.prediction, spec.label.column) == (("mine", "Predicted_mine"), "label")
+
+
+# What is set -> the YAML path, the value, what would be valid.
+DEFINE = "tasks.tone.define"
+WRONG = {
+    "tasks.rte={}": ["tasks.rte: unknown task 'rte'", "known tasks: sst", "`define:`"],
+    "tasks.sst={define: {columns: [text], label: {words: [a, b]}}}": ["tasks.sst.define", "'sst' is taken", "quora"],
+    "tasks.para={define: {columns: [text], label: {words: [a, b]}}}": ["tasks.para.define", "'para' is taken"],
+    "tasks.values={define: {columns: [text], label: {words: [a, b]}}}": ["'values' is taken"],
+    "tasks.mlm={define: {columns: [text], label: {words: [a, b]}}}": ["'mlm' is taken"],
+    "tasks={a/b: {define: {columns: [text], label: {words: [a, b]}}}}": ["'a/b' names files", "letters, digits"],
+    "tasks={a.b: {define: {columns: [text], label: {words: [a, b]}}}}": ["'a.b' names files"],
+    f"{DEFINE}.colums=[x]": [f"{DEFINE}.colums: unknown key", "columns, joined, label, metric"],
+    f"{DEFINE}.label.word=[x]": [f"{DEFINE}.label.word: unknown key", "column", "words"],
+    f"{DEFINE}.label.kind=class": [f"{DEFINE}.label.kind: 'class'", "'classes', 'binary', 'score'"],
+    f"{DEFINE}.label.words=null": [f"{DEFINE}.label.words"],
+    f"{DEFINE}.label={{column: tone}}": [f"{DEFINE}.label.kind: missing", "classes, binary, score, probability"],
+    f"{DEFINE}.label={{kind: score}}": [f"{DEFINE}.label.low: missing"],
+    f"{DEFINE}.label={{kind: classes}}": [f"{DEFINE}.label.high: missing"],
+    f"{DEFINE}.label={{kind: classes, low: 3, high: 2}}": [f"{DEFINE}.label: low 3 is not below high 2"],
+    f"{DEFINE}.label={{kind: classes, high: 2.5}}": [f"{DEFINE}.label: classes from 0 to 2.5", "whole numbers"],
+    f"{DEFINE}.label={{kind: classes, high: 5000}}": ["classes from 0 to 5000", "1000 at most"],
+    f"{DEFINE}.label={{kind: binary, high: 2}}": [f"{DEFINE}.label: a binary label is in 0..1"],
+    f"{DEFINE}.label={{kind: score, low: 0, high: .inf}}": [f"{DEFINE}.label.high: inf", "finite"],
+    f"{DEFINE}.label.low=1": [f"{DEFINE}.label: words and low or high", "0 to 2"],
+    f"{DEFINE}.label.words=[a, b, a]": [f"{DEFINE}.label.words: 'a' stands there twice"],
+    f"{DEFINE}.label.words=[a]": [f"{DEFINE}.label.words: 1 of them", "2 to 1000"],
+    f"{DEFINE}.label.words=[yes, no]": [f"{DEFINE}.label.words.0: True", "put it in quotes"],
+    f"{DEFINE}.label.words=[' a', b]": [f"{DEFINE}.label.words.0: ' a'"],
+    f'{DEFINE}.label.words=["a\\nb", b]': [f"{DEFINE}.label.words.0"],
+    f"{DEFINE}.label.kind=binary": [f"{DEFINE}.label.words: 3 of them", "two, that of 0 first"],
+    f"{DEFINE}.label.kind=score": [f"{DEFINE}.label.words: of a score label", "classes"],
+    f"{DEFINE}.label.similar=positive": [f"{DEFINE}.label.similar", "columns: two"],
+    f"{DEFINE}.columns=[a, b, c]": [f"{DEFINE}.columns", "at most 2"],
+    f"{DEFINE}.columns=[]": [f"{DEFINE}.columns", "at least 1"],
+    f"{DEFINE}.columns=text": [f"{DEFINE}.columns: 'text'", "list"],
+    f"{DEFINE}.columns=[tone]": [f"{DEFINE}.columns: tone", "a name of its own"],
+    f"{DEFINE}.columns=[a, a]": [f"{DEFINE}.columns: a, a", "a name of its own"],
+    f"{DEFINE}.columns=[id]": [f"{DEFINE}.columns: id", "not 'id'"],
+    f"{DEFINE}.joined=true": [f"{DEFINE}.joined", "columns has one"],
+    f"{DEFINE}.metric=f1": [f"{DEFINE}.metric: 'f1'", "'accuracy' or 'pearson'"],
+    f"{DEFINE}={{columns: [a], label: {{kind: score, low: 0, high: 1}}, metric: accuracy}}": [
+        f"{DEFINE}.metric: 'accuracy' of a score label",
+        "valid: pearson",
+    ],
+    "tasks.tone.head=cosine": ["tasks.tone", "'cosine' cannot serve task 'tone'", "linear"],
+    "tasks.tone.columns.sentence=x": ["tasks.tone.columns: 'sentence'", "text, tone, id"],
+    "stages.tone.objective=ranking": ["stages.tone.tasks: 'tone' has no similar pairs", "quora"],
+    "stages.tone.keep={best: tone/pearson}": ["'tone/pearson' is not measured", "tone/accuracy"],
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_definition_is_one_line_that_says_where(override: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(override)
+    message = str(caught.value)
+    assert message.startswith("my.yaml: ") and all(part in message for part in WRONG[override]), message
+
+
+def test_similar_may_be_a_word_or_a_number() -> None:
+    for similar in ("positive", 2):
+        assert made(columns=PAIR, label={"words": WORDS, "similar": similar}).label.similar == 2
+    assert made(columns=PAIR, label={"kind": "classes", "low": 1, "high": 5, "similar": 4}).label.similar == 3
+    assert made(columns=PAIR, label={"words": [1, 2, 3], "similar": 3}).label.similar == 2, "a word goes first"
+    for similar in ("good", 3, 0.5):
+        with pytest.raises(UserError, match=r"define.label.similar: .* is none of negative, neutral, positive"):
+            made(columns=PAIR, label={"words": WORDS, "similar": similar})
+    with pytest.raises(UserError, match=r"similar: '7' is no label; valid: 0 to 1"):
+        made(columns=PAIR, label={**SCORE, "similar": 7})
+
+
+word = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=1, max_size=8)
+labels = st.one_of(
+    st.fixed_dictionaries({"words": st.lists(word, min_size=2, max_size=6, unique=True)}),
+    st.fixed_dictionaries({"kind": st.just("classes"), "low": st.integers(-3, 3), "high": st.integers(4, 9)}),
+    st.fixed_dictionaries({"kind": st.just("score"), "low": st.floats(-5, 0), "high": st.floats(0.1, 9)}),
+    st.sampled_from([{"kind": "binary"}, {"kind": "binary", "words": ["1", "0"]}, {"kind": "probability"}]),
+)
+
+
+@given(labels, st.booleans(), st.booleans(), st.data())
+def test_a_definition_and_its_spec_say_the_same(label: Any, pair: bool, joined: bool, data: st.DataObject) -> None:
+    if pair and not joined:
+        spec = made(columns=PAIR, label=label)
+        low, high = int(spec.label.low), int(spec.label.high)
+        values = [spec.label.says(value) for value in range(low, high + 1)]
+        similar = data.draw(st.sampled_from(values))
+        label = {**label, "similar": similar if spec.label.words else float(similar)}
+    spec = made(columns=PAIR if pair else ["text"], label=label, joined=pair and joined)
+    found = json.loads(json.dumps(definitions({"mine": spec, "sst": TASKS["sst"]})))
+    assert list(found) == ["mine"]
+    assert known(found, "here") == TASKS | {"mine": spec}
+    assert definition_of(known(found, "here")["mine"]) == definition_of(spec)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (["mine"], "no mapping"),
+        ({"mine": {"columns": ["a"]}}, "mine: |kind: missing"),
+        ({"mine": 5}, "mine"),
+        ({"mine": {"columns": ["a"], "label": {"words": ["a", "b"]}, "code": "x"}}, r"mine\.code"),
+        ({"../mine": {"columns": ["a"], "label": {"words": ["a", "b"]}}}, "names files"),
+        ({"sst": {"columns": ["a"], "label": {"words": ["a", "b"]}}}, "'sst' is taken"),
+    ],
+)
+def test_what_a_bundle_says_of_its_tasks_is_checked_as_a_recipe_is(found: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        known(found, "bundle 'x'")
+    assert str(caught.value).startswith("bundle 'x': ")
+
+
+# Words of the task, a value of the file -> its class, or what is said of it.
+READ: list[tuple[list[Any], str, float | str]] = [
+    (WORDS, "neutral", 1),
+    (WORDS, " positive ", 2),
+    (WORDS, "2", 2),
+    (WORDS, "2.0", 2),
+    (WORDS, "Neutral", "label is none of negative, neutral, positive: 'Neutral'"),
+    (WORDS, "3", "label is none of negative, neutral, positive: '3'"),
+    (WORDS, "-1", "label is none of"),
+    (WORDS, "nan", "label is none of"),
+    (WORDS, "inf", "label is none of"),
+    (WORDS, "", "label is missing"),
+    ([1, 2, 3], "1", 0),
+    ([1, 2, 3], "3.0", 2),
+    ([1, 2, 3], "0", "label is none of 1, 2, 3: '0'"),
+    (["no", "yes"], "yes", 1),
+]
+
+
+@pytest.mark.parametrize(("words", "value", "expected"), READ)
+def test_words_are_read(tmp_path: Path, words: list[Any], value: str, expected: float | str) -> None:
+    spec = made(columns=["text"], label={"words": words})
+    (tmp_path / "a.csv").write_text(f"text,label\nsome text,{value}\n")
+    result = read_examples(str(tmp_path / "a.csv"), spec, labelled=True, max_bad_rows=1.0)
+    if isinstance(expected, str):
+        assert result.quarantined[0].reason.startswith(expected)
+    else:
+        assert result.examples[0].label == expected
+
+
+def test_numbers_and_truth_values_of_json_are_read(tmp_path: Path) -> None:
+    spec = made(columns=["text"], label={"words": ["false", "true"]})
+    rows = [{"text": "a", "label": value} for value in (True, False, "true", 1, 0.0, None)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = read_examples(str(tmp_path / "a.jsonl"), spec, labelled=True, max_bad_rows=1.0)
+    assert [example.label for example in result.examples] == [1, 0, 1, 1, 0]
+    assert [row.line for row in result.quarantined] == [6]
+
+
+BUILT_IN = """
+name: built-in
+encoder: tiny
+tasks: {sst: {head: mlp}, quora: {loss: bce, columns: {sentence1: a}}, sts: {}, suitability: {}}
+stages: [{name: a, tasks: [sst, quora], train: full-model, lr: 1.0e-3}]
+"""
+
+
+def fingerprint(recipe: Recipe) -> str:
+    stage = recipe.stages[0]
+    data = {task: {"train": "train", "dev": "dev"} for task in recipe.tasks}
+    content = stage_content(recipe, stage, recipe.heads(stage), data, "parent", recipe.seed)
+    return digest(json.loads(json.dumps(content)))
+
+
+def test_a_definition_is_content_and_a_default_written_out_is_none() -> None:
+    before = fingerprint(build())
+    for same in (f"{DEFINE}.metric=accuracy", f"{DEFINE}.label.kind=classes", "tasks.tone.head=linear"):
+        assert fingerprint(build(same)) == before, same
+    for other in (f"{DEFINE}.label.words=[neutral, negative, positive]", f"{DEFINE}.label.column=mood"):
+        assert fingerprint(build(other)) != before, other
+
+
+def test_fingerprints_of_the_built_in_tasks_are_those_of_before_there_were_own_ones() -> None:
+    recipe = build_recipe(parse_yaml(BUILT_IN, "test"), "test")
+    assert fingerprint(recipe) == "e46c24ad98e5e8d7d85b710dd41a3321e502b9a76624a62d52ddc52f2e5a77a0"
+
+
+def write_own(folder: Path, say: Any = str) -> dict[str, Any]:
+    """The sample's SST files as a task of two columns, the label as `say` puts it, and its `tasks:` entry's files."""
+    for split in ("train", "dev", "test"):
+        found = read_examples(find_file(sample_uri(), TASKS["sst"], split), TASKS["sst"], labelled=split != "test")  # type: ignore[arg-type]
+        with open(folder / f"tone-{split}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "tone"])
+            writer.writerows([e.texts[0], "" if e.label is None else say(int(e.label))] for e in found.examples)
+    return {split: str(folder / f"tone-{split}.csv") for split in ("train", "dev", "test")}
+
+
+FIVE = ["awful", "bad", "so-so", "good", "great"]
+LABELS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "words": (lambda label: FIVE[label], {"words": FIVE}),
+    "from 0": (str, {"kind": "classes", "high": 4}),
+    "from 1": (lambda label: str(label + 1), {"kind": "classes", "low": 1, "high": 5}),
+}
+
+
+def trained(folder: Path, which: str = "words") -> tuple[dict[str, Any], Path]:
+    """results.json and the bundle's folder of an own task, trained on files whose labels are said that way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    say, label = LABELS[which]
+    define = {"columns": ["text"], "label": {"column": "tone", **label}}
+    tasks = {"tone": {"define": define, **write_own(folder, say)}}
+    driver = tree_driver(folder / "runs", [{"name": "a", "tasks": ["tone"], "epochs": 2}], tasks=tasks)
+    with StopRequest("") as stop:
+        results = driver.run(stop)
+    return results, folder / "runs" / "tree" / results["stages"][-1]["bundle"]
+
+
+def test_labels_are_the_same_by_words_and_by_numbers(tmp_path: Path) -> None:
+    found = {which: trained(tmp_path / which, which) for which in LABELS}
+    weights = [read_bundle(Storage(str(bundle))).tensors for _, bundle in found.values()]
+    assert difference(weights[0], weights[1]) == difference(weights[0], weights[2]) == 0
+    assert weights[0]["heads.tone.layers.0.weight"].shape == (5, 64)
+    lines = {
+        which: [line.rsplit(" , ", 1)[1].strip() for line in said.splitlines()[1:]]
+        for which, (_, bundle) in found.items()
+        for said in [(bundle.parent / "predictions" / "tone-test-output.csv").read_text()]
+    }
+    assert lines["words"] == [FIVE[int(label)] for label in lines["from 0"]]
+    assert lines["from 1"] == [str(int(label) + 1) for label in lines["from 0"]]
+    assert len(set(lines["words"])) > 1
+
+
+def test_a_bundle_knows_its_own_task_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, place = trained(tmp_path)
+    definition = results["data"]["tone"]["definition"]
+    assert definition["label"]["words"] == FIVE
+    accuracy = results["stages"][-1]["metrics"]["tone/accuracy"]
+    place.rename(tmp_path / "bundle")
+    bundle = read_bundle(Storage(str(tmp_path / "bundle")))
+    assert definitions({"tone": bundle.specs["tone"]}) == {"tone": definition}
+    assert json.loads((tmp_path / "bundle" / "model.json").read_text())["specs"] == {"tone": definition}
+
+    capsys.readouterr()
+    evaluate_bundle(str(tmp_path / "bundle"), str(tmp_path), "dev", as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["metric"], row["value"], row["rows"]) for row in found["tasks"]] == [("tone/accuracy", accuracy, 150)]
+    predict_bundle(str(tmp_path / "bundle"), str(tmp_path), str(tmp_path / "out"))
+    lines = (tmp_path / "out" / "predictions" / "tone-dev-output.csv").read_text().splitlines()
+    assert lines[0] == "id \t Predicted_tone " and {line.rsplit(" , ", 1)[1].strip() for line in lines[1:]} <= {*FIVE}
+    pages = write_report(str(tmp_path / "runs" / "tree"))
+    assert any("tone" in Path(page).read_text() for page in pages)
+    with pytest.raises(UserError, match=r"tone-dev.*no such file \(tone dev\)"):
+        evaluate_bundle(str(tmp_path / "bundle"), None, "dev", as_json=True)  # the sample has none
+
+
+def test_a_bundle_of_before_own_tasks_is_read(tmp_path: Path) -> None:
+    _, place = trained(tmp_path)
+    bundle = read_bundle(Storage(str(place)))
+    plain = replace(bundle, heads={}, tensors={n: t for n, t in bundle.tensors.items() if n.startswith("encoder.")})
+    save_bundle(Storage(str(tmp_path)), "plain", plain)
+    assert "specs" not in json.loads((tmp_path / "plain" / "model.json").read_text())
+    assert read_bundle(Storage(str(tmp_path)), "plain").specs == TASKS
+
+
+def test_an_own_head_comes_along_only_for_the_same_task(tmp_path: Path) -> None:
+    _, place = trained(tmp_path)
+    define = {"columns": ["text"], "label": {"column": "tone", "words": FIVE}}
+    stages = [{"name": "b", "tasks": ["tone"]}]
+    tasks = {"tone": {"define": define, **files(tmp_path)}}
+    driver = tree_driver(tmp_path / "two", stages, tasks=tasks, encoder=str(place))
+    assert driver.prepared.start.heads == {"tone": "linear"}
+    tasks["tone"]["define"] = {**define, "label": {"column": "tone", "words": FIVE[::-1]}}
+    with pytest.raises(UserError, match=r"tasks.tone: '.*' brings a head for another task of that name, .*awful"):
+        tree_driver(tmp_path / "two", stages, tasks=tasks, encoder=str(place))
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {split: str(folder / f"tone-{split}.csv") for split in ("train", "dev")}
+
+
+def test_nothing_is_registered(tmp_path: Path) -> None:
+    before = dict(TASKS)
+    trained(tmp_path)
+    assert before == TASKS
+    with pytest.raises(UserError, match="unknown task 'tone'"):
+        build_recipe(parse_yaml(TEXT.replace("define:", "note: none #"), "x"), "x")
+
+
+def test_data_check_covers_own_tasks(tmp_path: Path) -> None:
+    write_own(tmp_path, lambda label: FIVE[label])
+    text = "{tasks: {tone: {define: {columns: [text], label: {column: tone, words: [awful, bad, so-so, good, great]}}, "
+    (tmp_path / "map.yaml").write_text(text + "train: tone-train.csv, test: tone-test.csv}}}")
+    train, test = check_data(str(tmp_path / "map.yaml"))
+    assert (train.rows, train.quarantined, test.labels) == (600, (), ())
+    assert "awful: " in render([train]) and "great: " in render([train])
+
+
+@pytest.mark.parametrize("objective", ["mlm", "ranking", "completion", "supervised"])
+@pytest.mark.parametrize("joined", [False, True])
+def test_every_objective_trains_an_own_pair_task(tmp_path: Path, objective: str, joined: bool) -> None:
+    similar = {} if joined else {"similar": "yes"}
+    label = {"column": "is_duplicate", "kind": "binary", "words": ["no", "yes"], **similar}
+    define = {"columns": ["sentence1", "sentence2"], "label": label, "joined": joined}
+    same = {"define": define, **{split: f"{sample_uri()}/quora-{split}.csv" for split in ("train", "dev")}}
+    stage = {"name": "a", "tasks": ["same"], "objective": objective}
+    if joined and objective in ("ranking", "completion"):
+        with pytest.raises(UserError, match=r"stages.a.tasks: 'same' has no similar pairs"):
+            tree_driver(tmp_path, [stage], tasks={"same": same})
+        return
+    driver = tree_driver(tmp_path, [stage], tasks={"same": same})
+    with StopRequest("") as stop:
+        results = driver.run(stop)
+    metrics = results["stages"][-1]["metrics"]
+    assert metrics["same/accuracy"] is not None
+    start = driver.prepared.start
+    moved = read_bundle(Storage(str(tmp_path / "tree")), results["stages"][-1]["bundle"]).tensors
+    before = read_bundle(driver.storage, start.path).tensors
+    assert any(not torch.equal(moved[name], before[name]) for name in before)
