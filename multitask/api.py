@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multitask.bundle import Bundle, bundle_at
+from multitask.bundle import Bundle
 from multitask.data.formats import shown
-from multitask.embed import Vectors, device_there_is
+from multitask.embed import Vectors, default_device
 from multitask.errors import UserError
+from multitask.finding import open_bundle
 from multitask.metrics import Floats
 from multitask.predict import Answers, Predictor, answerable, require
 
@@ -62,7 +63,7 @@ class Model:
 
     def __init__(self, bundle: Bundle, device: torch.device | str | None = None) -> None:
         self.bundle = bundle
-        self._predictor = Predictor(bundle, device or device_there_is())
+        self._predictor = Predictor(bundle, device or default_device())
 
     def __repr__(self) -> str:
         return f"<Model tasks={', '.join(self.tasks) or 'none'} device={self._predictor.device}>"
@@ -153,14 +154,14 @@ def open_model(uri: str, device: str | None = None) -> Model:
     """See multitask.load_bundle."""
     if device is not None:
         _check_device(device)
-    return Model(bundle_at(uri), device)
+    return Model(open_bundle(uri), device)
 
 
 def _check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # unknown, or not there
-        there_are = dict.fromkeys(("cpu", device_there_is().type))
+        there_are = dict.fromkeys(("cpu", default_device().type))
         raise UserError(f"device '{device}': not on this machine, which has {', '.join(there_are)}") from error
 
 

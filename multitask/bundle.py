@@ -21,7 +21,7 @@ from multitask.definitions import definitions, known
 from multitask.errors import UserError
 from multitask.model.bert import BertConfig
 from multitask.model.multitask import MultitaskModel
-from multitask.model.sources import SOURCES, Source, load_source
+from multitask.model.sources import SOURCES, Source
 from multitask.storage import MANIFEST, Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
 from multitask.tasks import TASKS, TaskSpec
 
@@ -153,11 +153,6 @@ def read_bundle(storage: Storage, path: str = "") -> Bundle:
     except (Damaged, KeyError, ValueError) as error:
         raise UserError(f"bundle '{place.uri}': damaged: {error}") from error
     return bundle_from(facts, tensors, files["tokenizer.json"].decode(), f"bundle '{place.uri}'")
-
-
-def bundle_at(uri: str) -> Bundle:
-    """The bundle at a URI, or an encoder without heads by its name. Raises UserError where there is neither."""
-    return read_bundle(Storage(uri)) if is_bundle(uri) else source_bundle(load_source(uri, seed=0))
 
 
 def bundle_fingerprint(storage: Storage) -> str:

@@ -28,7 +28,7 @@ class Tokens:
     spans: NDArray[np.int64]
 
 
-def device_there_is() -> torch.device:
+def default_device() -> torch.device:
     """The fastest one."""
     if torch.cuda.is_available():
         return torch.device("cuda")

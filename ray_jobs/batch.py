@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_modules.progress import Progress
-from multitask.bundle import Bundle, bundle_at, bundle_fingerprint, is_bundle
+from multitask.bundle import Bundle, bundle_fingerprint, is_bundle
+from multitask.embed import default_device
 from multitask.errors import UserError
+from multitask.finding import find_bundle, open_bundle
 from multitask.predict import answerable, require
 from multitask.storage import Storage
 from ray_jobs.batch_input import Shard, Source, source_of
 from ray_jobs.batch_parts import Plan, Writer
-from ray_jobs.bundles import device
 from ray_jobs.screen import Screen
 
 WORK, MANIFEST = "_work.json", "_manifest.json"
@@ -46,12 +47,12 @@ class Request:
 
 def embed_table(request: Request) -> None:
     """Writes embeddings. Raises UserError before anything is computed, but for what only the whole input shows."""
-    _run(request, bundle_at(request.bundle), request.columns or ("text",))
+    _run(request, open_bundle(request.bundle), request.columns or ("text",))
 
 
 def predict_table(request: Request) -> None:
     """Writes a task's predictions. Raises UserError likewise, and where the bundle cannot answer the task."""
-    bundle = bundle_at(request.bundle)
+    bundle = open_bundle(request.bundle)
     found = answerable(bundle)
     task = request.task or (found[0] if len(found) == 1 else "")
     if not task:
@@ -100,7 +101,8 @@ def _run(request: Request, bundle: Bundle, columns: tuple[str, ...], task: str |
 
 def fingerprint(uri: str, bundle: Bundle) -> str:
     """Of its content, wherever it lies; an encoder's own is in `about`."""
-    return bundle_fingerprint(Storage(uri)) if is_bundle(uri) else str(bundle.about["fingerprint"])
+    place = find_bundle(uri)
+    return bundle_fingerprint(place) if is_bundle(place.uri) else str(bundle.about["fingerprint"])
 
 
 def begin(output: Storage, work: dict[str, Any]) -> set[int]:
@@ -129,7 +131,7 @@ def _short(value: Any) -> str:
 
 def here(source: Source, made: set[int], plan: Plan, bundle: Bundle) -> Generator[Shard]:
     """Makes the parts in this process."""
-    writer = Writer(plan, bundle, device())
+    writer = Writer(plan, bundle, default_device())
     for shard in source.shards(made):
         if not shard.made:
             writer.write(shard)

@@ -13,13 +13,13 @@ from tokenizers import Tokenizer
 
 from lightning_modules.progress import Progress
 from multitask.bundle import Bundle, read_bundle
-from multitask.bundle import bundle_at as bundle_at
 from multitask.data.maps import Place, place_of
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
-from multitask.embed import device_there_is
+from multitask.embed import default_device
 from multitask.errors import UserError
 from multitask.evaluate import INTERVAL_SEED, EvalSet, predictions
+from multitask.finding import find_bundle
 from multitask.metrics import bootstrap_interval, majority_baseline, overall, score
 from multitask.model.multitask import MultitaskModel
 from multitask.predictions import write_predictions, write_submission_zip
@@ -37,7 +37,7 @@ def evaluate_bundle(uri: str, data: str | None, split: str, as_json: bool) -> No
     if split not in ("train", "dev"):
         raise UserError(f"--split '{split}': only files with labels can be evaluated; valid: train, dev")
     bundle, place = _opened(uri, data)
-    model = bundle.model().to(device())
+    model = bundle.model().to(default_device())
     found = [
         _scored(bundle.specs[task], table, predicted)
         for task, _, table, predicted in _predicted(bundle, model, place, [cast(Split, split)], quiet=as_json)
@@ -80,7 +80,7 @@ def _table_row(row: dict[str, Any]) -> list[str]:
 def predict_bundle(uri: str, data: str | None, output: str) -> None:
     """Writes the prediction files for dev and test of every task that has them, and the zip."""
     bundle, place = _opened(uri, data)
-    model, folder = bundle.model().to(device()), Storage(output)
+    model, folder = bundle.model().to(default_device()), Storage(output)
     for task in bundle.heads:
         for missing in BOTH:
             if not place.has(bundle.specs[task], missing):
@@ -92,14 +92,10 @@ def predict_bundle(uri: str, data: str | None, output: str) -> None:
 
 
 def _opened(uri: str, data: str | None) -> tuple[Bundle, Place]:
-    bundle = read_bundle(Storage(uri))
+    bundle = read_bundle(find_bundle(uri))
     if not bundle.heads:
         raise UserError(f"bundle '{uri}': an encoder without heads; it can only be trained from")
     return bundle, place_of(data or sample_uri())
-
-
-def device() -> torch.device:
-    return device_there_is()
 
 
 def _predicted(
@@ -114,9 +110,9 @@ def _predicted(
     with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as cache:
         for spec, split in wanted:
             table = _table(bundle, Storage(cache), place, spec, split)
-            data = EvalSet.of(spec.name, table, device().type)
+            data = EvalSet.of(spec.name, table, default_device().type)
             tell = partial(_tell, screen, f"{spec.name} {split}", len(table)) if not quiet else lambda done: None
-            yield spec.name, split, table, predictions(model, data, device=device(), progress=tell)
+            yield spec.name, split, table, predictions(model, data, device=default_device(), progress=tell)
             screen.end_line()
 
 

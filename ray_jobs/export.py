@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from multitask.bundle import bundle_at, save_bundle
+from multitask.bundle import save_bundle
 from multitask.data.readers import short_list
 from multitask.errors import UserError
 from multitask.export import DTYPES, FORMATS
@@ -18,6 +18,7 @@ from multitask.export.card import card
 from multitask.export.evidence import evidence_of
 from multitask.export.huggingface import FACTS, write_text
 from multitask.export.reading import read_model
+from multitask.finding import open_bundle
 from multitask.retries import said_clearly
 from multitask.storage import MANIFEST, Storage
 from ray_jobs.hub import Hub
@@ -34,7 +35,7 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
     target, chosen, screen = Storage(output), FORMATS[form], Screen()
     _check_free(target, FACTS, chosen.entry)
     hub = Hub(push) if push else None  # what is missing for it is said before the work
-    bundle = bundle_at(uri)
+    bundle = open_bundle(uri)
     with _draft(target) as folder:
         screen.say(f"{form}, {dtype}: {uri}")
         lines = chosen.write(bundle, folder, DTYPES[dtype])

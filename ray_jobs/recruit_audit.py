@@ -13,8 +13,10 @@ import torch
 from lightning_modules.progress import Progress
 from multitask.data.readers import ReadResult, find_file, read_examples
 from multitask.data.samplers import subset
+from multitask.embed import default_device
 from multitask.errors import UserError
 from multitask.evaluate import Done, silent
+from multitask.finding import open_bundle
 from multitask.metrics import Floats
 from multitask.recruit.audit import (
     Bounds,
@@ -32,7 +34,6 @@ from multitask.recruit.suitability import Pair, Suitability, TaskModel, labels_n
 from multitask.results import cell
 from multitask.storage import file_at
 from multitask.tasks import TASKS
-from ray_jobs.bundles import bundle_at, device
 from ray_jobs.recruit_suitability import interval_cell
 from ray_jobs.screen import Screen
 
@@ -72,7 +73,7 @@ def run_audit(
     findings = _findings(given, pairs, read, bounds, screen, as_json)
     broken = sum(finding.verdict == "broken" for finding in findings)
     report = {
-        "schema": SCHEMA, **given, "labels": labels_note(bundle_at(suitability)) if suitability else "",
+        "schema": SCHEMA, **given, "labels": labels_note(open_bundle(suitability)) if suitability else "",
         "applications": read, "bounds": vars(bounds), "sources": {some.name: some.source for some in SETS},
         "left_out": [f"{part}: no --{part} was given" for part, uri in given.items() if not uri],
         "findings": [finding.to_json() for finding in findings], "broken": broken,
@@ -126,7 +127,7 @@ def _applications(uri: str | None, data: str | None) -> tuple[list[Pair], dict[s
 
 def judge_of(uri: str, told: Done) -> Judge:
     """told: of how often it has judged; every name is a time."""
-    model, times = Suitability(bundle_at(uri), device()), count(1)
+    model, times = Suitability(open_bundle(uri), default_device()), count(1)
 
     def judge(pairs: Sequence[Pair]) -> Floats:
         found = model.probabilities(pairs)
@@ -145,7 +146,7 @@ def search_of(uri: str) -> Search:
     """Rankings as `minibert recruit search` makes them, without the words that it marks."""
     from multitask.recruit.search import Searcher
 
-    searcher = Searcher.open(uri, device())
+    searcher = Searcher.open(uri, default_device())
 
     def search(queries: Sequence[str]) -> list[list[str]]:
         orders = [np.argsort(-scores, kind="stable")[:DEPTH] for scores in searcher.scores(queries)]
@@ -156,7 +157,7 @@ def search_of(uri: str) -> Search:
 
 def sentiment_of(uri: str) -> Sentiment:
     """Expected sentiment: the classes 0..4 weighted by their probabilities."""
-    model = TaskModel(bundle_at(uri), "sst", device())
+    model = TaskModel(open_bundle(uri), "sst", default_device())
 
     def sentiment(sentences: Sequence[str]) -> Floats:
         outputs = model.outputs(sentences).softmax(dim=1)

@@ -6,11 +6,12 @@ import json
 from dataclasses import asdict
 
 from multitask.data.readers import find_file, read_examples
+from multitask.embed import default_device
 from multitask.errors import UserError
+from multitask.finding import open_bundle
 from multitask.recruit.completion import PROMPT, Completer, Pair
 from multitask.results import cell
 from multitask.tasks import TASKS, Split
-from ray_jobs.bundles import bundle_at, device
 from ray_jobs.recruit_texts import given_text
 from ray_jobs.screen import Screen
 
@@ -18,7 +19,7 @@ from ray_jobs.screen import Screen
 def run_complete(bundle: str, text: str, k: int, as_json: bool) -> None:
     """Prints the k likeliest titles. text: a description, the path of a .txt or .md file, or - for standard input."""
     description = given_text(text, "description")
-    titles = Completer(bundle_at(bundle), device()).complete([description], k)[0]
+    titles = Completer(open_bundle(bundle), default_device()).complete([description], k)[0]
     if as_json:
         print(json.dumps({"bundle": bundle, "titles": [asdict(title) for title in titles]}, indent=2))
         return

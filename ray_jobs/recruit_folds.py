@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from multitask.bundle import Bundle
-from multitask.embed import TextEncoder
+from multitask.embed import TextEncoder, default_device
+from multitask.finding import open_bundle
 from multitask.recipe_files import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
 from multitask.storage import Storage, join
-from ray_jobs.bundles import bundle_at, device
 from ray_jobs.commands import run_training
 from ray_jobs.options import workers_span
 from ray_jobs.prepare import stage_bundle
@@ -46,7 +46,7 @@ def run_folds(
             return status
         screen.say(f"{name}: measuring search")
         parts += compare(
-            systems(bundle_at(loaded.encoder), bundle_at(stage_bundle(place, f"{name}/{stage}") or name)),
+            systems(open_bundle(loaded.encoder), open_bundle(stage_bundle(place, f"{name}/{stage}") or name)),
             corpus.postings,
             corpus.groups,
             np.flatnonzero(folds == fold).tolist(),
@@ -63,8 +63,8 @@ def run_folds(
 
 def systems(untrained: Bundle, trained: Bundle) -> dict[str, System]:
     """What is compared: words alone, and by meaning before and after training, each alone and with words."""
-    after = TextEncoder(trained, device())
-    before = TextEncoder(untrained, device(), after.max_length)
+    after = TextEncoder(trained, default_device())
+    before = TextEncoder(untrained, default_device(), after.max_length)
     return {
         "bm25": System(before, "bm25"),
         "untrained": System(before, "dense"),

@@ -9,7 +9,9 @@ from typing import Any
 
 from multitask.bundle import Bundle
 from multitask.data.readers import find_file, read_examples
+from multitask.embed import default_device
 from multitask.errors import UserError
+from multitask.finding import open_bundle
 from multitask.recruit.card import card
 from multitask.recruit.completion import Completer
 from multitask.recruit.completion import measure as measure_titles
@@ -20,7 +22,6 @@ from multitask.recruit.suitability import TASK as SUITABILITY
 from multitask.results import cell
 from multitask.storage import file_at, join, local_copy
 from multitask.tasks import TASKS, Split
-from ray_jobs.bundles import bundle_at, device
 from ray_jobs.recruit_completion import pairs_of
 from ray_jobs.recruit_folds import summary, systems
 from ray_jobs.recruit_suitability import suitability_metrics
@@ -32,7 +33,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev")
 
 def measure_bundle(bundle: str, data: str, as_json: bool) -> None:
     """Prints the metrics of what the bundle was trained for."""
-    rows = measured(bundle_at(bundle), data)
+    rows = measured(open_bundle(bundle), data)
     if as_json:
         print(json.dumps({"bundle": bundle, "data": data, "metrics": rows}, indent=2))
         return
@@ -45,7 +46,7 @@ def measure_bundle(bundle: str, data: str, as_json: bool) -> None:
 
 def write_card(bundle: str, data: str, output: str, audit: str | None) -> None:
     """Writes the model card. audit: the JSON file of `minibert recruit audit --output`."""
-    loaded = bundle_at(bundle)
+    loaded = open_bundle(bundle)
     findings = _findings(audit) if audit else None
     text = card(loaded.about, _files(loaded, data), measured(loaded, data), findings)
     folder, name = file_at(output)
@@ -68,7 +69,7 @@ def _search(bundle: Bundle, data: str) -> list[Row]:
     sides = [read_postings(join(data, f"postings-{split}.jsonl")).items for split in SPLITS]
     items = [*sides[0], *sides[1]]
     rows = range(len(sides[0]), len(items))
-    before = bundle_at(bundle.about.get("encoder", "minilm-l6"))
+    before = open_bundle(bundle.about.get("encoder", "minilm-l6"))
     found = summary(compare(systems(before, bundle), items, repeat_groups(items), rows))
     return [
         {
@@ -86,7 +87,7 @@ def _search(bundle: Bundle, data: str) -> list[Row]:
 def _completion(bundle: Bundle, data: str) -> list[Row]:
     from multitask.embed import TextEncoder
 
-    completer, encoder = Completer(bundle, device()), TextEncoder(bundle, device())
+    completer, encoder = Completer(bundle, default_device()), TextEncoder(bundle, default_device())
     found = measure_titles(completer, encoder, pairs_of(data, "train"), pairs_of(data, "dev"))
     return [
         {

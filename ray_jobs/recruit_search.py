@@ -14,13 +14,13 @@ from rich.text import Text
 
 from lightning_modules.progress import Progress
 from multitask.bundle import Bundle
-from multitask.embed import TextEncoder, Vectors
+from multitask.embed import TextEncoder, Vectors, default_device
 from multitask.evaluate import Done, silent
+from multitask.finding import open_bundle
 from multitask.recruit.index import PARTS, Index, build, check_target, save_index
 from multitask.recruit.postings import read_postings
 from multitask.recruit.search import Hit, Searcher
 from multitask.storage import Storage
-from ray_jobs.bundles import bundle_at, device
 from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
 from ray_jobs.recruit_texts import given_text
@@ -43,14 +43,14 @@ def build_index(
     """
     screen, storage = Screen(), Storage(output)
     check_target(storage)
-    parts = {name: bundle_at(uri) for name, uri in zip(PARTS, (completion, suitability), strict=True) if uri}
-    encoder, read = bundle_at(bundle), read_postings(postings)
+    parts = {name: open_bundle(uri) for name, uri in zip(PARTS, (completion, suitability), strict=True) if uri}
+    encoder, read = open_bundle(bundle), read_postings(postings)
 
     def tell(done: int, total: int) -> None:
         screen.progress(Progress("index", "passages", 0, 0, done, total))
 
     with Cluster(Workers(workers, workers), screen) if workers else nullcontext() as cluster:
-        embeds = RayEncoder(encoder, cluster) if cluster else TextEncoder(encoder, device())
+        embeds = RayEncoder(encoder, cluster) if cluster else TextEncoder(encoder, default_device())
         made = build(embeds, read.items, progress=tell)
     screen.end_line()
     facts = {"source": read.source, "sha256": read.sha256, "quarantined": len(read.quarantined)}

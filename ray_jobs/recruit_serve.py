@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from multitask.bundle import read_bundle
+from multitask.embed import default_device
 from multitask.errors import UserError
 from multitask.recruit.completion import Completer, Title
 from multitask.recruit.index import PARTS
 from multitask.recruit.search import Hit, Searcher
 from multitask.recruit.suitability import Suitability, labels_note, qualified
 from multitask.storage import Storage
-from ray_jobs.bundles import device
 from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
 from ray_jobs.recruit_api import Facts, Judgement, build_app
@@ -63,7 +63,7 @@ class Models:
     @classmethod
     def open(cls, directory: str) -> Models:
         """Raises UserError where the directory is no sound index."""
-        storage, where = Storage(directory), device()
+        storage, where = Storage(directory), default_device()
         searcher = Searcher.open(directory, where)
         bundles = {part: read_bundle(storage, part) for part in PARTS if storage.exists(f"{part}/manifest.json")}
         completion, suitability = (bundles.get(part) for part in PARTS)
@@ -108,7 +108,7 @@ def application(directory: str, token: str | None) -> Any:
         name="recruiter",
         max_ongoing_requests=ONGOING,
         max_queued_requests=QUEUED,
-        ray_actor_options={"num_cpus": 1, "num_gpus": int(device().type == "cuda")},
+        ray_actor_options={"num_cpus": 1, "num_gpus": int(default_device().type == "cuda")},
         graceful_shutdown_timeout_s=5,
     )
     @serve.ingress()

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from multitask.bundle import Bundle, save_bundle
 from multitask.data.readers import find_file, read_examples, short_list
 from multitask.data.samplers import derive_seed
+from multitask.embed import default_device
 from multitask.errors import UserError
+from multitask.finding import open_bundle
 from multitask.metrics import Floats, pearson
 from multitask.recruit.calibration import (
     Bin,
@@ -30,7 +32,6 @@ from multitask.recruit.suitability import TASK, Pair, Suitability, cooled, label
 from multitask.results import cell
 from multitask.storage import Storage, join
 from multitask.tasks import TASKS
-from ray_jobs.bundles import bundle_at, device
 from ray_jobs.recruit_texts import given_text
 from ray_jobs.screen import Screen
 
@@ -44,9 +45,9 @@ def run_suitability(bundle: str, job: str, application: str, score: bool, as_jso
 
     job, application: texts, .txt or .md files, or "-" for standard input.
     """
-    loaded = bundle_at(bundle)
+    loaded = open_bundle(bundle)
     pair = (given_text(job, "job"), given_text(application, "application"))
-    probability = Suitability(loaded, device()).probabilities([pair])
+    probability = Suitability(loaded, default_device()).probabilities([pair])
     answer, note = bool(qualified(probability)[0]), labels_note(loaded)
     if as_json:
         found: dict[str, Any] = {"qualified": answer, "labels": note}
@@ -63,7 +64,8 @@ class Rated:
 
     def __init__(self, bundle: Bundle, data: str) -> None:
         columns = bundle.about.get("columns", {}).get(TASK, {})
-        model = Suitability(bundle, device())  # before the file: without such a head there is nothing to read it for
+        # Before the file: without such a head there is nothing to read it for.
+        model = Suitability(bundle, default_device())
         read = read_examples(find_file(data, TASKS[TASK], "dev"), TASKS[TASK], labelled=True, columns=columns)
         self.source, self.quarantined = read.source, len(read.quarantined)
         self.labels: Floats = np.array([example.label for example in read.examples], np.float64)
@@ -87,7 +89,7 @@ def calibrate(bundle: str, data: str, output: str) -> None:
     target, screen = Storage(output), Screen()
     if names := target.list():
         raise UserError(f"--output '{output}': holds {short_list(names)}; name a directory that is not there yet")
-    loaded = bundle_at(bundle)
+    loaded = open_bundle(bundle)
     rated = Rated(loaded, data)
     fit = rated.half()
     temperature = fit_temperature(rated.logits[fit], rated.labels[fit])

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multitask.data.files import ending, find_file, has_file, list_directory, local, short_list
-from multitask.data.formats import FORMATS, BadRow, Table, Unreadable, shown
+from multitask.data.files import ending, find_file, has_file, local, short_list
+from multitask.data.formats import FORMATS, BadRow, Table, Unreadable
+from multitask.data.values import MAX_TEXT_CHARS, MalformedError, id_of, label_of, text_of
 from multitask.errors import UserError
-from multitask.tasks import LabelSpec, TaskSpec
-
-MAX_TEXT_CHARS = 100_000
-_NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # lone surrogates stand for bytes that are not UTF-8
+from multitask.tasks import TaskSpec
 
 __all__ = [
+    "MAX_TEXT_CHARS",
     "BadRow",
     "Example",
     "ReadResult",
     "find_file",
     "has_file",
-    "list_directory",
     "local",
     "read_examples",
     "short_list",
@@ -47,10 +44,6 @@ class ReadResult:
     sha256: str
     examples: tuple[Example, ...]
     quarantined: tuple[BadRow, ...]
-
-
-class _MalformedError(ValueError):
-    """The reason why a row cannot be used."""
 
 
 @dataclass
@@ -130,10 +123,10 @@ class Reading:
                 continue
             line, values = row
             try:
-                texts = tuple(_text(values[at[name]], names[name]) for name in spec.columns)
-                label = _label(values[at[target]], names[target], spec.label) if self.labelled else None
-                example = Example(_id(values[at["id"]] if "id" in at else None, f"{self.prefix}{line}"), texts, label)
-            except _MalformedError as error:
+                texts = tuple(text_of(values[at[name]], names[name]) for name in spec.columns)
+                label = label_of(values[at[target]], names[target], spec.label) if self.labelled else None
+                example = Example(id_of(values[at["id"]] if "id" in at else None, f"{self.prefix}{line}"), texts, label)
+            except MalformedError as error:
                 self.quarantined.append(BadRow(line, str(error)))
             else:
                 yield example
@@ -227,66 +220,3 @@ def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapp
     if unknown:
         raise UserError(f"columns for {uri}: {spec.name} has no '{unknown[0]}'; it has {', '.join(valid)}")
     return {name: columns.get(name, name) for name in ("id", *needed)}
-
-
-def _id(value: object, otherwise: str) -> str:
-    text = "" if value is None else str(value).strip()
-    return _clean(text, "id") if text else otherwise
-
-
-def _text(value: object, column: str) -> str:
-    if value is None or value == "":
-        raise _MalformedError(f"{column} is empty")
-    if not isinstance(value, str):
-        raise _MalformedError(f"{column} is not text: {shown(value)}")
-    if not value.strip():
-        raise _MalformedError(f"{column} is empty but for white space: {shown(value)}")
-    return _clean(value, column)
-
-
-def _clean(text: str, column: str) -> str:
-    """The text itself, where it is of sane length and content."""
-    if len(text) > MAX_TEXT_CHARS:
-        raise _MalformedError(f"{column} has {len(text)} characters, at most {MAX_TEXT_CHARS}: {shown(text)}")
-    if found := _NOT_TEXT.search(text):
-        what = "a NUL byte" if found[0] == "\0" else "bytes that are not UTF-8"
-        raise _MalformedError(f"{column} holds {what}: {shown(text[max(0, found.start() - 10) :])}")
-    return text
-
-
-def _label(value: object, column: str, spec: LabelSpec) -> float:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise _MalformedError(f"{column} is missing")
-    if spec.words:
-        return _class(value, column, spec.words)
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        raise _MalformedError(f"{column} is not a number: {shown(value)}") from None
-    if not spec.low <= number <= spec.high:  # holds for nan too
-        raise _MalformedError(f"{column} is not in {spec.low:g}..{spec.high:g}: {shown(value)}")
-    if spec.kind in ("classes", "binary") and not number.is_integer():
-        raise _MalformedError(f"{column} is not an integer: {shown(value)}")
-    return number
-
-
-def _class(value: object, column: str, words: Sequence[str]) -> float:
-    """A class by its word; by its number too, where no word is a number itself."""
-    said = str(value).strip().lower() if isinstance(value, bool) else str(value).strip()
-    number = _whole(value)
-    if said not in words and number is not None:
-        if str(number) in words:  # 3.0 in a column with gaps is the word 3
-            said = str(number)
-        elif 0 <= number < len(words) and not any(_whole(word) is not None for word in words):
-            return number
-    if said not in words:
-        raise _MalformedError(f"{column} is none of {short_list(words)}: {shown(value)}")
-    return words.index(said)
-
-
-def _whole(value: object) -> int | None:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return int(number) if number.is_integer() else None

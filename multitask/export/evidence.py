@@ -8,7 +8,8 @@ from typing import Any
 
 from multitask.bundle import is_bundle
 from multitask.experiment import OUTCOME
-from multitask.storage import Storage, absolute
+from multitask.finding import find_bundle
+from multitask.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Evidence:
 
 def evidence_of(uri: str) -> Evidence:
     """Of the bundle at a URI, or of an encoder's name; a bundle in no trainer's folder has none."""
-    trainer, _, _ = absolute(uri).rstrip("/").rpartition("/")
-    if not is_bundle(uri) or (outcome := _found(trainer, OUTCOME)) is None:
+    place = find_bundle(uri).uri
+    trainer, _, _ = place.rstrip("/").rpartition("/")
+    if not is_bundle(place) or (outcome := _found(trainer, OUTCOME)) is None:
         return Evidence()
     experiment, _, name = trainer.rpartition("/")
     results = _found(experiment, "results.json")

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("ray_jobs.batch.device", lambda: "cpu")
+    monkeypatch.setattr("ray_jobs.batch.default_device", lambda: "cpu")
 
 
 def table(folder: Path, rows: int) -> str:

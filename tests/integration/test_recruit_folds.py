@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from multitask.bundle import read_bundle
+from multitask.finding import open_bundle
 from multitask.recipe_files import load_recipe
 from multitask.storage import Storage
-from ray_jobs.bundles import bundle_at
 from ray_jobs.commands import run_training
 from ray_jobs.options import Workers
 from ray_jobs.prepare import stage_bundle
@@ -56,7 +56,7 @@ def test_each_leaf_is_measured_by_what_it_was_trained_for_and_has_a_card(posting
     storage, recipe = Storage(str(tmp_path / "runs")), load_recipe("recruiter/all", SMALL)
     assert run_training(recipe, data, storage, "all", workers=Workers(), fresh=False, seeds=1) == 0
     uris = {stage: str(stage_bundle(storage, f"all/{stage}")) for stage in ("search", "suitability", "completion")}
-    names = {stage: {row["metric"] for row in measured(bundle_at(uri), data)} for stage, uri in uris.items()}
+    names = {stage: {row["metric"] for row in measured(open_bundle(uri), data)} for stage, uri in uris.items()}
     assert "ndcg@10, title: hybrid, trained" in names["search"]
     assert "pearson (weak labels)" in names["suitability"]
     assert "exact match: completion" in names["completion"]

@@ -36,7 +36,7 @@ HEADS = {"sst": "mlp", "quora": "interaction", "sts": "cosine", "suitability": "
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray_jobs.batch.device", lambda: "cpu")
+    monkeypatch.setattr("ray_jobs.batch.default_device", lambda: "cpu")
 
 
 @pytest.fixture

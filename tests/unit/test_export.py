@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from multitask.bundle import Bundle, bundle_at, facts_of, save_bundle
+from multitask.bundle import Bundle, facts_of, save_bundle
 from multitask.embed import TextEncoder, padded
 from multitask.errors import UserError
+from multitask.finding import open_bundle
 from multitask.model import heads
 from multitask.model.bert import POOLINGS
 from multitask.model.sources import load_source
@@ -139,7 +140,7 @@ def test_the_packaged_encoder_makes_the_round(minilm: Path, tmp_path: Path) -> N
 def test_an_import_is_a_bundle_like_any_other(tmp_path: Path) -> None:
     exported("tiny", "sentence-transformers", tmp_path / "out")
     found = imported(tmp_path / "out", tmp_path / "back")
-    assert np.array_equal(embedded(found), TextEncoder(bundle_at("tiny")).embed(TEXTS))
+    assert np.array_equal(embedded(found), TextEncoder(open_bundle("tiny")).embed(TEXTS))
     with pytest.raises(UserError, match="is a bundle already"):
         import_model(str(tmp_path / "back"), str(tmp_path / "again"))
 
@@ -280,7 +281,7 @@ def test_an_object_store_takes_it_and_gives_it_back(s3: S3, tmp_path: Path) -> N
     export_bundle(str(tmp_path / "bundle"), "sentence-transformers", store.at("out").uri, "float32", None)
     assert "config.json" in store.list("out") and store.list("out/1_Pooling") == ["config.json"]
     import_model(store.at("out").uri, store.at("back").uri)
-    assert same(bundle_at(store.at("back").uri), bundle)
+    assert same(open_bundle(store.at("back").uri), bundle)
     with pytest.raises(UserError, match="name a directory that is not there yet"):
         export_bundle("tiny", "transformers", store.at("out").uri, "float32", None)
 

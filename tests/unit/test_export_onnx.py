@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from multitask.bundle import Bundle, bundle_at, save_bundle
+from multitask.bundle import Bundle, save_bundle
 from multitask.errors import UserError
 from multitask.export import onnx_files
 from multitask.export.graphs import UnpackedBiLstm
+from multitask.finding import open_bundle
 from multitask.model.bert import Encoding
 from multitask.storage import Storage
 from multitask.tasks import TASKS
@@ -82,7 +83,7 @@ def test_every_head_is_ours(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_packaged_encoders_embedding_is_ours(minilm: Path, tmp_path: Path) -> None:
     folder = exported("minilm-l6", "onnx", tmp_path / "out")
-    assert np.abs(run(folder, "embedding", TEXTS) - embedded(bundle_at("minilm-l6"))).max() < 1e-4
+    assert np.abs(run(folder, "embedding", TEXTS) - embedded(open_bundle("minilm-l6"))).max() < 1e-4
 
 
 @pytest.mark.slow
