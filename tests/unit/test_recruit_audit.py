@@ -234,7 +234,7 @@ def few_names(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setattr(recruit_audit, "SETS", small)
     monkeypatch.setattr(audit, "templates", lambda: templates()[:5])
-    monkeypatch.setattr(recruit_audit, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(recruit_audit, "default_device", lambda: torch.device("cpu"))
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ NOTE = "weak labels made from postings: its own 1"
 
 @pytest.fixture(autouse=True)
 def on_cpu_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray_jobs.recruit_suitability.device", lambda: CPU)
+    monkeypatch.setattr("ray_jobs.recruit_suitability.default_device", lambda: CPU)
     monkeypatch.setitem(EVAL_TOKENS, "cpu", 100)
 
 
