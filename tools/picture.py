@@ -49,7 +49,7 @@ TABLE = {
         ("report", "tables, figures, the page", "report"),
         ("recruiter", "index, search, suitability, audit", "recruit"),
         ("export", "transformers, ONNX, model card", "export markdown"),
-        ("use", "Python API, embed, predict", "api predict embed"),
+        ("use", "Python API, embed, predict", "api predict embed finding"),
         ("training and measuring", "losses, AdamW, dev metrics", "losses smart optim evaluate features predictions"),
         (
             "recipes and experiments",
