@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from multitask.bundle_checks import check_facts, check_heads, check_tensors, check_tokenizer
 from multitask.definitions import definitions, known
 from multitask.errors import UserError
 from multitask.model.bert import BertConfig
@@ -117,17 +119,23 @@ def facts_of(bundle: Bundle) -> dict[str, Any]:
 
 def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer_json: str, where: str) -> Bundle:
     """The way back. Raises UserError, naming `where`, for facts of another schema or config."""
-    if facts["schema"] != SCHEMA:
-        raise UserError(f"{where}: schema {facts['schema']}; this version reads {SCHEMA}")
+    schema = facts.get("schema", "missing") if isinstance(facts, dict) else "missing"
+    if schema != SCHEMA:
+        raise UserError(f"{where}: schema {schema}; this version reads {SCHEMA}")
+    check_facts(facts, where)
+    config, specs = BertConfig.from_dict(facts["config"], where), known(facts.get("specs", {}), where)
+    check_heads(facts["heads"], specs, where)
+    check_tensors(tensors, config, where)
+    check_tokenizer(tokenizer_json, config, where)
     return Bundle(
-        config=BertConfig.from_dict(facts["config"], where),
+        config=config,
         pooling=facts["pooling"],
         heads=facts["heads"],
         about=facts["about"],
         tensors={name: value.to(torch.float32) for name, value in tensors.items()},
         tokenizer_json=tokenizer_json,
         mlm=facts.get("mlm"),  # bundles of before the masked-language head do not name it
-        specs=known(facts.get("specs", {}), where),
+        specs=specs,
     )
 
 
@@ -150,9 +158,10 @@ def read_bundle(storage: Storage, path: str = "") -> Bundle:
         files = read_sealed(place)
         facts = json.loads(files["model.json"])
         tensors = load_tensors(files["weights.safetensors"])
-    except (Damaged, KeyError, ValueError) as error:
-        raise UserError(f"bundle '{place.uri}': damaged: {error}") from error
-    return bundle_from(facts, tensors, files["tokenizer.json"].decode(), f"bundle '{place.uri}'")
+        tokenizer_json = files["tokenizer.json"].decode()
+    except (Damaged, KeyError, ValueError, RecursionError, SafetensorError) as error:
+        raise UserError(f"bundle '{place.uri}': damaged: {type(error).__name__}: {error}") from error
+    return bundle_from(facts, tensors, tokenizer_json, f"bundle '{place.uri}'")
 
 
 def bundle_fingerprint(storage: Storage) -> str:

@@ -14,11 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from multitask.errors import StorageError
-from multitask.storage import Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
+from multitask.storage import Content, Damaged, Storage, is_sealed, join, read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -170,11 +171,14 @@ class CheckpointStore:
 
     def _read(self, name: str) -> Checkpoint:
         files = read_sealed(self.folder, name)
-        state = json.loads(files["state.json"])
-        state["position"] = Position(**state["position"])
-        return Checkpoint(
-            State(**state),
-            load_tensors(files["weights.safetensors"]),
-            load_tensors(files["optimizer.safetensors"]),
-            load_tensors(files["extra.safetensors"]) if "extra.safetensors" in files else {},  # older ones have none
-        )
+        try:
+            state = json.loads(files["state.json"])
+            state["position"] = Position(**state["position"])
+            return Checkpoint(
+                State(**state),
+                load_tensors(files["weights.safetensors"]),
+                load_tensors(files["optimizer.safetensors"]),
+                load_tensors(files["extra.safetensors"]) if "extra.safetensors" in files else {},  # old ones have none
+            )
+        except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+            raise Damaged(f"{join(self.folder.uri, name)}: {type(error).__name__}: {error}") from error

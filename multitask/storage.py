@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -23,6 +24,8 @@ from multitask.errors import UserError
 from multitask.retries import Doing, persist, said_clearly
 
 MANIFEST = "manifest.json"
+MAX_MANIFEST = 1_000_000  # bytes
+SEALED_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # of a file in a sealed directory
 T = TypeVar("T")
 
 
@@ -98,6 +101,13 @@ class Storage:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def size(self, path: str) -> int:
+        """Of a file, in bytes. Raises FileNotFoundError."""
+        facts = self._do("read", path, self.fs.info)
+        if facts["type"] != "file":
+            raise FileNotFoundError(f"{join(self.uri, path)}: a {facts['type']}, no file")
+        return int(facts["size"])
 
     def read_bytes(self, path: str) -> bytes:
         return cast(bytes, self._do("read", path, self.fs.cat_file))
@@ -234,17 +244,38 @@ def is_sealed(storage: Storage, path: str = "") -> bool:
 
 
 def read_sealed(storage: Storage, path: str = "") -> dict[str, bytes]:
-    """The files of a sealed directory, every checksum checked. Raises Damaged."""
+    """The files of a sealed directory, every checksum checked. Raises Damaged.
+
+    What the manifest says is not believed: it names files of this directory alone, and none is read that is not of the
+    size it gives.
+    """
+    where = join(storage.uri, path)
     try:
-        manifest = storage.read_json(_below(path, MANIFEST))
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-        files = {name: storage.read_bytes(_below(path, name)) for name in expected}
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{join(storage.uri, path)}: {type(error).__name__}: {error}") from error
-    for name, data in files.items():
-        if (len(data), hashlib.sha256(data).hexdigest()) != expected[name]:
-            raise Damaged(f"{join(storage.uri, _below(path, name))}: {len(data)} bytes do not match the manifest")
+        expected = _manifest(storage, path)
+        files = {name: _file_of(storage, _below(path, name), *entry) for name, entry in expected.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{where}: {type(error).__name__}: {error}") from error
     return files
+
+
+def _manifest(storage: Storage, path: str) -> dict[str, tuple[int, str]]:
+    """Name -> size and checksum."""
+    if (size := storage.size(_below(path, MANIFEST))) > MAX_MANIFEST:
+        raise ValueError(f"{MANIFEST} has {size} bytes, at most {MAX_MANIFEST} are sane")
+    found = storage.read_json(_below(path, MANIFEST))["files"]
+    if not isinstance(found, dict):
+        raise ValueError(f"{MANIFEST} has no mapping of files")
+    if strange := [name for name in found if not SEALED_NAME.fullmatch(name)]:
+        raise ValueError(f"{MANIFEST} names {strange[0][:80]!r}, which is no plain file name")
+    return {name: (entry["bytes"], entry["sha256"]) for name, entry in found.items()}
+
+
+def _file_of(storage: Storage, path: str, size: int, sha256: str) -> bytes:
+    found = storage.size(path)
+    data = storage.read_bytes(path) if found == size else b""
+    if found != size or hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{path}: {found} bytes do not match the manifest")
+    return data
 
 
 @contextmanager

@@ -58,8 +58,7 @@ OWN_TASKS: dict[str, Any] = {
 
 
 def recipe_tree(**stage: Any) -> dict[str, Any]:
-    """One supervised stage on quora, with the tiny encoder; the other tasks are measured, own ones where the stage names
-    them."""
+    """One supervised stage on quora, with the tiny encoder; the other tasks are measured, own ones if the stage's."""
     own = {name: task for name, task in OWN_TASKS.items() if name in stage.get("tasks", ())}
     default = {"name": "para", "tasks": ["quora"], "train": "full-model", "lr": 1e-3, "epochs": 2}
     return {

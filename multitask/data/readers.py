@@ -91,12 +91,8 @@ class Reading:
         names = _file_columns(self.uri, self.spec, self._needed, self.columns)
         try:
             table = self.formats[form](self.path, {*names, *names.values()})
-            if (
-                self.columns
-                and {*table.columns}.isdisjoint(self.columns.values())
-                and {*self._needed} <= {*table.columns}
-            ):
-                names = {name: name for name in names}  # a file of the task's own columns
+            if self._in_own_columns({*table.columns}):
+                names = {name: name for name in names}
             self._check_columns(table, self._needed, names)
             yield from self._sound(table, names)
         except Unreadable as error:
@@ -105,6 +101,11 @@ class Reading:
     @property
     def _needed(self) -> tuple[str, ...]:
         return (*self.spec.columns, self.spec.label.column) if self.labelled else self.spec.columns
+
+    def _in_own_columns(self, found: set[str]) -> bool:
+        """Whether a file whose columns were said to be called otherwise has the task's own ones instead."""
+        renamed = {*self.columns} - {"id"}
+        return bool(renamed) and found.isdisjoint(self.columns.values()) and found.issuperset(self._needed)
 
     def _check_columns(self, table: Table, needed: Sequence[str], names: Mapping[str, str]) -> None:
         missing = [names[c] for c in (*needed, *self.columns) if c in names and names[c] not in table.columns]

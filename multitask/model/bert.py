@@ -26,6 +26,11 @@ ARCHITECTURE: dict[str, tuple[object, ...]] = {
 }
 
 
+# Far above any BERT, far below what a file could ask for that wants a machine to run out of memory.
+MOST = {"vocab_size": 2**22, "hidden_size": 2**14, "num_hidden_layers": 2**8, "num_attention_heads": 2**10}
+MOST |= {"intermediate_size": 2**16, "max_position_embeddings": 2**17, "type_vocab_size": 2**10}
+
+
 @dataclass(frozen=True)
 class BertConfig:
     """An encoder's sizes (counts), dropout probabilities and LayerNorm's epsilon, named as in config.json."""
@@ -66,6 +71,8 @@ class BertConfig:
             value = getattr(self, field.name)
             if field.type == "int" and (type(value) is not int or value < (field.name != "pad_token_id")):
                 raise UserError(f"{where}: {field.name} is {value!r}; valid: a positive whole number")
+            if field.name in MOST and value > MOST[field.name]:
+                raise UserError(f"{where}: {field.name} is {value}; valid: at most {MOST[field.name]}")
             if field.type == "float" and not (isinstance(value, int | float) and 0 <= value < 1):
                 raise UserError(f"{where}: {field.name} is {value!r}; valid: a number in [0, 1)")
         if self.hidden_size % self.num_attention_heads:

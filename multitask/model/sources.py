@@ -81,7 +81,7 @@ def _known() -> str:
 
 
 def _tiny(seed: int) -> Source:
-    tokenizer = _parse_tokenizer(TINY_TOKENIZER.read_bytes(), str(TINY_TOKENIZER))
+    tokenizer = parse_tokenizer(TINY_TOKENIZER.read_bytes(), str(TINY_TOKENIZER))
     config = replace(PRESETS["tiny"], vocab_size=tokenizer.get_vocab_size())
     state = MiniBert(config).init_weights(seed).state_dict()
     # Mean, because an untrained encoder's CLS state says next to nothing about its sentence.
@@ -156,7 +156,7 @@ def _tokenizer_of(folder: _Folder) -> Tokenizer:
     """tokenizer.json as it is, or BERT's WordPiece over vocab.txt with tokenizer_config.json's settings."""
     data = folder.find("tokenizer.json")
     if data is not None:
-        return _parse_tokenizer(data, folder.at("tokenizer.json"))
+        return parse_tokenizer(data, folder.at("tokenizer.json"))
     vocabulary = folder.find("vocab.txt")
     if vocabulary is None:
         raise UserError(f"{folder.uri}: no tokenizer; valid: a tokenizer.json or a vocab.txt beside config.json")
@@ -170,10 +170,11 @@ def _tokenizer_of(folder: _Folder) -> Tokenizer:
         )
     except (TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{folder.at('vocab.txt')}: not a BERT vocabulary: {error}") from error
-    return _parse_tokenizer(made.to_str().encode(), folder.at("vocab.txt"))
+    return parse_tokenizer(made.to_str().encode(), folder.at("vocab.txt"))
 
 
-def _parse_tokenizer(data: bytes, where: str) -> Tokenizer:
+def parse_tokenizer(data: bytes, where: str) -> Tokenizer:
+    """Without truncation and padding. Raises UserError, naming `where`."""
     try:
         tokenizer = Tokenizer.from_str(data.decode())
     except Exception as error:  # tokenizers raises plain Exception
@@ -197,7 +198,7 @@ def _pooling_of(folder: _Folder) -> str:
 def _parse_json(data: bytes, where: str) -> dict[str, Any]:
     try:
         values = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{where}: holds a {type(values).__name__}; valid: a JSON object")

@@ -19,7 +19,7 @@ from multitask.data.maps import is_map, mapped, place_of
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
-from multitask.recipe_files import load_recipe
+from multitask.recipe_files import load_recipe, load_sweep
 from multitask.storage import Storage
 from multitask.tasks import TASKS, Split
 from ray_jobs.bundles import evaluate_bundle, predict_bundle
@@ -146,6 +146,9 @@ def test_a_recipes_own_words_win_over_the_map(tmp_path: Path) -> None:
     task = recipe.tasks["sst"]
     assert (task.train, task.dev, task.test) == ("s3://map/train.csv", "mine.csv", "set.csv")
     assert task.columns == {"sentence": "text"}
+    settings = {"grid": {"lr": ["1e-3"]}, "by": "sst/accuracy"}
+    swept, _ = load_sweep(str(tmp_path / "recipe.yaml"), None, "a", settings, mapped(data))
+    assert (swept.tasks["sst"].train, swept.tasks["sst"].dev) == ("s3://map/train.csv", "mine.csv")
 
 
 def test_paths_of_a_map_are_relative_to_its_folder_those_of_a_recipe_are_not(tmp_path: Path) -> None:

@@ -198,8 +198,25 @@ DAMAGE: dict[str, Callable[[Storage], None]] = {
     "step: UnicodeDecodeError": lambda step: step.write_bytes(MANIFEST, b'{"files\xff": {}}'),
     "step: TypeError": lambda step: step.write_bytes(MANIFEST, b"[]"),
     "step: KeyError": lambda step: step.write_bytes(MANIFEST, b"{}"),
-    "step: AttributeError": lambda step: step.write_bytes(MANIFEST, b'{"files": 3}'),
+    "no mapping of files": lambda step: step.write_bytes(MANIFEST, b'{"files": 3}'),
+    "names '../weights'": lambda step: names(step, "../weights"),
+    "names '/etc/passwd'": lambda step: names(step, "/etc/passwd"),
+    "names 'a\\\\b'": lambda step: names(step, "a\\b"),
+    "names '.hidden'": lambda step: names(step, ".hidden"),
+    "names ''": lambda step: names(step, ""),
+    "names 'a\\x00'": lambda step: names(step, "a\0"),
+    "names 'nnnn": lambda step: names(step, "n" * 200),
+    "10000000 bytes, at most": lambda step: step.write_bytes(MANIFEST, b" " * 10_000_000),
+    "step: RecursionError": lambda step: step.write_bytes(MANIFEST, b"[" * 100_000),
+    "step: ValueError": lambda step: step.write_bytes(MANIFEST, b'{"files": {"weights": {"bytes": 1' + b"0" * 5000 + b"}}}"),
 }
+
+
+def names(step: Storage, name: str) -> None:
+    """A manifest whose only file has that name, with the true checksum of the one it means."""
+    entry = step.read_json(MANIFEST)["files"]["weights"]
+    step.write_json(MANIFEST, {"files": {name: entry}})
+
 
 
 @pytest.mark.parametrize("what", DAMAGE)
