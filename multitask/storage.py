@@ -25,13 +25,20 @@ from multitask.retries import Doing, persist, said_clearly
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 1_000_000  # bytes
+PASSWORD = re.compile(r"([\w+.-]+://)[^/@\s]*:[^/@\s]*@")
 SEALED_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # of a file in a sealed directory
 T = TypeVar("T")
 
 
 def absolute(uri: str) -> str:
-    """A local path made absolute (workers run in other directories); any other URI as it is."""
-    return uri if "://" in uri else str(Path(uri).expanduser().resolve())
+    """A local path made absolute (workers run in other directories); any other URI as it is.
+
+    Raises UserError where it can be none: a NUL in it, a ~user that is not there.
+    """
+    try:
+        return uri if "://" in uri else str(Path(uri).expanduser().resolve())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"path {uri!r}: {error}") from error
 
 
 def join(uri: str, *parts: str) -> str:
@@ -46,7 +53,10 @@ def file_at(uri: str) -> tuple[Storage, str]:
 
 
 def open_fs(uri: str) -> tuple[Any, str]:
-    """The file system of a URI, and the path in it. Raises UserError where there is none of that name."""
+    """The file system of a URI, and the path in it. Raises UserError where there is none of that name, and where the
+    URI holds a password: it would stand in results, logs and errors."""
+    if found := PASSWORD.match(uri):
+        raise UserError(f"storage '{found[1]}***@...': credentials come from the environment, not from a URI")
     try:  # listings are not cached: others write there too
         fs, path = fsspec.url_to_fs(absolute(uri), use_listings_cache=False)
     except (ValueError, ImportError) as error:

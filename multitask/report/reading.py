@@ -6,6 +6,7 @@ import json
 import tempfile
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +98,27 @@ def read_evidence(folder: Storage) -> Evidence:
             f"experiment '{folder.uri}': no results.json there; give the folder that `minibert train` wrote to, "
             "<storage>/<experiment>, after its first stage has started"
         )
-    try:
-        results = folder.read_json("results.json")
-        rows = results["stages"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{join(folder.uri, 'results.json')}: not an experiment's results: {error}") from error
+    results = _results(folder)
     recipe = _recipe(folder)
     trained = {stage["name"]: tuple(stage.get("tasks") or ()) for stage in recipe.get("stages", [])}
     prints = _fingerprints(folder)
-    runs = [_run(folder, row, prints, trained.get(row["name"], ())) for row in rows]
+    runs = [_run(folder, row, prints, trained.get(row["name"], ())) for row in results["stages"]]
     return Evidence(folder.uri, results, runs, _paper_tables(recipe, join(folder.uri, "recipe.yaml")))
+
+
+def _results(folder: Storage) -> dict[str, Any]:
+    """results.json, as its schema has it."""
+    import jsonschema
+
+    schema = json.loads((resources.files("multitask") / "assets" / "results.schema.json").read_text())
+    try:
+        results: dict[str, Any] = folder.read_json("results.json")
+        jsonschema.validate(results, schema)
+    except (ValueError, RecursionError, jsonschema.ValidationError) as error:
+        at = f" {error.json_path}:" if isinstance(error, jsonschema.ValidationError) else ""
+        said = getattr(error, "message", str(error))[:200]
+        raise UserError(f"{join(folder.uri, 'results.json')}: not an experiment's results:{at} {said}") from error
+    return results
 
 
 def _recipe(folder: Storage) -> dict[str, Any]:

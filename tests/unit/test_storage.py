@@ -208,7 +208,7 @@ DAMAGE: dict[str, Callable[[Storage], None]] = {
     "names 'nnnn": lambda step: names(step, "n" * 200),
     "10000000 bytes, at most": lambda step: step.write_bytes(MANIFEST, b" " * 10_000_000),
     "step: RecursionError": lambda step: step.write_bytes(MANIFEST, b"[" * 100_000),
-    "step: ValueError": lambda step: step.write_bytes(MANIFEST, b'{"files": {"weights": {"bytes": 1' + b"0" * 5000 + b"}}}"),
+    "step: ValueError": lambda step: step.write_bytes(MANIFEST, b'{"files": 1' + b"0" * 5000 + b"}"),
 }
 
 
@@ -257,3 +257,16 @@ def test_a_changed_manifest_never_passes_other_content(data: st.DataObject) -> N
         assert read_sealed(storage, "step") == FILES
     except Damaged as error:
         assert "step" in str(error)
+
+
+@pytest.mark.parametrize("uri", ["s3://key:secret@bucket/x", "https://me:secret@host/x.csv", "s3://:secret@b"])
+def test_a_password_in_a_uri_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(UserError, match="credentials come from the environment") as caught:
+        Storage(uri)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["~nobody-of-that-name/x", "a\0b"])
+def test_a_path_that_can_be_none_is_refused(uri: str) -> None:
+    with pytest.raises(UserError, match="path "):
+        Storage(uri)
