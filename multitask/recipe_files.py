@@ -14,6 +14,8 @@ from multitask.errors import UserError
 from multitask.recipe import Recipe
 from multitask.recipe_checks import build_recipe
 
+MOST_VALUES = 20_000
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-5 as text; everyone who writes a learning rate means a number."""
@@ -26,11 +28,25 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> Any:
+    """Raises UserError for what is no YAML, and for what is too much of it."""
     try:
-        return yaml.load(text, _Loader)
+        tree = yaml.load(text, _Loader)
     # PyYAML's constructors let through whatever Python's own raise: `2024-13-45` is a ValueError.
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    _check_size(tree, where)
+    return tree
+
+
+def _check_size(tree: Any, where: str) -> None:
+    """Aliases (&name, *name) can stand for themselves, or each for ten others: few lines, and no end of values."""
+    left, values = [tree], 0
+    while left:
+        value, values = left.pop(), values + 1
+        if values > MOST_VALUES:
+            raise UserError(f"{where}: more than {MOST_VALUES} values, its aliases written out; no recipe has so many")
+        if isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
 
 
 def read_recipe_file(path: str) -> tuple[str, str]:
