@@ -16,8 +16,10 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.base import StageModule
 from lightning_modules.data import StageData
+from lightning_modules.dev import DevMetrics
 from lightning_modules.progress import Interrupted, Progress, Throttle
 from lightning_modules.records import Record, chosen
+from lightning_modules.summary import tell_curves, tell_results, tell_sentences, tell_settings
 from lightning_modules.tensorboard import EventLog
 from multitask.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment import Fence
@@ -115,10 +117,10 @@ class Checkpointing(Callback):
 
 
 class Telling(Callback):
-    """The progress line and TensorBoard's scalars, from rank 0. Comes after those that do what it tells."""
+    """The progress line and TensorBoard's events, from rank 0. Comes after those that do what it tells."""
 
-    def __init__(self, folder: Storage, throttle: Throttle, records: list[Record]) -> None:
-        self.folder, self.throttle, self.records = folder, throttle, records
+    def __init__(self, folder: Storage, throttle: Throttle, dev: DevMetrics) -> None:
+        self.folder, self.throttle, self.dev, self.records = folder, throttle, dev, dev.records
         self.events: EventLog | None = None
         self._norm = math.nan
         self._mark = (0.0, 0)
@@ -128,11 +130,20 @@ class Telling(Callback):
             self.events = EventLog(self.folder, purge=module.state.position.steps)
             if module.job.settings:
                 self.events.settings(module.job.settings, f"dev/{module.job.by}")
+            if not module.state.position.steps:
+                tell_settings(self.events, module)
         else:
             self.throttle.mute()
 
     def on_exception(self, *_: Any) -> None:
         self._close()
+
+    def on_train_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
+        if self.events and self.records and not module.stopping:
+            steps, tables = self.records[-1].steps, self.dev.data.dev_tables
+            tell_results(self.events, self.records[-1], tables)
+            if not module.job.settings:  # of a sweep's trials the best is looked at, with `minibert report`
+                tell_sentences(self.events, module, tables, trainer.precision_plugin.forward_context, steps)
 
     def on_fit_end(self, *_: Any) -> None:
         self._close()
@@ -187,3 +198,5 @@ class Telling(Callback):
         for record in self.records:
             if self.events and record.steps >= since:
                 self.events.scalars({f"dev/{name}": value for name, value in record.metrics.items()}, record.steps)
+        if self.events and self.records:
+            tell_curves(self.events, self.dev.logits, self.dev.data.dev_tables, self.records[-1].steps)

@@ -84,7 +84,8 @@ class FrozenEncoder:
 class DevMetrics(Callback):
     """Measures every task's dev set: before training where the job says so, after epochs as `validate` says.
 
-    predicted: task -> the predictions that the newest record rests on, empty where this attempt has measured nothing.
+    predicted: task -> the predictions that the newest record rests on, empty where this attempt has measured nothing;
+    logits: the same before they became yes or no.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class DevMetrics(Callback):
     ) -> None:
         self.data, self.job, self.records, self.throttle, self.tell = data, job, records, throttle, tell
         self.predicted: dict[str, Tensor] = {}
+        self.logits: dict[str, Tensor] = {}
         self._encoding = 0.0  # seconds spent on encoding for a frozen stage, told with the next measurement
 
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
@@ -149,7 +151,7 @@ class DevMetrics(Callback):
         )
         own = module.own_metrics(self.data.dev_tables, autocast) if steps else {}
         seconds, self._encoding = self._encoding + time.monotonic() - began, 0.0
-        self.predicted = result.predictions
+        self.predicted, self.logits = result.predictions, result.logits
         metrics = result.metrics | {name: found.value for name, found in own.items()}
         why = result.why | {name: found.why for name, found in own.items() if found.why}
         self.records.append(Record(epoch, steps, seconds, metrics, why, result.intervals))

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class EventLog:
-    """Scalars of one stage; events from `purge` steps on, of an attempt before, are hidden by TensorBoard.
+    """What one stage tells; events from `purge` steps on, of an attempt before, are hidden by TensorBoard.
 
     Training need not stop for a curve: what cannot be written or copied is said in a warning.
     """
@@ -49,6 +51,24 @@ class EventLog:
         for part in hparams(dict(values), {by: 0.0}):
             self._writer._get_file_writer().add_summary(part)  # add_hparams would make a run of its own for it
 
+    def text(self, name: str, content: str, step: int) -> None:
+        """Markdown."""
+        self._try_to_write(partial(self._writer.add_text, name, content, step))
+
+    def layout(self, charts: Mapping[str, Mapping[str, list[Any]]]) -> None:
+        """The page of custom scalars: category -> chart -> its kind and the tags in it, as regular expressions."""
+        self._try_to_write(partial(self._writer.add_custom_scalars, charts))
+
+    def curve(self, name: str, labels: Tensor, probabilities: Tensor, step: int) -> None:
+        """Precision over recall of (N,) labels 0 and 1."""
+        self._try_to_write(partial(self._writer.add_pr_curve, name, labels, probabilities, step))
+
+    def projector(self, vectors: Sequence[Tensor], metadata: list[list[str]], header: list[str], step: int) -> None:
+        """Points to look at, (N, H) in all, with what stands beside each."""
+        points = torch.cat([part.cpu() for part in vectors])
+        add = partial(self._writer.add_embedding, points, metadata, global_step=step, tag="dev", metadata_header=header)
+        self._try_to_write(add)
+
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
@@ -72,7 +92,8 @@ class EventLog:
 
     def _try_to_copy(self) -> None:
         try:
-            for file in Path(self._local.name).iterdir():
-                self.folder.write_bytes(file.name, file.read_bytes())
+            local = Path(self._local.name)
+            for file in sorted(file for file in local.rglob("*") if file.is_file()):
+                self.folder.write_bytes(file.relative_to(local).as_posix(), file.read_bytes())
         except Exception as error:  # the next copy holds all of it
             log.warning("TensorBoard events not copied to %s: %s", self.folder.uri, error)

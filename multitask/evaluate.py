@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -85,7 +86,24 @@ def predictions(
     reduce: Reduce = alone,
     progress: Done = silent,
 ) -> Tensor:
-    """(N,) float64 predictions of all examples, in the table's order, the same on every rank.
+    """(N,) float64 predictions of all examples, in the table's order, the same on every rank."""
+    label = model.specs[data.task].label
+    return _collected(
+        model, data, partial(predict, label=label), device=device, autocast=autocast, reduce=reduce, progress=progress
+    )
+
+
+def _collected(
+    model: MultitaskModel,
+    data: EvalSet,
+    value: Callable[[Tensor], Tensor],
+    *,
+    device: torch.device,
+    autocast: Autocast,
+    reduce: Reduce,
+    progress: Done,
+) -> Tensor:
+    """(N,) float64, a value of each example's outputs.
 
     A rank leaves zeros where others predict, so that the reduction, a sum, is exact.
     """
@@ -95,7 +113,7 @@ def predictions(
         for batch in data.batches:
             with autocast():
                 outputs = model(batch.to(device))
-            result[batch.rows] = predict(outputs, model.specs[data.task].label).cpu().double()
+            result[batch.rows] = value(outputs).cpu().double()
             done += len(batch)
             progress(done)
     return reduce(result)
@@ -105,13 +123,15 @@ def predictions(
 class Measured:
     """metrics: `sst/accuracy` and the like, null where undefined; why: the reason for each null.
 
-    intervals: metric -> 95 % bootstrap interval. predictions: task -> (N,), what the metrics rest on.
+    intervals: metric -> 95 % bootstrap interval. predictions: task -> (N,), what the metrics rest on. logits: the same
+    of binary labels, before they became yes or no.
     """
 
     metrics: dict[str, float | None]
     why: dict[str, str]
     intervals: dict[str, tuple[float, float]]
     predictions: dict[str, Tensor]
+    logits: dict[str, Tensor]
 
 
 def measure(
@@ -128,16 +148,21 @@ def measure(
     why: dict[str, str] = {}
     intervals: dict[str, tuple[float, float]] = {}
     found: dict[str, Tensor] = {}
+    logits: dict[str, Tensor] = {}
     for task, data in sets.items():
-        found[task] = predictions(
+        spec = model.specs[task]
+        binary = spec.label.kind == "binary"
+        found[task] = _collected(
             model,
             data,
+            Tensor.float if binary else partial(predict, label=spec.label),
             device=device,
             autocast=autocast,
             reduce=reduce,
             progress=(progress or {}).get(task, silent),
         )
-        spec = model.specs[task]
+        if binary:
+            logits[task], found[task] = found[task], predict(found[task], spec.label).double()
         labels = data.table.labels.double()
         result = score(spec.metric, found[task], labels)
         metrics[spec.metric_key] = result.value
@@ -150,7 +175,7 @@ def measure(
         undefined = [key for key in OVERALL_OF if metrics[key] is None]
         metrics |= scores
         why |= {name: f"{', '.join(undefined)} undefined" for name, value in scores.items() if value is None}
-    return Measured(metrics, why, intervals, found)
+    return Measured(metrics, why, intervals, found, logits)
 
 
 def feature_places(rows: Rows, table: TokenTable) -> Tensor:

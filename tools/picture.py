@@ -40,7 +40,7 @@ TABLE = {
         (
             "a stage's run",
             "job -> bundle, callbacks, Trainer",
-            "run trainer callbacks data dev records finishing gradients profiling tensorboard trace",
+            "run trainer callbacks data dev records finishing gradients profiling tensorboard summary trace",
         ),
         ("progress", "what a run tells", "progress"),
         ("objectives", "supervised, mlm, ranking, ...", "base supervised mlm ranking completion"),
@@ -48,7 +48,7 @@ TABLE = {
     "multitask": [
         ("report", "tables, figures, the page", "report"),
         ("recruiter", "index, search, suitability, audit", "recruit"),
-        ("export", "transformers, ONNX, model card", "export markdown"),
+        ("export", "transformers, ONNX, model card", "export"),
         ("use", "Python API, embed, predict", "api predict embed finding"),
         ("training and measuring", "losses, AdamW, dev metrics", "losses smart optim evaluate features predictions"),
         (
@@ -60,7 +60,7 @@ TABLE = {
         ("model", "miniBERT and its heads", "model"),
         ("data", "readers, tokens, samplers, masks", "data"),
         ("tasks", "the TASKS table, own ones", "tasks definitions"),
-        ("storage", "any URI, whole or absent", "storage retries errors"),
+        ("storage", "any URI, whole or absent", "storage retries errors markdown"),
     ],
 }
 PARTS = [

@@ -218,7 +218,6 @@ def names(step: Storage, name: str) -> None:
     step.write_json(MANIFEST, {"files": {name: entry}})
 
 
-
 @pytest.mark.parametrize("what", DAMAGE)
 def test_damage_is_named(tmp_path: Path, what: str) -> None:
     storage = Storage(str(tmp_path))

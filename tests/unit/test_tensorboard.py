@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules import tensorboard
+from lightning_modules.summary import tell_curves
 from lightning_modules.tensorboard import EventLog
 from multitask.storage import Storage
-from tests.helpers import full_disk
+from ray_jobs.stopping import StopRequest
+from tests.helpers import full_disk, small_driver
+from tests.s3 import S3
 
 
 def steps(folder: Path) -> list[int]:
@@ -42,3 +48,43 @@ def test_a_full_disk_ends_the_events_and_nothing_else(
     assert "TensorBoard events end here" in caplog.text
     kept = steps(tmp_path)
     assert kept == list(range(len(kept))) and kept
+
+
+def test_a_stage_tells_its_settings_results_curves_and_sentences(tmp_path: Path) -> None:
+    """As TensorBoard's own reader finds them, in the trainer's folder of the storage."""
+    results = small_driver(tmp_path, tasks=["quora", "sst"], epochs=1).run(StopRequest("again"))
+    home = tmp_path / "small" / results["stages"][-1]["trainer"]
+    found = EventAccumulator(str(home))
+    found.Reload()
+    tensors = found.Tags()["tensors"]
+    said = {name: found.Tensors(f"stage/{name}/text_summary")[0].tensor_proto for name in ("settings", "results")}
+    texts = {name: proto.string_val[0].decode() for name, proto in said.items()}
+    assert "| tasks | ['quora', 'sst'] |" in texts["settings"] and "| seed | 11711 |" in texts["settings"]
+    assert f"| quora/accuracy | {results['stages'][-1]['metrics']['quora/accuracy']:.3f} |" in texts["results"]
+    assert [name for name in tensors if "precision_recall" in name] == ["quora/precision_recall"]
+    curve = found.Tensors("quora/precision_recall")[-1].tensor_proto
+    assert tuple(dim.size for dim in curve.tensor_shape.dim) == (6, 127)
+    assert {"train/loss_quora", "train/loss_sst", "dev/quora/accuracy"} <= set(found.Tags()["scalars"])
+    (metadata,) = home.glob("*/dev/metadata.tsv")
+    lines = metadata.read_text().splitlines()
+    assert lines[0] == "task\tlabel\ttext" and len(lines) == 1 + 200 + 100  # both sentences of a pair
+    assert len((metadata.parent / "tensors.tsv").read_text().splitlines()) == 300
+    assert "metadata_path" in (home / "projector_config.pbtxt").read_text()
+
+
+def test_folders_are_copied_to_a_storage_elsewhere(s3: S3) -> None:
+    log = EventLog(Storage(f"{s3.uri}/run"), purge=0)
+    log.projector([torch.zeros(2, 3)], [["a"], ["b"]], ["text"], 7)
+    log.close()
+    assert Storage(f"{s3.uri}/run/00007/dev").list() == ["metadata.tsv", "tensors.tsv"]
+    assert "projector_config.pbtxt" in Storage(f"{s3.uri}/run").list()
+
+
+def test_the_curve_is_of_what_the_measurement_rests_on() -> None:
+    logits = torch.tensor([2.0, -1.0, 0.5, -3.0], dtype=torch.float64)
+    table = SimpleNamespace(labels=torch.tensor([1.0, 0.0, 0.0, 1.0]))
+    seen = Mock()
+    tell_curves(seen, {"quora": logits}, {"quora": table}, 9)  # type: ignore[dict-item]
+    name, labels, probabilities, step = seen.curve.call_args.args
+    assert (name, step) == ("quora/precision_recall", 9) and labels is table.labels
+    assert torch.equal(probabilities > 0.5, logits > 0)

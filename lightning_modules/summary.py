@@ -1,0 +1,84 @@
+"""What a stage tells TensorBoard beside its scalars: its settings, its results, curves of yes and no, and where its
+encoder puts sentences. From rank 0 alone; nothing that training waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from lightning_modules.base import StageModule
+from lightning_modules.records import Record
+from lightning_modules.tensorboard import EventLog
+from multitask import markdown
+from multitask.data.samplers import subset
+from multitask.data.tokens import TokenTable
+from multitask.evaluate import Autocast, EvalSet, encode_sentences
+from multitask.tasks import TaskSpec
+
+SHOWN = 100  # dev rows a task in the projector: a second's work for a small BERT on a CPU
+SEED = 11711
+Metadata = list[list[str]]  # a sentence each: task, label, text
+
+
+def tell_settings(events: EventLog, module: StageModule) -> None:
+    """The stage and its settings, and a page of charts for each task."""
+    job, stage = module.job, module.stage
+    facts = {"trainer": job.trainer, "seed": job.seed, "heads": job.heads, **stage.content()}
+    events.text("stage/settings", markdown.table(("setting", "value"), list(facts.items())), 0)
+    charts = {task: {"dev": ["Multiline", [rf"dev/{task}/.*"]]} for task in job.dev}
+    if len(stage.tasks) > 1:
+        charts = {task: {**found, "loss": ["Multiline", [f"train/loss_{task}$"]]} for task, found in charts.items()}
+    events.layout(charts)
+
+
+def tell_results(events: EventLog, record: Record, tables: Mapping[str, TokenTable]) -> None:
+    """The metrics of a measurement, with what they rest on."""
+    rows = []
+    for name, value in record.metrics.items():
+        facts = {"value": value, "why": record.why.get(name), "interval": record.intervals.get(name)}
+        table = tables.get(name.partition("/")[0])
+        rows.append((name, markdown.number(facts), markdown.interval(facts), len(table) if table else ""))
+    header = ("metric on dev", "value", "95 % interval", "rows")
+    events.text("stage/results", f"epoch {record.epoch}\n\n{markdown.table(header, rows)}", record.steps)
+
+
+def tell_curves(events: EventLog, logits: Mapping[str, Tensor], tables: Mapping[str, TokenTable], steps: int) -> None:
+    """Precision over recall, of the tasks that ask for yes or no."""
+    for task, values in logits.items():
+        events.curve(f"{task}/precision_recall", tables[task].labels, values.sigmoid(), steps)
+
+
+def tell_sentences(
+    events: EventLog, module: StageModule, tables: Mapping[str, TokenTable], autocast: Autocast, steps: int
+) -> None:
+    """The encodings of some dev sentences of each task that was trained, for the projector."""
+    tokenizer, specs = Tokenizer.from_str(module.tokenizer_json), module.model.specs
+    vectors: list[Tensor] = []
+    metadata: Metadata = []
+    for task in module.stage.tasks:
+        if specs[task].joined:  # one sequence of two texts is no sentence
+            continue
+        table = tables[task]
+        rows = np.sort(subset(len(table), SHOWN, SEED))
+        data = EvalSet.of(task, table, module.device.type, rows=rows)
+        vectors.append(encode_sentences(module.model, data, rows, device=module.device, autocast=autocast).float())
+        metadata += described(table, rows, specs[task], tokenizer)
+    if vectors:
+        events.projector(vectors, metadata, ["task", "label", "text"], steps)
+
+
+def described(table: TokenTable, rows: Iterable[int], spec: TaskSpec, tokenizer: Tokenizer) -> Metadata:
+    """What stands beside each sentence; the text is what the encoder was given of it."""
+    flat, offsets = table.input_ids.numpy(), table.offsets.numpy()
+    found = []
+    for row in rows:
+        label: Any = table.labels[row].item()
+        for sentence in range(table.sentences):
+            at = row * table.sentences + sentence
+            text = tokenizer.decode(flat[offsets[at] : offsets[at + 1]].tolist())
+            found.append([spec.name, spec.label.says(label), " ".join(text.split())])
+    return found
