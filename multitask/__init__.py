@@ -2,7 +2,7 @@
 
 from multitask import load_bundle
 
-model = load_bundle("runs/demo/TorchTrainer_.../bundle")
+model = load_bundle("runs/demo/sst")
 model.sentiment(["A warm, funny film."]).labels
 """
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from multitask.errors import UserError
+from multitask.packaged import packaged, packaged_recipes
 from multitask.recipe import Recipe
 from multitask.recipe_checks import build_recipe
 
@@ -60,19 +60,6 @@ def read_recipe_file(path: str) -> tuple[str, str]:
         return file.read_text(encoding="utf-8"), path
     except UnicodeDecodeError as error:
         raise UserError(f"recipe '{path}': not a text file: {error}") from error
-
-
-def packaged(path: str, folder: str) -> Path | None:
-    """The file of configs/ that is meant by its path in this repository, or by its name in a folder of configs/."""
-    root, name = Path(str(resources.files("configs"))), path.removeprefix("./").removeprefix("configs/")
-    choices = [name, f"{name}.yaml", f"{folder}/{name}", f"{folder}/{name}.yaml"]
-    return next((root / choice for choice in choices if (root / choice).is_file()), None)
-
-
-def packaged_recipes() -> list[str]:
-    root = Path(str(resources.files("configs")))
-    recipes = (str(file.relative_to(root / "recipes")) for file in (root / "recipes").rglob("*.yaml"))
-    return sorted(recipes) + sorted(str(file.relative_to(root)) for file in (root / "sweeps").rglob("*.yaml"))
 
 
 def load_recipe(path: str, overrides: list[str] | None = None, under: Mapping[str, Any] | None = None) -> Recipe:

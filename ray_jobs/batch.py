@@ -45,12 +45,12 @@ class Request:
     workers: int = 0
 
 
-def embed_table(request: Request) -> None:
+def embed_table(request: Request, screen: Screen) -> None:
     """Writes embeddings. Raises UserError before anything is computed, but for what only the whole input shows."""
-    _run(request, open_bundle(request.bundle), request.columns or ("text",))
+    _run(request, screen, open_bundle(request.bundle), request.columns or ("text",))
 
 
-def predict_table(request: Request) -> None:
+def predict_table(request: Request, screen: Screen) -> None:
     """Writes a task's predictions. Raises UserError likewise, and where the bundle cannot answer the task."""
     bundle = open_bundle(request.bundle)
     found = answerable(bundle)
@@ -62,11 +62,12 @@ def predict_table(request: Request) -> None:
     columns = request.columns or tuple(bundle.about.get("columns", {}).get(task, {}).get(name, name) for name in wanted)
     if len(columns) != len(wanted):
         raise UserError(f"--column: {', '.join(columns)}; task {task} takes {len(wanted)}: its {', '.join(wanted)}")
-    _run(request, bundle, columns, task)
+    _run(request, screen, bundle, columns, task)
 
 
-def _run(request: Request, bundle: Bundle, columns: tuple[str, ...], task: str | None = None) -> None:
-    screen, output = Screen(), Storage(request.output)
+def _run(request: Request, screen: Screen, bundle: Bundle, columns: tuple[str, ...], task: str | None = None) -> None:
+    """With --json the document is the manifest."""
+    output = Storage(request.output)
     plan = Plan(output, columns, task, request.keep)
     plan.check()
     source = source_of(request.input, columns, request.rows)
@@ -82,9 +83,11 @@ def _run(request: Request, bundle: Bundle, columns: tuple[str, ...], task: str |
     made = begin(output, work)
     if output.exists(MANIFEST):
         screen.say(f"all {len(made)} parts are in {output.uri} already")
+        if screen.as_json:
+            screen.document(output.read_json(MANIFEST))
         return
     if made:
-        screen.say(f"{len(made)} parts are in {output.uri} already; going on")
+        screen.note(f"{len(made)} parts are in {output.uri} already; going on")
     if request.workers:
         from ray_jobs.batch_ray import on_ray
 
@@ -93,10 +96,13 @@ def _run(request: Request, bundle: Bundle, columns: tuple[str, ...], task: str |
         shards = here(source, made, plan, bundle)
     with closing(shards):
         found = follow(shards, task or "embed", screen)
-    output.write_json(MANIFEST, {"source": request.input, "model": request.bundle, **work, **found})
+    manifest = {"source": request.input, "model": request.bundle, **work, **found}
+    output.write_json(MANIFEST, manifest)
     screen.say(f"{found['rows']} rows in {found['parts']} parts in {output.uri}")
     if bad := found["quarantined"]["rows"]:
         screen.say(f"left out: {bad} rows: {'; '.join(found['quarantined']['first'][:3])}")
+    if screen.as_json:
+        screen.document(manifest)
 
 
 def fingerprint(uri: str, bundle: Bundle) -> str:

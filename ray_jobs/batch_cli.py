@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 from multitask.errors import UserError
+from ray_jobs.cli_options import BundleArgument, DataOption, EncoderArgument, JsonOption, QuietOption, WorkersOption
 
 app = typer.Typer(rich_markup_mode=None)
 
 EMBED_EXAMPLES = """\b
 Examples:
   minibert embed minilm-l6 texts.txt vectors
-  minibert embed runs/demo/TorchTrainer_.../bundle reviews.csv vectors --column review --workers 2
+  minibert embed runs/demo/sst reviews.csv vectors --column review --workers 2
   minibert embed s3://bucket/bundle 's3://bucket/texts/*.parquet' s3://bucket/vectors --workers 8
 """
 
@@ -29,50 +30,56 @@ OUTPUT = "The directory or URI of the Parquet parts. Run again, it goes on."
 ColumnOption = Annotated[list[str] | None, typer.Option(help="A column of texts; repeatable.")]
 KeepOption = Annotated[bool, typer.Option(help="Put the texts into the parts, too.")]
 RowsOption = Annotated[int, typer.Option(min=1, help="Rows of a part, and of what a worker gets at a time.")]
-WorkersOption = Annotated[int, typer.Option(min=0, help="0: this process. N: on N Ray workers.")]
 
 
 @app.command(epilog=EMBED_EXAMPLES)
 def embed(
-    bundle: Annotated[str, typer.Argument(help="A bundle's directory or URI, or an encoder's name.")],
+    bundle: EncoderArgument,
     input_: Annotated[str, typer.Argument(metavar="INPUT", help=INPUT)],
     output: Annotated[str, typer.Argument(help=OUTPUT)],
     column: ColumnOption = None,
     keep: KeepOption = False,
     rows: RowsOption = 4096,
     workers: WorkersOption = 0,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write the embeddings of a table of texts; the column is `text` where no --column says otherwise."""
+    """Write the embeddings of a table of texts. The column is `text` where no --column says otherwise."""
     from ray_jobs.batch import Request, embed_table
+    from ray_jobs.screen import Screen
 
-    embed_table(Request(bundle, input_, output, tuple(column or ()), None, keep, rows, workers))
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        embed_table(Request(bundle, input_, output, tuple(column or ()), None, keep, rows, workers), screen)
 
 
 @app.command(epilog=PREDICT_EXAMPLES)
 def predict(
-    bundle: Annotated[str, typer.Argument(help="A bundle's directory or URI.")],
+    bundle: BundleArgument,
     output: Annotated[str, typer.Option(help="Where the files go.")],
-    data: Annotated[
-        str | None, typer.Option(help="The tasks' files: a directory, its URI, or a map such as glue.")
-    ] = None,
+    data: DataOption = None,
     input_: Annotated[str | None, typer.Option("--input", help=INPUT)] = None,
     task: Annotated[str | None, typer.Option(help="With --input: what to predict, if the bundle has several.")] = None,
     column: ColumnOption = None,
     keep: KeepOption = False,
     rows: RowsOption = 4096,
     workers: WorkersOption = 0,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write the CS224N prediction files for dev and test, and the submission zip; or, with --input, the predictions
-    of any table of texts, as Parquet."""
-    if input_ is None:
-        if task or column or keep or workers:
-            raise UserError("--task, --column, --keep and --workers go with --input; without it, --data is predicted")
-        from ray_jobs.bundles import predict_bundle
-
-        predict_bundle(bundle, data, output)
-    elif data is None:
-        from ray_jobs.batch import Request, predict_table
-
-        predict_table(Request(bundle, input_, output, tuple(column or ()), task, keep, rows, workers))
-    else:
+    """Write predictions for the tasks' files, or for any texts. The CS224N files for dev and test and the submission
+    zip; or, with --input, those of any table of texts, as Parquet."""
+    if input_ is not None and data is not None:
         raise UserError("--data and --input: give one of them; --data has the tasks' files, --input any texts")
+    if input_ is None and (task or column or keep or workers):
+        raise UserError("--task, --column, --keep and --workers go with --input; without it, --data is predicted")
+    from ray_jobs.screen import Screen
+
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        if input_ is None:
+            from ray_jobs.bundles import predict_bundle
+
+            predict_bundle(bundle, data, output, screen)
+        else:
+            from ray_jobs.batch import Request, predict_table
+
+            predict_table(Request(bundle, input_, output, tuple(column or ()), task, keep, rows, workers), screen)

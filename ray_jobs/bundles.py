@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -32,24 +31,24 @@ MAX_BAD_ROWS = 0.01
 BOTH: tuple[Split, ...] = ("dev", "test")
 
 
-def evaluate_bundle(uri: str, data: str | None, split: str, as_json: bool) -> None:
-    """Prints every task's exact metric with its 95 % interval. Raises UserError where no task has that split."""
+def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen) -> None:
+    """Shows every task's exact metric with its 95 % interval. Raises UserError where no task has that split."""
     if split not in ("train", "dev"):
         raise UserError(f"--split '{split}': only files with labels can be evaluated; valid: train, dev")
     bundle, place = _opened(uri, data)
     model = bundle.model().to(default_device())
     found = [
         _scored(bundle.specs[task], table, predicted)
-        for task, _, table, predicted in _predicted(bundle, model, place, [cast(Split, split)], quiet=as_json)
+        for task, _, table, predicted in _predicted(bundle, model, place, [cast(Split, split)], screen)
     ]
     total = overall({row["metric"]: row["value"] for row in found})
-    if as_json:
-        print(json.dumps({"bundle": uri, "data": place.uri, "split": split, "tasks": found, **total}, indent=2))
+    if screen.as_json:
+        screen.document({"bundle": uri, "data": place.uri, "split": split, "tasks": found, **total})
         return
     header = ["metric", "value", "95 % interval", "rows", "majority class"]
     rows = [_table_row(row) for row in found]
     rows += [[name, cell(value), "", "", ""] for name, value in total.items() if value is not None]
-    Screen().table(header, rows, title=f"{uri} on {split} of {place.uri}")
+    screen.table(header, rows, title=f"{uri} on {split} of {place.uri}")
 
 
 def _scored(spec: TaskSpec, table: TokenTable, predicted: torch.Tensor) -> dict[str, Any]:
@@ -77,18 +76,23 @@ def _table_row(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def predict_bundle(uri: str, data: str | None, output: str) -> None:
+def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> None:
     """Writes the prediction files for dev and test of every task that has them, and the zip."""
     bundle, place = _opened(uri, data)
     model, folder = bundle.model().to(default_device()), Storage(output)
     for task in bundle.heads:
         for missing in BOTH:
             if not place.has(bundle.specs[task], missing):
-                print(f"{task}: no {missing} file in {place.uri}, none predicted")
-    for task, split, table, predicted in _predicted(bundle, model, place, list(BOTH), quiet=False):
+                screen.say(f"{task}: no {missing} file in {place.uri}, none predicted")
+    files = []
+    for task, split, table, predicted in _predicted(bundle, model, place, list(BOTH), screen):
         path = write_predictions(folder, bundle.specs[task], split, table.ids, predicted.tolist())
-        print(f"{task}: {len(table)} predictions of {split} in {join(folder.uri, path)}")
-    print(f"submission: {join(folder.uri, write_submission_zip(folder))}")
+        files.append({"task": task, "split": split, "rows": len(table), "file": join(folder.uri, path)})
+        screen.say("{task}: {rows} predictions of {split} in {file}".format(**files[-1]))
+    submission = join(folder.uri, write_submission_zip(folder))
+    screen.say(f"submission: {submission}")
+    if screen.as_json:
+        screen.document({"bundle": uri, "data": place.uri, "files": files, "submission": submission})
 
 
 def _opened(uri: str, data: str | None) -> tuple[Bundle, Place]:
@@ -99,19 +103,18 @@ def _opened(uri: str, data: str | None) -> tuple[Bundle, Place]:
 
 
 def _predicted(
-    bundle: Bundle, model: MultitaskModel, place: Place, splits: list[Split], quiet: bool
+    bundle: Bundle, model: MultitaskModel, place: Place, splits: list[Split], screen: Screen
 ) -> Iterator[tuple[str, Split, TokenTable, torch.Tensor]]:
     """(task, split, table, predictions) of every split that the place has; UserError where it has none at all."""
     specs = [bundle.specs[task] for task in bundle.heads]
     wanted = [(spec, split) for spec in specs for split in splits if place.has(spec, split)]
     if not wanted:
         place.find(specs[0], splits[0])  # says what is there instead
-    screen = Screen()
     with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as cache:
         for spec, split in wanted:
             table = _table(bundle, Storage(cache), place, spec, split)
             data = EvalSet.of(spec.name, table, default_device().type)
-            tell = partial(_tell, screen, f"{spec.name} {split}", len(table)) if not quiet else lambda done: None
+            tell = partial(_tell, screen, f"{spec.name} {split}", len(table))
             yield spec.name, split, table, predictions(model, data, device=default_device(), progress=tell)
             screen.end_line()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -14,6 +15,18 @@ import typer
 
 from multitask.errors import UserError
 from ray_jobs.batch_cli import app as batch_app
+from ray_jobs.cli_options import (
+    BundleArgument,
+    DataOption,
+    DeviceOption,
+    ElasticOption,
+    JsonOption,
+    QuietOption,
+    RecipeArgument,
+    SetOption,
+    StorageOption,
+    words,
+)
 from ray_jobs.export_cli import app as export_app
 from ray_jobs.importing import uncollected
 from ray_jobs.options import Workers, sweep_settings, workers_span
@@ -31,19 +44,16 @@ EXTRAS |= {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "h
 
 app = typer.Typer(
     name="minibert",
-    help="Train small BERT models on sentence tasks, on one machine or on Ray.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at data before training on it.")
 app.add_typer(data_app, name="data")
 app.add_typer(recruit_app, name="recruit")
 app.add_typer(batch_app)
 app.add_typer(export_app)
-
-DataOption = Annotated[str | None, typer.Option(help="The tasks' files: a directory, its URI, or a map such as glue.")]
 
 # \b keeps click from filling the lines into a paragraph.
 TRAIN_EXAMPLES = """\b
@@ -62,14 +72,6 @@ Examples:
   minibert sweep sweeps/mlm --data DATA
 """
 
-StorageOption = Annotated[str, typer.Option(help="Where everything goes; every worker must reach it.")]
-WorkersOption = Annotated[
-    str, typer.Option(metavar="N or MIN:MAX", help="0: this process. N: on N Ray workers. MIN:MAX: as many as fit.")
-]
-DeviceOption = Annotated[
-    str, typer.Option(help="auto, cpu, or gpu: one for each worker; on a cluster, waits for nodes that have them.")
-]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")]
 ProfileOption = Annotated[bool, typer.Option(help="Trace some steps of each stage: its folder's profile/.")]
 SeedsOption = Annotated[
     int, typer.Option(min=1, help="Run with that many seeds, the recipe's and those after it; mean and deviation.")
@@ -77,7 +79,23 @@ SeedsOption = Annotated[
 FreshOption = Annotated[
     bool, typer.Option(help="Supersede stages that differ from those under their names; nothing is deleted.")
 ]
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe's YAML file, or the name of a packaged one.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from multitask import __version__
+
+        typer.echo(f"minibert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train small BERT models on sentence tasks, on one machine or on Ray."""
 
 
 @app.command(epilog=TRAIN_EXAMPLES)
@@ -86,14 +104,16 @@ def train(
     data: DataOption = None,
     storage: StorageOption = "./runs",
     experiment: Annotated[str | None, typer.Option(help="The experiment's name; default: the recipe's.")] = None,
-    workers: WorkersOption = "0",
+    workers: ElasticOption = "0",
     device: DeviceOption = "auto",
     set_: SetOption = None,
     seeds: SeedsOption = 1,
     fresh: FreshOption = False,
     profile: ProfileOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Run a recipe, or go on with it: finished stages are skipped, a stopped one resumes."""
+    """Run a recipe, or go on with it. Finished stages are skipped, a stopped one resumes."""
     from multitask.data.maps import mapped
     from multitask.recipe_files import load_recipe
 
@@ -101,7 +121,7 @@ def train(
     if profile:
         overrides.append("defaults.profile=true")
     loaded = load_recipe(recipe, overrides, mapped(data))
-    _run(loaded, data, storage, experiment, workers=span, seeds=seeds, fresh=fresh)
+    _run(loaded, data, storage, experiment, workers=span, seeds=seeds, fresh=fresh, quiet=quiet, as_json=as_json)
 
 
 @app.command(epilog=SWEEP_EXAMPLES)
@@ -123,8 +143,10 @@ def sweep(
     set_: SetOption = None,
     seeds: SeedsOption = 1,
     fresh: FreshOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Train one stage of a recipe with several settings, after what it starts from; names the best."""
+    """Train one stage with several settings. After what it starts from; names the best."""
     from multitask.data.maps import mapped
     from multitask.recipe_files import load_sweep
 
@@ -132,72 +154,114 @@ def sweep(
     loaded, stage = load_sweep(recipe, set_, stage, settings, mapped(data))
     name = experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name)
     span = workers_span(workers, device)
-    _run(loaded, data, storage, name, workers=span, seeds=seeds, fresh=fresh)
+    _run(loaded, data, storage, name, workers=span, seeds=seeds, fresh=fresh, quiet=quiet, as_json=as_json)
 
 
 def _run(
-    recipe: Recipe, data: str | None, storage: str, experiment: str | None, *, workers: Workers, seeds: int, fresh: bool
+    recipe: Recipe,
+    data: str | None,
+    storage: str,
+    experiment: str | None,
+    *,
+    workers: Workers,
+    seeds: int,
+    fresh: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
+    """Trains and tells; with --json the document is what results.json holds."""
     with uncollected():
         from multitask.recipe import NAME
         from multitask.storage import Storage
-        from ray_jobs.commands import run_training
+        from ray_jobs.commands import run_training, tell_results
+        from ray_jobs.screen import Screen
 
     name = experiment or recipe.name
     if not re.fullmatch(NAME, name) or name == "cache":
         raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
-    raise typer.Exit(run_training(recipe, data, Storage(storage), name, workers=workers, fresh=fresh, seeds=seeds))
+    place = Storage(storage)
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        results = run_training(recipe, data, place, name, screen, workers=workers, fresh=fresh, seeds=seeds)
+        if results is None:
+            raise typer.Exit(INTERRUPTED)
+        if as_json:
+            screen.document(results)
+        else:
+            tell_results(screen, place, results)
 
 
 @app.command()
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="A bundle's directory or URI.")],
+    bundle: BundleArgument,
     data: DataOption = None,
-    split: Annotated[str, typer.Option(help="train or dev.")] = "dev",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    split: Annotated[str, typer.Option(help="train or dev.", autocompletion=words("train", "dev"))] = "dev",
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Exact metrics of a bundle, with 95 % bootstrap intervals."""
     from ray_jobs.bundles import evaluate_bundle
+    from ray_jobs.screen import Screen
 
-    evaluate_bundle(bundle, data, split, as_json)
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        evaluate_bundle(bundle, data, split, screen)
 
 
 @data_app.command("check")
-def data_check(uri: Annotated[str, typer.Argument(help="A directory, its URI, or a map (YAML).")]) -> None:
+def data_check(
+    uri: Annotated[str, typer.Argument(help="A directory, its URI, or a map (YAML).")], as_json: JsonOption = False
+) -> None:
     """Counts, label balance, lengths and quarantined rows of a data directory."""
     from multitask.data.check import check_data, render
+    from ray_jobs.screen import Screen
 
-    typer.echo(render(check_data(uri)))
+    with Screen(as_json=as_json) as screen:
+        reports = check_data(uri)
+        if as_json:
+            screen.document([report.to_json() for report in reports])
+        else:
+            screen.say(render(reports))
 
 
 @app.command()
 def report(
     experiment: Annotated[str, typer.Argument(help="An experiment's folder or URI: <storage>/<experiment>.")],
+    as_json: JsonOption = False,
 ) -> None:
-    """Write report.html and report.md into an experiment: tables, curves, what each stage cost the other tasks."""
+    """Write an experiment's report.html and report.md. Tables, curves, what each stage cost the other tasks."""
     from multitask.report import write_report
+    from ray_jobs.screen import Screen
 
-    for place in write_report(experiment):
-        typer.echo(f"report: {place}")
+    with Screen(as_json=as_json) as screen:
+        places = write_report(experiment)
+        if as_json:
+            screen.document({"reports": places})
+        else:
+            screen.say("\n".join(f"report: {place}" for place in places))
 
 
 @app.command()
 def doctor(
     storage: Annotated[str | None, typer.Option(help="The directory or URI that a run would be given.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Say what this machine and a storage are fit for, a line each; exit status 2 where something will not work."""
+    """Say what this machine and a storage are fit for. A line each; exit status 2 where something will not work."""
     from ray_jobs.doctor import examine
+    from ray_jobs.screen import Screen
 
-    problems = 0
-    for finding in examine(storage):
-        typer.echo(finding.line())
-        problems += finding.verdict == "problem"
-    raise typer.Exit(USER_ERROR if problems else 0)
+    findings = []
+    with Screen(as_json=as_json) as screen:
+        for finding in examine(storage):
+            findings.append(finding)
+            screen.say(finding.line())
+        if as_json:
+            screen.document([vars(finding) for finding in findings])
+    if any(finding.verdict == "problem" for finding in findings):
+        raise typer.Exit(USER_ERROR)
 
 
-def _by_ctrl_c(error: BaseException | None) -> bool:
-    """Whether a KeyboardInterrupt, which typer turns into an exit, is behind it."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _behind(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an exit was made of such an error, by typer or rich."""
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error is not None
 
@@ -213,8 +277,11 @@ def _leave(status: int) -> None:
 
 def main() -> None:
     """Exit status 0; 2 for what the user can mend, one line; 1 for a failure; 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without a sign gets its escape, not a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        app(prog_name="minibert")
     except UserError as error:
         print(f"minibert: {error}", file=sys.stderr)
         _leave(USER_ERROR)
@@ -224,8 +291,10 @@ def main() -> None:
         print(f"minibert: {error.name} is not installed: pip install 'minibert-multitask[{extra}]'", file=sys.stderr)
         _leave(USER_ERROR)
     except SystemExit as end:
-        if end.code == INTERRUPTED and _by_ctrl_c(end):
+        if end.code == INTERRUPTED and _behind(end, KeyboardInterrupt):
             print("minibert: interrupted; the same command goes on where it was", file=sys.stderr)
+        if _behind(end, BrokenPipeError):
+            print("minibert: stopped: nothing reads its output any more", file=sys.stderr)
         _leave(end.code if isinstance(end.code, int) else int(bool(end.code)))
     except Exception as error:
         _fail(error)

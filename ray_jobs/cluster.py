@@ -51,7 +51,7 @@ class Cluster:
             os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets its own helpers go before the training
         self._began = not ray.is_initialized()
         if self._began:
-            self.screen.say(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")
+            self.screen.note(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")
             with own_signals():
                 ray.init(
                     address="local" if self.own else None,  # None is the cluster of RAY_ADDRESS

@@ -11,7 +11,7 @@ from multitask.storage import Storage, join
 from ray_jobs.logs import DriverLog
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
-from ray_jobs.stopping import INTERRUPTED, StopRequest
+from ray_jobs.stopping import StopRequest
 from ray_jobs.submission import how_to_go_on, submission_id
 
 
@@ -20,27 +20,25 @@ def run_training(
     data: str | None,
     storage: Storage,
     experiment: str,
+    screen: Screen,
     *,
     workers: Workers,
     fresh: bool,
     seeds: int,
-) -> int:
-    """Trains, prints the result table and where everything is; returns the exit status."""
+) -> dict[str, Any] | None:
+    """Trains; returns the results, None where the user stopped it."""
     from lightning_modules.progress import Interrupted
     from ray_jobs.train import Driver, Request
 
-    screen = Screen()
     again = how_to_go_on()
     storage.probe()
     with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
         request = Request(recipe, data, storage, experiment, workers, fresh, log.path, seeds, submission_id())
         try:
-            results = Driver(request, screen).run(stop)
+            return Driver(request, screen).run(stop)
         except Interrupted:
             screen.say(f"interrupted; what was saved is safe; {again}")
-            return INTERRUPTED
-    tell_results(screen, storage, results)
-    return 0
+            return None
 
 
 def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> None:

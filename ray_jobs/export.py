@@ -27,17 +27,17 @@ from ray_jobs.screen import Screen
 CARD = "README.md"
 
 
-def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None) -> None:
+def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None, screen: Screen) -> None:
     """Writes the bundle in that format to `output`, and onto the hub where `push` names a repository there."""
     for option, value, valid in (("--format", form, FORMATS), ("--dtype", dtype, DTYPES)):
         if value not in valid:
             raise UserError(f"{option} '{value}': one of {', '.join(valid)}")
-    target, chosen, screen = Storage(output), FORMATS[form], Screen()
+    target, chosen = Storage(output), FORMATS[form]
     _check_free(target, FACTS, chosen.entry)
     hub = Hub(push) if push else None  # what is missing for it is said before the work
     bundle = open_bundle(uri)
     with _draft(target) as folder:
-        screen.say(f"{form}, {dtype}: {uri}")
+        screen.note(f"{form}, {dtype}: {uri}")
         lines = chosen.write(bundle, folder, DTYPES[dtype])
         if dtype != "float32":
             lines.append(f"weights are stored as {dtype}; what was measured are those of float32")
@@ -52,9 +52,9 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
             screen.say(f"pushed: {hub.push(folder)}")
 
 
-def import_model(source: str, output: str) -> None:
+def import_model(source: str, output: str, screen: Screen) -> None:
     """Writes a bundle of a Hugging Face or sentence-transformers BERT; `source` as `read_model` takes it."""
-    target, screen = Storage(output), Screen()
+    target = Storage(output)
     _check_free(target, "weights.safetensors", MANIFEST)
     bundle = read_model(source)
     with _draft(target) as folder:

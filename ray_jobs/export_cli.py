@@ -6,27 +6,44 @@ from typing import Annotated
 
 import typer
 
+from ray_jobs.cli_options import EncoderArgument, QuietOption, words
+
 app = typer.Typer(rich_markup_mode=None)
 
-FormatOption = Annotated[str, typer.Option("--format", help="transformers, sentence-transformers or onnx.")]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="transformers, sentence-transformers or onnx.",
+        autocompletion=words("transformers", "sentence-transformers", "onnx"),
+    ),
+]
 OutputOption = Annotated[str, typer.Option(help="A directory or URI that is not there yet, or empty.")]
 
 
 @app.command()
 def export(
-    bundle: Annotated[str, typer.Argument(help="A bundle's directory or URI, or an encoder's name.")],
+    bundle: EncoderArgument,
     format_: FormatOption,
     output: OutputOption,
-    dtype: Annotated[str, typer.Option(help="float32, or float16: half the size, fewer digits.")] = "float32",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32, or float16: half the size, fewer digits.", autocompletion=words("float32", "float16")
+        ),
+    ] = "float32",
     push: Annotated[
         str | None,
         typer.Option(metavar="USER/NAME", help="Also to that repository of the Hugging Face hub (HF_TOKEN)."),
     ] = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Write a bundle as transformers, sentence-transformers or ONNX, with a model card."""
+    """Take a bundle elsewhere. As transformers, sentence-transformers or ONNX, with a model card."""
     from ray_jobs.export import export_bundle
+    from ray_jobs.screen import Screen
 
-    export_bundle(bundle, format_, output, dtype, push)
+    with Screen(quiet=quiet) as screen:
+        export_bundle(bundle, format_, output, dtype, push, screen)
 
 
 @app.command("import")
@@ -36,7 +53,9 @@ def import_(
     ],
     output: OutputOption,
 ) -> None:
-    """Make a bundle of someone else's BERT, or of what `minibert export` wrote."""
+    """Make a bundle of someone else's BERT. Or of what `minibert export` wrote."""
     from ray_jobs.export import import_model
+    from ray_jobs.screen import Screen
 
-    import_model(source, output)
+    with Screen() as screen:
+        import_model(source, output, screen)

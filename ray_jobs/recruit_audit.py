@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -15,7 +14,7 @@ from multitask.data.readers import ReadResult, find_file, read_examples
 from multitask.data.samplers import subset
 from multitask.embed import default_device
 from multitask.errors import UserError
-from multitask.evaluate import Done, silent
+from multitask.evaluate import Done
 from multitask.finding import open_bundle
 from multitask.metrics import Floats
 from multitask.recruit.audit import (
@@ -52,7 +51,7 @@ def run_audit(
     applications: str | None,
     data: str | None,
     output: str | None,
-    as_json: bool,
+    screen: Screen,
     bounds: Bounds = Bounds(),  # noqa: B008 (frozen)
 ) -> int:
     """Audits what it is given; returns 3 where a bound is broken, else 0. output: a JSON file, of this schema:
@@ -69,8 +68,7 @@ def run_audit(
     if place:
         place[0].probe()  # before the minutes that the audit takes
     pairs, read = ([], None) if not (suitability or index) else _applications(applications, data)
-    screen = Screen()
-    findings = _findings(given, pairs, read, bounds, screen, as_json)
+    findings = _findings(given, pairs, read, bounds, screen)
     broken = sum(finding.verdict == "broken" for finding in findings)
     report = {
         "schema": SCHEMA, **given, "labels": labels_note(open_bundle(suitability)) if suitability else "",
@@ -80,8 +78,8 @@ def run_audit(
     }  # fmt: skip
     if place:
         place[0].write_json(place[1], report)
-    if as_json:
-        print(json.dumps(report, indent=2, allow_nan=False))
+    if screen.as_json:
+        screen.document(report)
     else:
         _show(screen, findings, report)
     return BROKEN if broken else 0
@@ -93,20 +91,18 @@ def _findings(
     read: dict[str, Any] | None,
     bounds: Bounds,
     screen: Screen,
-    quiet: bool,
 ) -> list[Finding]:
     """What each part that is given shows. read: the facts of the applications, `pairs`."""
     findings: list[Finding] = []
-    if not quiet and read:
+    if read:
         names = len(every_name(SETS))
-        screen.say(f"{read['used']} of {read['rows']} applications of {read['source']}, each under {names} names")
-        screen.say(read["note"] or "applications as the file has them")
+        screen.note(f"{read['used']} of {read['rows']} applications of {read['source']}, each under {names} names")
+        screen.note(read["note"] or "applications as the file has them")
     if uri := given["suitability"]:
-        findings += impact(judge_of(uri, _telling(screen, quiet)), pairs, SETS, bounds)
+        findings += impact(judge_of(uri, _telling(screen)), pairs, SETS, bounds)
     if uri := given["index"]:
         queries = list(dict.fromkeys(application for _, application in pairs))
-        if not quiet:
-            screen.say(f"searching with {len(queries)} applications under every name ...")
+        screen.note(f"searching with {len(queries)} applications under every name ...")
         findings += rank_shifts(search_of(uri), queries, SETS, bounds)
     if uri := given["sentiment"]:
         findings += sentiment_differences(sentiment_of(uri), SETS, bounds)
@@ -137,9 +133,9 @@ def judge_of(uri: str, told: Done) -> Judge:
     return judge
 
 
-def _telling(screen: Screen, quiet: bool) -> Done:
+def _telling(screen: Screen) -> Done:
     names = len(every_name(SETS))
-    return silent if quiet else lambda done: screen.progress(Progress("audit", "name", 0, 0, done, names))
+    return lambda done: screen.progress(Progress("audit", "name", 0, 0, done, names))
 
 
 def search_of(uri: str) -> Search:

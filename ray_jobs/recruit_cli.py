@@ -6,18 +6,28 @@ from typing import Annotated
 
 import typer
 
+from ray_jobs.cli_options import (
+    ElasticOption,
+    EncoderArgument,
+    JsonOption,
+    QuietOption,
+    RecipeArgument,
+    SetOption,
+    StorageOption,
+    WorkersOption,
+    words,
+)
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="BERT as a Recruiter: search postings, complete roles, judge suitability, audit, serve.",
+    help="BERT as a Recruiter. Search postings, complete roles, judge suitability, audit, serve.",
 )
 
-BundleArgument = Annotated[str, typer.Argument(help="A bundle's directory or URI, or an encoder's name.")]
 PostingsArgument = Annotated[str, typer.Argument(help="Postings: CSV, TSV, JSONL or Parquet, at any URI.")]
 DirectoryArgument = Annotated[str, typer.Argument(help="What `minibert recruit index` made.")]
 TextArgument = Annotated[str, typer.Argument(help="A text, a .txt or .md file, or - for standard input.")]
 DataOption = Annotated[str, typer.Option(help="Directory or URI with the files of `minibert recruit prepare`.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
@@ -29,23 +39,28 @@ def prepare(
 ) -> None:
     """Make training files from postings, for the recipes recruiter/search and recruiter/all."""
     from ray_jobs.recruit_prepare import prepare_files
+    from ray_jobs.screen import Screen
 
-    prepare_files(postings, output, held_out, seed)
+    with Screen() as screen:
+        prepare_files(postings, output, held_out, seed, screen)
 
 
 @app.command()
 def index(
-    bundle: BundleArgument,
+    bundle: EncoderArgument,
     postings: PostingsArgument,
     output: Annotated[str, typer.Option(help="The index's directory or URI.")],
     completion: Annotated[str | None, typer.Option(help="A bundle that completes roles, to be served.")] = None,
     suitability: Annotated[str | None, typer.Option(help="A bundle that judges suitability, to be served.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="0: this process. N: on N Ray workers.")] = 0,
+    workers: WorkersOption = 0,
+    quiet: QuietOption = False,
 ) -> None:
     """Make postings searchable; the directory is all that `search` and `serve` need."""
     from ray_jobs.recruit_search import build_index
+    from ray_jobs.screen import Screen
 
-    build_index(bundle, postings, output, workers, completion, suitability)
+    with Screen(quiet=quiet) as screen:
+        build_index(bundle, postings, output, screen, workers, completion, suitability)
 
 
 @app.command()
@@ -53,31 +68,37 @@ def search(
     directory: DirectoryArgument,
     query: TextArgument,
     k: Annotated[int, typer.Option("-k", min=1, help="How many postings.")] = 10,
-    mode: Annotated[str, typer.Option(help="hybrid, dense or bm25.")] = "hybrid",
+    mode: Annotated[
+        str, typer.Option(help="hybrid, dense or bm25.", autocompletion=words("hybrid", "dense", "bm25"))
+    ] = "hybrid",
     as_json: JsonOption = False,
 ) -> None:
     """Find the postings that fit a need or a CV, and show why."""
     from ray_jobs.recruit_search import run_search
+    from ray_jobs.screen import Screen
 
-    run_search(directory, query, k, mode, as_json)
+    with Screen(as_json=as_json) as screen:
+        run_search(directory, query, k, mode, screen)
 
 
 @app.command()
 def complete(
-    bundle: BundleArgument,
+    bundle: EncoderArgument,
     description: TextArgument,
     k: Annotated[int, typer.Option("-k", min=1, max=50, help="How many titles.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
     """Complete "The role in this job description is ...": the k likeliest titles."""
     from ray_jobs.recruit_completion import run_complete
+    from ray_jobs.screen import Screen
 
-    run_complete(bundle, description, k, as_json)
+    with Screen(as_json=as_json) as screen:
+        run_complete(bundle, description, k, screen)
 
 
 @app.command()
 def suitability(
-    bundle: BundleArgument,
+    bundle: EncoderArgument,
     job: TextArgument,
     application: TextArgument,
     score: Annotated[bool, typer.Option("--score", help="Show the probability too.")] = False,
@@ -85,45 +106,54 @@ def suitability(
 ) -> None:
     """Whether an application is qualified for a job; a person decides."""
     from ray_jobs.recruit_suitability import run_suitability
+    from ray_jobs.screen import Screen
 
-    run_suitability(bundle, job, application, score, as_json)
+    with Screen(as_json=as_json) as screen:
+        run_suitability(bundle, job, application, score, screen)
 
 
 @app.command()
 def calibrate(
-    bundle: BundleArgument,
+    bundle: EncoderArgument,
     data: DataOption,
     output: Annotated[str, typer.Option(help="Where the calibrated bundle goes.")],
 ) -> None:
     """Fit the temperature of a suitability bundle on half of dev; the other half says what it gave."""
     from ray_jobs.recruit_suitability import calibrate
+    from ray_jobs.screen import Screen
 
-    calibrate(bundle, data, output)
+    with Screen() as screen:
+        calibrate(bundle, data, output, screen)
 
 
 @app.command()
-def measure(bundle: BundleArgument, data: DataOption, as_json: JsonOption = False) -> None:
+def measure(bundle: EncoderArgument, data: DataOption, as_json: JsonOption = False) -> None:
     """What a bundle is worth on held-out postings, in what it was trained for: search, completion, suitability."""
     from ray_jobs.recruit_measure import measure_bundle
+    from ray_jobs.screen import Screen
 
-    measure_bundle(bundle, data, as_json)
+    with Screen(as_json=as_json) as screen:
+        measure_bundle(bundle, data, screen)
 
 
 @app.command()
 def folds(
-    recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or the name of a packaged one.")],
+    recipe: RecipeArgument,
     postings: PostingsArgument,
     stage: Annotated[str, typer.Option(help="The stage whose bundle searches.")] = "search",
     count: Annotated[int, typer.Option(min=2, help="How many folds.")] = 5,
-    storage: Annotated[str, typer.Option(help="Where everything goes; every worker must reach it.")] = "./runs",
-    workers: Annotated[str, typer.Option(metavar="N or MIN:MAX", help="As for `minibert train`.")] = "0",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")] = None,
+    storage: StorageOption = "./runs",
+    workers: ElasticOption = "0",
+    set_: SetOption = None,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on each fold's other postings and measure search on the fold: every posting held out once."""
     from ray_jobs.recruit_folds import run_folds
+    from ray_jobs.screen import Screen
 
-    raise typer.Exit(run_folds(recipe, postings, stage, count, storage, workers, set_ or [], as_json))
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        raise typer.Exit(run_folds(recipe, postings, stage, count, storage, workers, set_ or [], screen))
 
 
 @app.command()
@@ -137,27 +167,32 @@ def audit(
     impact_ratio: Annotated[float, typer.Option(min=0, max=1, help="Bound: at least. Four fifths by rule.")] = 0.8,
     rank_shift: Annotated[float, typer.Option(min=0, help="Bound: ranks more than within a group, at most.")] = 0.5,
     sentiment_difference: Annotated[float, typer.Option(min=0, help="Bound: on a scale of 0..4, at most.")] = 0.1,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Swap names and see what changes; exit status 3 when a bound is broken."""
     from multitask.recruit.audit import Bounds
     from ray_jobs.recruit_audit import run_audit
+    from ray_jobs.screen import Screen
 
     bounds = Bounds(impact_ratio, rank_shift, sentiment_difference)
-    raise typer.Exit(run_audit(suitability, index, sentiment, applications, data, output, as_json, bounds))
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        raise typer.Exit(run_audit(suitability, index, sentiment, applications, data, output, screen, bounds))
 
 
 @app.command()
 def card(
-    bundle: BundleArgument,
+    bundle: EncoderArgument,
     data: DataOption,
     output: Annotated[str, typer.Option(help="The Markdown file to write.")],
     audit: Annotated[str | None, typer.Option(help="The JSON file of `minibert recruit audit --output`.")] = None,
 ) -> None:
     """Write a bundle's model card: data, labels, metrics with intervals, audit, and what it is not for."""
     from ray_jobs.recruit_measure import write_card
+    from ray_jobs.screen import Screen
 
-    write_card(bundle, data, output, audit)
+    with Screen() as screen:
+        write_card(bundle, data, output, audit, screen)
 
 
 @app.command()
@@ -168,5 +203,7 @@ def serve(
 ) -> None:
     """Serve search, completion and suitability on Ray Serve, with a page and an API."""
     from ray_jobs.recruit_serve import serve
+    from ray_jobs.screen import Screen
 
-    serve(directory, host, port)
+    with Screen() as screen:
+        serve(directory, host, port, screen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from multitask.data.readers import find_file, read_examples
@@ -16,15 +15,15 @@ from ray_jobs.recruit_texts import given_text
 from ray_jobs.screen import Screen
 
 
-def run_complete(bundle: str, text: str, k: int, as_json: bool) -> None:
-    """Prints the k likeliest titles. text: a description, the path of a .txt or .md file, or - for standard input."""
+def run_complete(bundle: str, text: str, k: int, screen: Screen) -> None:
+    """Shows the k likeliest titles. text: a description, the path of a .txt or .md file, or - for standard input."""
     description = given_text(text, "description")
     titles = Completer(open_bundle(bundle), default_device()).complete([description], k)[0]
-    if as_json:
-        print(json.dumps({"bundle": bundle, "titles": [asdict(title) for title in titles]}, indent=2))
+    if screen.as_json:
+        screen.document({"bundle": bundle, "titles": [asdict(title) for title in titles]})
         return
     rows = [[title.text, cell(title.probability)] for title in titles]
-    Screen().table(["title", "probability"], rows, title=f"{PROMPT} ...")
+    screen.table(["title", "probability"], rows, title=f"{PROMPT} ...")
 
 
 def pairs_of(data: str, split: Split) -> list[Pair]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,11 +14,12 @@ from multitask.finding import open_bundle
 from multitask.recipe_files import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
 from multitask.storage import Storage, join
-from ray_jobs.commands import run_training
+from ray_jobs.commands import run_training, tell_results
 from ray_jobs.options import workers_span
 from ray_jobs.prepare import stage_bundle
 from ray_jobs.recruit_prepare import read_corpus, write_fold
 from ray_jobs.screen import Screen
+from ray_jobs.stopping import INTERRUPTED
 
 RESULT = "search.json"
 DECIDING = "ndcg@10"
@@ -28,11 +28,11 @@ CLAIMS = (("trained", "untrained"), ("hybrid, trained", "bm25"), ("hybrid, train
 
 
 def run_folds(
-    recipe: str, postings: str, stage: str, count: int, storage: str, workers: str, overrides: list[str], as_json: bool
+    recipe: str, postings: str, stage: str, count: int, storage: str, workers: str, overrides: list[str], screen: Screen
 ) -> int:
     """Trains fold after fold, each an experiment of its own, so that finished ones are skipped when it is run again;
     returns the exit status."""
-    screen, place, span = Screen(), Storage(storage), workers_span(workers)
+    place, span = Storage(storage), workers_span(workers)
     loaded = load_recipe(recipe, overrides)
     loaded.stage(stage)
     corpus = read_corpus(postings, screen)
@@ -42,9 +42,11 @@ def run_folds(
         name = f"{loaded.name}-fold-{fold + 1}-of-{count}"
         data = place.at(f"{name}-data")
         write_fold(data, corpus, folds == fold, loaded.seed, screen)
-        if status := run_training(loaded, data.uri, place, name, workers=span, fresh=False, seeds=1):
-            return status
-        screen.say(f"{name}: measuring search")
+        trained = run_training(loaded, data.uri, place, name, screen, workers=span, fresh=False, seeds=1)
+        if trained is None:
+            return INTERRUPTED
+        tell_results(screen, place, trained)
+        screen.note(f"{name}: measuring search")
         parts += compare(
             systems(open_bundle(loaded.encoder), open_bundle(stage_bundle(place, f"{name}/{stage}") or name)),
             corpus.postings,
@@ -53,8 +55,8 @@ def run_folds(
         )
     result = {"postings": postings, "recipe": loaded.name, "folds": count, **summary(pooled(parts))}
     place.write_json(f"{loaded.name}-folds/{RESULT}", result)
-    if as_json:
-        print(json.dumps(result, indent=2))
+    if screen.as_json:
+        screen.document(result)
     else:
         tell(screen, result)
         screen.say(f"results: {join(place.uri, f'{loaded.name}-folds', RESULT)}")

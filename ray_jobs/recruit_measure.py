@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -31,27 +30,27 @@ Row = dict[str, Any]  # metric, value, interval, rows, and why where the value i
 SPLITS: tuple[Split, ...] = ("train", "dev")
 
 
-def measure_bundle(bundle: str, data: str, as_json: bool) -> None:
-    """Prints the metrics of what the bundle was trained for."""
+def measure_bundle(bundle: str, data: str, screen: Screen) -> None:
+    """Shows the metrics of what the bundle was trained for."""
     rows = measured(open_bundle(bundle), data)
-    if as_json:
-        print(json.dumps({"bundle": bundle, "data": data, "metrics": rows}, indent=2))
+    if screen.as_json:
+        screen.document({"bundle": bundle, "data": data, "metrics": rows})
         return
     body = [
         [row["metric"], cell(row["value"], row["why"]), " .. ".join(map(cell, row["interval"] or ())), str(row["rows"])]
         for row in rows
     ]
-    Screen().table(["metric", "value", "95 % interval", "rows"], body, title=f"{bundle} on what {data} holds out")
+    screen.table(["metric", "value", "95 % interval", "rows"], body, title=f"{bundle} on what {data} holds out")
 
 
-def write_card(bundle: str, data: str, output: str, audit: str | None) -> None:
+def write_card(bundle: str, data: str, output: str, audit: str | None, screen: Screen) -> None:
     """Writes the model card. audit: the JSON file of `minibert recruit audit --output`."""
     loaded = open_bundle(bundle)
     findings = _findings(audit) if audit else None
     text = card(loaded.about, _files(loaded, data), measured(loaded, data), findings)
     folder, name = file_at(output)
     folder.write_bytes(name, text.encode())
-    print(f"card: {output}")
+    screen.say(f"card: {output}")
 
 
 def measured(bundle: Bundle, data: str) -> list[Row]:

@@ -36,9 +36,8 @@ def _tell(screen: Screen, found: Postings, corpus: Corpus) -> None:
         screen.say(f"  left out: {more} more")
 
 
-def prepare_files(postings: str, output: str, held_out: float = 0.1, seed: int = SEED) -> None:
+def prepare_files(postings: str, output: str, held_out: float, seed: int, screen: Screen) -> None:
     """Writes the training files of the recipes in recruiter/ into a directory."""
-    screen = Screen()
     corpus = read_corpus(postings, screen)
     folds = corpus.folds(max(2, round(1 / held_out)), seed)
     write_fold(Storage(output), corpus, folds == 0, seed, screen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -33,6 +32,7 @@ def build_index(
     bundle: str,
     postings: str,
     output: str,
+    screen: Screen,
     workers: int = 0,
     completion: str | None = None,
     suitability: str | None = None,
@@ -41,7 +41,7 @@ def build_index(
 
     completion, suitability: bundles that go along, to be served. Raises UserError before anything is computed.
     """
-    screen, storage = Screen(), Storage(output)
+    storage = Storage(output)
     check_target(storage)
     parts = {name: open_bundle(uri) for name, uri in zip(PARTS, (completion, suitability), strict=True) if uri}
     encoder, read = open_bundle(bundle), read_postings(postings)
@@ -116,14 +116,13 @@ class _Worker:
         return {"row": batch["row"], "vector": self.encoder.embed(batch["text"].tolist())}
 
 
-def run_search(directory: str, query: str, k: int, mode: str, as_json: bool) -> None:
-    """Prints the k best postings for a need or for a CV's file. Raises UserError for a query without text."""
+def run_search(directory: str, query: str, k: int, mode: str, screen: Screen) -> None:
+    """Shows the k best postings for a need or for a CV's file. Raises UserError for a query without text."""
     text = given_text(query, "query")
     hits = Searcher.open(directory).search([text], k, mode)[0]
-    if as_json:
-        print(json.dumps({"index": directory, "mode": mode, "hits": [asdict(hit) for hit in hits]}, indent=2))
+    if screen.as_json:
+        screen.document({"index": directory, "mode": mode, "hits": [asdict(hit) for hit in hits]})
         return
-    screen = Screen()
     for rank, hit in enumerate(hits, 1):
         screen.console.print(shown(rank, hit, screen.console.is_terminal), soft_wrap=True)
     if not hits:

@@ -143,7 +143,7 @@ def application(directory: str, token: str | None) -> Any:
     return deployment.bind(directory, token)
 
 
-def serve(directory: str, host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(directory: str, host: str, port: int, screen: Screen) -> None:
     """Serves an index directory until Ctrl-C or SIGTERM. The token is that of the environment's MINIBERT_TOKEN.
 
     Raises UserError before anything starts: no sound index, no token for a host that others reach, a port in use.
@@ -157,10 +157,10 @@ def serve(directory: str, host: str = "127.0.0.1", port: int = 8000) -> None:
     from ray import serve as ray_serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    screen, quiet = Screen(), {"enable_access_log": False, "log_level": "WARNING"}
+    quiet = {"enable_access_log": False, "log_level": "WARNING"}
     with Cluster(Workers(), screen):  # its end is Serve's too
         ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
-        screen.say(f"loading {facts.postings} postings, {', '.join(['search', *sorted(facts.parts)])} ...")
+        screen.note(f"loading {facts.postings} postings, {', '.join(['search', *sorted(facts.parts)])} ...")
         ray_serve.run(application(Storage(directory).uri, token), name="recruiter", logging_config=quiet)
         with signals() as stop:
             screen.say(f"http://{f'[{host}]' if ':' in host else host}:{port}  (API: /docs; Ctrl-C ends it)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,8 +39,8 @@ FIGURE = "reliability.png"
 SEED = 11711  # of which half of dev a posting is in
 
 
-def run_suitability(bundle: str, job: str, application: str, score: bool, as_json: bool) -> None:
-    """Prints whether an application is qualified for a job; the probability only where it was asked for.
+def run_suitability(bundle: str, job: str, application: str, score: bool, screen: Screen) -> None:
+    """Shows whether an application is qualified for a job; the probability only where it was asked for.
 
     job, application: texts, .txt or .md files, or "-" for standard input.
     """
@@ -49,14 +48,14 @@ def run_suitability(bundle: str, job: str, application: str, score: bool, as_jso
     pair = (given_text(job, "job"), given_text(application, "application"))
     probability = Suitability(loaded, default_device()).probabilities([pair])
     answer, note = bool(qualified(probability)[0]), labels_note(loaded)
-    if as_json:
+    if screen.as_json:
         found: dict[str, Any] = {"qualified": answer, "labels": note}
-        print(json.dumps(found | ({"probability": float(probability[0])} if score else {}), indent=2))
+        screen.document(found | ({"probability": float(probability[0])} if score else {}))
         return
-    print("qualified" if answer else "not qualified")
+    screen.say("qualified" if answer else "not qualified")
     if score:
-        print(f"probability {probability[0]:.3f}" + ("" if "temperature" in loaded.about else ", not calibrated"))
-    print(PERSON_DECIDES + (f"\nThe model was trained on {note}." if note else ""))
+        screen.say(f"probability {probability[0]:.3f}" + ("" if "temperature" in loaded.about else ", not calibrated"))
+    screen.say(PERSON_DECIDES + (f"\nThe model was trained on {note}." if note else ""))
 
 
 class Rated:
@@ -83,10 +82,10 @@ class Rated:
         return np.isin(self.groups, names[::2])
 
 
-def calibrate(bundle: str, data: str, output: str) -> None:
+def calibrate(bundle: str, data: str, output: str, screen: Screen) -> None:
     """Fits the temperature on half of dev's postings, measures on the others, and writes the cooled bundle to `output`
     with the reliability diagram beside its files."""
-    target, screen = Storage(output), Screen()
+    target = Storage(output)
     if names := target.list():
         raise UserError(f"--output '{output}': holds {short_list(names)}; name a directory that is not there yet")
     loaded = open_bundle(bundle)

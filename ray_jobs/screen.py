@@ -1,12 +1,16 @@
-"""What the user sees: one live line a stage on a terminal, plain lines elsewhere, and tables."""
+"""What the user sees: one live line a stage on a terminal, plain lines elsewhere, tables; or JSON."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from contextlib import redirect_stdout
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -16,26 +20,54 @@ if TYPE_CHECKING:
     from lightning_modules.progress import Progress
 
 PLAIN_SECONDS = 15.0
+FILE_COLUMNS = 200  # a file or a pipe has no width to fit
 
 
 class Screen:
-    """Progress lines: live on a terminal; elsewhere a line every 15 s, and one whenever something else begins."""
+    """Progress lines: live on a terminal; elsewhere a line every 15 s, and one whenever something else begins.
 
-    def __init__(self, console: Console | None = None) -> None:
-        # A file or a pipe has no width to fit.
-        self.console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    A context manager around a command. quiet: no progress and no notes, only what came of it. as_json: standard output
+    is one document and nothing else, whoever prints, Ray and the libraries too; all that people read goes to stderr.
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet, self.as_json = quiet, as_json
+        self._stdout: TextIO = sys.stdout
+        file = sys.stderr if as_json else sys.stdout
+        self.console = console or Console(highlight=False, file=file, width=None if file.isatty() else FILE_COLUMNS)
+        # Not `is_terminal`, which FORCE_COLOR also sets: colours are for logs as well, moving the cursor is not.
+        self._moves = self.console.file.isatty() and not self.console.is_dumb_terminal
+        self._redirected = redirect_stdout(sys.stderr)
         self._live: Live | None = None
         self._told: dict[str, tuple[float, str]] = {}  # stage -> when, and doing what: a sweep's trials take turns
         self._last: Progress | None = None
 
+    def __enter__(self) -> Screen:
+        if self.as_json:
+            self._redirected.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end_line()
+        if self.as_json:
+            self._redirected.__exit__(kind, error, trace)
+
     def say(self, text: str) -> None:
+        """What came of the command, or keeps it from going on."""
         self.console.print(text, markup=False, soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """What it is doing."""
+        if not self.quiet:
+            self.say(text)
+
     def progress(self, progress: Progress) -> None:
-        if progress == self._last:
+        if self.quiet or progress == self._last:
             return
         self._last = progress
-        if self.console.is_terminal:
+        if self._moves:
             if self._live is None:
                 self._live = Live(console=self.console, refresh_per_second=4)
                 self._live.start()
@@ -54,9 +86,42 @@ class Screen:
             self._live = None
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-        table = Table(title=title, title_justify="left")
-        for index, name in enumerate(header):
-            table.add_column(name, justify="left" if index < 2 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        self.console.print(table)
+        """As a table; turned, columns for rows, where words would be broken to fit; cell below cell where they still
+        would be."""
+        lines = [header, *rows]
+        turned = list(zip(*lines, strict=True))
+        for columns in (turned, lines):
+            if _width(columns) <= self.console.width:
+                self.console.print(_table(columns, title))
+                return
+        self._stack(header, lines[1:], title)
+
+    def _stack(self, header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None) -> None:
+        if title:
+            self.say(title)
+        for first, *others in rows:
+            self.say(first)
+            for name, cell in zip(header[1:], others, strict=True):
+                if cell:
+                    self.say(f"  {name}: {cell}")
+
+    def document(self, content: Any) -> None:
+        """The one document of --json, on standard output."""
+        print(json.dumps(content, indent=2, allow_nan=False), file=self._stdout)
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    """The least, with words whole."""
+    return 1 + sum(3 + max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns)
+
+
+def _table(columns: Sequence[Sequence[str]], title: str | None) -> Table:
+    """columns: with their headers. Figures are flush right, words left."""
+    table = Table(title=Text(title) if title else None, title_justify="left")
+    for name, *cells in columns:
+        words = any(cell[:1].isalpha() for cell in cells)
+        whole = not any(" " in cell for cell in (name, *cells))  # rich would narrow it first, as the widest
+        table.add_column(Text(name), justify="left" if words else "right", overflow="fold", no_wrap=whole)
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*map(Text, row))  # as they are: brackets are not rich's markup
+    return table

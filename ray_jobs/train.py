@@ -61,7 +61,7 @@ class Driver:
     def __init__(self, request: Request, screen: Screen) -> None:
         self.request, self.recipe, self.storage = request, request.recipe, request.storage
         self.screen = screen
-        screen.say("reading the data and the encoder ...")
+        screen.note("reading the data and the encoder ...")
         self.prepared: Prepared = prepare(self.recipe, request.data, self.storage)
         self._read_experiment()
 
@@ -71,7 +71,7 @@ class Driver:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Every stage that is not finished, in the recipe's order; returns the results."""
-        with Lease(self.experiment.folder, self.screen.say):
+        with Lease(self.experiment.folder, self.screen.note):
             self._read_experiment()  # as it stands now that it is ours alone
             return self._run(stop)
 
@@ -84,7 +84,7 @@ class Driver:
             if self.plan.outcome(node):
                 record = self.plan.records[node.key]
                 record.status = "finished"
-                self.screen.say(f"{node.key}: finished before, skipped ({record.trainer})")
+                self.screen.note(f"{node.key}: finished before, skipped ({record.trainer})")
         todo = [node for node in self.plan.nodes if not node.trial and not self.plan.outcome(node)]
         self.experiment.save()
         if todo and not stop.asked:

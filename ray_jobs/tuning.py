@@ -170,7 +170,7 @@ class _Trials:
 
     def run(self) -> dict[str, Status]:
         each, at_once = self._resources()
-        self.screen.say(f"{len(self.jobs)} trials, {at_once} at a time")
+        self.screen.note(f"{len(self.jobs)} trials, {at_once} at a time")
         thread = threading.Thread(target=self._fit, args=(each, at_once), name=WAITER, daemon=True)
         thread.start()
         ends_at = math.inf
@@ -198,7 +198,7 @@ class _Trials:
             self.screen.progress(Progress.of(news.line))
         for label in news.stopped - self._lagging:
             if not self.jobs[label].folder.exists(OUTCOME):
-                self.screen.say(f"{label}: lags behind, stopped")
+                self.screen.note(f"{label}: lags behind, stopped")
                 self.lags(label)
         self._lagging = news.stopped
         return news

@@ -114,7 +114,7 @@ class RayRunner:
 
     def __enter__(self) -> RayRunner:
         cluster = self.cluster.__enter__()
-        self.screen.say(f"{cluster.span} workers on {cluster.devices()}")
+        self.screen.note(f"{cluster.span} workers on {cluster.devices()}")
         return self
 
     def __exit__(self, *error: object) -> None:

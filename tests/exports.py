@@ -16,6 +16,7 @@ from multitask.embed import TextEncoder, Vectors, padded
 from multitask.storage import Storage
 from multitask.tasks import TASKS
 from ray_jobs.export import export_bundle, import_model
+from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
 # Every head, every label kind, a joined pair.
@@ -65,10 +66,10 @@ def answers(bundle: Bundle, task: str) -> Tensor:
 
 
 def exported(uri: str, form: str, folder: Path, dtype: str = "float32") -> Path:
-    export_bundle(uri, form, str(folder), dtype, None)
+    export_bundle(uri, form, str(folder), dtype, None, Screen())
     return folder
 
 
 def imported(source: str | Path, folder: Path) -> Bundle:
-    import_model(str(source), str(folder))
+    import_model(str(source), str(folder), Screen())
     return read_bundle(Storage(str(folder)))

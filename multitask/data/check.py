@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from multitask.data.files import list_directory, short_list
 from multitask.data.maps import Place, place_of
@@ -36,6 +37,22 @@ class FileReport:
     quarantined: tuple[BadRow, ...] = ()
     problem: str = ""
     names: tuple[str, ...] = ()
+
+    def label_name(self, label: int) -> str:
+        return self.names[label] if self.names else str(label)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the text has it, with every quarantined row."""
+        return {
+            "task": self.task,
+            "split": self.split,
+            "path": self.path,
+            "problem": self.problem or None,
+            "rows": self.rows,
+            "labels": {self.label_name(label): count for label, count in self.labels},
+            "words": dict(zip(("least", "median", "p95", "most"), self.words, strict=True)),
+            "quarantined": [{"line": row.line, "reason": row.reason} for row in self.quarantined],
+        }
 
 
 def check_data(uri: str) -> list[FileReport]:
@@ -91,8 +108,7 @@ def _word_counts(examples: Sequence[Example]) -> tuple[int, int, int, int]:
 def _render_file(report: FileReport) -> list[str]:
     if report.problem:
         return [f"{report.task} {report.split}: {report.problem}"]
-    named = [(report.names[label] if report.names else label, count) for label, count in report.labels]
-    labels = "  ".join(f"{label}: {count / report.rows:.1%}" for label, count in named)
+    labels = "  ".join(f"{report.label_name(label)}: {count / report.rows:.1%}" for label, count in report.labels)
     least, median, p95, most = report.words
     bad = report.quarantined
     lines = [

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from multitask.data.files import expanded, find_file, has_file, local
 from multitask.errors import UserError
+from multitask.packaged import packaged, packaged_maps
 from multitask.recipe import Task
 from multitask.recipe_checks import build_map
-from multitask.recipe_files import packaged, parse_yaml
+from multitask.recipe_files import parse_yaml
 from multitask.storage import join
 from multitask.tasks import TASKS, Split, TaskSpec
 
@@ -93,10 +93,6 @@ def read_map(uri: str) -> dict[str, Task]:
     if "stages" in tree:
         return tasks
     return {name: _placed(task, uri.rpartition("/")[0] or ".") for name, task in tasks.items()}
-
-
-def packaged_maps() -> list[str]:
-    return sorted(file.stem for file in Path(str(resources.files("configs"))).glob(f"{FOLDER}/*.yaml"))
 
 
 def _placed(task: Task, folder: str) -> Task:

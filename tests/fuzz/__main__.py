@@ -41,6 +41,8 @@ def fuzz(name: str) -> bool:
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(TARGETS)
+    if unknown := sorted(set(names) - set(TARGETS)):
+        sys.exit(f"target {unknown[0]}: not known; valid: {', '.join(TARGETS)}")
     sound = [fuzz(name) for name in names]
     print(f"{sum(TARGETS[name].inputs for name in names)} inputs, {sound.count(False)} findings")
     sys.exit(not all(sound))

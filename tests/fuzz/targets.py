@@ -294,7 +294,7 @@ def _harmless() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}))
         stack.enter_context(patch.object(ray_jobs.cluster.Cluster, "__enter__", no_cluster))
-        stack.enter_context(patch.object(ray_jobs.commands, "run_training", return_value=0))
+        stack.enter_context(patch.object(ray_jobs.commands, "run_training", side_effect=UserError("no training here")))
         stack.enter_context(patch.object(ray_jobs.doctor, "examine", return_value=[]))
         stack.enter_context(patch.object(ray_jobs.recruit_folds, "run_folds", return_value=0))
         for name in serving:

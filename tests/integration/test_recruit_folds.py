@@ -18,6 +18,7 @@ from ray_jobs.prepare import stage_bundle
 from ray_jobs.recruit_folds import run_folds
 from ray_jobs.recruit_measure import measured, write_card
 from ray_jobs.recruit_prepare import prepare_files
+from ray_jobs.screen import Screen
 from tests.unit.test_recruit_postings import corpus
 
 pytestmark = pytest.mark.slow
@@ -39,22 +40,22 @@ def postings(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_every_posting_is_held_out_once_and_finished_folds_are_not_trained_again(
     postings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments: tuple[Any, ...] = ("recruiter/search", postings, "search", 2, str(tmp_path), "0", SMALL, False)
-    assert run_folds(*arguments) == 0
+    arguments: tuple[Any, ...] = ("recruiter/search", postings, "search", 2, str(tmp_path), "0", SMALL)
+    assert run_folds(*arguments, Screen()) == 0
     found = json.loads((tmp_path / "search-folds" / "search.json").read_text())
     asked = {row["query"]: row["ndcg@10"]["queries"] for row in found["systems"]}
     assert asked == {"title": 28, "qualifications": 28}
     capsys.readouterr()
-    assert run_folds(*arguments) == 0
+    assert run_folds(*arguments, Screen()) == 0
     assert capsys.readouterr().out.count("finished before, skipped") == 2
     assert json.loads((tmp_path / "search-folds" / "search.json").read_text()) == found
 
 
 def test_each_leaf_is_measured_by_what_it_was_trained_for_and_has_a_card(postings: str, tmp_path: Path) -> None:
     data = str(tmp_path / "data")
-    prepare_files(postings, data, held_out=0.3)
+    prepare_files(postings, data, 0.3, 11711, Screen())
     storage, recipe = Storage(str(tmp_path / "runs")), load_recipe("recruiter/all", SMALL)
-    assert run_training(recipe, data, storage, "all", workers=Workers(), fresh=False, seeds=1) == 0
+    assert run_training(recipe, data, storage, "all", Screen(), workers=Workers(), fresh=False, seeds=1)
     uris = {stage: str(stage_bundle(storage, f"all/{stage}")) for stage in ("search", "suitability", "completion")}
     names = {stage: {row["metric"] for row in measured(open_bundle(uri), data)} for stage, uri in uris.items()}
     assert "ndcg@10, title: hybrid, trained" in names["search"]
@@ -62,6 +63,6 @@ def test_each_leaf_is_measured_by_what_it_was_trained_for_and_has_a_card(posting
     assert "exact match: completion" in names["completion"]
     trained = {stage: read_bundle(Storage(uri)).about["trained"] for stage, uri in uris.items()}
     assert trained == {"search": [], "suitability": ["suitability"], "completion": []}
-    write_card(uris["suitability"], data, str(tmp_path / "CARD.md"), None)
+    write_card(uris["suitability"], data, str(tmp_path / "CARD.md"), None, Screen())
     text = (tmp_path / "CARD.md").read_text()
     assert text.startswith("# all/suitability") and "weak labels made from postings" in text

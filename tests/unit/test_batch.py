@@ -27,6 +27,7 @@ from ray_jobs.batch import MANIFEST, WORK, Request, embed_table, predict_table
 from ray_jobs.batch_input import Shard, of_arrow, source_of, to_arrow
 from ray_jobs.batch_parts import Writer
 from ray_jobs.cli import app
+from ray_jobs.screen import Screen
 from tests.helpers import tiny
 from tests.s3 import S3
 
@@ -85,7 +86,7 @@ def vectors(output: Path, name: str = "embedding") -> Any:
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet", "txt"])
 def test_embeddings_of_every_format_in_the_files_order(tmp_path: Path, ending: str) -> None:
-    embed_table(request(written(tmp_path / f"texts.{ending}", TEXTS)))
+    embed_table(request(written(tmp_path / f"texts.{ending}", TEXTS)), Screen())
     output = tmp_path / "out"
     names = sorted(file.name for file in output.iterdir())
     assert names == [MANIFEST, WORK, *(f"part-0000{at}.parquet" for at in range(4))]
@@ -104,7 +105,7 @@ def test_embeddings_of_every_format_in_the_files_order(tmp_path: Path, ending: s
 def test_several_columns_and_the_texts_themselves(tmp_path: Path) -> None:
     rows = [{"question": text, "answer": text[::-1]} for text in TEXTS]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
-    embed_table(request(tmp_path / "pairs.parquet", columns=("answer", "question"), keep=True))
+    embed_table(request(tmp_path / "pairs.parquet", columns=("answer", "question"), keep=True), Screen())
     found = pq.read_table(tmp_path / "out")
     assert found.schema.names == ["id", "answer", "question", "embedding_answer", "embedding_question"]
     assert found["answer"].to_pylist() == [text[::-1] for text in TEXTS]
@@ -121,7 +122,7 @@ def test_a_directory_or_a_glob_is_one_table_and_says_where_rows_are_from(tmp_pat
     (folder / "empty.txt").touch()
     (folder / "_SUCCESS.txt").write_text("not of the table\n")
     (folder / "notes.pdf").touch()
-    embed_table(request(f"{folder}{given_as}", output=str(tmp_path / "out")))
+    embed_table(request(f"{folder}{given_as}", output=str(tmp_path / "out")), Screen())
     found = pq.read_table(tmp_path / "out")
     assert found["file"].to_pylist() == ["a.txt"] * 20 + ["b.txt"] * 30
     assert found["id"].to_pylist() == [*map(str, range(1, 21)), *map(str, range(1, 31))]
@@ -132,7 +133,7 @@ def test_a_directory_or_a_glob_is_one_table_and_says_where_rows_are_from(tmp_pat
 def test_any_file_system_at_both_ends() -> None:
     with fsspec.open("memory://tables/texts.txt", "w") as file:
         file.write("".join(text + "\n" for text in TEXTS))
-    embed_table(request("memory://tables/*.txt", output="memory://vectors"))
+    embed_table(request("memory://tables/*.txt", output="memory://vectors"), Screen())
     storage = Storage("memory://vectors")
     said = storage.read_json(MANIFEST)
     assert said["rows"] == 50 and said["input"][0]["bytes"] == sum(len(text) + 1 for text in TEXTS)
@@ -144,22 +145,22 @@ def test_an_object_store_that_fails_now_and_then_at_both_ends(s3: S3) -> None:
     Storage(s3.uri).write_bytes("texts/a.txt", "\n".join(TEXTS).encode())
     given = request(f"{s3.uri}/texts", output=f"{s3.uri}/vectors")
     s3.fail("some", share=0.3, seed=1)
-    embed_table(given)
-    embed_table(given)  # the same work: its version marks are stable
+    embed_table(given, Screen())
+    embed_table(given, Screen())  # the same work: its version marks are stable
     s3.heal()
     storage = Storage(given.output)
     said = storage.read_json(MANIFEST)
     assert said["rows"] == 50 and said["input"][0].keys() == {"file", "bytes", "etag"}
     Storage(s3.uri).write_bytes("texts/a.txt", b"others\n")
     with pytest.raises(UserError, match=r"vectors: holds parts of other work: input was .*etag"):
-        embed_table(given)
+        embed_table(given, Screen())
 
 
 def test_rows_that_cannot_be_used_are_left_out_and_told_of(tmp_path: Path) -> None:
     lines = [json.dumps({"text": text}) for text in TEXTS]
     lines[3], lines[30], lines[49] = '{"text": 7}', "no JSON", '{"text": " "}'
     (tmp_path / "texts.jsonl").write_text("\n".join(lines))
-    embed_table(request(tmp_path / "texts.jsonl"))
+    embed_table(request(tmp_path / "texts.jsonl"), Screen())
     said = manifest(tmp_path / "out")
     assert (said["rows"], said["parts"], said["quarantined"]["rows"]) == (47, 3, 3)
     assert said["quarantined"]["first"] == [
@@ -183,7 +184,7 @@ def test_predictions_are_the_predictors(tmp_path: Path, task: str) -> None:
     columns = ("one",) if task == "sst" else ("one", "other")
     rows = [{"one": text, "other": text[::-1]} for text in TEXTS]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "texts.parquet")
-    predict_table(request(tmp_path / "texts.parquet", bundle=uri, task=task, columns=columns))
+    predict_table(request(tmp_path / "texts.parquet", bundle=uri, task=task, columns=columns), Screen())
     found = pq.read_table(tmp_path / "out").to_pydict()
     texts = [[row[name] for row in rows] for name in columns]
     expected = Predictor(bundle).answer(task, *texts)
@@ -199,13 +200,13 @@ def test_the_only_head_needs_no_name_and_its_columns_are_those_of_its_training(t
     uri, _ = with_heads(tmp_path, trained=["sst"], columns={"sst": {"sentence": "review"}})
     (tmp_path / "reviews.csv").write_text("review,stars\ngood,1\nbad,2\n")
     with pytest.raises(UserError, match=r"--task: missing; bundle '.*' predicts sst, sts"):
-        predict_table(request(tmp_path / "reviews.csv", bundle=uri))  # a cosine has nothing to train
-    predict_table(request(tmp_path / "reviews.csv", bundle=uri, task="sst"))
+        predict_table(request(tmp_path / "reviews.csv", bundle=uri), Screen())  # a cosine has nothing to train
+    predict_table(request(tmp_path / "reviews.csv", bundle=uri, task="sst"), Screen())
     assert pq.read_table(tmp_path / "out").num_rows == 2
     only = bundle_of(tiny().model({"sst": "linear"}), tiny().tokenizer_json, {})
     save_bundle(Storage(str(tmp_path)), "only", only)
     predict_table(request(tmp_path / "reviews.csv", bundle=str(tmp_path / "only"), columns=("review",),
-                          output=str(tmp_path / "other")))  # fmt: skip
+                          output=str(tmp_path / "other")), Screen())  # fmt: skip
 
 
 def test_a_task_of_ones_own_is_predicted_in_its_words(table: Path) -> None:
@@ -213,7 +214,7 @@ def test_a_task_of_ones_own_is_predicted_in_its_words(table: Path) -> None:
     specs = {**TASKS, "mine": replace(TASKS["sst"], name="mine", label=label)}
     own = bundle_of(replace(tiny(), specs=specs).model({"mine": "linear"}, seed=1), tiny().tokenizer_json, {})
     save_bundle(Storage(str(table.parent)), "bundle", own)
-    predict_table(request(table, bundle=str(table.parent / "bundle"), columns=("text",)))
+    predict_table(request(table, bundle=str(table.parent / "bundle"), columns=("text",)), Screen())
     found = pq.read_table(table.parent / "out").to_pydict()
     assert found["label"] == [label.words[at] for at in found["prediction"]] and len(found["probabilities"][0]) == 3
 
@@ -237,24 +238,26 @@ def test_work_that_was_stopped_makes_the_parts_that_are_not_there(
     stops = [2, 3]
     while stops:
         with pytest.raises(KeyboardInterrupt):
-            embed_table(request(table))
+            embed_table(request(table), Screen())
         assert not (output / MANIFEST).exists()
-    embed_table(request(table))
+    embed_table(request(table), Screen())
     assert made == [0, 1, 2, 3]
     assert "3 parts are in" in capsys.readouterr().out
     np.testing.assert_allclose(vectors(output), TextEncoder(tiny()).embed(TEXTS), atol=1e-6)
     assert manifest(output)["rows"] == 50
-    embed_table(request(table))
+    embed_table(request(table), Screen())
     assert made == [0, 1, 2, 3] and "all 4 parts are in" in capsys.readouterr().out
 
 
 def test_the_same_table_elsewhere_is_the_same_work(table: Path) -> None:
-    embed_table(request(table))
+    embed_table(request(table), Screen())
     moved = table.rename(table.parent.joinpath("elsewhere").with_suffix(".jsonl"))
     with pytest.raises(UserError, match=r"other work: input was .*texts.jsonl.*, is now .*elsewhere.jsonl"):
-        embed_table(request(moved))  # rows' files are named by it
+        embed_table(request(moved), Screen())  # rows' files are named by it
     (table.parent / "folder").mkdir()
-    embed_table(request(moved.rename(table.parent / "folder" / "texts.jsonl"), output=str(table.parent / "out")))
+    embed_table(
+        request(moved.rename(table.parent / "folder" / "texts.jsonl"), output=str(table.parent / "out")), Screen()
+    )
 
 
 def other_text(given: Request) -> Request:
@@ -274,21 +277,21 @@ def other_text(given: Request) -> Request:
     ],
 )
 def test_other_work_in_the_same_place_is_refused(table: Path, change: Callable[[Request], Request], said: str) -> None:
-    embed_table(request(table))
+    embed_table(request(table), Screen())
     with pytest.raises(UserError, match=f"out: holds parts of other work: {said}") as caught:
-        embed_table(change(request(table)))
+        embed_table(change(request(table)), Screen())
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_a_mistake_before_the_first_part_takes_no_place(table: Path) -> None:
     with pytest.raises(UserError, match=r"no column txet; columns found: id, text"):
-        embed_table(request(table, columns=("txet",)))
-    embed_table(request(table))
+        embed_table(request(table, columns=("txet",)), Screen())
+    embed_table(request(table), Screen())
 
 
 def test_a_directory_with_anything_else_in_it_is_refused(table: Path) -> None:
     with pytest.raises(UserError, match=r"holds texts.jsonl, which is not of this work; name an empty directory"):
-        embed_table(request(table, output=str(table.parent)))
+        embed_table(request(table, output=str(table.parent)), Screen())
 
 
 # What is refused.
@@ -311,14 +314,14 @@ def test_a_table_that_cannot_be_read_is_said_in_a_line(
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=said) as caught:
-        embed_table(request(tmp_path / name))
+        embed_table(request(tmp_path / name), Screen())
     assert "\n" not in str(caught.value)
 
 
 def test_two_columns_of_one_name_are_refused(table: Path) -> None:
     for columns, keep in ((("text", "text"), False), (("id",), True)):
         with pytest.raises(UserError, match=f"--column {columns[0]}: a part would have two columns of that name"):
-            embed_table(request(table, columns=columns, keep=keep))
+            embed_table(request(table, columns=columns, keep=keep), Screen())
 
 
 @pytest.mark.parametrize(

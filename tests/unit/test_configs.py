@@ -10,7 +10,8 @@ import pytest
 
 from multitask.bundle import Bundle, source_bundle
 from multitask.model.sources import load_source
-from multitask.recipe_files import load_recipe, packaged_recipes
+from multitask.packaged import packaged_recipes
+from multitask.recipe_files import load_recipe
 from multitask.tasks import TASKS
 from tests.conftest import ROOT
 
@@ -20,7 +21,7 @@ CONFIGS = ROOT / "configs"
 
 def path_of(name: str) -> Path:
     """Recipes to train are named by their path under recipes/, those of sweeps under configs/."""
-    return CONFIGS / name if name.startswith("sweeps/") else CONFIGS / "recipes" / name
+    return (CONFIGS if name.startswith("sweeps/") else CONFIGS / "recipes") / f"{name}.yaml"
 
 
 @functools.cache
@@ -37,7 +38,7 @@ def header(path: Path) -> str:
 def test_the_packaged_recipes_are_those_of_this_repository() -> None:
     recipes = {file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "data"}
     assert recipes == {path_of(name) for name in RECIPES}
-    assert {"demo.yaml", "bertaar/para-sts_cosine-sst_last.yaml"} <= set(RECIPES)
+    assert {"demo", "bertaar/para-sts_cosine-sst_last"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))

@@ -108,11 +108,11 @@ def test_a_recipe_is_trained_evaluated_and_predicts_by_a_map(
     assert [row["metrics"] for row in by_map["stages"]] == [row["metrics"] for row in by_name["stages"]]
     assert by_map["data"]["quora"]["source"]["dev"].endswith("qqp/validation-00000-of-00001.parquet")
     bundle = str(tmp_path / "runs" / "demo" / by_map["stages"][-1]["bundle"])
-    evaluate_bundle(bundle, sample_uri(), "dev", as_json=False)  # in files of the tasks' own columns, too
+    evaluate_bundle(bundle, sample_uri(), "dev", screen=Screen())  # in files of the tasks' own columns, too
     assert "sts/pearson" in capsys.readouterr().out
-    evaluate_bundle(bundle, shipped, "dev", as_json=False)
+    evaluate_bundle(bundle, shipped, "dev", screen=Screen())
     assert "sst/accuracy" in capsys.readouterr().out
-    predict_bundle(bundle, shipped, str(tmp_path / "out"))
+    predict_bundle(bundle, shipped, str(tmp_path / "out"), Screen())
     assert "quora: no test file in" in capsys.readouterr().out
     predictions = sorted(file.name for file in (tmp_path / "out" / "predictions").iterdir())
     assert predictions == [f"{name}-output.csv" for name in ("para-dev", "sst-dev", "sst-test", "sts-dev", "sts-test")]

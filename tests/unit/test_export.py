@@ -21,6 +21,7 @@ from multitask.model.sources import load_source
 from multitask.storage import Storage
 from multitask.tasks import TASKS
 from ray_jobs.export import export_bundle, import_model
+from ray_jobs.screen import Screen
 from tests.exports import HEADS, TEXTS, answers, bundle_with, embedded, exported, imported
 from tests.helpers import full_disk
 from tests.s3 import S3
@@ -142,7 +143,7 @@ def test_an_import_is_a_bundle_like_any_other(tmp_path: Path) -> None:
     found = imported(tmp_path / "out", tmp_path / "back")
     assert np.array_equal(embedded(found), TextEncoder(open_bundle("tiny")).embed(TEXTS))
     with pytest.raises(UserError, match="is a bundle already"):
-        import_model(str(tmp_path / "back"), str(tmp_path / "again"))
+        import_model(str(tmp_path / "back"), str(tmp_path / "again"), Screen())
 
 
 def edited(folder: Path, name: str, **values: object) -> None:
@@ -195,7 +196,7 @@ def test_what_cannot_be_a_bundle_is_refused_in_one_line(tmp_path: Path, fault: s
     damage, message = REFUSED[fault]
     damage(folder)
     with pytest.raises(UserError) as caught:
-        import_model(str(folder), str(tmp_path / "back"))
+        import_model(str(folder), str(tmp_path / "back"), Screen())
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "out"]
 
@@ -257,7 +258,7 @@ def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path, command:
         if command == "export":
             exported("tiny", "transformers", tmp_path / "mine")
         else:
-            import_model(str(tmp_path / "model"), str(tmp_path / "mine"))
+            import_model(str(tmp_path / "model"), str(tmp_path / "mine"), Screen())
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["config.json"]
 
 
@@ -278,12 +279,12 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, form: str) -> None:
 def test_an_object_store_takes_it_and_gives_it_back(s3: S3, tmp_path: Path) -> None:
     bundle, store = bundle_with(), Storage(f"{s3.uri}/models")
     saved(tmp_path / "bundle", bundle)
-    export_bundle(str(tmp_path / "bundle"), "sentence-transformers", store.at("out").uri, "float32", None)
+    export_bundle(str(tmp_path / "bundle"), "sentence-transformers", store.at("out").uri, "float32", None, Screen())
     assert "config.json" in store.list("out") and store.list("out/1_Pooling") == ["config.json"]
-    import_model(store.at("out").uri, store.at("back").uri)
+    import_model(store.at("out").uri, store.at("back").uri, Screen())
     assert same(open_bundle(store.at("back").uri), bundle)
     with pytest.raises(UserError, match="name a directory that is not there yet"):
-        export_bundle("tiny", "transformers", store.at("out").uri, "float32", None)
+        export_bundle("tiny", "transformers", store.at("out").uri, "float32", None, Screen())
 
 
 def test_an_upload_that_was_cut_off_is_no_model_and_may_be_done_again(
@@ -300,11 +301,11 @@ def test_an_upload_that_was_cut_off_is_no_model_and_may_be_done_again(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Storage, "write_file", cut)
-        export_bundle("tiny", "transformers", target.uri, "float32", None)
+        export_bundle("tiny", "transformers", target.uri, "float32", None, Screen())
     assert target.list() and "config.json" not in target.list()
     with pytest.raises(UserError, match=r"config\.json: no such file"):
-        import_model(target.uri, str(tmp_path / "back"))
-    export_bundle("tiny", "transformers", target.uri, "float32", None)
+        import_model(target.uri, str(tmp_path / "back"), Screen())
+    export_bundle("tiny", "transformers", target.uri, "float32", None, Screen())
     assert imported(target.uri, tmp_path / "back").pooling == "mean"
 
 

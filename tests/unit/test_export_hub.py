@@ -17,6 +17,7 @@ from multitask.export.card import card
 from multitask.export.evidence import Evidence, evidence_of
 from ray_jobs import hub as ours
 from ray_jobs.export import export_bundle
+from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from tests.exports import bundle_with, exported, imported
 from tests.helpers import tree_driver
@@ -130,7 +131,7 @@ def test_a_push_makes_a_private_repository_of_the_whole_folder(
     token: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(hub, "HfApi", FakeApi)
-    export_bundle("tiny", "transformers", str(tmp_path / "out"), "float32", "mine")
+    export_bundle("tiny", "transformers", str(tmp_path / "out"), "float32", "mine", Screen())
     assert FakeApi.made["private"] is True and FakeApi.made["exist_ok"] is True
     assert FakeApi.made["me/mine"] == sorted(path.name for path in (tmp_path / "out").iterdir())
     said = capsys.readouterr().out
@@ -146,14 +147,14 @@ def test_a_push_that_fails_leaves_what_was_written(
     monkeypatch.setattr(hub, "HfApi", FakeApi)
     monkeypatch.setattr(FakeApi, "upload_folder", full)
     with pytest.raises(UserError, match="--push 'mine': https://hub did not take it: OSError: 507: no room; it needs"):
-        export_bundle("tiny", "transformers", str(tmp_path / "out"), "float32", "mine")
+        export_bundle("tiny", "transformers", str(tmp_path / "out"), "float32", "mine", Screen())
     assert imported(tmp_path / "out", tmp_path / "back").pooling == "mean"
 
 
 def test_without_a_token_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "get_token", lambda: None)
     with pytest.raises(UserError, match="--push 'me/mine': no token: set HF_TOKEN"):
-        export_bundle("tiny", "transformers", str(tmp_path / "out"), "float32", "me/mine")
+        export_bundle("tiny", "transformers", str(tmp_path / "out"), "float32", "me/mine", Screen())
     assert not list(tmp_path.iterdir())
 
 
@@ -184,6 +185,6 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(
     monkeypatch.setattr(ours, "SECONDS", 1.0)
     began = time.monotonic()
     with pytest.raises(UserError, match=f"--push 'me/mine': {endpoint} did not take it: ") as caught:
-        export_bundle("tiny", "transformers", str(tmp_path / "out"), "float32", "me/mine")
+        export_bundle("tiny", "transformers", str(tmp_path / "out"), "float32", "me/mine", Screen())
     assert time.monotonic() - began < 15 and "hf_secret" not in str(caught.value) and "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())

@@ -27,6 +27,7 @@ from multitask.report import write_report
 from multitask.storage import Storage
 from multitask.tasks import TASKS, TaskSpec
 from ray_jobs.bundles import evaluate_bundle, predict_bundle
+from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from tests.helpers import difference, tree_driver
 
@@ -311,16 +312,16 @@ def test_a_bundle_knows_its_own_task_elsewhere(tmp_path: Path, capsys: pytest.Ca
     assert json.loads((tmp_path / "bundle" / "model.json").read_text())["specs"] == {"tone": definition}
 
     capsys.readouterr()
-    evaluate_bundle(str(tmp_path / "bundle"), str(tmp_path), "dev", as_json=True)
+    evaluate_bundle(str(tmp_path / "bundle"), str(tmp_path), "dev", screen=Screen(as_json=True))
     found = json.loads(capsys.readouterr().out)
     assert [(row["metric"], row["value"], row["rows"]) for row in found["tasks"]] == [("tone/accuracy", accuracy, 150)]
-    predict_bundle(str(tmp_path / "bundle"), str(tmp_path), str(tmp_path / "out"))
+    predict_bundle(str(tmp_path / "bundle"), str(tmp_path), str(tmp_path / "out"), Screen())
     lines = (tmp_path / "out" / "predictions" / "tone-dev-output.csv").read_text().splitlines()
     assert lines[0] == "id \t Predicted_tone " and {line.rsplit(" , ", 1)[1].strip() for line in lines[1:]} <= {*FIVE}
     pages = write_report(str(tmp_path / "runs" / "tree"))
     assert any("tone" in Path(page).read_text() for page in pages)
     with pytest.raises(UserError, match=r"tone-dev.*no such file \(tone dev\)"):
-        evaluate_bundle(str(tmp_path / "bundle"), None, "dev", as_json=True)  # the sample has none
+        evaluate_bundle(str(tmp_path / "bundle"), None, "dev", screen=Screen(as_json=True))  # the sample has none
 
 
 def test_a_bundle_of_before_own_tasks_is_read(tmp_path: Path) -> None:

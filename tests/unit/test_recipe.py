@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitask.errors import UserError
+from multitask.packaged import packaged_recipes
 from multitask.recipe import Recipe, Stage
 from multitask.recipe_checks import build_recipe
-from multitask.recipe_files import apply_override, load_recipe, packaged_recipes, parse_yaml
+from multitask.recipe_files import apply_override, load_recipe, parse_yaml
 
 WHERE = "recipe.yaml"
 TEXT = """
@@ -264,7 +265,7 @@ def test_a_file_wins_over_a_packaged_recipe(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_unknown_recipe_names_the_packaged_ones() -> None:
-    assert "demo.yaml" in packaged_recipes()
+    assert "demo" in packaged_recipes()
     with pytest.raises(UserError) as caught:
         load_recipe("nosuch.yaml")
     assert all(name in str(caught.value) for name in ("'nosuch.yaml'", *packaged_recipes()))

@@ -28,6 +28,7 @@ from multitask.recruit import completion
 from multitask.recruit.completion import MOST, PROMPT, Completer, Prompt, Title, exact_match, measure, token_f1
 from multitask.storage import Storage
 from ray_jobs.recruit_completion import pairs_of, run_complete
+from ray_jobs.screen import Screen
 from tests.helpers import CLS, MASK, ORDINARY, SEP, UNK, VOCABULARY, module_of, table_of, tiny
 
 TOKENIZER = tiny().tokenizer
@@ -308,10 +309,10 @@ def test_a_description_is_a_text_a_file_or_standard_input(
     file.write_text(description)
     monkeypatch.setattr("sys.stdin", io.StringIO(description))
     for text in (description, str(file), "-"):
-        run_complete(bundle, text, 2, True)
+        run_complete(bundle, text, 2, Screen(as_json=True))
         titles = json.loads(capsys.readouterr().out)["titles"]
         assert len(titles) == 2 and titles[0]["text"] == "driver"
-    run_complete(bundle, description, 2, False)
+    run_complete(bundle, description, 2, Screen())
     assert "driver" in capsys.readouterr().out
 
 
@@ -320,7 +321,7 @@ def test_a_description_is_a_text_a_file_or_standard_input(
 )
 def test_a_description_that_is_none_is_refused(bundle: str, text: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
-        run_complete(bundle, text, 2, False)
+        run_complete(bundle, text, 2, Screen())
 
 
 def test_files_of_prepare_are_measured(tmp_path: Path) -> None:

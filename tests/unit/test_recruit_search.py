@@ -17,6 +17,7 @@ from multitask.recruit.postings import Posting
 from multitask.recruit.search import MODES, Searcher
 from multitask.storage import Storage
 from ray_jobs.recruit_search import build_index, run_search
+from ray_jobs.screen import Screen
 from tests.helpers import tiny
 from tests.postings import NURSE, POSTINGS
 
@@ -203,20 +204,20 @@ def test_index_and_search_as_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     rows = [{"Title": each.title, "Company": each.company, "JobDescription": each.description} for each in POSTINGS]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     output = str(tmp_path / "index")
-    build_index("tiny", str(file), output, suitability="tiny")
+    build_index("tiny", str(file), output, Screen(), suitability="tiny")
     assert f"3 postings, 3 passages in {output}; searched exactly" in capsys.readouterr().out
     index: Index = load_index(Storage(output))
     assert index.facts["source"] == str(file) and len(index.facts["sha256"]) == 64
     assert index.facts["parts"] == ["suitability"]
-    run_search(output, "drive trucks", 1, "bm25", as_json=False)
+    run_search(output, "drive trucks", 1, "bm25", screen=Screen())
     assert "1. Truck driver  1.000  Road\n[Drive] [trucks].\n- Keep a log" in capsys.readouterr().out
-    run_search(output, "drive trucks", 2, "hybrid", as_json=True)
+    run_search(output, "drive trucks", 2, "hybrid", screen=Screen(as_json=True))
     found = json.loads(capsys.readouterr().out)
     assert found["hits"][0]["posting"]["title"] == "Truck driver" and len(found["hits"]) == 2
-    run_search(output, "violin", 2, "bm25", as_json=False)
+    run_search(output, "violin", 2, "bm25", screen=Screen())
     assert "no posting has any of the query's words" in capsys.readouterr().out
     with pytest.raises(UserError, match="query ' ': no text"):
-        run_search(output, " ", 2, "hybrid", as_json=False)
+        run_search(output, " ", 2, "hybrid", screen=Screen())
 
 
 @pytest.mark.ray
@@ -225,7 +226,7 @@ def test_ray_workers_make_the_same_index(tmp_path: Path) -> None:
     rows = [{"Title": each.title, "JobDescription": each.description} for each in many()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for workers in (0, 2):
-        build_index("tiny", str(file), str(tmp_path / str(workers)), workers)
+        build_index("tiny", str(file), str(tmp_path / str(workers)), Screen(), workers)
     alone, together = (load_index(Storage(str(tmp_path / str(workers)))) for workers in (0, 2))
     assert alone.passages == together.passages
     assert np.abs(alone.vectors - together.vectors).max() < 1e-5

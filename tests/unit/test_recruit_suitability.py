@@ -32,6 +32,7 @@ from multitask.storage import Storage
 from multitask.tasks import TASKS
 from ray_jobs.recruit_measure import measure_bundle
 from ray_jobs.recruit_suitability import calibrate, run_suitability, suitability_metrics
+from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
 CPU = torch.device("cpu")
@@ -174,17 +175,17 @@ def test_a_cooled_bundle_has_its_logits_divided_and_nothing_else_changed(head: s
 def test_an_answer_is_yes_or_no_and_a_person_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri = saved(tmp_path, with_head(notes={"suitability": NOTE}))
     (tmp_path / "cv.txt").write_text("a good film")
-    run_suitability(uri, "some job", str(tmp_path / "cv.txt"), score=False, as_json=False)
+    run_suitability(uri, "some job", str(tmp_path / "cv.txt"), score=False, screen=Screen())
     said = capsys.readouterr().out
     assert said.splitlines()[0] in ("qualified", "not qualified")
     assert "A person decides" in said and f"trained on {NOTE}" in said and "probability" not in said
-    run_suitability(uri, "some job", "a good film", score=False, as_json=True)
+    run_suitability(uri, "some job", "a good film", score=False, screen=Screen(as_json=True))
     assert json.loads(capsys.readouterr().out).keys() == {"qualified", "labels"}
-    run_suitability(uri, "some job", "a good film", score=True, as_json=True)
+    run_suitability(uri, "some job", "a good film", score=True, screen=Screen(as_json=True))
     shown = json.loads(capsys.readouterr().out)
     expected = Suitability(read_bundle(Storage(uri))).probabilities([("some job", "a good film")])[0]
     assert shown["probability"] == pytest.approx(expected) and shown["qualified"] == (expected >= 0.5)
-    run_suitability(uri, "some job", "a good film", score=True, as_json=False)
+    run_suitability(uri, "some job", "a good film", score=True, screen=Screen())
     assert f"probability {expected:.3f}, not calibrated" in capsys.readouterr().out
 
 
@@ -196,7 +197,7 @@ def test_a_head_that_nothing_trained_judges_nobody() -> None:
 @pytest.mark.parametrize(("text", "said"), [(" \n", "no text"), ("absent.txt", "no such file")])
 def test_what_is_no_text_is_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=f"application .*: {said}"):
-        run_suitability(saved(tmp_path, with_head()), "a job", text, score=False, as_json=False)
+        run_suitability(saved(tmp_path, with_head()), "a job", text, score=False, screen=Screen())
 
 
 def calibratable(folder: Path) -> tuple[str, str]:
@@ -215,7 +216,7 @@ def calibratable(folder: Path) -> tuple[str, str]:
 
 def test_calibrating_writes_a_cooled_bundle_and_a_diagram(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri, data = calibratable(tmp_path)
-    calibrate(uri, data, str(tmp_path / "cooled"))
+    calibrate(uri, data, str(tmp_path / "cooled"), Screen())
     made = read_bundle(Storage(str(tmp_path / "cooled")))
     assert made.about["temperature"] == pytest.approx(4.0, rel=0.01)
     found = made.about["calibration"]
@@ -225,13 +226,13 @@ def test_calibrating_writes_a_cooled_bundle_and_a_diagram(tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert "temperature 4.00" in said and "ece" in said and NOTE in said
     with pytest.raises(UserError, match=r"holds manifest\.json"):
-        calibrate(uri, data, str(tmp_path / "cooled"))
+        calibrate(uri, data, str(tmp_path / "cooled"), Screen())
 
 
 def test_one_posting_cannot_be_halved(tmp_path: Path) -> None:
     rows_file(tmp_path / "data", 3)
     with pytest.raises(UserError, match="two at least"):
-        calibrate(saved(tmp_path, with_head()), str(tmp_path / "data"), str(tmp_path / "cooled"))
+        calibrate(saved(tmp_path, with_head()), str(tmp_path / "data"), str(tmp_path / "cooled"), Screen())
     assert not (tmp_path / "cooled").exists()
 
 
@@ -248,7 +249,7 @@ def test_measuring_gives_values_with_intervals_and_names_weak_labels(
     assert found["metrics"]["accuracy"]["value"] == np.mean((given >= 0.5) == (labels >= 0.5))
     for row in found["metrics"].values():
         assert row["interval"][0] <= row["value"] <= row["interval"][1] or row["value"] == pytest.approx(0, abs=0.1)
-    measure_bundle(saved(tmp_path, bundle), str(tmp_path / "data"), as_json=False)
+    measure_bundle(saved(tmp_path, bundle), str(tmp_path / "data"), screen=Screen())
     assert "auc (weak labels)" in capsys.readouterr().out
 
 

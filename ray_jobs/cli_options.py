@@ -1,0 +1,57 @@
+"""Options that several commands share, and what the shell offers for them at Tab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+
+def _recipes(incomplete: str) -> list[str]:
+    from multitask.packaged import packaged_recipes
+
+    return [name for name in packaged_recipes() if name.startswith(incomplete)]
+
+
+def _maps(incomplete: str) -> list[str]:
+    from multitask.packaged import packaged_maps
+
+    return [name for name in packaged_maps() if name.startswith(incomplete)]
+
+
+def words(*valid: str) -> Callable[[str], list[str]]:
+    """Completion for an option with few values."""
+    return lambda incomplete: [word for word in valid if word.startswith(incomplete)]
+
+
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only what came of it.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output; all else goes to standard error.")
+]
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe's YAML file, or the name of a packaged one.", autocompletion=_recipes)
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(help="The tasks' files: a directory, its URI, or a map such as glue.", autocompletion=_maps),
+]
+BundleArgument = Annotated[
+    str, typer.Argument(help="A bundle: EXPERIMENT/STAGE (runs/demo/sst), its directory, or URI.")
+]
+EncoderArgument = Annotated[
+    str, typer.Argument(help="A bundle: EXPERIMENT/STAGE (runs/demo/sst), its directory, or URI; or an encoder's name.")
+]
+StorageOption = Annotated[str, typer.Option(help="Where everything goes; every worker must reach it.")]
+ElasticOption = Annotated[
+    str, typer.Option(metavar="N or MIN:MAX", help="0: this process. N: on N Ray workers. MIN:MAX: as many as fit.")
+]
+WorkersOption = Annotated[int, typer.Option(min=0, help="0: this process. N: on N Ray workers.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, or gpu: one for each worker; on a cluster, waits for nodes that have them.",
+        autocompletion=words("auto", "cpu", "gpu"),
+    ),
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")]
