@@ -9,8 +9,8 @@ from typing import Any
 from multitask.recruit.completion import Title
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import Hit
-from ray_jobs.recruit_api import Facts, Judgement
-from ray_jobs.recruit_messages import CompleteRequest, SearchRequest, SuitabilityRequest
+from ray_jobs.recruit.api import Facts, Judgement
+from ray_jobs.recruit.messages import CompleteRequest, SearchRequest, SuitabilityRequest
 
 PARTS = frozenset({"completion", "suitability"})
 # A sign outside the first 65,536 before the words: JavaScript counts it as two.

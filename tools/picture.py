@@ -29,8 +29,8 @@ class Part:
 # package -> name, what is in it, the beginnings of its modules' names.
 TABLE = {
     "ray_jobs": [
-        ("commands", "minibert ...", "cli __main__ export_cli batch_cli recruit_cli"),
-        ("recruiter's commands", "index, search, serve, audit", "recruit_"),
+        ("commands", "minibert ...", "cli __main__"),
+        ("recruiter's work", "index, search, serve, audit", "recruit"),
         ("driver", "plan, prepare, results", "commands train plan prepare ledger"),
         ("runners", "this process, Ray workers, trials", "local workers tuning board cluster"),
         ("bundles at work", "evaluate, batch, export, doctor", "bundles batch export hub doctor"),
@@ -54,7 +54,7 @@ TABLE = {
         (
             "recipes and experiments",
             "schema, fingerprints, lease",
-            "recipe sweeps experiment lease results metrics finding data.maps data.check",
+            "recipe sweeps packaged experiment lease results metrics finding data.maps data.check",
         ),
         ("bundles and checkpoints", "weights, no pickle", "bundle checkpoints"),
         ("model", "miniBERT and its heads", "model"),

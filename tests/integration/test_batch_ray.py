@@ -17,7 +17,7 @@ import pytest
 
 from multitask.bundle import bundle_of, save_bundle
 from multitask.storage import Storage
-from ray_jobs.batch import MANIFEST, Request, embed_table, predict_table
+from ray_jobs.batch.run import MANIFEST, Request, embed_table, predict_table
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("ray_jobs.batch.default_device", lambda: "cpu")
+    monkeypatch.setattr("ray_jobs.batch.run.default_device", lambda: "cpu")
 
 
 def table(folder: Path, rows: int) -> str:

@@ -15,9 +15,9 @@ from multitask.storage import Storage
 from ray_jobs.commands import run_training
 from ray_jobs.options import Workers
 from ray_jobs.prepare import stage_bundle
-from ray_jobs.recruit_folds import run_folds
-from ray_jobs.recruit_measure import measured, write_card
-from ray_jobs.recruit_prepare import prepare_files
+from ray_jobs.recruit.folds import run_folds
+from ray_jobs.recruit.measure import measured, write_card
+from ray_jobs.recruit.prepare import prepare_files
 from ray_jobs.screen import Screen
 from tests.unit.test_recruit_postings import corpus
 

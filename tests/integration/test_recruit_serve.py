@@ -19,7 +19,7 @@ from multitask.embed import TextEncoder
 from multitask.recruit.index import build, save_index
 from multitask.recruit.postings import Posting
 from multitask.storage import Storage
-from ray_jobs.recruit_serve import TOKEN
+from ray_jobs.recruit.serve import TOKEN
 from tests.helpers import tiny
 from tests.recruiter import free_port
 

@@ -23,9 +23,9 @@ from multitask.errors import UserError
 from multitask.predict import Predictor
 from multitask.storage import Storage
 from multitask.tasks import TASKS
-from ray_jobs.batch import MANIFEST, WORK, Request, embed_table, predict_table
-from ray_jobs.batch_input import Shard, of_arrow, source_of, to_arrow
-from ray_jobs.batch_parts import Writer
+from ray_jobs.batch.input import Shard, of_arrow, source_of, to_arrow
+from ray_jobs.batch.parts import Writer
+from ray_jobs.batch.run import MANIFEST, WORK, Request, embed_table, predict_table
 from ray_jobs.cli import app
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
@@ -37,7 +37,7 @@ HEADS = {"sst": "mlp", "quora": "interaction", "sts": "cosine", "suitability": "
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray_jobs.batch.default_device", lambda: "cpu")
+    monkeypatch.setattr("ray_jobs.batch.run.default_device", lambda: "cpu")
 
 
 @pytest.fixture

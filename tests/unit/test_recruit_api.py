@@ -17,10 +17,10 @@ from hypothesis import settings
 from multitask.errors import UserError
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import Hit
-from ray_jobs.recruit_api import Facts, build_app
-from ray_jobs.recruit_guard import MAX_BODY, OPEN
-from ray_jobs.recruit_messages import MAX_CHARS, PROBLEMS, VALID, SearchRequest
-from ray_jobs.recruit_serve import TOKEN, Models, check_port, wanted_token
+from ray_jobs.recruit.api import Facts, build_app
+from ray_jobs.recruit.guard import MAX_BODY, OPEN
+from ray_jobs.recruit.messages import MAX_CHARS, PROBLEMS, VALID, SearchRequest
+from ray_jobs.recruit.serve import TOKEN, Models, check_port, wanted_token
 from tests.recruiter import MARKUP, PARTS, PASSAGE, FakeEngine
 
 SECRET = "correct-horse-battery"

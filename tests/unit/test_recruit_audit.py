@@ -34,8 +34,8 @@ from multitask.recruit.audit import (
 from multitask.recruit.names import SETS, WOMEN, NameSet, templates, with_name
 from multitask.recruit.suitability import Pair
 from multitask.storage import Storage
-from ray_jobs import recruit_audit
-from ray_jobs.recruit_audit import BROKEN, run_audit, sentiment_of
+from ray_jobs.recruit import audit as audit_command
+from ray_jobs.recruit.audit import BROKEN, run_audit, sentiment_of
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
@@ -233,9 +233,9 @@ def few_names(monkeypatch: pytest.MonkeyPatch) -> None:
         NameSet(some.name, some.source, {group: names[:2] for group, names in some.groups.items()}, some.control)
         for some in SETS
     ]
-    monkeypatch.setattr(recruit_audit, "SETS", small)
+    monkeypatch.setattr(audit_command, "SETS", small)
     monkeypatch.setattr(audit, "templates", lambda: templates()[:5])
-    monkeypatch.setattr(recruit_audit, "default_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(audit_command, "default_device", lambda: torch.device("cpu"))
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_the_exit_status_says_whether_a_bound_is_broken(
 ) -> None:
     rows = [{"id": f"{at}/own", "job": job, "application": text, "score": 1} for at, (job, text) in enumerate(PAIRS)]
     (tmp_path / "suitability-dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr(recruit_audit, "judge_of", lambda uri, told: judge)
+    monkeypatch.setattr(audit_command, "judge_of", lambda uri, told: judge)
     output = str(tmp_path / "out" / "audit.json")
     assert run_audit(bundle, None, None, None, str(tmp_path), output, screen=Screen()) == status
     report = json.loads(Path(output).read_text())

@@ -27,7 +27,7 @@ from multitask.metrics import COMPLETION
 from multitask.recruit import completion
 from multitask.recruit.completion import MOST, PROMPT, Completer, Prompt, Title, exact_match, measure, token_f1
 from multitask.storage import Storage
-from ray_jobs.recruit_completion import pairs_of, run_complete
+from ray_jobs.recruit.completion import pairs_of, run_complete
 from ray_jobs.screen import Screen
 from tests.helpers import CLS, MASK, ORDINARY, SEP, UNK, VOCABULARY, module_of, table_of, tiny
 

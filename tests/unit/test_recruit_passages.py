@@ -14,7 +14,7 @@ from multitask.recruit.passages import Passage, first_words, passages, pieces
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import Hit
 from multitask.recruit.words import Lexical, term, terms, words
-from ray_jobs.recruit_search import shown
+from ray_jobs.recruit.search import shown
 from tests.postings import DRIVER, NURSE, POSTINGS
 
 

@@ -16,7 +16,7 @@ from multitask.recruit.passages import pieces
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import MODES, Searcher
 from multitask.storage import Storage
-from ray_jobs.recruit_search import build_index, run_search
+from ray_jobs.recruit.search import build_index, run_search
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 from tests.postings import NURSE, POSTINGS

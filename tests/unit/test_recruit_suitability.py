@@ -30,8 +30,8 @@ from multitask.recruit.calibration import (
 from multitask.recruit.suitability import Suitability, TaskModel, cooled, qualified, sigmoid
 from multitask.storage import Storage
 from multitask.tasks import TASKS
-from ray_jobs.recruit_measure import measure_bundle
-from ray_jobs.recruit_suitability import calibrate, run_suitability, suitability_metrics
+from ray_jobs.recruit.measure import measure_bundle
+from ray_jobs.recruit.suitability import calibrate, run_suitability, suitability_metrics
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
@@ -41,7 +41,7 @@ NOTE = "weak labels made from postings: its own 1"
 
 @pytest.fixture(autouse=True)
 def on_cpu_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray_jobs.recruit_suitability.default_device", lambda: CPU)
+    monkeypatch.setattr("ray_jobs.recruit.suitability.default_device", lambda: CPU)
     monkeypatch.setitem(EVAL_TOKENS, "cpu", 100)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from multitask.errors import UserError
 from ray_jobs.cli import main
-from ray_jobs.recruit_texts import given_text
+from ray_jobs.recruit.texts import given_text
 
 
 def test_a_text_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

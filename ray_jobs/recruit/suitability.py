@@ -31,7 +31,7 @@ from multitask.recruit.suitability import TASK, Pair, Suitability, cooled, label
 from multitask.results import cell
 from multitask.storage import Storage, join
 from multitask.tasks import TASKS
-from ray_jobs.recruit_texts import given_text
+from ray_jobs.recruit.texts import given_text
 from ray_jobs.screen import Screen
 
 PERSON_DECIDES = "A person decides: this compares words, it knows nothing of the applicant (bertaar.txt, section 10)."

@@ -21,9 +21,9 @@ from multitask.recruit.suitability import TASK as SUITABILITY
 from multitask.results import cell
 from multitask.storage import file_at, join, local_copy
 from multitask.tasks import TASKS, Split
-from ray_jobs.recruit_completion import pairs_of
-from ray_jobs.recruit_folds import summary, systems
-from ray_jobs.recruit_suitability import suitability_metrics
+from ray_jobs.recruit.completion import pairs_of
+from ray_jobs.recruit.folds import summary, systems
+from ray_jobs.recruit.suitability import suitability_metrics
 from ray_jobs.screen import Screen
 
 Row = dict[str, Any]  # metric, value, interval, rows, and why where the value is null

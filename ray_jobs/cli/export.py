@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ray_jobs.cli_options import EncoderArgument, QuietOption, words
+from ray_jobs.cli.shared import EncoderArgument, QuietOption, words
 
 app = typer.Typer(rich_markup_mode=None)
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+USER_ERROR = 2  # exit status
+
 
 def _recipes(incomplete: str) -> list[str]:
     from multitask.packaged import packaged_recipes

@@ -15,8 +15,8 @@ import torch
 
 from multitask.bundle import Bundle
 from multitask.errors import UserError
-from ray_jobs.batch_input import Shard, Source, of_arrow, to_arrow
-from ray_jobs.batch_parts import Plan, Writer
+from ray_jobs.batch.input import Shard, Source, of_arrow, to_arrow
+from ray_jobs.batch.parts import Plan, Writer
 from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen

@@ -11,7 +11,7 @@ from multitask.finding import open_bundle
 from multitask.recruit.completion import PROMPT, Completer, Pair
 from multitask.results import cell
 from multitask.tasks import TASKS, Split
-from ray_jobs.recruit_texts import given_text
+from ray_jobs.recruit.texts import given_text
 from ray_jobs.screen import Screen
 
 

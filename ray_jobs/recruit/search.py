@@ -22,7 +22,7 @@ from multitask.recruit.search import Hit, Searcher
 from multitask.storage import Storage
 from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
-from ray_jobs.recruit_texts import given_text
+from ray_jobs.recruit.texts import given_text
 from ray_jobs.screen import Screen
 
 BLOCK = 256  # texts that a Ray worker embeds at once: some seconds of a CPU

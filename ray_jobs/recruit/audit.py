@@ -33,7 +33,7 @@ from multitask.recruit.suitability import Pair, Suitability, TaskModel, labels_n
 from multitask.results import cell
 from multitask.storage import file_at
 from multitask.tasks import TASKS
-from ray_jobs.recruit_suitability import interval_cell
+from ray_jobs.recruit.suitability import interval_cell
 from ray_jobs.screen import Screen
 
 SCHEMA = 1

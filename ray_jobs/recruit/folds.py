@@ -17,7 +17,7 @@ from multitask.storage import Storage, join
 from ray_jobs.commands import run_training, tell_results
 from ray_jobs.options import workers_span
 from ray_jobs.prepare import stage_bundle
-from ray_jobs.recruit_prepare import read_corpus, write_fold
+from ray_jobs.recruit.prepare import read_corpus, write_fold
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import INTERRUPTED
 

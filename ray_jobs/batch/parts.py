@@ -15,7 +15,7 @@ from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.predict import Predictor
 from multitask.storage import Storage
-from ray_jobs.batch_input import Shard
+from ray_jobs.batch.input import Shard
 
 Columns = dict[str, Any]  # name -> Arrow array
 

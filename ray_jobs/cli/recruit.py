@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ray_jobs.cli_options import (
+from ray_jobs.cli.shared import (
     ElasticOption,
     EncoderArgument,
     JsonOption,
@@ -38,7 +38,7 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0)] = 11711,
 ) -> None:
     """Make training files from postings, for the recipes recruiter/search and recruiter/all."""
-    from ray_jobs.recruit_prepare import prepare_files
+    from ray_jobs.recruit.prepare import prepare_files
     from ray_jobs.screen import Screen
 
     with Screen() as screen:
@@ -56,7 +56,7 @@ def index(
     quiet: QuietOption = False,
 ) -> None:
     """Make postings searchable; the directory is all that `search` and `serve` need."""
-    from ray_jobs.recruit_search import build_index
+    from ray_jobs.recruit.search import build_index
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet) as screen:
@@ -74,7 +74,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find the postings that fit a need or a CV, and show why."""
-    from ray_jobs.recruit_search import run_search
+    from ray_jobs.recruit.search import run_search
     from ray_jobs.screen import Screen
 
     with Screen(as_json=as_json) as screen:
@@ -89,7 +89,7 @@ def complete(
     as_json: JsonOption = False,
 ) -> None:
     """Complete "The role in this job description is ...": the k likeliest titles."""
-    from ray_jobs.recruit_completion import run_complete
+    from ray_jobs.recruit.completion import run_complete
     from ray_jobs.screen import Screen
 
     with Screen(as_json=as_json) as screen:
@@ -105,7 +105,7 @@ def suitability(
     as_json: JsonOption = False,
 ) -> None:
     """Whether an application is qualified for a job; a person decides."""
-    from ray_jobs.recruit_suitability import run_suitability
+    from ray_jobs.recruit.suitability import run_suitability
     from ray_jobs.screen import Screen
 
     with Screen(as_json=as_json) as screen:
@@ -119,7 +119,7 @@ def calibrate(
     output: Annotated[str, typer.Option(help="Where the calibrated bundle goes.")],
 ) -> None:
     """Fit the temperature of a suitability bundle on half of dev; the other half says what it gave."""
-    from ray_jobs.recruit_suitability import calibrate
+    from ray_jobs.recruit.suitability import calibrate
     from ray_jobs.screen import Screen
 
     with Screen() as screen:
@@ -129,7 +129,7 @@ def calibrate(
 @app.command()
 def measure(bundle: EncoderArgument, data: DataOption, as_json: JsonOption = False) -> None:
     """What a bundle is worth on held-out postings, in what it was trained for: search, completion, suitability."""
-    from ray_jobs.recruit_measure import measure_bundle
+    from ray_jobs.recruit.measure import measure_bundle
     from ray_jobs.screen import Screen
 
     with Screen(as_json=as_json) as screen:
@@ -149,7 +149,7 @@ def folds(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on each fold's other postings and measure search on the fold: every posting held out once."""
-    from ray_jobs.recruit_folds import run_folds
+    from ray_jobs.recruit.folds import run_folds
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
@@ -172,7 +172,7 @@ def audit(
 ) -> None:
     """Swap names and see what changes; exit status 3 when a bound is broken."""
     from multitask.recruit.audit import Bounds
-    from ray_jobs.recruit_audit import run_audit
+    from ray_jobs.recruit.audit import run_audit
     from ray_jobs.screen import Screen
 
     bounds = Bounds(impact_ratio, rank_shift, sentiment_difference)
@@ -188,7 +188,7 @@ def card(
     audit: Annotated[str | None, typer.Option(help="The JSON file of `minibert recruit audit --output`.")] = None,
 ) -> None:
     """Write a bundle's model card: data, labels, metrics with intervals, audit, and what it is not for."""
-    from ray_jobs.recruit_measure import write_card
+    from ray_jobs.recruit.measure import write_card
     from ray_jobs.screen import Screen
 
     with Screen() as screen:
@@ -202,7 +202,7 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Serve search, completion and suitability on Ray Serve, with a page and an API."""
-    from ray_jobs.recruit_serve import serve
+    from ray_jobs.recruit.serve import serve
     from ray_jobs.screen import Screen
 
     with Screen() as screen:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ray_jobs.recruit_messages import (
+from ray_jobs.recruit.messages import (
     PROBLEMS,
     VALID,
     CompleteAnswer,
@@ -80,8 +80,8 @@ def build_app(engine: Engine, token: str | None = None) -> FastAPI:
     from fastapi import FastAPI, Security
     from fastapi.security import HTTPBearer
 
-    from ray_jobs.recruit_guard import Guard
-    from ray_jobs.recruit_page import add_pages
+    from ray_jobs.recruit.guard import Guard
+    from ray_jobs.recruit.page import add_pages
 
     app = FastAPI(
         title="BERT as a Recruiter",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from multitask.errors import UserError
-from ray_jobs.cli_options import BundleArgument, DataOption, EncoderArgument, JsonOption, QuietOption, WorkersOption
+from ray_jobs.cli.shared import BundleArgument, DataOption, EncoderArgument, JsonOption, QuietOption, WorkersOption
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -45,7 +45,7 @@ def embed(
     as_json: JsonOption = False,
 ) -> None:
     """Write the embeddings of a table of texts. The column is `text` where no --column says otherwise."""
-    from ray_jobs.batch import Request, embed_table
+    from ray_jobs.batch.run import Request, embed_table
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
@@ -80,6 +80,6 @@ def predict(
 
             predict_bundle(bundle, data, output, screen)
         else:
-            from ray_jobs.batch import Request, predict_table
+            from ray_jobs.batch.run import Request, predict_table
 
             predict_table(Request(bundle, input_, output, tuple(column or ()), task, keep, rows, workers), screen)

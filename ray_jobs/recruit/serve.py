@@ -27,8 +27,8 @@ from multitask.recruit.suitability import Suitability, labels_note, qualified
 from multitask.storage import Storage
 from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
-from ray_jobs.recruit_api import Facts, Judgement, build_app
-from ray_jobs.recruit_messages import CompleteRequest, SearchRequest, SuitabilityRequest
+from ray_jobs.recruit.api import Facts, Judgement, build_app
+from ray_jobs.recruit.messages import CompleteRequest, SearchRequest, SuitabilityRequest
 from ray_jobs.screen import Screen
 
 TOKEN = "MINIBERT_TOKEN"

@@ -21,8 +21,8 @@ from multitask.errors import UserError
 from multitask.finding import find_bundle, open_bundle
 from multitask.predict import answerable, require
 from multitask.storage import Storage
-from ray_jobs.batch_input import Shard, Source, source_of
-from ray_jobs.batch_parts import Plan, Writer
+from ray_jobs.batch.input import Shard, Source, source_of
+from ray_jobs.batch.parts import Plan, Writer
 from ray_jobs.screen import Screen
 
 WORK, MANIFEST = "_work.json", "_manifest.json"
@@ -89,7 +89,7 @@ def _run(request: Request, screen: Screen, bundle: Bundle, columns: tuple[str, .
     if made:
         screen.note(f"{len(made)} parts are in {output.uri} already; going on")
     if request.workers:
-        from ray_jobs.batch_ray import on_ray
+        from ray_jobs.batch.workers import on_ray
 
         shards = on_ray(source, made, plan, bundle, request.workers, screen)
     else:

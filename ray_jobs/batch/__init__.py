@@ -1,0 +1,1 @@
+"""`minibert embed` and `minibert predict --input`: tables of any length."""

@@ -1,0 +1,82 @@
+"""`minibert evaluate`, `data check`, `report` and `doctor`. What a command needs is imported inside it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ray_jobs.cli.shared import USER_ERROR, BundleArgument, DataOption, JsonOption, QuietOption, words
+
+app = typer.Typer(rich_markup_mode=None)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at data before training on it.")
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def evaluate(
+    bundle: BundleArgument,
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="train or dev.", autocompletion=words("train", "dev"))] = "dev",
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Exact metrics of a bundle, with 95 % bootstrap intervals."""
+    from ray_jobs.bundles import evaluate_bundle
+    from ray_jobs.screen import Screen
+
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        evaluate_bundle(bundle, data, split, screen)
+
+
+@data_app.command("check")
+def data_check(
+    uri: Annotated[str, typer.Argument(help="A directory, its URI, or a map (YAML).")], as_json: JsonOption = False
+) -> None:
+    """Counts, label balance, lengths and quarantined rows of a data directory."""
+    from multitask.data.check import check_data, render
+    from ray_jobs.screen import Screen
+
+    with Screen(as_json=as_json) as screen:
+        reports = check_data(uri)
+        if as_json:
+            screen.document([report.to_json() for report in reports])
+        else:
+            screen.say(render(reports))
+
+
+@app.command()
+def report(
+    experiment: Annotated[str, typer.Argument(help="An experiment's folder or URI: <storage>/<experiment>.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write an experiment's report.html and report.md. Tables, curves, what each stage cost the other tasks."""
+    from multitask.report import write_report
+    from ray_jobs.screen import Screen
+
+    with Screen(as_json=as_json) as screen:
+        places = write_report(experiment)
+        if as_json:
+            screen.document({"reports": places})
+        else:
+            screen.say("\n".join(f"report: {place}" for place in places))
+
+
+@app.command()
+def doctor(
+    storage: Annotated[str | None, typer.Option(help="The directory or URI that a run would be given.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what this machine and a storage are fit for. A line each; exit status 2 where something will not work."""
+    from ray_jobs.doctor import examine
+    from ray_jobs.screen import Screen
+
+    findings = []
+    with Screen(as_json=as_json) as screen:
+        for finding in examine(storage):
+            findings.append(finding)
+            screen.say(finding.line())
+        if as_json:
+            screen.document([vars(finding) for finding in findings])
+    if any(finding.verdict == "problem" for finding in findings):
+        raise typer.Exit(USER_ERROR)

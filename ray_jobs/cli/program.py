@@ -1,0 +1,100 @@
+"""The `minibert` command: its parts, its exit statuses, and what is said when something goes wrong."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multitask.errors import UserError
+from ray_jobs.cli import batch, export, inspection, recruit, training
+from ray_jobs.cli.shared import USER_ERROR
+from ray_jobs.stopping import INTERRUPTED, waits_for_ray
+
+# Packages that only `minibert recruit` needs -> the extra that brings them.
+EXTRAS = {"bm25s": "recruit", "datasketch": "recruit", "usearch": "recruit"}
+EXTRAS |= {"fastapi": "serve", "starlette": "serve", "uvicorn": "serve"}
+EXTRAS |= {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "huggingface_hub": "export"}
+
+app = typer.Typer(
+    name="minibert",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
+)
+for part in (training, inspection, batch, export):
+    app.add_typer(part.app)
+app.add_typer(recruit.app, name="recruit")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from multitask import __version__
+
+        typer.echo(f"minibert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train small BERT models on sentence tasks, on one machine or on Ray."""
+
+
+def _behind(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an exit was made of such an error, by typer or rich."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _leave(status: int) -> None:
+    """Exits; past Ray's own end of the process where one of its calls was given up (ray_jobs/stopping.py)."""
+    if waits_for_ray():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def main() -> None:
+    """Exit status 0; 2 for what the user can mend, one line; 1 for a failure; 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without a sign gets its escape, not a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="minibert")
+    except UserError as error:
+        print(f"minibert: {error}", file=sys.stderr)
+        _leave(USER_ERROR)
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get(error.name or "")) is None:
+            _fail(error)
+        print(f"minibert: {error.name} is not installed: pip install 'minibert-multitask[{extra}]'", file=sys.stderr)
+        _leave(USER_ERROR)
+    except SystemExit as end:
+        if end.code == INTERRUPTED and _behind(end, KeyboardInterrupt):
+            print("minibert: interrupted; the same command goes on where it was", file=sys.stderr)
+        if _behind(end, BrokenPipeError):
+            print("minibert: stopped: nothing reads its output any more", file=sys.stderr)
+        _leave(end.code if isinstance(end.code, int) else int(bool(end.code)))
+    except Exception as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    """Status 1, the traceback in a file."""
+    with tempfile.NamedTemporaryFile("w", prefix="minibert-", suffix=".log", delete=False) as file:
+        file.write(traceback.format_exc())
+    print(f"minibert: {type(error).__name__}: {error}\ntraceback in {Path(file.name)}", file=sys.stderr)
+    _leave(1)

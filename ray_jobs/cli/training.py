@@ -1,0 +1,145 @@
+"""`minibert train` and `minibert sweep`. What a command needs is imported inside it, so that --help is quick."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from multitask.errors import UserError
+from ray_jobs.cli.shared import (
+    DataOption,
+    DeviceOption,
+    ElasticOption,
+    JsonOption,
+    QuietOption,
+    RecipeArgument,
+    SetOption,
+    StorageOption,
+)
+from ray_jobs.importing import uncollected
+from ray_jobs.options import Workers, sweep_settings, workers_span
+from ray_jobs.stopping import INTERRUPTED
+
+if TYPE_CHECKING:
+    from multitask.recipe import Recipe
+
+app = typer.Typer(rich_markup_mode=None)
+
+# \b keeps click from filling the lines into a paragraph.
+TRAIN_EXAMPLES = """\b
+Examples:
+  minibert train configs/recipes/demo.yaml --workers 2
+  minibert train configs/recipes/demo.yaml --set defaults.epochs=1 --set stages.sts.lr=3e-5
+  minibert train bertaar/para-sts_cosine-sst_last --data DATA --workers 6
+  minibert train classifier/sst_last --data DATA --seeds 3
+  minibert train my.yaml --data s3://bucket/data --storage s3://bucket/runs --experiment first
+"""
+
+SWEEP_EXAMPLES = """\b
+Examples:
+  minibert sweep bertaar/para-sts_cosine-sst_last --stage sts --grid lr=1e-4,3e-5,1e-5 --by sts/pearson --data DATA
+  minibert sweep my.yaml --stage sst --random lr=1e-5..1e-3 --samples 9 --asha --by sst/accuracy --workers 2
+  minibert sweep sweeps/mlm --data DATA
+"""
+
+ProfileOption = Annotated[bool, typer.Option(help="Trace some steps of each stage: its folder's profile/.")]
+SeedsOption = Annotated[
+    int, typer.Option(min=1, help="Run with that many seeds, the recipe's and those after it; mean and deviation.")
+]
+FreshOption = Annotated[
+    bool, typer.Option(help="Supersede stages that differ from those under their names; nothing is deleted.")
+]
+
+
+@app.command(epilog=TRAIN_EXAMPLES)
+def train(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    storage: StorageOption = "./runs",
+    experiment: Annotated[str | None, typer.Option(help="The experiment's name; default: the recipe's.")] = None,
+    workers: ElasticOption = "0",
+    device: DeviceOption = "auto",
+    set_: SetOption = None,
+    seeds: SeedsOption = 1,
+    fresh: FreshOption = False,
+    profile: ProfileOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe, or go on with it. Finished stages are skipped, a stopped one resumes."""
+    from multitask.data.maps import mapped
+    from multitask.recipe_files import load_recipe
+
+    overrides, span = [*(set_ or [])], workers_span(workers, device)
+    if profile:
+        overrides.append("defaults.profile=true")
+    loaded = load_recipe(recipe, overrides, mapped(data))
+    _run(loaded, data, storage, experiment, workers=span, seeds=seeds, fresh=fresh, quiet=quiet, as_json=as_json)
+
+
+@app.command(epilog=SWEEP_EXAMPLES)
+def sweep(
+    recipe: RecipeArgument,
+    stage: Annotated[str | None, typer.Option(help="The stage to sweep; default: the recipe's only swept one.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="Values to try: lr=1e-3,1e-4; repeatable.")] = None,
+    random: Annotated[list[str] | None, typer.Option(help="A span to draw from: lr=1e-5..1e-3; repeatable.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Trials to draw with --random.")] = 8,
+    by: Annotated[str | None, typer.Option(help="The dev metric that decides, such as sts/pearson.")] = None,
+    asha: Annotated[bool, typer.Option(help="Stop trials that lag behind at the end of epochs 1, 3, 9, ...")] = False,
+    data: DataOption = None,
+    storage: StorageOption = "./runs",
+    experiment: Annotated[
+        str | None, typer.Option(help="Its name; default: RECIPE-sweep-STAGE, or the recipe's.")
+    ] = None,
+    workers: Annotated[str, typer.Option(metavar="N or MIN:MAX", help="Ray workers of each trial; 0: none.")] = "0",
+    device: DeviceOption = "auto",
+    set_: SetOption = None,
+    seeds: SeedsOption = 1,
+    fresh: FreshOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one stage with several settings. After what it starts from; names the best."""
+    from multitask.data.maps import mapped
+    from multitask.recipe_files import load_sweep
+
+    settings = sweep_settings(grid or [], random or [], samples, by, asha)
+    loaded, stage = load_sweep(recipe, set_, stage, settings, mapped(data))
+    name = experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name)
+    span = workers_span(workers, device)
+    _run(loaded, data, storage, name, workers=span, seeds=seeds, fresh=fresh, quiet=quiet, as_json=as_json)
+
+
+def _run(
+    recipe: Recipe,
+    data: str | None,
+    storage: str,
+    experiment: str | None,
+    *,
+    workers: Workers,
+    seeds: int,
+    fresh: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Trains and tells; with --json the document is what results.json holds."""
+    with uncollected():
+        from multitask.recipe import NAME
+        from multitask.storage import Storage
+        from ray_jobs.commands import run_training, tell_results
+        from ray_jobs.screen import Screen
+
+    name = experiment or recipe.name
+    if not re.fullmatch(NAME, name) or name == "cache":
+        raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
+    place = Storage(storage)
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        results = run_training(recipe, data, place, name, screen, workers=workers, fresh=fresh, seeds=seeds)
+        if results is None:
+            raise typer.Exit(INTERRUPTED)
+        if as_json:
+            screen.document(results)
+        else:
+            tell_results(screen, place, results)

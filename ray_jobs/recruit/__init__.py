@@ -1,0 +1,1 @@
+"""What `minibert recruit` does."""
