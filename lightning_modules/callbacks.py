@@ -23,7 +23,7 @@ from lightning_modules.summary import tell_curves, tell_results, tell_sentences,
 from lightning_modules.tensorboard import EventLog
 from multitask.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment import Fence
-from multitask.recipe import KeepBest
+from multitask.recipe_parts import KeepBest
 from multitask.storage import Storage
 
 log = logging.getLogger(__name__)

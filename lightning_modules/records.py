@@ -7,7 +7,8 @@ import math
 from dataclasses import asdict, dataclass, field
 
 from multitask.metrics import LOWER_IS_BETTER
-from multitask.recipe import KeepBest, Stage
+from multitask.recipe import Stage
+from multitask.recipe_parts import KeepBest
 from multitask.storage import Storage
 
 FILE = "metrics.jsonl"

@@ -13,7 +13,7 @@ from lightning_modules.base import StageModule
 from multitask.data.batches import Batch
 from multitask.data.samplers import derive_seed
 from multitask.losses import LOSSES
-from multitask.recipe import Smart
+from multitask.recipe_parts import Smart
 from multitask.smart import WeightAverage, adversarial_noise, divergence, draw_noise
 
 

@@ -10,21 +10,8 @@ from pydantic import BaseModel, ValidationError
 from multitask.definitions import Definition, Label, spec_of
 from multitask.errors import UserError
 from multitask.metrics import COMPLETION, OVERALL_OF, PERPLEXITY, overall
-from multitask.recipe import (
-    Condition,
-    DataMap,
-    KeepBest,
-    Mlm,
-    Ranking,
-    Recipe,
-    Settings,
-    Smart,
-    Span,
-    Stage,
-    Sweep,
-    Table,
-    Task,
-)
+from multitask.recipe import Recipe, Stage
+from multitask.recipe_parts import Condition, DataMap, KeepBest, Mlm, Ranking, Settings, Smart, Span, Sweep, Table, Task
 from multitask.sweeps import trials
 from multitask.tasks import TASKS
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from multitask.errors import UserError
 from multitask.metrics import LOWER_IS_BETTER
-from multitask.recipe import Settings, Span, Stage
+from multitask.recipe import Stage
+from multitask.recipe_parts import Settings, Span
 
 # What a sweep may vary: what makes a stage another one, and is one plain value.
 SWEEPABLE = sorted(

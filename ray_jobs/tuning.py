@@ -21,7 +21,7 @@ from lightning_modules.records import Record, read_records
 from multitask.errors import UserError
 from multitask.experiment import OUTCOME, StageJob, Status
 from multitask.metrics import LOWER_IS_BETTER
-from multitask.recipe import Sweep
+from multitask.recipe_parts import Sweep
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
 from ray_jobs.options import Workers
@@ -248,6 +248,7 @@ class _Trials:
         from ray.tune.schedulers import ASHAScheduler
 
         os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is the driver's
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one names a folder that is gone in the end
         by, epochs = self.sweep.by, max(job.stage["epochs"] for job in self.jobs.values())
         board = self.board
 

@@ -21,7 +21,7 @@ from multitask.recipe_checks import NESTED
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 HEAD = """# Recipes
 
-<!-- Made by `python -m tools.recipes_page` from multitask/recipe.py and configs/; a test holds it up to date. -->
+<!-- Made by `python -m tools.recipes_page` from multitask/recipe*.py and configs/; a test holds it to that. -->
 
 A recipe is a YAML file: a tree of stages over a set of tasks, from one encoder. It is read strictly: an unknown key, a
 value out of its range, a stage that nothing defines is refused before anything runs, with its path, the value and the
@@ -73,7 +73,9 @@ def _section(model: type[Any], table: dict[str, Any]) -> str:
         default = "**required**" if key in table.get("required", ()) else f"`{json.dumps(facts.get('default'))}`"
         if "$ref" in facts:
             default = "its own"
-        lines.append(f"| `{key}` | {_kind(facts)} | {default} | {meanings.get(key, '')} |")
+        if key not in meanings:
+            raise ValueError(f"{model.__name__}.{key}: no `{key}: meaning.` in the docstring")
+        lines.append(f"| `{key}` | {_kind(facts)} | {default} | {meanings[key]} |")
     shared = [field.alias or name for name, field in model.model_fields.items() if name in inherited - {*own}]
     if shared:
         lines.append(f"\nAnd every key of [Settings](#settings): {', '.join(f'`{name}`' for name in shared)}.")
@@ -82,7 +84,7 @@ def _section(model: type[Any], table: dict[str, Any]) -> str:
 
 def _documented(model: type[Any]) -> tuple[str, dict[str, str]]:
     """What the docstring says of the model, and of each key; keys explained together share the words."""
-    text = " ".join((inspect.getdoc(model) or "").replace("`from`", "from:").split())
+    text = " ".join((inspect.getdoc(model) or "").split())
     found = list(MEANING.finditer(text))
     about = text[: found[0].start()] if found else text
     meanings: dict[str, str] = {}

@@ -14,9 +14,9 @@ from typing import Any
 from multitask.data.files import expanded, find_file, has_file, local
 from multitask.errors import UserError
 from multitask.packaged import packaged, packaged_maps
-from multitask.recipe import Task
 from multitask.recipe_checks import build_map
 from multitask.recipe_files import parse_yaml
+from multitask.recipe_parts import Task
 from multitask.storage import join
 from multitask.tasks import TASKS, Split, TaskSpec
 

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from multitask.errors import UserError
-from multitask.recipe import Table as PaperTable
 from multitask.recipe_files import parse_yaml
+from multitask.recipe_parts import Table as PaperTable
 from multitask.report.numbers import ordered
 from multitask.storage import Storage, join
 

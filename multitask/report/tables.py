@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from multitask.recipe import Condition
-from multitask.recipe import Table as PaperTable
+from multitask.recipe_parts import Condition
+from multitask.recipe_parts import Table as PaperTable
 from multitask.report.numbers import DASH, SCORES, kind_of, number, ordered, spread, task_of
 from multitask.report.parts import Cell, Table
 from multitask.report.reading import Evidence, Run

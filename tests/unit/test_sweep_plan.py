@@ -13,7 +13,7 @@ import multitask
 import ray_jobs.train
 from lightning_modules.progress import Interrupted
 from multitask.experiment import OUTCOME, StageJob, Status
-from multitask.recipe import Sweep
+from multitask.recipe_parts import Sweep
 from ray_jobs.local import LocalRunner
 from ray_jobs.stopping import StopRequest
 from ray_jobs.train import Driver
