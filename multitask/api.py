@@ -135,6 +135,15 @@ class Model:
         """
         return self._predictor.probabilities(task, *self._sides(task, first, second))
 
+    def words(self, task: str) -> tuple[str, ...]:
+        """What one of `tasks` calls its labels, that of 0 first; none where they are numbers.
+
+        >>> model.words("sst")
+        ()
+        """
+        require(self.bundle, task)
+        return self.bundle.specs[task].label.words
+
     def _answer(self, task: str, first: Texts, second: Texts | None = None) -> Answers:
         return self._predictor.answer(task, *self._sides(task, first, second))
 
