@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.scaling import BASE, MINILM, Model
-from multitask.model.bert import PRESETS, BertConfig, MiniBert, encode
+from multitask.model.bert import MiniBert, encode
+from multitask.model.config import PRESETS, BertConfig
 
 SENTENCES, LENGTHS = (4, 8), (32, 128, 512)
 FP32_STATE = 16  # bytes a weight: itself, its gradient, AdamW's two moments

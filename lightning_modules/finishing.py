@@ -19,7 +19,8 @@ from multitask.data.tokens import TokenTable, load_tokens
 from multitask.evaluate import EvalSet, predictions
 from multitask.experiment import OUTCOME, Fence, StageJob
 from multitask.predictions import write_predictions, write_submission_zip
-from multitask.storage import Damaged, Storage
+from multitask.sealed import Damaged
+from multitask.storage import Storage
 from multitask.tasks import Split
 
 log = logging.getLogger(__name__)

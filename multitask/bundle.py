@@ -21,10 +21,11 @@ from torch import Tensor
 from multitask.bundle_checks import check_facts, check_heads, check_tensors, check_tokenizer
 from multitask.definitions import definitions, known
 from multitask.errors import UserError
-from multitask.model.bert import BertConfig
+from multitask.model.config import BertConfig
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import SOURCES, Source
-from multitask.storage import MANIFEST, Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
+from multitask.sealed import Content, Damaged, is_sealed, read_sealed, write_sealed
+from multitask.storage import MANIFEST, Storage
 from multitask.tasks import TASKS, TaskSpec
 
 SCHEMA = 1

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from multitask.errors import UserError
-from multitask.model.bert import BertConfig, MiniBert
+from multitask.model.bert import MiniBert
+from multitask.model.config import BertConfig
 from multitask.model.heads import head_spec
 from multitask.model.sources import parse_tokenizer
 from multitask.tasks import TaskSpec

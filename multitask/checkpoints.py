@@ -19,7 +19,8 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from multitask.errors import StorageError
-from multitask.storage import Content, Damaged, Storage, is_sealed, join, read_sealed, write_sealed
+from multitask.sealed import Content, Damaged, is_sealed, read_sealed, write_sealed
+from multitask.storage import Storage, join
 
 log = logging.getLogger(__name__)
 

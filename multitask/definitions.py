@@ -29,11 +29,8 @@ METRICS_OF: dict[LabelKind, tuple[Metric, ...]] = {
 TAKEN = {"overall", "mlm", "completion", *TASKS, *(spec.prediction[0] for spec in TASKS.values())}
 
 
-STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 class Strict(BaseModel):
-    model_config = STRICT
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _word(value: Any) -> Any:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multitask.bundle import Bundle
+from multitask.data.batches import padded
 from multitask.data.samplers import eval_batches
-from multitask.evaluate import EVAL_TOKENS, OTHER_EVAL_TOKENS, Done, silent
+from multitask.evaluate import Done, eval_tokens, silent
 from multitask.model.bert import Encoding, encode
 
 Vectors = NDArray[np.float32]
@@ -82,18 +83,9 @@ class TextEncoder:
 
     def _batches(self, ids: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
         lengths = np.array([len(some) for some in ids], np.int64)
-        return eval_batches(lengths, EVAL_TOKENS.get(self.device.type, OTHER_EVAL_TOKENS))
+        return eval_batches(lengths, eval_tokens(self.device.type))
 
     @torch.no_grad()
     def _encoded(self, ids: Sequence[Sequence[int]]) -> Encoding:
         input_ids, mask = padded(ids)
         return encode(self.model.encoder, self.pooling, input_ids.to(self.device), mask.to(self.device))
-
-
-def padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """(B, T) ids padded with 0 on the right, and the mask that is true at tokens."""
-    lengths = torch.tensor([len(some) for some in ids])
-    mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
-    input_ids = torch.zeros(mask.shape, dtype=torch.int64)
-    input_ids[mask] = torch.cat([torch.tensor(some) for some in ids])
-    return input_ids, mask

@@ -23,11 +23,15 @@ EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
 OTHER_EVAL_TOKENS = 16384
 INTERVAL_SEED = 11711  # of the bootstrap: the same predictions give the same interval
 
+
 Reduce = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
-
-
 Done = Callable[[int], None]  # how many of this rank's examples are done
+
+
+def eval_tokens(device: str) -> int:
+    """Padded tokens a forward on a device of that type."""
+    return EVAL_TOKENS.get(device, OTHER_EVAL_TOKENS)
 
 
 def silent(done: int) -> None:
@@ -63,7 +67,7 @@ class EvalSet:
     ) -> EvalSet:
         """The table's examples, or only those `rows` of it."""
         rows = np.arange(len(table)) if rows is None else rows
-        plan = eval_batches(table.lengths[rows], EVAL_TOKENS.get(device, OTHER_EVAL_TOKENS) // table.sentences)
+        plan = eval_batches(table.lengths[rows], eval_tokens(device) // table.sentences)
         mine = [rows[batch] for batch in plan[rank::world]]
         batches = [collate(task, table, some, np.ones(len(some), np.float32)) for some in mine]
         return cls(task, table, batches, len(plan) // world)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from multitask.bundle import Bundle
-from multitask.data.batches import Batch
-from multitask.embed import TextEncoder, padded
+from multitask.data.batches import Batch, padded
+from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.evaluate import Done, silent
 from multitask.metrics import Floats

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from multitask.recipe_parts import Above0, Mlm, Ranking, Settings, Smart, Strict, Sweep, Table, Task
+from multitask.definitions import Strict
+from multitask.recipe_parts import Above0, Mlm, Ranking, Settings, Smart, Sweep, Table, Task
 from multitask.tasks import TaskSpec
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they become folders

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from multitask.definitions import STRICT, Definition, spec_of
+from multitask.definitions import Definition, Strict, spec_of
 from multitask.tasks import TASKS, TaskSpec
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
@@ -14,10 +14,6 @@ Above0 = Annotated[float, Field(gt=0, strict=True)]
 AtLeast0 = Annotated[float, Field(ge=0, strict=True)]
 Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Files = str | Annotated[list[str], Field(min_length=1)] | None
-
-
-class Strict(BaseModel):
-    model_config = STRICT
 
 
 class KeepBest(Strict):

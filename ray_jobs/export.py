@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multitask.bundle import save_bundle
-from multitask.data.readers import short_list
+from multitask.data.files import short_list
 from multitask.errors import UserError
 from multitask.export import DTYPES, FORMATS
 from multitask.export.card import card

@@ -18,7 +18,8 @@ from multitask.experiment import FILE, Experiment, digest
 from multitask.model.sources import load_source
 from multitask.recipe import NAME, Recipe
 from multitask.recipe_checks import check_heads
-from multitask.storage import Damaged, Storage, join, read_sealed
+from multitask.sealed import Damaged, read_sealed
+from multitask.storage import Storage, join
 from multitask.tasks import Split, TaskSpec
 
 

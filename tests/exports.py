@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from multitask.bundle import Bundle, bundle_of, read_bundle
-from multitask.data.batches import Batch
-from multitask.embed import TextEncoder, Vectors, padded
+from multitask.data.batches import Batch, padded
+from multitask.embed import TextEncoder, Vectors
 from multitask.storage import Storage
 from multitask.tasks import TASKS
 from ray_jobs.export import export_bundle, import_model

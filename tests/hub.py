@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multitask.data.readers import find_file, read_examples
+from multitask.data.files import find_file
+from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.tasks import TASKS, Split
 

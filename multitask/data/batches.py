@@ -68,6 +68,15 @@ class Batch:
         return self.map(Tensor.pin_memory)
 
 
+def padded(ids: Sequence[Sequence[int] | Tensor]) -> tuple[Tensor, Tensor]:
+    """(S, T) int64 ids padded with 0 on the right, and the mask that is true at tokens."""
+    lengths = torch.tensor([len(some) for some in ids])
+    mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
+    input_ids = torch.zeros(mask.shape, dtype=torch.int64)
+    input_ids[mask] = torch.cat([torch.as_tensor(some) for some in ids]).long()
+    return input_ids, mask
+
+
 def collate(
     task: str,
     table: TokenTable,
@@ -84,11 +93,7 @@ def collate(
     if more is not None:
         sentences = np.concatenate((sentences, more))
     if features is None:
-        tokens = [table.sentence(int(index)) for index in sentences]
-        lengths = torch.tensor([len(ids) for ids in tokens])
-        mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
-        input_ids = torch.zeros(mask.shape, dtype=torch.int64)
-        input_ids[mask] = torch.cat(tokens).long()
+        input_ids, mask = padded([table.sentence(int(index)) for index in sentences])
     else:
         input_ids, mask = torch.empty(0, 0, dtype=torch.int64), torch.empty(0, 0, dtype=torch.bool)
     return Batch(

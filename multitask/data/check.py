@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from multitask.data.files import list_directory, short_list
+from multitask.data.formats import BadRow
 from multitask.data.maps import Place, place_of
-from multitask.data.readers import BadRow, Example, read_examples
+from multitask.data.readers import Example, read_examples
 from multitask.errors import UserError
 from multitask.tasks import Split, TaskSpec
 

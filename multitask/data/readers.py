@@ -8,23 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multitask.data.files import ending, find_file, has_file, local, short_list
+from multitask.data.files import ending, local, short_list
 from multitask.data.formats import FORMATS, BadRow, Table, Unreadable
-from multitask.data.values import MAX_TEXT_CHARS, MalformedError, id_of, label_of, text_of
+from multitask.data.values import MalformedError, id_of, label_of, text_of
 from multitask.errors import UserError
 from multitask.tasks import TaskSpec
-
-__all__ = [
-    "MAX_TEXT_CHARS",
-    "BadRow",
-    "Example",
-    "ReadResult",
-    "find_file",
-    "has_file",
-    "local",
-    "read_examples",
-    "short_list",
-]
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from multitask.data.formats import BadRow
 from multitask.data.ids import Ids, SentenceIds
-from multitask.data.readers import BadRow, Example, Shards
+from multitask.data.readers import Example, Shards
 from multitask.data.samplers import Rows
 from multitask.storage import Storage
 from multitask.tasks import TaskSpec

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from multitask.bundle import Bundle
-from multitask.data.batches import Batch
-from multitask.embed import TextEncoder, padded
+from multitask.data.batches import Batch, padded
+from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.export.graphs import Plan, plan_of
 from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_text

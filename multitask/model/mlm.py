@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multitask.model.bert import BertConfig
+from multitask.model.config import BertConfig
 
 
 class MlmHead(nn.Module):

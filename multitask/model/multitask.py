@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.samplers import derive_seed
-from multitask.model.bert import BertConfig, Encoding, MiniBert, encode, mean_pool
+from multitask.model.bert import Encoding, MiniBert, encode, mean_pool
+from multitask.model.config import BertConfig
 from multitask.model.heads import build_head
 from multitask.model.mlm import MlmHead
 from multitask.tasks import TASKS, TaskSpec

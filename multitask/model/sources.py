@@ -20,7 +20,8 @@ from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from torch import Tensor
 
 from multitask.errors import UserError
-from multitask.model.bert import PRESETS, BertConfig, MiniBert
+from multitask.model.bert import MiniBert
+from multitask.model.config import PRESETS, BertConfig
 from multitask.model.weights import read_encoder
 from multitask.storage import Storage
 

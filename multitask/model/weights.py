@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from multitask.errors import UserError
-from multitask.model.bert import BertConfig, MiniBert
+from multitask.model.bert import MiniBert
+from multitask.model.config import BertConfig
 
 # What may lie beside an encoder and is dropped: BERT's pre-training heads, and an old buffer of 0, 1, 2, ...
 DROPPED_PREFIXES = ("cls.",)

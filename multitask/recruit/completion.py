@@ -19,8 +19,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from multitask.bundle import Bundle
+from multitask.data.batches import padded
 from multitask.data.masking import NO_TARGET, SPECIAL
-from multitask.embed import TextEncoder, padded
+from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.evaluate import INTERVAL_SEED
 

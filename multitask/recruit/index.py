@@ -22,7 +22,8 @@ from multitask.errors import UserError
 from multitask.evaluate import Done, silent
 from multitask.recruit.passages import PASSAGE_WORDS, Passage, passages
 from multitask.recruit.postings import Posting
-from multitask.storage import MANIFEST, Content, Damaged, Storage, is_sealed, read_sealed, write_sealed
+from multitask.sealed import Content, Damaged, is_sealed, read_sealed, write_sealed
+from multitask.storage import MANIFEST, Storage
 
 SCHEMA = 1
 KIND = "recruiter's index"

@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
+from multitask.data.files import local, short_list
 from multitask.data.formats import DOCUMENT_FORMATS, BadRow, Row, Unreadable, shown
-from multitask.data.readers import MAX_TEXT_CHARS, local, short_list
+from multitask.data.values import MAX_TEXT_CHARS
 from multitask.errors import UserError
 
 # Posting's field -> the file's column. The requirements' is spelled as the data set spells it.

@@ -13,8 +13,9 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from multitask.data.files import local, short_list
 from multitask.data.formats import TEXT_FORMATS
-from multitask.data.readers import Example, Reading, local, short_list
+from multitask.data.readers import Example, Reading
 from multitask.errors import UserError
 from multitask.retries import persist
 from multitask.storage import Storage, join, open_fs

@@ -33,7 +33,7 @@ def evaluate(
 def data_check(
     uri: Annotated[str, typer.Argument(help="A directory, its URI, or a map (YAML).")], as_json: JsonOption = False
 ) -> None:
-    """Counts, label balance, lengths and quarantined rows of a data directory."""
+    """What a data directory holds. Counts, label balance, lengths and quarantined rows."""
     from multitask.data.check import check_data, render
     from ray_jobs.screen import Screen
 

@@ -37,7 +37,7 @@ def prepare(
     held_out: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the postings kept for dev.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0)] = 11711,
 ) -> None:
-    """Make training files from postings, for the recipes recruiter/search and recruiter/all."""
+    """Make training files from postings. For the recipes recruiter/search and recruiter/all."""
     from ray_jobs.recruit.prepare import prepare_files
     from ray_jobs.screen import Screen
 
@@ -55,7 +55,7 @@ def index(
     workers: WorkersOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Make postings searchable; the directory is all that `search` and `serve` need."""
+    """Make postings searchable. The directory is all that `search` and `serve` need."""
     from ray_jobs.recruit.search import build_index
     from ray_jobs.screen import Screen
 
@@ -73,7 +73,7 @@ def search(
     ] = "hybrid",
     as_json: JsonOption = False,
 ) -> None:
-    """Find the postings that fit a need or a CV, and show why."""
+    """Find the postings that fit a need or a CV, and why."""
     from ray_jobs.recruit.search import run_search
     from ray_jobs.screen import Screen
 
@@ -88,7 +88,7 @@ def complete(
     k: Annotated[int, typer.Option("-k", min=1, max=50, help="How many titles.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
-    """Complete "The role in this job description is ...": the k likeliest titles."""
+    """Name the roles that a description is of. Completes "The role in this job description is ..."."""
     from ray_jobs.recruit.completion import run_complete
     from ray_jobs.screen import Screen
 
@@ -104,7 +104,7 @@ def suitability(
     score: Annotated[bool, typer.Option("--score", help="Show the probability too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Whether an application is qualified for a job; a person decides."""
+    """Whether an application is qualified for a job. A person decides."""
     from ray_jobs.recruit.suitability import run_suitability
     from ray_jobs.screen import Screen
 
@@ -118,7 +118,7 @@ def calibrate(
     data: DataOption,
     output: Annotated[str, typer.Option(help="Where the calibrated bundle goes.")],
 ) -> None:
-    """Fit the temperature of a suitability bundle on half of dev; the other half says what it gave."""
+    """Fit the temperature of a suitability bundle. On half of dev; the other half says what it gave."""
     from ray_jobs.recruit.suitability import calibrate
     from ray_jobs.screen import Screen
 
@@ -128,7 +128,7 @@ def calibrate(
 
 @app.command()
 def measure(bundle: EncoderArgument, data: DataOption, as_json: JsonOption = False) -> None:
-    """What a bundle is worth on held-out postings, in what it was trained for: search, completion, suitability."""
+    """What a bundle is worth on held-out postings. In what it was trained for: search, completion, suitability."""
     from ray_jobs.recruit.measure import measure_bundle
     from ray_jobs.screen import Screen
 
@@ -148,7 +148,7 @@ def folds(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a recipe on each fold's other postings and measure search on the fold: every posting held out once."""
+    """Measure search with every posting held out once. Trains a recipe on each fold's other postings."""
     from ray_jobs.recruit.folds import run_folds
     from ray_jobs.screen import Screen
 
@@ -170,7 +170,7 @@ def audit(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Swap names and see what changes; exit status 3 when a bound is broken."""
+    """Swap names and see what changes. Exit status 3 when a bound is broken."""
     from multitask.recruit.audit import Bounds
     from ray_jobs.recruit.audit import run_audit
     from ray_jobs.screen import Screen
@@ -187,7 +187,7 @@ def card(
     output: Annotated[str, typer.Option(help="The Markdown file to write.")],
     audit: Annotated[str | None, typer.Option(help="The JSON file of `minibert recruit audit --output`.")] = None,
 ) -> None:
-    """Write a bundle's model card: data, labels, metrics with intervals, audit, and what it is not for."""
+    """Write a bundle's model card. Data, labels, metrics with intervals, audit, and what it is not for."""
     from ray_jobs.recruit.measure import write_card
     from ray_jobs.screen import Screen
 
@@ -201,7 +201,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Another than this machine alone wants MINIBERT_TOKEN.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
-    """Serve search, completion and suitability on Ray Serve, with a page and an API."""
+    """Serve search, completion and suitability. On Ray Serve, with a page and an API."""
     from ray_jobs.recruit.serve import serve
     from ray_jobs.screen import Screen
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from lightning_modules.progress import Progress
-from multitask.data.readers import ReadResult, find_file, read_examples
+from multitask.data.files import find_file
+from multitask.data.readers import ReadResult, read_examples
 from multitask.data.samplers import subset
 from multitask.embed import default_device
 from multitask.errors import UserError

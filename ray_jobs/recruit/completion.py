@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from multitask.data.readers import find_file, read_examples
+from multitask.data.files import find_file
+from multitask.data.readers import read_examples
 from multitask.embed import default_device
 from multitask.errors import UserError
 from multitask.finding import open_bundle

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from multitask.bundle import Bundle
-from multitask.data.readers import find_file, read_examples
+from multitask.data.files import find_file
+from multitask.data.readers import read_examples
 from multitask.embed import default_device
 from multitask.errors import UserError
 from multitask.finding import open_bundle

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.bundle import Bundle, save_bundle
-from multitask.data.readers import find_file, read_examples, short_list
+from multitask.data.files import find_file, short_list
+from multitask.data.readers import read_examples
 from multitask.data.samplers import derive_seed
 from multitask.embed import default_device
 from multitask.errors import UserError

@@ -27,12 +27,13 @@ from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.export.reading import read_model
-from multitask.model.bert import BertConfig
+from multitask.model.config import BertConfig
 from multitask.model.sources import load_source, parse_tokenizer
 from multitask.recipe_files import load_recipe, load_sweep
 from multitask.recruit.postings import read_postings
 from multitask.report.reading import read_evidence
-from multitask.storage import MANIFEST, Damaged, Storage, open_fs, read_sealed, write_sealed
+from multitask.sealed import Damaged, read_sealed, write_sealed
+from multitask.storage import MANIFEST, Storage, open_fs
 from multitask.tasks import TASKS
 from ray_jobs.options import sweep_settings, workers_span
 

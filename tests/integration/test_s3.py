@@ -20,7 +20,8 @@ from multitask import retries
 from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
 from multitask.data.sample import sample_uri
 from multitask.errors import StorageError
-from multitask.storage import MANIFEST, Storage, is_sealed, join, read_sealed, write_sealed
+from multitask.sealed import is_sealed, read_sealed, write_sealed
+from multitask.storage import MANIFEST, Storage, join
 from tests.helpers import difference, newest, run, small_job
 from tests.integration.test_experiment import minibert
 from tests.s3 import S3

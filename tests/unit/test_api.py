@@ -19,7 +19,8 @@ import multitask.api
 from multitask import load_bundle
 from multitask.api import Model
 from multitask.bundle import Bundle, bundle_of, save_bundle
-from multitask.data.readers import find_file, read_examples
+from multitask.data.files import find_file
+from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.embed import TextEncoder

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from multitask.errors import UserError
 from multitask.model.attention import ATTENTIONS
-from multitask.model.bert import POOLINGS, PRESETS, BertConfig, MiniBert, encode
+from multitask.model.bert import POOLINGS, MiniBert, encode
+from multitask.model.config import PRESETS, BertConfig
 from multitask.model.sources import Source, load_source
 
 SMALL = replace(PRESETS["tiny"], vocab_size=120, max_position_embeddings=40)

@@ -25,7 +25,8 @@ from multitask.data.batches import Batch
 from multitask.errors import UserError
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import Source, load_source
-from multitask.storage import Storage, write_sealed
+from multitask.sealed import write_sealed
+from multitask.storage import Storage
 from tests.helpers import tiny
 
 HEADS = {"sst": "mlp", "quora": "linear", "sts": "cosine"}

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
 from multitask.errors import StorageError
 from multitask.experiment import Superseded
-from multitask.storage import MANIFEST, Damaged, Storage
+from multitask.sealed import Damaged
+from multitask.storage import MANIFEST, Storage
 from tests.helpers import difference, full_disk, tiny
 
 

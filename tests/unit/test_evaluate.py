@@ -12,7 +12,7 @@ from torch import Tensor
 
 from multitask.bundle import Bundle, source_bundle
 from multitask.data.batches import Features
-from multitask.data.readers import find_file
+from multitask.data.files import find_file
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import stacked, subset
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens

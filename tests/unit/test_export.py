@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from multitask.bundle import Bundle, facts_of, save_bundle
-from multitask.embed import TextEncoder, padded
+from multitask.data.batches import padded
+from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.finding import open_bundle
 from multitask.model import heads

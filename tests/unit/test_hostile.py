@@ -18,7 +18,8 @@ from multitask.bundle import read_bundle, save_bundle
 from multitask.checkpoints import CheckpointStore
 from multitask.errors import UserError
 from multitask.model.sources import load_source
-from multitask.storage import MANIFEST, Damaged, Storage, read_sealed, write_sealed
+from multitask.sealed import Damaged, read_sealed, write_sealed
+from multitask.storage import MANIFEST, Storage
 from tests.helpers import tiny
 
 WEIGHTS, FACTS, TOKENIZER = "weights.safetensors", "model.json", "tokenizer.json"

@@ -16,7 +16,7 @@ from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.tokens import TokenTable
 from multitask.metrics import Score
-from multitask.model.bert import PRESETS
+from multitask.model.config import PRESETS
 from multitask.model.mlm import MlmHead
 from tests.helpers import CLS, SEP, UNK, VOCABULARY, module_of, random_sentences, table_of
 

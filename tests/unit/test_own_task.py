@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from multitask.bundle import read_bundle, save_bundle
 from multitask.data.check import check_data, render
-from multitask.data.readers import find_file, read_examples
+from multitask.data.files import find_file
+from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.definitions import Definition, definition_of, definitions, known, spec_of
 from multitask.errors import UserError

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multitask.data.files import find_file, has_file
 from multitask.data.formats import FORMATS, MAX_RECORD_LINES
-from multitask.data.readers import MAX_TEXT_CHARS, ReadResult, find_file, has_file, read_examples
+from multitask.data.readers import ReadResult, read_examples
+from multitask.data.values import MAX_TEXT_CHARS
 from multitask.errors import UserError
 from multitask.tasks import TASKS
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from multitask.data.readers import find_file, read_examples
+from multitask.data.files import find_file
+from multitask.data.readers import read_examples
 from multitask.data.sample import GENERATORS, ROWS, generate, sample_files, sample_uri
 from multitask.data.tiny_tokenizer import SPECIAL, train_tokenizer
 from multitask.tasks import TASKS

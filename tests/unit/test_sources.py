@@ -19,7 +19,8 @@ from torch import Tensor
 
 from multitask.errors import UserError
 from multitask.model import sources
-from multitask.model.bert import PRESETS, BertConfig, MiniBert
+from multitask.model.bert import MiniBert
+from multitask.model.config import PRESETS, BertConfig
 from multitask.model.sources import load_source
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "how", "do", "i", "learn", "##ing", "?"]

@@ -15,17 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multitask.errors import StorageError, UserError
-from multitask.storage import (
-    MANIFEST,
-    Damaged,
-    Storage,
-    absolute,
-    is_sealed,
-    join,
-    local_copy,
-    read_sealed,
-    write_sealed,
-)
+from multitask.sealed import Damaged, is_sealed, read_sealed, write_sealed
+from multitask.storage import MANIFEST, Storage, absolute, join, local_copy
 
 FILES = {"weights": bytes(range(40)), "state.json": b'{"steps": 3}', "empty": b""}
 
