@@ -47,10 +47,10 @@ def train(material: Material, tree: dict[str, Any], workers: int = 0) -> dict[st
 
     from multitask.recipe_checks import build_recipe
     from multitask.storage import Storage
+    from ray_jobs.driver import Driver, Request
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
     from ray_jobs.stopping import StopRequest
-    from ray_jobs.train import Driver, Request
 
     storage = Storage(str(material.folder / "storage"))
     shutil.rmtree(material.folder / "storage", ignore_errors=True)
@@ -245,9 +245,9 @@ def claimed(material: Material, tree: dict[str, Any]) -> Any:
 
     from multitask.recipe_checks import build_recipe
     from multitask.storage import Storage
+    from ray_jobs.driver import Driver, Request
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
-    from ray_jobs.train import Driver, Request
 
     storage = Storage(str(material.folder / "storage"))
     request = Request(build_recipe(tree, "bench"), str(material.folder), storage, "bench", Workers(), False)

@@ -17,7 +17,7 @@ from multitask.model.sources import parse_tokenizer
 from multitask.tasks import TaskSpec
 
 Text = Annotated[str, Field(max_length=1000)]
-ENCODER = "encoder."
+ENCODER = "encoder."  # before the names of the encoder's weights in a bundle
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

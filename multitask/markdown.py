@@ -1,4 +1,4 @@
-"""Tables and numbers of model cards, in Markdown."""
+"""Tables and numbers in Markdown, for model cards and TensorBoard."""
 
 from __future__ import annotations
 

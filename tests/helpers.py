@@ -34,9 +34,9 @@ from multitask.model.sources import load_source
 from multitask.recipe import Stage
 from multitask.recipe_checks import build_recipe
 from multitask.storage import Storage
+from ray_jobs.driver import Driver, Request
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
-from ray_jobs.train import Driver, Request
 
 CPU = Execution(accelerator="cpu")
 

@@ -31,7 +31,7 @@ TABLE = {
     "ray_jobs": [
         ("commands", "minibert ...", "cli __main__"),
         ("recruiter's work", "index, search, serve, audit", "recruit"),
-        ("driver", "plan, prepare, results", "commands train plan prepare ledger"),
+        ("driver", "plan, prepare, results", "training driver plan prepare ledger"),
         ("runners", "this process, Ray workers, trials", "local workers tuning board cluster"),
         ("bundles at work", "evaluate, batch, export, doctor", "bundles batch export hub doctor"),
         ("terminal", "options, screen, logs, signals", "options screen logs stopping submission importing"),

@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from multitask.bundle import Bundle, facts_of
+from multitask.bundle_checks import ENCODER
 from multitask.data.masking import SPECIAL
 from multitask.errors import UserError
 from multitask.retries import said_clearly
 
 FACTS = "minibert.json"  # what model.json says in a bundle
 HEADS = "minibert.safetensors"  # the weights that are not the encoder's
-ENCODER = "encoder."  # before the encoder's names in a bundle
 
 
 def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from multitask.data.files import local, short_list
+from multitask.data.files import ending, local, short_list
 from multitask.data.formats import DOCUMENT_FORMATS, BadRow, Row, Unreadable, shown
 from multitask.data.values import MAX_TEXT_CHARS
 from multitask.errors import UserError
@@ -65,15 +65,14 @@ def read_postings(uri: str, columns: Mapping[str, str] | None = None, max_bad_ro
     columns: a Posting's field -> the file's column, where it is not that of COLUMNS. max_bad_rows: the share, 0..1,
     of rows that may be unusable. Raises UserError for a file that cannot be used.
     """
-    ending = uri.rsplit(".", 1)[-1].lower()
-    if ending not in DOCUMENT_FORMATS:
+    if (form := ending(uri)) not in DOCUMENT_FORMATS:
         raise UserError(f"{uri}: unknown format; the file's name must end in .{', .'.join(DOCUMENT_FORMATS)}")
     if unknown := sorted(set(columns or {}) - {"id", *COLUMNS}):
         raise UserError(f"columns for {uri}: postings have no '{unknown[0]}'; they have id, {', '.join(COLUMNS)}")
     names = {"id": "id", **COLUMNS, **(columns or {})}
     with local(uri) as path:
         try:
-            table = DOCUMENT_FORMATS[ending](path, names.values())
+            table = DOCUMENT_FORMATS[form](path, names.values())
             _check_columns(uri, table.columns, names)
             rows = list(_rows(table.rows, list(table.columns), names))
         except Unreadable as error:

@@ -128,8 +128,8 @@ def _run(
     with uncollected():
         from multitask.recipe import NAME
         from multitask.storage import Storage
-        from ray_jobs.commands import run_training, tell_results
         from ray_jobs.screen import Screen
+        from ray_jobs.training import run_training, tell_results
 
     name = experiment or recipe.name
     if not re.fullmatch(NAME, name) or name == "cache":

@@ -285,17 +285,17 @@ def run_command(words: list[str]) -> None:
 def _harmless() -> Iterator[None]:
     """Commands that would train, serve, wait or start Ray do nothing."""
     import ray_jobs.cluster
-    import ray_jobs.commands
     import ray_jobs.doctor
     import ray_jobs.recruit.folds
     import ray_jobs.recruit.serve
+    import ray_jobs.training
 
     no_cluster = Mock(side_effect=UserError("no Ray here"))
     serving = [name for name in vars(ray_jobs.recruit.serve) if name.startswith(("serve", "run_"))]
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}))
         stack.enter_context(patch.object(ray_jobs.cluster.Cluster, "__enter__", no_cluster))
-        stack.enter_context(patch.object(ray_jobs.commands, "run_training", side_effect=UserError("no training here")))
+        stack.enter_context(patch.object(ray_jobs.training, "run_training", side_effect=UserError("no training here")))
         stack.enter_context(patch.object(ray_jobs.doctor, "examine", return_value=[]))
         stack.enter_context(patch.object(ray_jobs.recruit.folds, "run_folds", return_value=0))
         for name in serving:

@@ -22,7 +22,7 @@ from lightning_modules.trainer import quiet_libraries
 from multitask.bundle import read_bundle
 from multitask.storage import Storage
 from ray_jobs import local
-from ray_jobs.train import Driver
+from ray_jobs.driver import Driver
 from tests.helpers import difference, newest, run, small_job, tree_driver
 
 TREE: list[dict[str, Any]] = [

@@ -23,10 +23,10 @@ from multitask.recipe_files import load_recipe, load_sweep
 from multitask.storage import Storage
 from multitask.tasks import TASKS, Split
 from ray_jobs.bundles import evaluate_bundle, predict_bundle
+from ray_jobs.driver import Driver, Request
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
-from ray_jobs.train import Driver, Request
 from tests.conftest import ROOT
 from tests.hub import FILES, hub, web, write_hub
 from tests.s3 import S3

@@ -20,8 +20,8 @@ from multitask.errors import UserError
 from multitask.experiment import StageJob
 from multitask.results import seeds_cell, table_rows
 from multitask.storage import Storage
+from ray_jobs.driver import Driver
 from ray_jobs.stopping import StopRequest
-from ray_jobs.train import Driver
 from tests.helpers import tiny, tree_driver
 
 # mlm -> (rank -> (last, full), joint), and a stage from the encoder.

@@ -10,13 +10,13 @@ import pytest
 from jsonschema import validate
 
 import multitask
-import ray_jobs.train
+import ray_jobs.driver
 from lightning_modules.progress import Interrupted
 from multitask.experiment import OUTCOME, StageJob, Status
 from multitask.recipe_parts import Sweep
+from ray_jobs.driver import Driver
 from ray_jobs.local import LocalRunner
 from ray_jobs.stopping import StopRequest
-from ray_jobs.train import Driver
 from tests.helpers import tree_driver
 
 SCHEMA = json.loads((Path(multitask.__file__).parent / "assets" / "results.schema.json").read_text())
@@ -69,7 +69,7 @@ def execute(monkeypatch: pytest.MonkeyPatch, driver: Driver, trials: Trials) -> 
         return 0
 
     monkeypatch.setattr(LocalRunner, "run", run)
-    monkeypatch.setattr(ray_jobs.train, "run_trials", trials)
+    monkeypatch.setattr(ray_jobs.driver, "run_trials", trials)
     with StopRequest("") as stop:
         return ordinary, driver.run(stop)
 

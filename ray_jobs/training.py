@@ -1,4 +1,4 @@
-"""What the commands do, behind the command line's parsing."""
+"""`minibert train` and `minibert sweep`: a driver with its log and its signals, and what is told of its results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_training(
 ) -> dict[str, Any] | None:
     """Trains; returns the results, None where the user stopped it."""
     from lightning_modules.progress import Interrupted
-    from ray_jobs.train import Driver, Request
+    from ray_jobs.driver import Driver, Request
 
     again = how_to_go_on()
     storage.probe()
