@@ -66,16 +66,27 @@ def script(found: Sequence[Block]) -> str:
     return "\n".join(lines)
 
 
-# Commands that serve until they are stopped: run for so many seconds, and right if they still ran then.
-SERVERS = {"tensorboard": ("python -m tensorboard.main", 15)}
 SHIM = '#!/bin/sh\nexec {command} "$@"\n'
-SERVER = '#!/bin/sh\ntimeout {seconds} {command} "$@"\n[ $? -eq 124 ]\n'
+# What serves until it is stopped: it is, once it says where it serves, and right if it does within so many seconds.
+SERVER = """#!/bin/sh
+said=$(mktemp)
+{command} "$@" >"$said" 2>&1 &
+for _ in $(seq {seconds}); do
+  grep -q http:// "$said" && break
+  sleep 1
+done
+kill $!
+wait $!
+cat "$said"
+grep -q http:// "$said"
+"""
 MINIBERT = """#!/bin/sh
 case "$1 $2" in
-  "recruit serve") timeout --signal INT 90 {command} "$@"; [ $? -eq 124 ] ;;
+  "recruit serve") exec serving-minibert "$@" ;;
   *) exec {command} "$@" ;;
 esac
 """
+SECONDS = 120
 
 
 def workplace(folder: Path) -> Path:
@@ -90,9 +101,10 @@ def workplace(folder: Path) -> Path:
     _write_postings(folder / "shared" / "data" / "jobs" / "jobposts.csv")
     _command(tree / ".venv" / "bin" / "activate", "")  # what `make install` would have made
     _command(commands / "minibert", MINIBERT.format(command=f"{sys.executable} -m ray_jobs"))
+    _command(commands / "serving-minibert", SERVER.format(command=f"{sys.executable} -m ray_jobs", seconds=SECONDS))
     _command(commands / "python", SHIM.format(command=sys.executable))
-    for name, (command, seconds) in SERVERS.items():
-        _command(commands / name, SERVER.format(command=command, seconds=seconds))
+    tensorboard = f"{sys.executable} -m tensorboard.main"
+    _command(commands / "tensorboard", SERVER.format(command=tensorboard, seconds=SECONDS))
     return tree
 
 
