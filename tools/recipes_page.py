@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 import configs
+from multitask.packaged import packaged, packaged_recipes
 from multitask.recipe import Recipe
 from multitask.recipe_checks import NESTED
 
@@ -119,11 +120,13 @@ def _kind(facts: dict[str, Any]) -> str:
 def _shipped() -> str:
     """The packaged recipes with the first lines of their comments."""
     root = Path(configs.__file__).parent
-    lines = ["## Shipped\n", "Named as the first column says, or by their path.\n", "| recipe | |", "| --- | --- |"]
-    for file in sorted(root.glob("recipes/**/*.yaml")):
-        name = file.relative_to(root / "recipes").with_suffix("").as_posix()
+    about = "Named as the first column says, or by their path; those of sweeps/ are for `minibert sweep`.\n"
+    lines = ["## Shipped\n", about, "| recipe | |", "| --- | --- |"]
+    for name in packaged_recipes():
+        file = packaged(name, "recipes")
+        assert file
         comment = " ".join(line[2:] for line in file.read_text().splitlines() if line.startswith("# "))
-        lines.append(f"| [{name}](../configs/recipes/{name}.yaml) | {SENTENCE.split(comment)[0]} |")
+        lines.append(f"| [{name}](../configs/{file.relative_to(root).as_posix()}) | {SENTENCE.split(comment)[0]} |")
     return "\n".join([*lines, ""])
 
 
