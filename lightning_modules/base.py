@@ -30,7 +30,7 @@ from multitask.tasks import TASKS, TaskSpec
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss is no number any more; the stage stops before the optimizer step (DESIGN rule 6)."""
+    """The loss is no number any more; the stage stops before the optimizer step."""
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _mark_of(batch: Batch) -> Tensor:
+def _sum_of_hashes(batch: Batch) -> Tensor:
     """A number that says which examples a slice holds; over all slices of a global batch it sums up to the same one,
     exactly in float64, however they are cut. 2^64 / phi spreads neighbours."""
     mixed = (batch.rows + 1) * -7046029254386353131
@@ -80,8 +80,8 @@ class StageModule(pl.LightningModule):
         self.wants_stop: Callable[[], bool] = lambda: False  # asked on each rank before a step
         self.stopping = False  # some rank wants to stop: all of them know after the same step
         self._examples = 0.0  # of the newest global batch
-        self._fed = 0.0  # a mark of the newest global batch's examples, whichever rank was fed which
-        self._mark = time.monotonic()
+        self._fed = 0.0  # a hash of the newest global batch's examples, whichever rank was fed which
+        self._began = time.monotonic()
         parts = {task: model.used_by(stage.objective, task) for task in stage.tasks}
         model.set_trainable(parts, full_model=stage.train == "full-model")
         self._elsewhere = {task: model.trained_elsewhere(stage.objective, task) for task in stage.tasks}
@@ -143,8 +143,8 @@ class StageModule(pl.LightningModule):
         total, count = self.model_step(batch)
         examples = batch.weights.sum()
         stop = examples.new_tensor(float(self.wants_stop()))
-        wide = torch.float32 if total.device.type == "mps" else torch.float64  # the mark needs 32 bits and more
-        facts = torch.stack([fact.detach().to(wide) for fact in (total, count, examples, stop, _mark_of(batch))])
+        wide = torch.float32 if total.device.type == "mps" else torch.float64  # the hashes need 32 bits and more
+        facts = torch.stack([fact.detach().to(wide) for fact in (total, count, examples, stop, _sum_of_hashes(batch))])
         loss, counted, self._examples, stops, self._fed = sum_over_ranks(facts).tolist()
         self.stopping = stops > 0
         if not math.isfinite(loss):
@@ -185,7 +185,7 @@ class StageModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.state = self.state.rolled(self.steps_per_epoch)
-        self._mark = time.monotonic()
+        self._began = time.monotonic()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step is done when the optimizer has stepped: the position moves on, before any callback looks."""
@@ -195,16 +195,15 @@ class StageModule(pl.LightningModule):
         self.state = replace(
             self.state,
             position=replace(position, step=position.step + 1, steps=position.steps + 1),
-            seconds=self.state.seconds + now - self._mark,
+            seconds=self.state.seconds + now - self._began,
             examples=self.state.examples + int(self._examples),
             seen=_chained(self.state.seen, f"{self._task} {int(self._fed)}"),
         )
-        self._mark = now
+        self._began = now
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
         return build_optimizer(
-            trained,
+            self.model.named_parameters(),
             lr=self.stage.lr,
             weight_decay=self.stage.weight_decay,
             betas=self.stage.betas,

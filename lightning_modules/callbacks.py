@@ -18,12 +18,12 @@ from lightning_modules.base import StageModule
 from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
 from lightning_modules.progress import Interrupted, Progress, Throttle
-from lightning_modules.records import Record, chosen
 from lightning_modules.summary import tell_curves, tell_results, tell_sentences, tell_settings
 from lightning_modules.tensorboard import EventLog
 from multitask.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment import Fence
 from multitask.recipe_parts import KeepBest
+from multitask.records import Record, chosen
 from multitask.storage import Storage
 
 log = logging.getLogger(__name__)

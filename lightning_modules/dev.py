@@ -14,13 +14,13 @@ from torch import Tensor
 from lightning_modules.base import StageModule, sum_over_ranks
 from lightning_modules.data import StageData
 from lightning_modules.progress import Throttle
-from lightning_modules.records import Record, write_records
 from multitask.data.batches import Features
 from multitask.data.samplers import Rows
 from multitask.data.tokens import TokenTable
 from multitask.evaluate import EvalSet, encode_sentences, feature_places, measure
 from multitask.experiment import StageJob
 from multitask.features import FeatureCache, encoder_key
+from multitask.records import Record, write_records
 
 AGREE_EVERY = 8  # batches of a measurement on several ranks, of some tenths of a second each
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from lightning_modules.base import StageModule, sum_over_ranks
 from lightning_modules.dev import DevMetrics, counter
 from lightning_modules.progress import Throttle
-from lightning_modules.records import Record, chosen
 from multitask.bundle import bundle_of, save_bundle
 from multitask.checkpoints import CheckpointStore
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.evaluate import EvalSet, predictions
-from multitask.experiment import OUTCOME, Fence, StageJob
+from multitask.experiment import BUNDLE, OUTCOME, Fence, StageJob
 from multitask.predictions import write_predictions, write_submission_zip
+from multitask.records import Record, chosen
 from multitask.sealed import Damaged
 from multitask.storage import Storage
 from multitask.tasks import Split
@@ -44,7 +44,7 @@ class Finishing(Callback):
         if trainer.is_global_zero:
             self.fence()
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
-            save_bundle(self.job.folder, "bundle", bundle_of(module.model, module.tokenizer_json, about))
+            save_bundle(self.job.folder, BUNDLE, bundle_of(module.model, module.tokenizer_json, about))
             self.job.folder.write_json(OUTCOME, self._outcome(module, record))
 
     def _keep(self, module: StageModule) -> Record:

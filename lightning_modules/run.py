@@ -18,7 +18,6 @@ from lightning_modules.mlm import MlmModule
 from lightning_modules.profiling import Profile
 from lightning_modules.progress import Interrupted, Report, Throttle
 from lightning_modules.ranking import RankingModule
-from lightning_modules.records import read_records
 from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
@@ -27,6 +26,7 @@ from multitask.checkpoints import CheckpointStore, State
 from multitask.definitions import known
 from multitask.experiment import OUTCOME, Fence, StageJob, check_attempt
 from multitask.recipe import Stage
+from multitask.records import read_records
 from multitask.storage import Storage
 
 OBJECTIVES: dict[str, type[StageModule]] = {

@@ -11,12 +11,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from lightning_modules.base import StageModule
-from lightning_modules.records import Record
 from lightning_modules.tensorboard import EventLog
 from multitask import markdown
 from multitask.data.samplers import subset
 from multitask.data.tokens import TokenTable
 from multitask.evaluate import Autocast, EvalSet, encode_sentences
+from multitask.records import Record
 from multitask.tasks import TaskSpec
 
 SHOWN = 100  # dev rows a task in the projector: a second's work for a small BERT on a CPU

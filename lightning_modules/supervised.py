@@ -80,16 +80,13 @@ class SupervisedModule(StageModule):
 
     def _average(self, smart: Smart) -> WeightAverage:
         if self.average is None:
-            self.average = WeightAverage(self._trained(), smart.momentum)
+            self.average = WeightAverage(self.model.trained_weights(), smart.momentum)
         return self.average
-
-    def _trained(self) -> dict[str, Tensor]:
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
-            self.average.update(self._trained())
+            self.average.update(self.model.trained_weights())
 
     def extra(self) -> dict[str, Tensor]:
         return self.average.state if self.average else {}

@@ -48,8 +48,8 @@ class EventLog:
 
     def settings(self, values: Mapping[str, Any], by: str) -> None:
         """What a sweep's trial tries, for TensorBoard's HParams page; `by` is the scalar that it compares."""
-        for part in hparams(dict(values), {by: 0.0}):
-            self._writer._get_file_writer().add_summary(part)  # add_hparams would make a run of its own for it
+        for part in hparams(dict(values), {by: 0.0}):  # add_hparams would make a run of its own for it
+            self._try_to_write(partial(self._writer._get_file_writer().add_summary, part))
 
     def text(self, name: str, content: str, step: int) -> None:
         """Markdown."""

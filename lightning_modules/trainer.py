@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from lightning_modules.records import Record
 from multitask.recipe import Stage
+from multitask.records import Record
 
 
 @dataclass(frozen=True)

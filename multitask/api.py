@@ -151,11 +151,11 @@ class Model:
         require(self.bundle, task)
         return texts_of(first, "first"), None if second is None else texts_of(second, "second")
 
-    def _first_of(self, tasks: tuple[str, ...], instead: str = "") -> str:
+    def _first_of(self, tasks: tuple[str, ...], advice: str = "") -> str:
         """The first of the tasks that can be answered."""
         found = next((task for task in tasks if task in self.tasks), None)
         if found is None:
-            require(self.bundle, tasks[0], instead)
+            require(self.bundle, tasks[0], advice)
         return found or tasks[0]
 
 

@@ -1,4 +1,4 @@
-"""The checkpoint store: what a stage needs to go on exactly where it stopped (DESIGN rules 2, 3, 8).
+"""The checkpoint store: what a stage needs to go on exactly where it stopped.
 
 `<trainer>/checkpoints/step-00000400/` holds weights, optimizer and extra.safetensors and state.json, sealed by
 manifest.json. Saving copies the tensors and returns; a thread serialises, checks the fence and uploads, with at

@@ -1,4 +1,4 @@
-"""Exact dev metrics: every example once, over however many ranks, no duplicates, in float64 (DESIGN rule 5)."""
+"""Exact dev metrics: every example once, over however many ranks, no duplicates, in float64."""
 
 from __future__ import annotations
 

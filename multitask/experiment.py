@@ -12,14 +12,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from multitask.definitions import definitions
-from multitask.errors import UserError
+from multitask.errors import UserError, well_formed
 from multitask.recipe import Recipe, Stage
-from multitask.storage import Storage
+from multitask.storage import Storage, join
 from multitask.tasks import Split
 
-FILE = "experiment.json"
+EXPERIMENT_FILE = "experiment.json"
 WRITER = "writer.json"  # in a trainer's folder: the process that writes its checkpoints
 OUTCOME = "outcome.json"  # in a trainer's folder: what makes its stage finished
+BUNDLE = "bundle"  # in a trainer's folder: a directory
 Status = Literal["pending", "running", "finished", "interrupted", "failed", "stopped"]  # stopped: a trial, by ASHA
 
 
@@ -61,7 +62,8 @@ def trainer_name(fingerprint: str, started: datetime, trial: int = 0, variant: i
 class StageJob:
     """All that a worker must know of a stage, as plain JSON; paths are relative to the storage.
 
-    start: the bundle it starts from. train, dev: task -> token cache. heads, losses: task -> name.
+    attempt, writer: of the driver, for the fence. start: the bundle it starts from. train, dev: task -> token cache.
+    heads, losses: task -> name. about: what its bundle says of itself.
     label: what progress is told under. settings, by: of a sweep's trial, what it tries, and what decides.
     measure_start: measure the dev sets before training too (the results' row `encoder`). keep_features: leave the dev
     sentences' encodings in the cache, for a stage that starts from this one and freezes its encoder. predict: task ->
@@ -129,11 +131,12 @@ class Experiment:
         self.attempt, self.writer = 0, ""
         self.stages: dict[str, StageRecord] = {}
         self.superseded: list[dict[str, Any]] = []
-        if self.folder.exists(FILE):
-            saved = self.folder.read_json(FILE)
-            self.attempt = saved["attempt"]
-            self.stages = {name: StageRecord(**record) for name, record in saved["stages"].items()}
-            self.superseded = saved["superseded"]
+        if self.folder.exists(EXPERIMENT_FILE):
+            with well_formed(join(self.folder.uri, EXPERIMENT_FILE)):
+                saved = self.folder.read_json(EXPERIMENT_FILE)
+                self.attempt = saved["attempt"]
+                self.stages = {name: StageRecord(**record) for name, record in saved["stages"].items()}
+                self.superseded = saved["superseded"]
 
     def save(self) -> None:
         """Raises Superseded where another driver has begun an attempt since."""
@@ -145,7 +148,7 @@ class Experiment:
 
     def _write(self) -> None:
         self.folder.write_json(
-            FILE,
+            EXPERIMENT_FILE,
             {
                 "schema": 1,
                 "experiment": self.name,
@@ -158,7 +161,7 @@ class Experiment:
 
     def begin_attempt(self) -> None:
         """Takes over: a writer of an older attempt is fenced off from here on."""
-        found = self.folder.read_json(FILE)["attempt"] if self.folder.exists(FILE) else 0
+        found = self.folder.read_json(EXPERIMENT_FILE)["attempt"] if self.folder.exists(EXPERIMENT_FILE) else 0
         self.attempt, self.writer = found + 1, uuid.uuid4().hex
         self._write()
 
@@ -218,11 +221,14 @@ class Superseded(RuntimeError):
 
 
 def check_writer(experiment: Storage, attempt: int, writer: str) -> None:
-    """The fence: raises Superseded where another driver's attempt has begun (DESIGN rule 3).
+    """The fence: raises Superseded where another driver's attempt has begun.
 
     Raises UserError where the driver's own cannot be seen: each machine then has a folder of its own at that path.
     """
-    found: dict[str, Any] = experiment.read_json(FILE) if experiment.exists(FILE) else {"attempt": 0, "writer": ""}
+    found: dict[str, Any] = {"attempt": 0, "writer": ""}
+    if experiment.exists(EXPERIMENT_FILE):
+        with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
+            found |= experiment.read_json(EXPERIMENT_FILE)
     if found["attempt"] < attempt:
         raise UserError(
             f"storage '{experiment.uri}': {socket.gethostname()} does not see what the driver wrote there; "

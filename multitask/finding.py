@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multitask.bundle import Bundle, is_bundle, read_bundle, source_bundle
 from multitask.errors import UserError
-from multitask.experiment import FILE, Experiment
+from multitask.experiment import BUNDLE, EXPERIMENT_FILE, Experiment
 from multitask.model.sources import load_source
 from multitask.storage import Storage, file_at, join
 
@@ -14,23 +14,27 @@ def find_bundle(uri: str) -> Storage:
     runs/demo/sst. Raises UserError where a stage has none; whether a bundle lies at a URI is for who reads it."""
     if is_bundle(uri):
         return Storage(uri)
-    folder, name = file_at(uri.rstrip("/"))
-    for experiment, stages in ((folder, [name]), (Storage(uri), [])):
-        if experiment.exists(FILE):
-            return _of_a_stage(experiment, stages)
+    folder, stage = file_at(uri.rstrip("/"))
+    if folder.exists(EXPERIMENT_FILE):
+        return _of_a_stage(folder, stage)
+    if Storage(uri).exists(EXPERIMENT_FILE):
+        raise UserError(f"bundle '{uri}': an experiment; name one of its stages; {_stages(Storage(uri))}")
     return Storage(uri)
 
 
-def _of_a_stage(experiment: Storage, wanted: list[str]) -> Storage:
-    """wanted: the stage's name; without one the experiment is refused, naming those it has."""
+def _of_a_stage(experiment: Storage, stage: str) -> Storage:
+    storage, name = file_at(experiment.uri)
+    record = Experiment(storage, name).stages.get(stage)
+    if record and is_bundle(place := join(experiment.uri, record.trainer, BUNDLE)):
+        return Storage(place)
+    what = f"stage '{stage}' has no bundle yet" if record else f"no stage '{stage}'"
+    raise UserError(f"bundle '{experiment.uri}/{stage}': {what}; {_stages(experiment)}")
+
+
+def _stages(experiment: Storage) -> str:
     storage, name = file_at(experiment.uri)
     stages = Experiment(storage, name).stages
-    for stage in wanted:
-        if stage in stages and is_bundle(place := join(experiment.uri, stages[stage].trainer, "bundle")):
-            return Storage(place)
-    has = ", ".join(f"{experiment.uri}/{stage} ({record.status})" for stage, record in stages.items())
-    what = f"its stage '{wanted[0]}' has no bundle" if wanted and wanted[0] in stages else "name one of its stages"
-    raise UserError(f"bundle '{join(experiment.uri, *wanted)}': an experiment; {what}; it has {has}")
+    return "it has " + ", ".join(f"{experiment.uri}/{stage} ({record.status})" for stage, record in stages.items())
 
 
 def open_bundle(uri: str) -> Bundle:

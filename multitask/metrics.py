@@ -22,6 +22,13 @@ OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")
 RESAMPLED_AT_ONCE = 1_000_000  # elements: bounds the bootstrap's memory to some 50 MB
 
 
+def goodness(metric: str, value: float | None) -> float:
+    """The more, the better; -inf where there is no value."""
+    if value is None or not np.isfinite(value):
+        return float("-inf")
+    return -value if metric in LOWER_IS_BETTER else value
+
+
 @dataclass(frozen=True)
 class Score:
     """A metric's value, or None and why there is none."""
@@ -101,7 +108,14 @@ def bootstrap_interval(
     for start in range(0, resamples, at_once):
         picks = random.integers(0, size, (min(at_once, resamples - start), size))
         values.append(METRICS[metric](given[picks], wanted[picks]))
-    low, high = np.nanquantile(np.concatenate(values), [0.025, 0.975])
+    return percentiles(np.concatenate(values))
+
+
+def percentiles(values: Floats) -> tuple[float, float] | None:
+    """The middle 95 % of resampled values (R,), those without one left out; None where none has one."""
+    if np.isnan(values).all():
+        return None
+    low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -109,7 +109,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-def schedule(name: str, warmup_steps: int, total_steps: int, where: str = "schedule") -> Callable[[int], float]:
+def schedule(name: str, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
     """Updates made so far -> the factor on the next one's learning rate.
 
     It climbs linearly to 1 over `warmup_steps` updates and then follows SCHEDULES[name], which ends after
@@ -117,7 +117,7 @@ def schedule(name: str, warmup_steps: int, total_steps: int, where: str = "sched
     Raises UserError for an unknown name.
     """
     if name not in SCHEDULES:
-        raise UserError(f"{where}: unknown schedule '{name}'; known schedules: {', '.join(SCHEDULES)}")
+        raise UserError(f"schedule: unknown schedule '{name}'; known schedules: {', '.join(SCHEDULES)}")
     decay = SCHEDULES[name]
 
     def factor(step: int) -> float:

@@ -132,13 +132,13 @@ def answerable(bundle: Bundle) -> list[str]:
     return [task for task, head in bundle.heads.items() if task in trained or not HEADS[head].trainable]
 
 
-def require(bundle: Bundle, task: str, example: str = "") -> None:
-    """Raises UserError where the bundle has no trained head for the task. example: of what makes one."""
+def require(bundle: Bundle, task: str, advice: str = "") -> None:
+    """Raises UserError where the bundle has no trained head for the task. advice: how to get what is wanted."""
     if task in (found := answerable(bundle)):
         return
     has = f"it has those of {', '.join(found)}" if found else "it has none"
     name = bundle.about.get("trainer") or bundle.about.get("encoder", "")
     which = f"bundle {name}" if name else "bundle"
     raise UserError(
-        f"{which}: no trained head for task {task}, {has}; a supervised stage with tasks: [{task}] makes one{example}"
+        f"{which}: no trained head for task {task}, {has}; a supervised stage with tasks: [{task}] makes one{advice}"
     )

@@ -99,6 +99,8 @@ def load_sweep(
         item["from"] = recipe.parent(recipe.stage(item["name"]))  # the stage above it may be gone
         if item["name"] == name and sweep:
             item["sweep"] = _typed(sweep)
+            if isinstance(item.get("lr"), dict):  # its own sweep, in short
+                item["lr"] = item["lr"]["sweep"][0]
     tree["tables"] = []
     return build_recipe(tree, where), name
 

@@ -1,4 +1,4 @@
-"""Everything a run reads and writes goes through here: any fsspec URI, complete or absent (DESIGN rule 8)."""
+"""Everything a run reads and writes goes through here: any fsspec URI, complete or absent."""
 
 from __future__ import annotations
 

@@ -11,14 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from multitask.errors import UserError
-from multitask.metrics import LOWER_IS_BETTER
-from multitask.recipe import Stage
+from multitask.metrics import goodness
+from multitask.recipe import NOT_CONTENT, Stage
 from multitask.recipe_parts import Settings, Span
 
 # What a sweep may vary: what makes a stage another one, and is one plain value.
-SWEEPABLE = sorted(
-    set(Settings.model_fields) - {"betas", "keep", "validate_every", "checkpoint_minutes", "checkpoint_steps"}
-)
+SWEEPABLE = sorted(set(Settings.model_fields) - NOT_CONTENT - {"betas", "keep"})
 
 WHOLE = ("epochs", "batch_size", "max_examples")
 
@@ -84,7 +82,6 @@ def _trial(stage: Stage, number: int, label: str, settings: dict[str, Any], wher
 
 def best(metrics: dict[str, float | None], by: str) -> str | None:
     """The name with the best value of metric `by`; the first of equals, None where none has a value."""
-    known = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
-    if not known:
-        return None
-    return min(known, key=lambda name: known[name] if by in LOWER_IS_BETTER else -known[name])
+    good = {name: goodness(by, value) for name, value in metrics.items()}
+    best = max(good, key=good.__getitem__, default=None)
+    return None if best is None or good[best] == -math.inf else best

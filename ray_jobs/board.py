@@ -45,7 +45,7 @@ class Board:
         self.starts = 0
         self.trouble = "they were lost, without an error of their own"
         self.stop = self.closed = False
-        self._starts, self._furthest = 0, (0, 0, 0)
+        self._fruitless, self._furthest = 0, (0, 0, 0)
         self._changed = asyncio.Condition()
 
     async def offer(self, job: dict[str, Any]) -> int:
@@ -71,9 +71,9 @@ class Board:
     async def begin(self, workers: int) -> None:
         """The workers have started, or started again."""
         if workers != self.workers:  # fewer or more than before: the cluster has changed, not the workers failed
-            self._starts = 0
-        self.workers, self.starts, self._starts = workers, self.starts + 1, self._starts + 1
-        if self._starts > MAX_STARTS:
+            self._fruitless = 0
+        self.workers, self.starts, self._fruitless = workers, self.starts + 1, self._fruitless + 1
+        if self._fruitless > MAX_STARTS:
             what = f"the workers were started {MAX_STARTS} times without a step: {self.trouble}"
             await self.fail("", "RuntimeError", what)
 
@@ -82,7 +82,7 @@ class Board:
         self.line = line
         here = (self.number, int(line["epoch"]), int(line["done"]) if line["doing"] == "step" else 0)
         if here > self._furthest:
-            self._furthest, self._starts = here, 0
+            self._furthest, self._fruitless = here, 0
         return self.stop
 
     async def note(self, trouble: str) -> None:
@@ -91,7 +91,7 @@ class Board:
 
     async def excuse(self) -> None:
         """The workers' next start is no fault of theirs: a node is being taken away."""
-        self._starts = 0
+        self._fruitless = 0
 
     async def stopping(self) -> bool:
         return self.stop

@@ -41,11 +41,23 @@ class Cluster:
         self.use_gpu, self.cpus = False, 1
 
     def __enter__(self) -> Cluster:
+        # Ray's own bookkeeping stays with the driver: nothing in it is needed to go on.
+        self._files = tempfile.TemporaryDirectory(prefix="minibert-ray-", ignore_cleanup_errors=True)
+        self._connect()
+        try:
+            self._share_out()
+        except UserError:
+            self.__exit__()
+            raise
+        return self
+
+    def _connect(self) -> None:
+        """To the cluster of RAY_ADDRESS, to a Ray that runs in this process, or to one that is started."""
         import ray
 
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same everywhere
         self.span = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
-        self.own, cores = os.environ.get("RAY_ADDRESS", "local") in ("", "local"), os.cpu_count() or 1
+        self.own = os.environ.get("RAY_ADDRESS", "local") in ("", "local")
         if self.own:  # a node that nobody takes away needs no process that watches for it
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets its own helpers go before the training
@@ -55,18 +67,20 @@ class Cluster:
             with own_signals():
                 ray.init(
                     address="local" if self.own else None,  # None is the cluster of RAY_ADDRESS
-                    num_cpus=max(cores, self.low) if self.own else None,
+                    num_cpus=max(os.cpu_count() or 1, self.low) if self.own else None,
                     log_to_driver=True,
                     logging_level=logging.WARNING,
                 )
-        self.cpus = max(1, cores // max(1, self.high)) if self.own else 1
+
+    def _share_out(self) -> None:
+        """What each worker gets. Raises UserError where this machine has too few GPUs."""
+        import ray
+
+        self.cpus = max(1, (os.cpu_count() or 1) // max(1, self.high)) if self.own else 1
         self.gpus = 0 if self.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
         if self.own and self.device == "gpu" and self.gpus < max(1, self.low):
             raise UserError(f"--device gpu: {self.span} workers want a GPU each, this machine has {self.gpus}")
         self.use_gpu = self.device == "gpu" or self.gpus >= max(1, self.low)
-        # Ray's own bookkeeping stays with the driver: nothing in it is needed to go on.
-        self._files = tempfile.TemporaryDirectory(prefix="minibert-ray-", ignore_cleanup_errors=True)
-        return self
 
     def __exit__(self, *_: object) -> None:
         import ray

@@ -16,7 +16,7 @@ import yaml
 from lightning_modules.progress import Interrupted
 from multitask.definitions import definitions
 from multitask.errors import StorageError
-from multitask.experiment import Experiment, StageJob, StageRecord
+from multitask.experiment import BUNDLE, Experiment, StageJob, StageRecord
 from multitask.lease import Lease
 from multitask.model.heads import loss_for
 from multitask.recipe import Recipe, Stage
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. log: where the
-    driver's log will lie in the experiment. submission_id: of the Ray job that the driver is."""
+    """What the command line asks for. log: where the driver's log will lie in the experiment. submission_id: of the
+    Ray job that the driver is."""
 
     recipe: Recipe
     data: str | None
@@ -190,7 +190,7 @@ class Driver:
                 task: loss_for(head, recipe.specs[task], recipe.tasks[task].loss, f"tasks.{task}")
                 for task, head in heads.items()
             },
-            start=f"{self.request.experiment}/{above.trainer}/bundle" if above else self.plan.start(parent).path,
+            start=f"{self.request.experiment}/{above.trainer}/{BUNDLE}" if above else self.plan.start(parent).path,
             train={task: caches[task]["train"] for task in stage.tasks},
             dev={task: splits["dev"] for task, splits in caches.items()},
             # What another experiment left was measured there, perhaps on other data: what this one costs is said here.

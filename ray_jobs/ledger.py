@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_modules.records import read_records
+from multitask.experiment import BUNDLE
 from multitask.recipe import Stage
+from multitask.records import read_records
 from multitask.results import data_facts, row, versions
 from ray_jobs.plan import Node, Plan
 
@@ -70,7 +71,7 @@ def _row(plan: Plan, node: Node) -> dict[str, Any]:
     }
     if outcome:
         facts |= {key: outcome[key] for key in OF_OUTCOME if key in outcome}
-        facts["bundle"] = f"{record.trainer}/bundle"
+        facts["bundle"] = f"{record.trainer}/{BUNDLE}"
     return row(node.name, **facts)
 
 

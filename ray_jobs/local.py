@@ -5,6 +5,8 @@ from __future__ import annotations
 from lightning_modules.progress import Progress
 from lightning_modules.run import run_stage
 from lightning_modules.trainer import Execution, quiet_libraries
+from multitask.embed import default_device
+from multitask.errors import UserError
 from multitask.experiment import StageJob
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
@@ -17,6 +19,8 @@ class LocalRunner:
         self.device, self.screen, self.stop = device, screen, stop
 
     def __enter__(self) -> LocalRunner:
+        if self.device == "gpu" and default_device().type == "cpu":
+            raise UserError("--device gpu: this machine has none that torch can use; minibert doctor says more")
         quiet_libraries()
         return self
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from multitask.experiment import FILE
+from multitask.experiment import EXPERIMENT_FILE
 from multitask.storage import Storage
 
 PACKAGES = ("multitask", "lightning_modules", "ray_jobs")
@@ -46,7 +46,7 @@ class DriverLog:
             logging.getLogger(name).removeHandler(self._handler)
         self._handler.close()
         try:
-            if self.experiment.exists(FILE):  # what was refused before it began leaves nothing
+            if self.experiment.exists(EXPERIMENT_FILE):  # what was refused before it began leaves nothing
                 self.experiment.write_bytes(self.path, self._file.read_bytes())
         except Exception as failure:  # must not hide how the run itself ended
             print(f"log not copied to {self.experiment.uri}: {failure}", file=sys.stderr)

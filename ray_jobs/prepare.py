@@ -14,7 +14,8 @@ from multitask.data.samplers import training_rows
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.definitions import definition_of
 from multitask.errors import UserError
-from multitask.experiment import FILE, Experiment, digest
+from multitask.experiment import EXPERIMENT_FILE, digest
+from multitask.finding import find_bundle
 from multitask.model.sources import load_source
 from multitask.recipe import NAME, Recipe
 from multitask.recipe_checks import check_heads
@@ -83,7 +84,7 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
             split: replace(load_tokens(storage, path), source=", ".join(uris[split]))
             for split, path in caches[name].items()
         }
-    _check_ranking(recipe, tables)
+    _check_similar_pairs(recipe, tables)
     prepared = Prepared(start, bundles, caches, tables)
     check_heads(recipe, f"recipe '{recipe.name}'", prepared.heads())
     return prepared
@@ -104,7 +105,7 @@ def store_encoder(storage: Storage, recipe: Recipe) -> Start:
 
 def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str) -> Start:
     """The same for a bundle that a stage starts from, its heads included."""
-    uri = stage_bundle(storage, uri) or uri
+    uri = _located(storage, uri)
     bundle, fingerprint = read_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
     if bundle.tokenizer_json != tokenizer_json:
         raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
@@ -133,24 +134,20 @@ def _check_length(recipe: Recipe, bundle: Bundle, source: str) -> None:
         raise UserError(f"max_length: {recipe.max_length}: encoder '{source}' takes {longest} tokens at most")
 
 
-def stage_bundle(storage: Storage, uri: str) -> str | None:
-    """The bundle of `EXPERIMENT/STAGE` in this storage; None where no such experiment lies in it."""
-    name, _, stage = uri.partition("/")
-    if not storage.exists(f"{name}/{FILE}"):
-        if re.fullmatch(f"{NAME}/{NAME}", uri) and not is_bundle(uri):
-            raise UserError(
-                f"from: '{uri}': no experiment '{name}' in {storage.uri} and no bundle at that path; "
-                f"run the recipe that makes it first, with the same --storage"
-            )
-        return None
-    stages = Experiment(storage, name).stages
-    if stage not in stages:
-        raise UserError(f"from: '{uri}': experiment '{name}' has no stage '{stage}'; it has {', '.join(stages)}")
-    return join(storage.uri, name, stages[stage].trainer, "bundle")
+def _located(storage: Storage, uri: str) -> str:
+    """The bundle that a stage's `from:` names: of EXPERIMENT/STAGE in this storage, or at a URI."""
+    if storage.exists(f"{uri.partition('/')[0]}/{EXPERIMENT_FILE}"):
+        return find_bundle(join(storage.uri, uri)).uri
+    if re.fullmatch(f"{NAME}/{NAME}", uri) and not is_bundle(uri):
+        raise UserError(
+            f"from: '{uri}': no experiment '{uri.partition('/')[0]}' in {storage.uri} and no bundle at that path; "
+            f"run the recipe that makes it first, with the same --storage"
+        )
+    return uri
 
 
-def _check_ranking(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
-    """A ranking stage needs similar pairs in the data of each of its tasks."""
+def _check_similar_pairs(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
+    """A stage that learns from similar pairs alone needs some in the data of each of its tasks."""
     for stage in recipe.stages:
         for task in stage.tasks if stage.objective in ("ranking", "completion") else []:
             table, label = tables[task]["train"], recipe.specs[task].label

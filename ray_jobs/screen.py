@@ -89,8 +89,7 @@ class Screen:
         """As a table; turned, columns for rows, where words would be broken to fit; cell below cell where they still
         would be."""
         lines = [header, *rows]
-        turned = list(zip(*lines, strict=True))
-        for columns in (turned, lines):
+        for columns in (list(zip(*lines, strict=True)), lines):  # a row as a column is the table turned
             if _width(columns) <= self.console.width:
                 self.console.print(_table(columns, title))
                 return

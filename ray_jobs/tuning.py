@@ -1,7 +1,7 @@
 """A sweep's trials on Ray Tune: each is a stage like any other, in a process of its own or on its own Ray workers.
 
 Nothing of Tune is kept: when the sweep is run again, a trial that has finished tells its stored metrics, and any
-other goes on from its own checkpoints. Tuner.restore would unpickle what lies in the storage (DESIGN rule 7).
+other goes on from its own checkpoints. Tuner.restore would unpickle what lies in the storage.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any
 
 from lightning_modules.progress import Progress
-from lightning_modules.records import Record, read_records
 from multitask.errors import UserError
 from multitask.experiment import OUTCOME, StageJob, Status
 from multitask.metrics import LOWER_IS_BETTER
 from multitask.recipe_parts import Sweep
+from multitask.records import Record, read_records
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
 from ray_jobs.options import Workers
@@ -37,11 +37,15 @@ TRIAL_MEMORY = 2.0**20  # what a trial asks for whose work its workers do: a CPU
 
 @dataclass(frozen=True)
 class Trainable:
-    """What Tune runs of a trial. jobs: label -> its StageJob as JSON. scaling: of its workers; none is this process."""
+    """What Tune runs of a trial. jobs: label -> its StageJob as JSON. scaling: of its workers; none is this process.
+
+    accelerator: the workers'. device: --device, for this process.
+    """
 
     jobs: dict[str, dict[str, Any]]
     scaling: dict[str, Any]
     accelerator: str
+    device: str
     board: Any
 
     def run(self, config: dict[str, Any]) -> None:
@@ -62,7 +66,7 @@ class Trainable:
     def _here(self, job: StageJob) -> None:
         from lightning_modules.trainer import Execution
 
-        one_stage(job, Execution(measured=partial(_tell_tune, job)), self.board)
+        one_stage(job, Execution(self.device, measured=partial(_tell_tune, job)), self.board)
 
     def _on_workers(self, job: StageJob) -> None:
         from ray.train import FailureConfig, LoggingConfig, RunConfig
@@ -263,7 +267,7 @@ class _Trials:
 
         asha = Asha(time_attr="epoch", max_t=epochs, grace_period=1, reduction_factor=REDUCTION)
         jobs = {label: job.to_json() for label, job in self.jobs.items()}
-        trainable = Trainable(jobs, self.cluster.facts(), self.cluster.accelerator, self.board)
+        trainable = Trainable(jobs, self.cluster.facts(), self.cluster.accelerator, self.cluster.device, self.board)
         return tune.Tuner(
             tune.with_resources(partial(Trainable.run, trainable), each),
             param_space={"trial": tune.grid_search(list(self.jobs))},

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_modules.progress import Interrupted, Progress
-from lightning_modules.records import Record
 from multitask.errors import UserError
 from multitask.experiment import StageJob
+from multitask.records import Record
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
 from ray_jobs.options import Workers

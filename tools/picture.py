@@ -40,7 +40,7 @@ TABLE = {
         (
             "a stage's run",
             "job -> bundle, callbacks, Trainer",
-            "run trainer callbacks data dev records finishing gradients profiling tensorboard summary trace",
+            "run trainer callbacks data dev finishing gradients profiling tensorboard summary trace",
         ),
         ("progress", "what a run tells", "progress"),
         ("objectives", "supervised, mlm, ranking, ...", "base supervised mlm ranking completion"),
@@ -54,7 +54,7 @@ TABLE = {
         (
             "recipes and experiments",
             "schema, fingerprints, lease",
-            "recipe sweeps packaged experiment lease results metrics finding data.maps data.check",
+            "recipe sweeps packaged experiment lease records results metrics data.maps data.check",
         ),
         ("bundles and checkpoints", "weights, no pickle", "bundle checkpoints"),
         ("model", "miniBERT and its heads", "model"),

@@ -59,9 +59,14 @@ def short_list(names: Iterable[str]) -> str:
     return ", ".join(listed[:_LISTED]) + more
 
 
+def is_pattern(uri: str) -> bool:
+    """Whether it names files by `*`, on a file system that can be listed."""
+    return "*" in uri and not uri.startswith(WEB)
+
+
 def expanded(uri: str) -> list[str]:
-    """The URI itself; one with `*` in it, on a file system that can be listed, as the files that fit it, by name."""
-    if "*" not in uri or uri.startswith(WEB):
+    """The URI itself; a pattern as the files that fit it, by name."""
+    if not is_pattern(uri):
         return [uri]
     fs, path = open_fs(uri)
     found = persist(fs, "listed", uri, lambda: fs.glob(path))

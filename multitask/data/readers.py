@@ -56,44 +56,29 @@ class Reading:
         with open(self.path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def examples(self) -> Iterator[Example]:
-        """Malformed rows are left out. Raises UserError as `read_examples`; for too many of those, at the end."""
-        yield from self.usable()
-        self.check(self.uri, self.total, self.quarantined)
-
-    def check(self, uri: str, total: int, quarantined: Sequence[BadRow]) -> None:
-        """Whether that many rows are enough."""
-        if not total:
-            names = [self.columns.get(name, name) for name in self._needed]
-            raise UserError(f"{uri}: no rows; expected some with columns {', '.join(names)}")
-        bad = len(quarantined)
-        if bad > self.max_bad_rows * total:
-            reasons = "; ".join(f"line {row.line}: {row.reason}" for row in quarantined[:3])
-            counts = f"{bad} of {total} rows are malformed, more than max_bad_rows {self.max_bad_rows:g} allows"
-            raise UserError(f"{uri}: {counts}: {reasons}")
-
     def usable(self) -> Iterator[Example]:
-        """The same, however many or few of the rows they are."""
+        """The rows but for malformed ones, however many or few they are. Raises UserError as `read_examples` but for
+        that."""
         if (form := ending(self.uri)) not in self.formats:
             raise UserError(f"{self.uri}: unknown format; the file's name must end in .{', .'.join(self.formats)}")
-        names = _file_columns(self.uri, self.spec, self._needed, self.columns)
+        names = _file_columns(self.uri, self.spec, self.needed, self.columns)
         try:
             table = self.formats[form](self.path, {*names, *names.values()})
             if self._in_own_columns({*table.columns}):
                 names = {name: name for name in names}
-            self._check_columns(table, self._needed, names)
+            self._check_columns(table, self.needed, names)
             yield from self._sound(table, names)
         except Unreadable as error:
             raise UserError(f"{self.uri}: {error}") from error
 
     @property
-    def _needed(self) -> tuple[str, ...]:
+    def needed(self) -> tuple[str, ...]:
         return (*self.spec.columns, self.spec.label.column) if self.labelled else self.spec.columns
 
     def _in_own_columns(self, found: set[str]) -> bool:
         """Whether a file whose columns were said to be called otherwise has the task's own ones instead."""
         renamed = {*self.columns} - {"id"}
-        return bool(renamed) and found.isdisjoint(self.columns.values()) and found.issuperset(self._needed)
+        return bool(renamed) and found.isdisjoint(self.columns.values()) and found.issuperset(self.needed)
 
     def _check_columns(self, table: Table, needed: Sequence[str], names: Mapping[str, str]) -> None:
         missing = [names[c] for c in (*needed, *self.columns) if c in names and names[c] not in table.columns]
@@ -175,10 +160,21 @@ class Shards:
         return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
     def examples(self) -> Iterator[Example]:
-        """As `Reading.examples`, of all rows together: one of several may be empty."""
+        """Malformed rows are left out. Raises UserError as `read_examples`; for too many of those, or no rows, at
+        the end: one of several files may be empty."""
         for part in self.parts:
             yield from part.usable()
-        self.parts[0].check(self.source, sum(part.total for part in self.parts), self.quarantined)
+        self._check_enough()
+
+    def _check_enough(self) -> None:
+        first, bad, total = self.parts[0], self.quarantined, sum(part.total for part in self.parts)
+        if not total:
+            names = [first.columns.get(name, name) for name in first.needed]
+            raise UserError(f"{self.source}: no rows; expected some with columns {', '.join(names)}")
+        if len(bad) > first.max_bad_rows * total:
+            reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3])
+            counts = f"{len(bad)} of {total} rows are malformed, more than max_bad_rows {first.max_bad_rows:g} allows"
+            raise UserError(f"{self.source}: {counts}: {reasons}")
 
 
 def read_examples(

@@ -1,6 +1,6 @@
 """Which examples make a global batch, and which of them a rank computes.
 
-An epoch's global batches depend on (seed, stage, epoch, data) alone (DESIGN rule 1): ranks take slices of
+An epoch's global batches depend on (seed, stage, epoch, data) alone: ranks take slices of
 them, so their number changes the speed and not the result, and a position is (epoch, step).
 """
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multitask.bundle import is_bundle
+from multitask.errors import well_formed
 from multitask.experiment import OUTCOME
 from multitask.finding import find_bundle
 from multitask.storage import Storage
@@ -32,13 +33,15 @@ def evidence_of(uri: str) -> Evidence:
     results = _found(experiment, "results.json")
     if results is None:
         return Evidence(outcome)
-    return Evidence(outcome, results["data"], _line(results["stages"], name))
+    with well_formed(f"{experiment}/results.json"):
+        return Evidence(outcome, results["data"], _line(results["stages"], name))
 
 
 def _found(folder: str, name: str) -> Any:
     """The JSON file's content; None where there is none."""
     try:
-        return Storage(folder).read_json(name)
+        with well_formed(f"{folder}/{name}"):
+            return Storage(folder).read_json(name)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -145,7 +145,7 @@ GRAPHS: dict[tuple[int, bool], tuple[type[TaskGraph], tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class GraphPlan:
     """One file to make. inputs: the graph's, ids and mask in turn. columns: what its texts are called."""
 
     graph: Graph
@@ -155,10 +155,10 @@ class Plan:
     joined: bool = False
 
 
-def plan_of(bundle: Bundle, name: str) -> Plan:
+def plan_of(bundle: Bundle, name: str) -> GraphPlan:
     """name: `embedding`, or a task with a head."""
     if name == "embedding":
-        return Plan(EmbeddingGraph(bundle), ONE, EMBEDDING, ("text",))
+        return GraphPlan(EmbeddingGraph(bundle), ONE, EMBEDDING, ("text",))
     spec = bundle.specs[name]
     made, inputs = GRAPHS[len(spec.columns), spec.joined]
-    return Plan(made(bundle, name), inputs, output_of(spec.label), spec.columns, spec.joined)
+    return GraphPlan(made(bundle, name), inputs, output_of(spec.label), spec.columns, spec.joined)

@@ -18,7 +18,7 @@ from multitask.bundle import Bundle
 from multitask.data.batches import Batch, padded
 from multitask.embed import TextEncoder
 from multitask.errors import UserError
-from multitask.export.graphs import Plan, plan_of
+from multitask.export.graphs import GraphPlan, plan_of
 from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_text
 from multitask.retries import said_clearly
 
@@ -60,13 +60,13 @@ def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
     return lines
 
 
-def _said(plan: Plan) -> dict[str, Any]:
+def _said(plan: GraphPlan) -> dict[str, Any]:
     output = plan.output
     said = {"texts": list(plan.columns), "joined": plan.joined, "inputs": list(plan.inputs), "output": output.name}
     return {**said, "unit": output.unit, "label": output.label}
 
 
-def _write_graph(plan: Plan, file: Path) -> None:
+def _write_graph(plan: GraphPlan, file: Path) -> None:
     """Traced on rows of two lengths, which are free in the file, as is the number of rows."""
     rows, longest = torch.export.Dim("rows"), plan.graph.encoder.config.max_position_embeddings
     examples: list[torch.Tensor] = []
@@ -130,7 +130,7 @@ def _halve(file: Path) -> None:
         onnx.save(model, file)
 
 
-def _difference(bundle: Bundle, name: str, plan: Plan, file: Path) -> float:
+def _difference(bundle: Bundle, name: str, plan: GraphPlan, file: Path) -> float:
     """The largest between onnxruntime and the bundle, over batches of several shapes; of numbers above 1 as a share."""
     import onnxruntime
 
@@ -146,13 +146,13 @@ def _difference(bundle: Bundle, name: str, plan: Plan, file: Path) -> float:
     return apart
 
 
-def feed(bundle: Bundle, plan: Plan, texts: Sequence[Sequence[str]]) -> Inputs:
+def feed(bundle: Bundle, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> Inputs:
     """What a session is given for a column of texts, or two."""
     tensors = [tensor for ids in _ids(bundle, plan, texts) for tensor in padded(ids)]
     return {name: tensor.long().numpy() for name, tensor in zip(plan.inputs, tensors, strict=True)}
 
 
-def _ids(bundle: Bundle, plan: Plan, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+def _ids(bundle: Bundle, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
     """The sequences of each column; of joined ones, the one for both."""
     tokenizer = bundle.tokenizer
     tokenizer.enable_truncation(bundle.max_length)
@@ -161,7 +161,7 @@ def _ids(bundle: Bundle, plan: Plan, texts: Sequence[Sequence[str]]) -> list[lis
 
 
 @torch.no_grad()
-def _ours(bundle: Bundle, name: str, plan: Plan, texts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+def _ours(bundle: Bundle, name: str, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
     if name == "embedding":
         return TextEncoder(bundle).embed(texts[0])
     ids, mask = padded([row for column in _ids(bundle, plan, texts) for row in column])

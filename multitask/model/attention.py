@@ -90,7 +90,7 @@ class _Collect(torch.autograd.Function):
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class PackedRows:
     """Packed sentences as rows of T. mask_BT: True at tokens. places: (P,) of each token among B * T. sources: (B * T,)
     the token at each place, 0 at padding. padding: the places without a token."""
 
@@ -100,7 +100,7 @@ class Rows:
     padding: Tensor
 
     @classmethod
-    def of(cls, mask_BT: Tensor) -> Rows:
+    def of(cls, mask_BT: Tensor) -> PackedRows:
         flat = mask_BT.flatten()
         places = flat.nonzero().squeeze(1)
         sources = torch.zeros(len(flat), dtype=torch.int64).index_put_((places,), torch.arange(len(places)))
@@ -126,7 +126,7 @@ class Rows:
 class Packed:
     """Sentences end to end without padding. groups: those that attend together, as rows, in the tokens' order."""
 
-    groups: Sequence[Rows]
+    groups: Sequence[PackedRows]
 
     @classmethod
     def of(cls, mask_BT: Tensor, most: int) -> Packed:
@@ -134,7 +134,7 @@ class Packed:
         lengths, groups, start = mask_BT.sum(dim=1).tolist(), [], 0
         while start < len(lengths):
             end = start + max(1, most // max(1, lengths[start]))
-            groups.append(Rows.of(mask_BT[start:end, : lengths[start]]))
+            groups.append(PackedRows.of(mask_BT[start:end, : lengths[start]]))
             start = end
         return cls(groups)
 
@@ -146,7 +146,7 @@ class Packed:
 
     @staticmethod
     def _attend(
-        kernel: AttentionKernel, group: Rows, query: Tensor, key: Tensor, value: Tensor, dropout: float
+        kernel: AttentionKernel, group: PackedRows, query: Tensor, key: Tensor, value: Tensor, dropout: float
     ) -> Tensor:
         padded = Padded(group.mask_BT[:, None, None, :] if len(group.padding) else None)
         query, key, value = (group.spread(states) for states in (query, key, value))

@@ -1,6 +1,7 @@
 """miniBERT: the BERT encoder written from scratch (bertaar.txt, section 4.1; Devlin et al., 2019).
 
-Names end in their shape: B batch, T tokens, H hidden, N heads, D = H / N head dimension, F feed-forward.
+Shapes, at the end of names where it helps: B batch, T tokens, P tokens of all sentences, H hidden, N heads,
+D = H / N head dimension.
 Parameters carry the names of Hugging Face's BertModel, so that most weight files load without renaming.
 """
 
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multitask.model.attention import ATTENTIONS, Layout, Packed, Padded, Rows
+from multitask.model.attention import ATTENTIONS, Layout, Packed, PackedRows, Padded
 from multitask.model.config import BertConfig
 
 
@@ -215,5 +216,5 @@ def _encode_packed(bert: MiniBert, input_ids: Tensor, mask_BT: Tensor, noise_BTH
     mask = mask_BT[order]
     noise = None if noise_BTH is None else noise_BTH[order]
     hidden_PH = bert.packed(input_ids[order], mask, noise, CPU_TOKENS)
-    hidden_BTH: Tensor = Rows.of(mask).spread(hidden_PH)[order.argsort()]
+    hidden_BTH: Tensor = PackedRows.of(mask).spread(hidden_PH)[order.argsort()]
     return hidden_BTH

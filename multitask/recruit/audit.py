@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.evaluate import INTERVAL_SEED
-from multitask.metrics import Floats
-from multitask.recruit.calibration import RESAMPLES, percentiles
+from multitask.metrics import Floats, percentiles
+from multitask.recruit.calibration import RESAMPLES
 from multitask.recruit.names import NameSet, templates, with_name
 from multitask.recruit.suitability import Pair, qualified
 

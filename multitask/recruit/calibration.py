@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from multitask.errors import UserError
 from multitask.evaluate import INTERVAL_SEED
-from multitask.metrics import Floats
+from multitask.metrics import Floats, percentiles
 
 BINS = 10
 TEMPERATURES = (0.02, 50.0)  # beyond them the outputs say nothing of the labels, or all
@@ -114,11 +114,3 @@ def clustered_interval(
         for _ in range(resamples)
     ]
     return percentiles(np.array(values))
-
-
-def percentiles(values: Floats) -> tuple[float, float] | None:
-    """The middle 95 % of resampled values (R,), those without one left out; None where none has one."""
-    if np.isnan(values).all():
-        return None
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)

@@ -12,9 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from multitask.errors import UserError
+from multitask.errors import UserError, well_formed
+from multitask.experiment import EXPERIMENT_FILE
 from multitask.recipe_files import parse_yaml
 from multitask.recipe_parts import Table as PaperTable
+from multitask.records import read_records
 from multitask.report.numbers import ordered
 from multitask.storage import Storage, join
 
@@ -100,7 +102,8 @@ def read_evidence(folder: Storage) -> Evidence:
         )
     results = _results(folder)
     recipe = _recipe(folder)
-    trained = {stage["name"]: tuple(stage.get("tasks") or ()) for stage in recipe.get("stages", [])}
+    with well_formed(join(folder.uri, "recipe.yaml")):
+        trained = {stage["name"]: tuple(stage.get("tasks") or ()) for stage in recipe.get("stages", [])}
     prints = _fingerprints(folder)
     runs = [_run(folder, row, prints, trained.get(row["name"], ())) for row in results["stages"]]
     return Evidence(folder.uri, results, runs, _paper_tables(recipe, join(folder.uri, "recipe.yaml")))
@@ -124,22 +127,25 @@ def _results(folder: Storage) -> dict[str, Any]:
 def _recipe(folder: Storage) -> dict[str, Any]:
     if not folder.exists("recipe.yaml"):
         return {}
-    tree = parse_yaml(folder.read_bytes("recipe.yaml").decode(), join(folder.uri, "recipe.yaml"))
+    where = join(folder.uri, "recipe.yaml")
+    with well_formed(where):
+        tree = parse_yaml(folder.read_bytes("recipe.yaml").decode(), where)
     return tree if isinstance(tree, dict) else {}
 
 
 def _fingerprints(folder: Storage) -> dict[str, str]:
     """Trainer name -> fingerprint."""
-    try:
-        stages = folder.read_json("experiment.json")["stages"] if folder.exists("experiment.json") else {}
+    with well_formed(join(folder.uri, EXPERIMENT_FILE)):
+        stages = folder.read_json(EXPERIMENT_FILE)["stages"] if folder.exists(EXPERIMENT_FILE) else {}
         return {record["trainer"]: record["fingerprint"] for record in stages.values()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{join(folder.uri, 'experiment.json')}: damaged: {error}") from error
 
 
 def _paper_tables(recipe: dict[str, Any], where: str) -> list[PaperTable]:
+    tables = recipe.get("tables") or []
+    if not isinstance(tables, list):
+        raise UserError(f"{where}: tables: {tables!r} is no list")
     try:
-        return [PaperTable.model_validate(tree) for tree in recipe.get("tables") or []]
+        return [PaperTable.model_validate(tree) for tree in tables]
     except ValidationError as error:
         raise UserError(f"{where}: tables: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
 
@@ -155,13 +161,7 @@ def _run(folder: Storage, row: dict[str, Any], fingerprints: dict[str, str], tas
 
 
 def _measured(home: Storage) -> tuple[tuple[int, dict[str, float | None]], ...]:
-    if not home.exists("metrics.jsonl"):
-        return ()
-    try:
-        records = [json.loads(line) for line in home.read_bytes("metrics.jsonl").decode().splitlines()]
-        return tuple((record["epoch"], record["metrics"]) for record in records)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{join(home.uri, 'metrics.jsonl')}: damaged: {error}") from error
+    return tuple((record.epoch, record.metrics) for record in read_records(home))
 
 
 def _losses(home: Storage) -> dict[str, Curve]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from multitask.data.files import local, short_list
+from multitask.data.files import ending, expanded, is_pattern, local, short_list
 from multitask.data.formats import TEXT_FORMATS
 from multitask.data.readers import Example, Reading
 from multitask.errors import UserError
@@ -45,7 +45,7 @@ class Shard:
 class Source:
     """The files of an input, in order, and how they are read. columns: of the texts. rows: of a shard.
 
-    several: whether the input was a directory or a glob, so that a row's file says something.
+    several: whether the input was a directory or a pattern, so that a row's file says something.
     """
 
     files: tuple[str, ...]
@@ -112,26 +112,24 @@ def _take_bad(shard: Shard, reading: Reading) -> None:
 
 
 def source_of(uri: str, columns: tuple[str, ...], rows: int) -> Source:
-    """uri: a file, a directory or a glob of files. Raises UserError where there is none, or one of unknown format."""
+    """uri: a file, a directory, or a pattern with `*`. Raises UserError where there is none, or of unknown format."""
+    if is_pattern(uri):
+        return Source(_readable(uri, expanded(uri)), True, columns, rows)
     fs, path = open_fs(uri)
-    if any(sign in uri for sign in "*?["):
-        found = persist(fs, "listed", uri, partial(fs.glob, path))
-        files = [name if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(name) for name in found]
-        return Source(_readable(uri, sorted(files)), True, columns, rows)
     try:
         is_directory = persist(fs, "read", uri, partial(fs.info, path))["type"] == "directory"
     except FileNotFoundError:
         is_directory = False  # reading it says what is there instead
     if is_directory:
         return Source(_readable(uri, [join(uri, name) for name in Storage(uri).list()]), True, columns, rows)
-    if _ending(uri) not in TEXT_FORMATS:
+    if ending(uri) not in TEXT_FORMATS:
         raise UserError(f"{uri}: unknown format; the file's name must end in .{', .'.join(TEXT_FORMATS)}")
     return Source((uri,), False, columns, rows)
 
 
 def _readable(uri: str, found: list[str]) -> tuple[str, ...]:
     """Those of a known format; names that begin with . or _ are other tools' notes on the files beside them."""
-    files = [file for file in found if _ending(file) in TEXT_FORMATS and _name(file)[0] not in "._"]
+    files = [file for file in found if ending(file) in TEXT_FORMATS and _name(file)[0] not in "._"]
     if not files:
         holds = short_list(map(_name, found)) or "nothing, or is not there"
         raise UserError(f"{uri}: no file that ends in .{', .'.join(TEXT_FORMATS)}; it holds {holds}")
@@ -150,10 +148,6 @@ def _identity(uri: str) -> dict[str, Any]:
             raise
     etag = info.get("ETag") or info.get("etag")
     return {"bytes": info.get("size"), **({"etag": etag} if etag else {"version": fs.ukey(path)})}
-
-
-def _ending(uri: str) -> str:
-    return uri.rsplit(".", 1)[-1].lower()
 
 
 def _name(uri: str) -> str:

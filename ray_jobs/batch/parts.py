@@ -21,7 +21,7 @@ Columns = dict[str, Any]  # name -> Arrow array
 
 
 @dataclass(frozen=True)
-class Plan:
+class PartPlan:
     """What parts hold, and where they go. columns: of the texts. task: none is for embeddings. keep: the texts too."""
 
     output: Storage
@@ -42,7 +42,7 @@ class Plan:
 class Writer:
     """Computes parts and writes them, each whole or not at all."""
 
-    def __init__(self, plan: Plan, bundle: Bundle, device: torch.device | str) -> None:
+    def __init__(self, plan: PartPlan, bundle: Bundle, device: torch.device | str) -> None:
         self.plan = plan
         self.answer = _predictions(plan.task, bundle, device) if plan.task else _embeddings(plan, bundle, device)
 
@@ -68,7 +68,7 @@ def embedding_names(columns: tuple[str, ...]) -> list[str]:
     return ["embedding"] if len(columns) == 1 else [f"embedding_{name}" for name in columns]
 
 
-def _embeddings(plan: Plan, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
+def _embeddings(plan: PartPlan, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
     encoder, names = TextEncoder(bundle, device), embedding_names(plan.columns)
     return lambda texts: {name: _lists(encoder.embed(some)) for name, some in zip(names, texts, strict=True)}
 

@@ -22,7 +22,7 @@ from multitask.finding import find_bundle, open_bundle
 from multitask.predict import answerable, require
 from multitask.storage import Storage
 from ray_jobs.batch.input import Shard, Source, source_of
-from ray_jobs.batch.parts import Plan, Writer
+from ray_jobs.batch.parts import PartPlan, Writer
 from ray_jobs.screen import Screen
 
 WORK, MANIFEST = "_work.json", "_manifest.json"
@@ -68,7 +68,7 @@ def predict_table(request: Request, screen: Screen) -> None:
 def _run(request: Request, screen: Screen, bundle: Bundle, columns: tuple[str, ...], task: str | None = None) -> None:
     """With --json the document is the manifest."""
     output = Storage(request.output)
-    plan = Plan(output, columns, task, request.keep)
+    plan = PartPlan(output, columns, task, request.keep)
     plan.check()
     source = source_of(request.input, columns, request.rows)
     work = {
@@ -135,7 +135,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else text[:120] + "..."
 
 
-def here(source: Source, made: set[int], plan: Plan, bundle: Bundle) -> Generator[Shard]:
+def here(source: Source, made: set[int], plan: PartPlan, bundle: Bundle) -> Generator[Shard]:
     """Makes the parts in this process."""
     writer = Writer(plan, bundle, default_device())
     for shard in source.shards(made):

@@ -16,7 +16,7 @@ import torch
 from multitask.bundle import Bundle
 from multitask.errors import UserError
 from ray_jobs.batch.input import Shard, Source, of_arrow, to_arrow
-from ray_jobs.batch.parts import Plan, Writer
+from ray_jobs.batch.parts import PartPlan, Writer
 from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 4 * 3600  # for one shard: Ray's 30 minutes are less than a C
 
 
 def on_ray(
-    source: Source, made: Collection[int], plan: Plan, bundle: Bundle, workers: int, screen: Screen
+    source: Source, made: Collection[int], plan: PartPlan, bundle: Bundle, workers: int, screen: Screen
 ) -> Generator[Shard]:
     """Makes the parts on that many workers; shards come back without their texts, in any order.
 
@@ -102,7 +102,7 @@ def _datasource(source: Source, made: Collection[int]) -> Any:
 class _Worker:
     """An actor that holds the model."""
 
-    def __init__(self, plan: Plan, bundle: list[Any]) -> None:
+    def __init__(self, plan: PartPlan, bundle: list[Any]) -> None:
         import ray
 
         self.writer = Writer(plan, ray.get(bundle[0]), "cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""`minibert embed` and `minibert predict`. As in cli.py, what a command needs is imported inside it."""
+"""`minibert embed` and `minibert predict`. What a command needs is imported inside it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Examples:
   minibert predict BUNDLE --output predictions --input reviews.parquet --task sst --column review
 """
 
-INPUT = "CSV, TSV, JSONL, Parquet or .txt (a text a line): a file, a directory or a glob, at any URI."
+INPUT = "CSV, TSV, JSONL, Parquet or .txt (a text a line): a file, a directory or a pattern with *, at any URI."
 OUTPUT = "The directory or URI of the Parquet parts. Run again, it goes on."
 
 ColumnOption = Annotated[list[str] | None, typer.Option(help="A column of texts; repeatable.")]

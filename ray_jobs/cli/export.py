@@ -1,4 +1,4 @@
-"""`minibert export` and `minibert import`. As in cli.py, what a command needs is imported inside it."""
+"""`minibert export` and `minibert import`. What a command needs is imported inside it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ray_jobs.cli import batch, export, inspection, recruit, training
 from ray_jobs.cli.shared import USER_ERROR
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
 
-# Packages that only `minibert recruit` needs -> the extra that brings them.
+# Packages that only some commands need -> the extra that brings them.
 EXTRAS = {"bm25s": "recruit", "datasketch": "recruit", "usearch": "recruit"}
 EXTRAS |= {"fastapi": "serve", "starlette": "serve", "uvicorn": "serve"}
 EXTRAS |= {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "huggingface_hub": "export"}

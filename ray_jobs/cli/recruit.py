@@ -1,4 +1,4 @@
-"""`minibert recruit`: BERT as a Recruiter. As in cli.py, what a command needs is imported inside it."""
+"""`minibert recruit`: BERT as a Recruiter. What a command needs is imported inside it."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from multitask.bundle import Bundle
 from multitask.embed import TextEncoder, default_device
+from multitask.errors import UserError
 from multitask.finding import open_bundle
 from multitask.recipe_files import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
 from multitask.storage import Storage, join
 from ray_jobs.options import workers_span
-from ray_jobs.prepare import stage_bundle
 from ray_jobs.recruit.prepare import read_corpus, write_fold
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import INTERRUPTED
@@ -34,7 +34,8 @@ def run_folds(
     returns the exit status."""
     place, span = Storage(storage), workers_span(workers)
     loaded = load_recipe(recipe, overrides)
-    loaded.stage(stage)
+    if stage not in (names := [found.name for found in loaded.stages]):
+        raise UserError(f"--stage '{stage}': the recipe has the stages {', '.join(names)}")
     corpus = read_corpus(postings, screen)
     folds = corpus.folds(count, loaded.seed)
     parts = []
@@ -48,7 +49,7 @@ def run_folds(
         tell_results(screen, place, trained)
         screen.note(f"{name}: measuring search")
         parts += compare(
-            systems(open_bundle(loaded.encoder), open_bundle(stage_bundle(place, f"{name}/{stage}") or name)),
+            systems(open_bundle(loaded.encoder), open_bundle(join(place.uri, name, stage))),
             corpus.postings,
             corpus.groups,
             np.flatnonzero(folds == fold).tolist(),

@@ -21,7 +21,7 @@ from multitask.recruit.repeats import repeat_groups
 from multitask.recruit.suitability import TASK as SUITABILITY
 from multitask.results import cell
 from multitask.storage import file_at, join, local_copy
-from multitask.tasks import TASKS, Split
+from multitask.tasks import Split
 from ray_jobs.recruit.completion import pairs_of
 from ray_jobs.recruit.folds import summary, systems
 from ray_jobs.recruit.suitability import suitability_metrics
@@ -117,9 +117,10 @@ def _files(bundle: Bundle, data: str) -> list[Row]:
     """The files that the stage's tasks have in the directory."""
     found = []
     for task in bundle.about.get("tasks", ()):
+        spec, columns = bundle.specs[task], bundle.about.get("columns", {}).get(task, {})
         for split in SPLITS:
-            uri = find_file(data, TASKS[task], split)
-            rows = len(read_examples(uri, TASKS[task], labelled=True).examples)
+            uri = find_file(data, spec, split)
+            rows = len(read_examples(uri, spec, labelled=True, columns=columns).examples)
             with local_copy(uri) as path, open(path, "rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             found.append({"task": task, "split": split, "rows": rows, "sha256": sha256[:12]})

@@ -12,7 +12,6 @@ from multitask.recruit.repeats import repeat_groups
 from multitask.storage import Storage
 from ray_jobs.screen import Screen
 
-SEED = 11711
 SHOWN = 5
 
 

@@ -1,4 +1,4 @@
-"""`minibert recruit index`, `search`, and how good a search is."""
+"""`minibert recruit index` and `search`."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from lightning_modules.data import StageData
-from lightning_modules.records import read_records
 from lightning_modules.run import OBJECTIVES
 from multitask.bundle import read_bundle
 from multitask.checkpoints import CheckpointStore
 from multitask.experiment import StageJob
 from multitask.recipe import Stage
+from multitask.records import read_records
 from multitask.storage import Storage
 from tests.helpers import difference, newest, run, run_ranks, small_job, stop_at
 

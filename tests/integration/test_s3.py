@@ -1,4 +1,4 @@
-"""All that a run reads and writes on S3 (moto's server), while requests fail (tests/s3.py): DESIGN rules 2 and 8."""
+"""All that a run reads and writes on S3 (moto's server), while requests fail (tests/s3.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoint store finds the newest sound checkpoint, whatever happened to the others (DESIGN rules 2, 3, 8)."""
+"""The checkpoint store finds the newest sound checkpoint, whatever happened to the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact dev metrics: every example once, however many ranks (DESIGN rule 5)."""
+"""Exact dev metrics: every example once, however many ranks."""
 
 from __future__ import annotations
 

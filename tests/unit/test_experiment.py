@@ -1,4 +1,4 @@
-"""Names, fingerprints and the fence: what a stage is known by, and who may write it (DESIGN rules 3, 4)."""
+"""Names, fingerprints and the fence: what a stage is known by, and who may write it."""
 
 from __future__ import annotations
 

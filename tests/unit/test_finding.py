@@ -42,8 +42,8 @@ def test_a_stage_stands_for_its_bundle(storage: Storage, monkeypatch: pytest.Mon
     ("uri", "said"),
     [
         ("first", r"an experiment; name one of its stages; it has .*first/sst \(finished\), .*first/sts \(pending\)"),
-        ("first/sts", r"its stage 'sts' has no bundle; it has"),
-        ("first/other", r"name one of its stages; it has"),
+        ("first/sts", r"stage 'sts' has no bundle yet; it has"),
+        ("first/other", r"no stage 'other'; it has"),
     ],
 )
 def test_an_experiment_says_which_stages_it_has(storage: Storage, uri: str, said: str) -> None:

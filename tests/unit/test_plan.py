@@ -265,7 +265,7 @@ def digest_of(driver: Driver) -> str:
 @pytest.mark.parametrize(
     ("start", "wanted"),
     [
-        ("other/rank", ["from: 'other/rank'", "experiment 'other' has no stage 'rank'", "it has mlm"]),
+        ("other/rank", ["other/rank': no stage 'rank'", "it has", "other/mlm (finished)"]),
         ("another/mlm", ["'another/mlm'", "no experiment 'another' in", "run the recipe that makes it first"]),
         ("/nowhere/bundle", ["/nowhere/bundle", "no bundle there"]),
     ],

@@ -25,7 +25,10 @@ def test_a_stage_of_one_epoch_starts_from_where_its_parent_ended(tmp_path: Path)
 
 def test_an_epoch_0_of_its_own_wins(tmp_path: Path) -> None:
     home = write(tmp_path, FINISHED)
-    lines = [{"epoch": epoch, "metrics": {"sst/accuracy": 0.1 + epoch}} for epoch in (0, 1)]
+    lines = [
+        {"epoch": epoch, "steps": 20 * epoch, "seconds": 1.0, "metrics": {"sst/accuracy": 0.1 + epoch}}
+        for epoch in (0, 1)
+    ]
     home.at(trainer("sst")).write_bytes("metrics.jsonl", "\n".join(map(json.dumps, lines)).encode())
     found = read_evidence(home)
     assert dev_curve(found, found.runs[2], "sst/accuracy") == [(0, 0.1), (1, 1.1)]

@@ -1,4 +1,4 @@
-"""Samplers: every example once, the same batches for any number of ranks (DESIGN rule 1)."""
+"""Samplers: every example once, the same batches for any number of ranks."""
 
 from __future__ import annotations
 

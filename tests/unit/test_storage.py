@@ -1,4 +1,4 @@
-"""Storage: what is written is complete or absent, and what was altered since is found out (DESIGN rule 8)."""
+"""Storage: what is written is complete or absent, and what was altered since is found out."""
 
 from __future__ import annotations
 

@@ -6,10 +6,11 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 
-from multitask.metrics import LOWER_IS_BETTER
+from multitask.errors import well_formed
+from multitask.metrics import goodness
 from multitask.recipe import Stage
 from multitask.recipe_parts import KeepBest
-from multitask.storage import Storage
+from multitask.storage import Storage, join
 
 FILE = "metrics.jsonl"
 
@@ -30,8 +31,8 @@ def read_records(folder: Storage, upto: float = math.inf) -> list[Record]:
     """The records up to that many steps; what lies beyond the checkpoint is measured again."""
     if not folder.exists(FILE):
         return []
-    lines = folder.read_bytes(FILE).decode().splitlines()
-    records = [Record(**json.loads(line)) for line in lines]
+    with well_formed(join(folder.uri, FILE)):
+        records = [Record(**json.loads(line)) for line in folder.read_bytes(FILE).decode().splitlines()]
     return [record for record in records if record.steps <= upto]
 
 
@@ -47,11 +48,5 @@ def chosen(records: list[Record], stage: Stage) -> Record | None:
         return None
     if isinstance(stage.keep, KeepBest):
         metric = stage.keep.best
-        return max(trained, key=lambda record: _goodness(metric, record.metrics.get(metric)))
+        return max(trained, key=lambda record: goodness(metric, record.metrics.get(metric)))
     return trained[-1]
-
-
-def _goodness(metric: str, value: float | None) -> float:
-    if value is None:
-        return float("-inf")
-    return -value if metric in LOWER_IS_BETTER else value
