@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from multitask.bundle import read_bundle
-from multitask.finding import open_bundle
+from multitask.finding import find_bundle, open_bundle
 from multitask.recipe_files import load_recipe
 from multitask.storage import Storage
 from ray_jobs.options import Workers
-from ray_jobs.prepare import stage_bundle
 from ray_jobs.recruit.folds import run_folds
 from ray_jobs.recruit.measure import measured, write_card
 from ray_jobs.recruit.prepare import prepare_files
@@ -56,7 +55,7 @@ def test_each_leaf_is_measured_by_what_it_was_trained_for_and_has_a_card(posting
     prepare_files(postings, data, 0.3, 11711, Screen())
     storage, recipe = Storage(str(tmp_path / "runs")), load_recipe("recruiter/all", SMALL)
     assert run_training(recipe, data, storage, "all", Screen(), workers=Workers(), fresh=False, seeds=1)
-    uris = {stage: str(stage_bundle(storage, f"all/{stage}")) for stage in ("search", "suitability", "completion")}
+    uris = {stage: find_bundle(f"{storage.uri}/all/{stage}").uri for stage in ("search", "suitability", "completion")}
     names = {stage: {row["metric"] for row in measured(open_bundle(uri), data)} for stage, uri in uris.items()}
     assert "ndcg@10, title: hybrid, trained" in names["search"]
     assert "pearson (weak labels)" in names["suitability"]
