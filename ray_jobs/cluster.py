@@ -22,11 +22,17 @@ RESIZE_SECONDS = 600.0
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """Ray puts a handler of its own in place, which ends the driver at SIGTERM with SIGABRT: back to ours."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    """Ray puts a handler of its own in place, which ends the driver at SIGTERM with SIGABRT: back to ours.
+
+    What Ray starts inherits that SIGHUP is ignored: it must outlive the terminal until the workers have saved.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Cluster:

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: once asks the stage to save and stop, twice stops at once; both leave a resumable experiment."""
+"""Ctrl-C and SIGTERM: once asks the stage to save and stop, twice stops at once. A terminal that goes away asks too.
+All leave a resumable experiment."""
 
 from __future__ import annotations
 
@@ -27,11 +28,15 @@ class StopRequest:
     def __init__(self, how_to_go_on: str) -> None:
         self.how_to_go_on = how_to_go_on
         self.asked = False
+        self._signalled = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._handle)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,9 +44,18 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self._signalled:
             # What is written is complete or absent, so nothing is lost but the steps since the last checkpoint.
             os.write(2, f"\nstopped. {self.how_to_go_on}\n".encode())
             os._exit(INTERRUPTED)
-        self.asked = True
+        self.asked = self._signalled = True
         os.write(2, b"\nstopping after this step (again to stop at once) ...\n")
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        """The terminal is gone, with an ssh session, say; shells tell of it more than once. To write there would fail,
+        and end the run before it has saved."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+        self.asked = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from multitask.predictions import FOLDER
@@ -13,6 +14,8 @@ from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from ray_jobs.submission import how_to_go_on, submission_id
+
+logger = logging.getLogger(__name__)
 
 
 def run_training(
@@ -37,6 +40,7 @@ def run_training(
         try:
             return Driver(request, screen).run(stop)
         except Interrupted:
+            logger.info("interrupted, and saved")
             screen.say(f"interrupted; what was saved is safe; {again}")
             return None
 

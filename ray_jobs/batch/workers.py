@@ -23,6 +23,7 @@ from ray_jobs.screen import Screen
 
 SHARDS_IN_FLIGHT = 4  # for each worker: one that it has, one that it gets next, and as many again for Ray's accounts
 SHARD_BYTES = 2 * 2**20, 16 * 2**20  # at least, and where the input's are not known
+RETRIES = 3  # of a shard whose worker died: memory that does not suffice will not do so later
 PATIENCE_SECONDS = 4 * 3600  # for one shard: Ray's 30 minutes are less than a CPU may take for long texts
 
 
@@ -31,8 +32,9 @@ def on_ray(
 ) -> Generator[Shard]:
     """Makes the parts on that many workers; shards come back without their texts, in any order.
 
-    A worker that dies is started again by Ray, with the shard that it had. What the user has to mend comes back as
-    data: Ray would put words of its own around an error. Raises UserError, and RuntimeError for what ended Ray's work.
+    A worker that dies is started again by Ray, with the shard that it had, a few times. What the user has to mend comes
+    back as data: Ray would put words of its own around an error. Raises UserError, and RuntimeError for what ended
+    Ray's work.
     """
     import ray
     import ray.data
@@ -50,6 +52,7 @@ def on_ray(
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=cluster.cpus,
             num_gpus=1 if cluster.use_gpu else 0,
+            max_task_retries=RETRIES,
         )  # fmt: skip
         try:
             for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):

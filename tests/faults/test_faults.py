@@ -58,7 +58,12 @@ def test_the_driver_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[.
 
 
 @pytest.mark.parametrize(
-    ("number", "word"), [(signal.SIGTERM, "SIGTERM, 30 s of grace"), pytest.param(signal.SIGINT, "Ctrl-C", marks=quick)]
+    ("number", "word"),
+    [
+        (signal.SIGTERM, "SIGTERM, 30 s of grace"),
+        pytest.param(signal.SIGHUP, "the terminal goes away", marks=pytest.mark.usefixtures("hears_hangups")),
+        pytest.param(signal.SIGINT, "Ctrl-C", marks=quick),
+    ],
 )
 def test_the_driver_is_asked_to_stop(
     tmp_path: Path, undisturbed: Run, told: Callable[..., None], number: int, word: str
@@ -67,10 +72,10 @@ def test_the_driver_is_asked_to_stop(
     stage = STAGES[0]  # a stop may take a second or two: not the last stage, which may end meanwhile
     process = run.start()
     run.wait_for(stage, step)
-    if number == signal.SIGINT:
-        run.interrupt()
-    else:
+    if number == signal.SIGTERM:
         process.terminate()
+    else:
+        run.interrupt(number)
     assert run.finish(30) == 130, run.output()
     assert "go on with: minibert train" in run.output()
     assert run.last(stage).state.position.steps == run.furthest(stage), "what was done has been saved"

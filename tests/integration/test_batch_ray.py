@@ -18,6 +18,7 @@ import pytest
 from multitask.bundle import bundle_of, save_bundle
 from multitask.storage import Storage
 from ray_jobs.batch.run import MANIFEST, Request, embed_table, predict_table
+from ray_jobs.batch.workers import RETRIES
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
@@ -94,6 +95,23 @@ def test_a_killed_worker_and_a_stopped_command_cost_nothing_but_time(tmp_path: P
     found = pq.read_table(output)["id"].to_pylist()
     assert found == [f"row {at}" for at in range(30_000) if at != 7]
     assert json.loads((output / MANIFEST).read_text())["rows"] == 29_999
+
+
+def test_a_shard_that_ends_every_worker_ends_the_command(tmp_path: Path) -> None:
+    source, output = tmp_path / "texts.txt", tmp_path / "out"
+    source.write_text(("a good film about music " * 100 + "\n") * 4000)  # one shard, some seconds of work
+    run = subprocess.Popen(command(str(source), output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    killed = set()
+    while run.poll() is None:
+        for worker in children(run, "ray::MapWorker"):
+            if ".submit" in " ".join(worker.cmdline()):
+                killed.add(worker.pid)
+                worker.kill()
+        time.sleep(0.05)
+    said = run.communicate()[1]
+    assert run.returncode == 1 and len(killed) == 1 + RETRIES, (killed, said)
+    assert "minibert: RuntimeError: the workers failed: " in said and "the same command goes on" in said
+    assert not (output / MANIFEST).exists()
 
 
 def test_what_the_user_can_mend_is_one_line_wherever_it_comes_up(tmp_path: Path) -> None:

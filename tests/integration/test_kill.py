@@ -17,14 +17,14 @@ from tests.helpers import difference, newest, recipe_tree, run, small_driver, sm
 STAGE = {"epochs": 20, "checkpoint_steps": 7, "validate": "stage"}
 
 
-def start(folder: Path, *words: str, **stage: object) -> subprocess.Popen[str]:
-    """`minibert train` of the small recipe, in a process of its own."""
+def start(folder: Path, *words: str, output: int = subprocess.PIPE, **stage: object) -> subprocess.Popen[str]:
+    """`minibert train` of the small recipe, in a process of its own. output: its own, or a descriptor."""
     recipe = folder / "small.yaml"
     recipe.write_text(yaml.safe_dump(recipe_tree(**stage)))
     command = [sys.executable, "-m", "ray_jobs", "train", str(recipe), "--storage", str(folder), *words]
     # As many threads as the runs in this process: the order of summation depends on them.
     environment = {**os.environ, "OMP_NUM_THREADS": "1" if "--workers" in words else "2"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def wait_for_checkpoints(folder: Path, process: subprocess.Popen[str], count: int, seconds: float = 100) -> None:
@@ -57,6 +57,29 @@ def test_stopped_and_started_again_equals_undisturbed(tmp_path: Path, number: in
     assert process.returncode == status, output
     if number != signal.SIGKILL:
         assert "go on with: minibert train" in output.splitlines()[-1]
+    assert_going_on_equals_undisturbed(parts, whole)
+
+
+@pytest.mark.usefixtures("hears_hangups")
+def test_a_terminal_that_goes_away_stops_it_saved(tmp_path: Path) -> None:
+    """As with a lost ssh session: the kernel closes the terminal, the shell tells of it twice."""
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    parts.mkdir()
+    ours, terminal = os.openpty()
+    process = start(parts, output=terminal, **STAGE)
+    os.close(terminal)
+    wait_for_checkpoints(parts, process, 14)
+    os.close(ours)
+    for _ in range(2):
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.01)
+    assert process.wait(timeout=60) == 130
+    log = max(parts.glob("small/logs/driver-*.log")).read_text()
+    assert "interrupted, and saved" in log, log
+    assert_going_on_equals_undisturbed(parts, whole)
+
+
+def assert_going_on_equals_undisturbed(parts: Path, whole: Path) -> None:
     assert not list(parts.glob("small/*/outcome.json")), "the stage was meant to be stopped before its end"
 
     driver = small_driver(parts, **STAGE)
