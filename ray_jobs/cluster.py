@@ -24,10 +24,12 @@ RESIZE_SECONDS = 600.0
 def own_signals() -> Iterator[None]:
     """Ray puts a handler of its own in place, which ends the driver at SIGTERM with SIGABRT: back to ours.
 
-    What Ray starts inherits that SIGHUP is ignored: it must outlive the terminal until the workers have saved.
+    Where the loss of the terminal does not end the driver either (ray_jobs/stopping.py), what Ray starts inherits that
+    it is ignored, and lives until the workers have saved.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if before[signal.SIGHUP] != signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:

@@ -40,7 +40,7 @@ def run_training(
         try:
             return Driver(request, screen).run(stop)
         except Interrupted:
-            logger.info("interrupted, and saved")
+            logger.info("interrupted; what was saved is safe")
             screen.say(f"interrupted; what was saved is safe; {again}")
             return None
 

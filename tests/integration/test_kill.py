@@ -75,7 +75,7 @@ def test_a_terminal_that_goes_away_stops_it_saved(tmp_path: Path) -> None:
         time.sleep(0.01)
     assert process.wait(timeout=60) == 130
     log = max(parts.glob("small/logs/driver-*.log")).read_text()
-    assert "interrupted, and saved" in log, log
+    assert "interrupted; what was saved is safe" in log, log
     assert_going_on_equals_undisturbed(parts, whole)
 
 

@@ -42,10 +42,17 @@ def test_nohup_is_left_alone() -> None:
         assert not stop.asked
 
 
-def test_ray_is_started_without_a_mind_for_the_terminal() -> None:
+def test_what_ray_starts_lives_as_long_as_the_driver() -> None:
+    assert started_amid_own_signals() == "SIG_DFL"
+    with StopRequest("go on"):
+        assert started_amid_own_signals() == "SIG_IGN"
+
+
+def started_amid_own_signals() -> str:
+    """What a process started there makes of SIGHUP."""
     before = signal.getsignal(signal.SIGHUP)
     with own_signals():
         code = "import signal; print(signal.getsignal(signal.SIGHUP).name)"
         child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert child.stdout == "SIG_IGN\n"
     assert signal.getsignal(signal.SIGHUP) == before
+    return child.stdout.strip()
