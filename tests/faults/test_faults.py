@@ -57,11 +57,12 @@ def test_the_driver_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[.
     told(run, f"kill -9 of the driver, {stage} step {step}", "the same command went on", seconds)
 
 
+@pytest.mark.usefixtures("hears_hangups")
 @pytest.mark.parametrize(
     ("number", "word"),
     [
         (signal.SIGTERM, "SIGTERM, 30 s of grace"),
-        pytest.param(signal.SIGHUP, "the terminal goes away", marks=pytest.mark.usefixtures("hears_hangups")),
+        (signal.SIGHUP, "the terminal goes away"),
         pytest.param(signal.SIGINT, "Ctrl-C", marks=quick),
     ],
 )
