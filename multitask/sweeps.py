@@ -82,6 +82,5 @@ def _trial(stage: Stage, number: int, label: str, settings: dict[str, Any], wher
 
 def best(metrics: dict[str, float | None], by: str) -> str | None:
     """The name with the best value of metric `by`; the first of equals, None where none has a value."""
-    good = {name: goodness(by, value) for name, value in metrics.items()}
-    best = max(good, key=good.__getitem__, default=None)
-    return None if best is None or good[best] == -math.inf else best
+    known = {name: good for name, value in metrics.items() if (good := goodness(by, value)) > -math.inf}
+    return max(known, key=known.__getitem__, default=None)

@@ -10,7 +10,7 @@ from multitask.bundle import is_bundle
 from multitask.errors import well_formed
 from multitask.experiment import OUTCOME
 from multitask.finding import find_bundle
-from multitask.storage import Storage
+from multitask.storage import Storage, join
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ def evidence_of(uri: str) -> Evidence:
     results = _found(experiment, "results.json")
     if results is None:
         return Evidence(outcome)
-    with well_formed(f"{experiment}/results.json"):
+    with well_formed(join(experiment, "results.json")):
         return Evidence(outcome, results["data"], _line(results["stages"], name))
 
 
 def _found(folder: str, name: str) -> Any:
     """The JSON file's content; None where there is none."""
     try:
-        with well_formed(f"{folder}/{name}"):
+        with well_formed(join(folder, name)):
             return Storage(folder).read_json(name)
     except (FileNotFoundError, NotADirectoryError):
         return None
