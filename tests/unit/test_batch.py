@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from multitask.bundle import Bundle, bundle_of, save_bundle
@@ -23,7 +21,7 @@ from multitask.errors import UserError
 from multitask.predict import Predictor
 from multitask.storage import Storage
 from multitask.tasks import TASKS
-from ray_jobs.batch.input import Shard, of_arrow, source_of, to_arrow
+from ray_jobs.batch.input import Shard
 from ray_jobs.batch.parts import Writer
 from ray_jobs.batch.run import MANIFEST, WORK, Request, embed_table, predict_table
 from ray_jobs.cli import app
@@ -337,30 +335,3 @@ def test_predict_says_which_options_go_together(tmp_path: Path, words: list[str]
     uri, _ = with_heads(tmp_path)
     done = CliRunner().invoke(app, ["predict", uri, "--output", str(tmp_path / "out"), *words])
     assert isinstance(done.exception, UserError) and said in str(done.exception)
-
-
-# Shards.
-
-
-@given(st.lists(st.integers(0, 9), max_size=5), st.integers(1, 7), st.sets(st.integers(0, 8)))
-def test_shards_hold_every_row_once_in_order(sizes: list[int], rows: int, made: set[int]) -> None:
-    fs = fsspec.filesystem("memory")
-    if fs.exists("/shards"):
-        fs.rm("/shards", recursive=True)
-    for at, size in enumerate(sizes):
-        fs.pipe(f"/shards/{at}.txt", "".join(f"{at} {line}\n\n" for line in range(size)).encode())
-    expected = [f"{at} {line}" for at, size in enumerate(sizes) for line in range(size)]
-    if not expected:
-        with pytest.raises(UserError, match=r"no usable row|no file fits"):
-            list(source_of("memory://shards/*.txt", ("text",), rows).shards())
-        return
-    source = source_of("memory://shards/*.txt", ("text",), rows)
-    shards = list(source.shards())
-    assert [text for shard in shards for text in shard.texts[0]] == expected
-    assert [shard.number for shard in shards] == list(range(-(-len(expected) // rows)))
-    assert all(shard.rows == len(shard.ids) == len(shard.files) == rows for shard in shards[:-1])
-    again = list(source.shards(made))
-    for one, other in zip(shards, again, strict=True):
-        assert (one.number, one.rows) == (other.number, other.rows) and other.made == (one.number in made)
-        assert other.texts == ([[]] if other.made else one.texts)
-        assert of_arrow(to_arrow(other)) == [other]

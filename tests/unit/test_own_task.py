@@ -1,36 +1,23 @@
-"""A task of one's own: from its definition to a bundle that knows it elsewhere; nothing is registered."""
+"""A task of one's own as it is said: its definition, its labels, its fingerprint."""
 
 from __future__ import annotations
 
-import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitask.bundle import read_bundle, save_bundle
-from multitask.data.check import check_data, render
-from multitask.data.files import find_file
 from multitask.data.readers import read_examples
-from multitask.data.sample import sample_uri
 from multitask.definitions import Definition, definition_of, definitions, known, spec_of
 from multitask.errors import UserError
 from multitask.experiment import digest, stage_content
 from multitask.recipe import Recipe
 from multitask.recipe_checks import build_recipe
 from multitask.recipe_files import apply_override, parse_yaml
-from multitask.report import write_report
-from multitask.storage import Storage
 from multitask.tasks import TASKS, TaskSpec
-from ray_jobs.bundles import evaluate_bundle, predict_bundle
-from ray_jobs.screen import Screen
-from ray_jobs.stopping import StopRequest
-from tests.helpers import difference, tree_driver
 
 WORDS = ["negative", "neutral", "positive"]
 TEXT = """
@@ -254,137 +241,3 @@ def test_a_definition_is_content_and_a_default_written_out_is_none() -> None:
 def test_fingerprints_of_the_built_in_tasks_are_those_of_before_there_were_own_ones() -> None:
     recipe = build_recipe(parse_yaml(BUILT_IN, "test"), "test")
     assert fingerprint(recipe) == "e46c24ad98e5e8d7d85b710dd41a3321e502b9a76624a62d52ddc52f2e5a77a0"
-
-
-def write_own(folder: Path, say: Any = str) -> dict[str, Any]:
-    """The sample's SST files as a task of two columns, the label as `say` puts it, and its `tasks:` entry's files."""
-    for split in ("train", "dev", "test"):
-        found = read_examples(find_file(sample_uri(), TASKS["sst"], split), TASKS["sst"], labelled=split != "test")  # type: ignore[arg-type]
-        with open(folder / f"tone-{split}.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["text", "tone"])
-            writer.writerows([e.texts[0], "" if e.label is None else say(int(e.label))] for e in found.examples)
-    return {split: str(folder / f"tone-{split}.csv") for split in ("train", "dev", "test")}
-
-
-FIVE = ["awful", "bad", "so-so", "good", "great"]
-LABELS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "words": (lambda label: FIVE[label], {"words": FIVE}),
-    "from 0": (str, {"kind": "classes", "high": 4}),
-    "from 1": (lambda label: str(label + 1), {"kind": "classes", "low": 1, "high": 5}),
-}
-
-
-def trained(folder: Path, which: str = "words") -> tuple[dict[str, Any], Path]:
-    """results.json and the bundle's folder of an own task, trained on files whose labels are said that way."""
-    folder.mkdir(parents=True, exist_ok=True)
-    say, label = LABELS[which]
-    define = {"columns": ["text"], "label": {"column": "tone", **label}}
-    tasks = {"tone": {"define": define, **write_own(folder, say)}}
-    driver = tree_driver(folder / "runs", [{"name": "a", "tasks": ["tone"], "epochs": 2}], tasks=tasks)
-    with StopRequest("") as stop:
-        results = driver.run(stop)
-    return results, folder / "runs" / "tree" / results["stages"][-1]["bundle"]
-
-
-def test_labels_are_the_same_by_words_and_by_numbers(tmp_path: Path) -> None:
-    found = {which: trained(tmp_path / which, which) for which in LABELS}
-    weights = [read_bundle(Storage(str(bundle))).tensors for _, bundle in found.values()]
-    assert difference(weights[0], weights[1]) == difference(weights[0], weights[2]) == 0
-    assert weights[0]["heads.tone.layers.0.weight"].shape == (5, 64)
-    lines = {
-        which: [line.rsplit(" , ", 1)[1].strip() for line in said.splitlines()[1:]]
-        for which, (_, bundle) in found.items()
-        for said in [(bundle.parent / "predictions" / "tone-test-output.csv").read_text()]
-    }
-    assert lines["words"] == [FIVE[int(label)] for label in lines["from 0"]]
-    assert lines["from 1"] == [str(int(label) + 1) for label in lines["from 0"]]
-    assert len(set(lines["words"])) > 1
-
-
-def test_a_bundle_knows_its_own_task_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results, place = trained(tmp_path)
-    definition = results["data"]["tone"]["definition"]
-    assert definition["label"]["words"] == FIVE
-    accuracy = results["stages"][-1]["metrics"]["tone/accuracy"]
-    place.rename(tmp_path / "bundle")
-    bundle = read_bundle(Storage(str(tmp_path / "bundle")))
-    assert definitions({"tone": bundle.specs["tone"]}) == {"tone": definition}
-    assert json.loads((tmp_path / "bundle" / "model.json").read_text())["specs"] == {"tone": definition}
-
-    capsys.readouterr()
-    evaluate_bundle(str(tmp_path / "bundle"), str(tmp_path), "dev", screen=Screen(as_json=True))
-    found = json.loads(capsys.readouterr().out)
-    assert [(row["metric"], row["value"], row["rows"]) for row in found["tasks"]] == [("tone/accuracy", accuracy, 150)]
-    predict_bundle(str(tmp_path / "bundle"), str(tmp_path), str(tmp_path / "out"), Screen())
-    lines = (tmp_path / "out" / "predictions" / "tone-dev-output.csv").read_text().splitlines()
-    assert lines[0] == "id \t Predicted_tone " and {line.rsplit(" , ", 1)[1].strip() for line in lines[1:]} <= {*FIVE}
-    pages = write_report(str(tmp_path / "runs" / "tree"))
-    assert any("tone" in Path(page).read_text() for page in pages)
-    with pytest.raises(UserError, match=r"tone-dev.*no such file \(tone dev\)"):
-        evaluate_bundle(str(tmp_path / "bundle"), None, "dev", screen=Screen(as_json=True))  # the sample has none
-
-
-def test_a_bundle_of_before_own_tasks_is_read(tmp_path: Path) -> None:
-    _, place = trained(tmp_path)
-    bundle = read_bundle(Storage(str(place)))
-    plain = replace(bundle, heads={}, tensors={n: t for n, t in bundle.tensors.items() if n.startswith("encoder.")})
-    save_bundle(Storage(str(tmp_path)), "plain", plain)
-    assert "specs" not in json.loads((tmp_path / "plain" / "model.json").read_text())
-    assert read_bundle(Storage(str(tmp_path)), "plain").specs == TASKS
-
-
-def test_an_own_head_comes_along_only_for_the_same_task(tmp_path: Path) -> None:
-    _, place = trained(tmp_path)
-    define = {"columns": ["text"], "label": {"column": "tone", "words": FIVE}}
-    stages = [{"name": "b", "tasks": ["tone"]}]
-    tasks = {"tone": {"define": define, **files(tmp_path)}}
-    driver = tree_driver(tmp_path / "two", stages, tasks=tasks, encoder=str(place))
-    assert driver.prepared.start.heads == {"tone": "linear"}
-    tasks["tone"]["define"] = {**define, "label": {"column": "tone", "words": FIVE[::-1]}}
-    with pytest.raises(UserError, match=r"tasks.tone: '.*' brings a head for another task of that name, .*awful"):
-        tree_driver(tmp_path / "two", stages, tasks=tasks, encoder=str(place))
-
-
-def files(folder: Path) -> dict[str, str]:
-    return {split: str(folder / f"tone-{split}.csv") for split in ("train", "dev")}
-
-
-def test_nothing_is_registered(tmp_path: Path) -> None:
-    before = dict(TASKS)
-    trained(tmp_path)
-    assert before == TASKS
-    with pytest.raises(UserError, match="unknown task 'tone'"):
-        build_recipe(parse_yaml(TEXT.replace("define:", "note: none #"), "x"), "x")
-
-
-def test_data_check_covers_own_tasks(tmp_path: Path) -> None:
-    write_own(tmp_path, lambda label: FIVE[label])
-    text = "{tasks: {tone: {define: {columns: [text], label: {column: tone, words: [awful, bad, so-so, good, great]}}, "
-    (tmp_path / "map.yaml").write_text(text + "train: tone-train.csv, test: tone-test.csv}}}")
-    train, test = check_data(str(tmp_path / "map.yaml"))
-    assert (train.rows, train.quarantined, test.labels) == (600, (), ())
-    assert "awful: " in render([train]) and "great: " in render([train])
-
-
-@pytest.mark.parametrize("objective", ["mlm", "ranking", "completion", "supervised"])
-@pytest.mark.parametrize("joined", [False, True])
-def test_every_objective_trains_an_own_pair_task(tmp_path: Path, objective: str, joined: bool) -> None:
-    similar = {} if joined else {"similar": "yes"}
-    label = {"column": "is_duplicate", "kind": "binary", "words": ["no", "yes"], **similar}
-    define = {"columns": ["sentence1", "sentence2"], "label": label, "joined": joined}
-    same = {"define": define, **{split: f"{sample_uri()}/quora-{split}.csv" for split in ("train", "dev")}}
-    stage = {"name": "a", "tasks": ["same"], "objective": objective}
-    if joined and objective in ("ranking", "completion"):
-        with pytest.raises(UserError, match=r"stages.a.tasks: 'same' has no similar pairs"):
-            tree_driver(tmp_path, [stage], tasks={"same": same})
-        return
-    driver = tree_driver(tmp_path, [stage], tasks={"same": same})
-    with StopRequest("") as stop:
-        results = driver.run(stop)
-    metrics = results["stages"][-1]["metrics"]
-    assert metrics["same/accuracy"] is not None
-    start = driver.prepared.start
-    moved = read_bundle(Storage(str(tmp_path / "tree")), results["stages"][-1]["bundle"]).tensors
-    before = read_bundle(driver.storage, start.path).tensors
-    assert any(not torch.equal(moved[name], before[name]) for name in before)
