@@ -1,0 +1,12 @@
+"""The page's sections in their order: a table a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tests.compat import files
+from tests.compat.table import Row
+
+SECTIONS: Mapping[str, Sequence[Row]] = {
+    "Tables": files.ROWS,
+}
