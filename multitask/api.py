@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from multitask.bundle import Bundle
-from multitask.data.formats import shown
+from multitask.data.table import shown
 from multitask.embed import Vectors, default_device
 from multitask.errors import UserError
 from multitask.finding import open_bundle

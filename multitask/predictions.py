@@ -2,12 +2,14 @@
 
 Checked against public copies of that project (multitask_classifier.py, prepare_submit.py): a header
 `id \\t Predicted_Sentiment \\n`, then `{id} , {label} \\n`; sentiment labels are integers, paraphrase labels
-`0.0` or `1.0`, similarities real numbers. The zip keeps the files under `predictions/`, uncompressed.
+`0.0` or `1.0`, similarities real numbers. An id or a word that holds a comma, a quote or a line's end is quoted as
+RFC 4180 has it: csv.reader(file, skipinitialspace=True) gives it back but for a blank behind. The zip keeps the files under `predictions/`, uncompressed.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Callable, Iterable
 
@@ -18,6 +20,7 @@ from multitask.tasks import LabelKind, Split, TaskSpec
 FOLDER = "predictions"
 SUBMISSION = "cs224n_default_final_project_submission.zip"
 _ENDING = "-output.csv"
+_SPECIAL = re.compile('[,"\r\n]')
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first moment: equal predictions, equal bytes
 
 _LABEL_FORMATS: dict[LabelKind, Callable[[float], str]] = {
@@ -39,10 +42,14 @@ def write_predictions(
     """
     stem, title = spec.prediction
     label_format = spec.label.says if spec.label.words else _LABEL_FORMATS[spec.label.kind]
-    rows = [f"{id_} , {label_format(label)} \n" for id_, label in zip(ids, labels, strict=True)]
+    rows = [f"{_cell(id_)} , {_cell(label_format(label))} \n" for id_, label in zip(ids, labels, strict=True)]
     path = f"{FOLDER}/{stem}-{split}{_ENDING}"
     storage.write_bytes(path, "".join([f"id \t {title} \n", *rows]).encode())
     return path
+
+
+def _cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
 def write_submission_zip(storage: Storage, name: str = SUBMISSION) -> str:

@@ -137,7 +137,8 @@ class Task(Strict):
     define: what the task is, where it is not built in. head: what answers it; the bundle's, or the task's own, unless
     said. loss: what the head learns from; what fits it unless said. train, dev, test: a file's path or URI, a list of
     them that are read one after the other, or a pattern with `*`; test needs no labels. columns: the task's column
-    name -> the file's. note: what whoever reads a score has to know of the labels; it goes into the bundles.
+    name -> the file's, or its place from 0 in a CSV or TSV without a header. note: what whoever reads a score has to
+    know of the labels; it goes into the bundles.
     """
 
     define: Definition | None = None
@@ -147,7 +148,7 @@ class Task(Strict):
     train: Files = None
     dev: Files = None
     test: Files = None
-    columns: dict[str, str] = {}
+    columns: dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = {}
 
     def spec(self, name: str) -> TaskSpec:
         """What the task of that name is; KeyError where it is neither defined nor built in."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from multitask.data.files import list_directory, short_list
-from multitask.data.formats import BadRow
 from multitask.data.maps import Place, place_of
 from multitask.data.readers import Example, read_examples
+from multitask.data.table import BadRow
 from multitask.errors import UserError
 from multitask.tasks import Split, TaskSpec
 
@@ -24,7 +24,7 @@ class FileReport:
     """One task's file.
 
     rows: how many are usable. labels: (label, rows) pairs, scores rounded to the nearest integer. names: what the task
-    calls its labels, where they have names.
+    calls its labels, where they have names; else what the file calls its classes. form: how the file is read.
     words: the least, median, 95th percentile and most words of a text.
     problem: why nothing could be read, or "".
     """
@@ -38,9 +38,10 @@ class FileReport:
     quarantined: tuple[BadRow, ...] = ()
     problem: str = ""
     names: tuple[str, ...] = ()
+    form: str = ""
 
     def label_name(self, label: int) -> str:
-        return self.names[label] if self.names else str(label)
+        return self.names[label] if label < len(self.names) else str(label)
 
     def to_json(self) -> dict[str, Any]:
         """As the text has it, with every quarantined row."""
@@ -50,6 +51,7 @@ class FileReport:
             "path": self.path,
             "problem": self.problem or None,
             "rows": self.rows,
+            "form": self.form or None,
             "labels": {self.label_name(label): count for label, count in self.labels},
             "words": dict(zip(("least", "median", "p95", "most"), self.words, strict=True)),
             "quarantined": [{"line": row.line, "reason": row.reason} for row in self.quarantined],
@@ -96,7 +98,8 @@ def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
         labels=tuple(sorted(labels.items())),
         words=_word_counts(result.examples),
         quarantined=result.quarantined,
-        names=spec.label.words,
+        names=spec.label.words or result.classes,
+        form=result.form,
     )
 
 
@@ -114,6 +117,7 @@ def _render_file(report: FileReport) -> list[str]:
     bad = report.quarantined
     lines = [
         f"{report.task} {report.split}: {report.rows:,} rows, {len(bad)} quarantined  {report.path}",
+        f"  read as {report.form}",
         f"  labels {labels or 'none'}",
         f"  words a text: {least} least, {median} median, {p95} at 95 %, {most} most",
         *(f"  {report.path}:{row.line}: {row.reason}" for row in bad[:_SHOWN_ROWS]),

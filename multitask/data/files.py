@@ -7,14 +7,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from multitask.data.formats import FORMATS
+from fsspec.utils import glob_translate
+
+from multitask.data.formats import COMPRESSIONS, FORMATS, WEB
 from multitask.errors import StorageError, UserError
 from multitask.retries import LOOK, persist
 from multitask.storage import Storage, join, local_copy, open_fs
 from multitask.tasks import Split, TaskSpec
 
 _LISTED = 10
-WEB, HUB = ("http://", "https://"), "hf://"
+_PLAIN = re.compile(r"[\[?]")  # special to fsspec, and part of names to people
+HUB = "hf://"
 _WEB_ADVICE = "a browser on this machine should get it without signing in"
 # What to look at where a file elsewhere cannot be had, by its URI's protocol.
 _ADVICE = {
@@ -25,13 +28,17 @@ _ADVICE = {
 }
 
 
+# What a task's file may end in, in the order in which they are looked for.
+_ENDINGS = [form + packed for packed in ("", *(f".{name}" for name in COMPRESSIONS)) for form in FORMATS]
+
+
 def find_file(data_uri: str, spec: TaskSpec, split: Split) -> str:
-    """The URI of the task's file for that split in a directory: the first of .csv, .tsv, .jsonl, .parquet.
+    """The URI of the task's file for that split in a directory: the first of .csv, .tsv, .jsonl and so on.
 
     Raises UserError, naming the path looked for and what the directory holds.
     """
     names = list_directory(data_uri)
-    for ending in FORMATS:
+    for ending in _ENDINGS:
         if (name := f"{spec.files[split]}.{ending}") in names:
             return join(data_uri, name)
     looked_for = join(data_uri, f"{spec.files[split]}.{{{','.join(FORMATS)}}}")
@@ -41,7 +48,7 @@ def find_file(data_uri: str, spec: TaskSpec, split: Split) -> str:
 
 def has_file(data_uri: str, spec: TaskSpec, split: Split) -> bool:
     """Whether `find_file` would find one."""
-    return not {f"{spec.files[split]}.{ending}" for ending in FORMATS}.isdisjoint(list_directory(data_uri))
+    return not {f"{spec.files[split]}.{ending}" for ending in _ENDINGS}.isdisjoint(list_directory(data_uri))
 
 
 def list_directory(uri: str) -> list[str]:
@@ -65,20 +72,20 @@ def is_pattern(uri: str) -> bool:
 
 
 def expanded(uri: str) -> list[str]:
-    """The URI itself; a pattern as the files that fit it, by name."""
+    """The URI itself; a pattern as the files that fit it, by name. Nothing but `*` is special in a pattern."""
     if not is_pattern(uri):
         return [uri]
     fs, path = open_fs(uri)
-    found = persist(fs, "listed", uri, lambda: fs.glob(path))
+    above, _, below = path.partition("*")
+    root, _, begun = above.rpartition("/")
+    pattern = f"{begun}*{below}"
+    depth = None if "**" in pattern else pattern.count("/") + 1
+    fits = re.compile(glob_translate(_PLAIN.sub(r"[\g<0>]", pattern)))
+    listed = persist(fs, "listed", uri, lambda: fs.find(root, maxdepth=depth))
+    found = [name for name in listed if fits.match(name.removeprefix(root).lstrip("/"))]
     if not found:
         raise UserError(f"{uri}: no file fits")
     return sorted(fs.unstrip_protocol(name) if "://" in uri else str(name) for name in found)
-
-
-def ending(uri: str) -> str:
-    """The format that a file's name says; what is asked of a web server is no part of it."""
-    path = re.split(r"[?#]", uri, maxsplit=1)[0] if uri.startswith(WEB) else uri
-    return path.rsplit(".", 1)[-1].lower()
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Place:
             raise UserError(f"tasks.{spec.name}.{split}: {self.uri} names no file, and neither does the recipe")
         return [find_file(self.directory, spec, split)]
 
-    def columns(self, name: str, otherwise: Mapping[str, str]) -> Mapping[str, str]:
+    def columns(self, name: str, otherwise: Mapping[str, str | int]) -> Mapping[str, str | int]:
         """The task's column -> the files', as `tasks` says where it names the task."""
         return self.tasks[name].columns if name in self.tasks else otherwise
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from multitask.data.files import ending, local, short_list
-from multitask.data.formats import FORMATS, BadRow, Table, Unreadable
-from multitask.data.values import MalformedError, id_of, label_of, text_of
+from multitask.data.class_names import names_beside
+from multitask.data.files import local, short_list
+from multitask.data.formats import FORMATS, table_of
+from multitask.data.table import BadRow, Reader, Row, Table, Wanted
+from multitask.data.values import MalformedError, classes_of, id_of, label_of, text_of
 from multitask.errors import UserError
 from multitask.tasks import TaskSpec
 
@@ -26,54 +30,76 @@ class Example:
 
 @dataclass(frozen=True)
 class ReadResult:
-    """What a file gave. sha256: of its bytes, hexadecimal; quarantined: by line."""
+    """What a file gave. sha256: of its bytes, hexadecimal. quarantined: by line. form: how it was read, for people.
+    classes: what it calls the classes that it numbers, where it does."""
 
     source: str
     sha256: str
     examples: tuple[Example, ...]
     quarantined: tuple[BadRow, ...]
+    form: str = ""
+    classes: tuple[str, ...] = ()
 
 
 @dataclass
 class Reading:
     """A file's usable rows, one at a time: memory does not grow with the file. path: the file, or a copy of it here.
 
-    prefix: of ids that are line numbers. total, quarantined: of the rows gone through so far.
+    columns: the task's column -> the file's, by its name or, in a file without a header, its place from 0. prefix: of
+    ids that are line numbers. total, quarantined: of the rows gone through so far. form, classes: as in ReadResult,
+    once rows are gone through.
     """
 
     uri: str
     path: Path
     spec: TaskSpec
     labelled: bool
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str | int] = field(default_factory=dict)
     max_bad_rows: float = 0.01
     prefix: str = ""
-    formats: Mapping[str, Callable[[Path, Collection[str]], Table]] = field(default_factory=lambda: FORMATS)
+    formats: Mapping[str, Reader] = field(default_factory=lambda: FORMATS)
     total: int = 0
     quarantined: list[BadRow] = field(default_factory=list)
+    form: str = ""
+    classes: tuple[str, ...] = ()
 
     def sha256(self) -> str:
+        """Of the file's bytes, and of the class names that lie beside it, where there are some."""
         with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(json.dumps([found, *self._beside]).encode()).hexdigest() if self._beside else found
+
+    @cached_property
+    def _beside(self) -> Sequence[str]:
+        column = self.columns.get(self.spec.label.column, self.spec.label.column)
+        return names_beside(self.uri, str(column)) if self.labelled else ()
 
     def usable(self) -> Iterator[Example]:
         """The rows but for malformed ones, however many or few they are. Raises UserError as `read_examples` but for
         that."""
-        if (form := ending(self.uri)) not in self.formats:
-            raise UserError(f"{self.uri}: unknown format; the file's name must end in .{', .'.join(self.formats)}")
         names = _file_columns(self.uri, self.spec, self.needed, self.columns)
-        try:
-            table = self.formats[form](self.path, {*names, *names.values()})
+        header = not any(isinstance(name, int) for name in self.columns.values())
+        judge = self._judge(names) if self.labelled else None
+        with table_of(self.uri, self.path, Wanted({*names, *names.values()}, header, judge), self.formats) as table:
             if self._in_own_columns({*table.columns}):
                 names = {name: name for name in names}
             self._check_columns(table, self.needed, names)
+            self.form = table.form
             yield from self._sound(table, names)
-        except Unreadable as error:
-            raise UserError(f"{self.uri}: {error}") from error
 
     @property
     def needed(self) -> tuple[str, ...]:
         return (*self.spec.columns, self.spec.label.column) if self.labelled else self.spec.columns
+
+    def _judge(self, names: Mapping[str, str]) -> Callable[[Sequence[str]], Callable[[Sequence[object]], bool]]:
+        """What tells a usable row from another by its texts and its label."""
+
+        def of_columns(columns: Sequence[str]) -> Callable[[Sequence[object]], bool]:
+            own = names if {*names.values()} & {*columns} - {"id"} else {name: name for name in names}
+            rows = self._examples(columns, own, ())
+            return lambda values: isinstance(rows((0, values)), Example)
+
+        return of_columns
 
     def _in_own_columns(self, found: set[str]) -> bool:
         """Whether a file whose columns were said to be called otherwise has the task's own ones instead."""
@@ -87,23 +113,41 @@ class Reading:
             raise UserError(f"{self.uri}: no column {', '.join(dict.fromkeys(missing))}; columns found: {found}")
 
     def _sound(self, table: Table, names: Mapping[str, str]) -> Iterator[Example]:
-        found, spec = list(table.columns), self.spec
-        at = {name: found.index(column) for name, column in names.items() if column in found}
-        target = spec.label.column
+        judged = self._examples(table.columns, names, self._classes(table, names))
         for row in table.rows:
             self.total += 1
-            if isinstance(row, BadRow):
-                self.quarantined.append(row)
-                continue
+            found = row if isinstance(row, BadRow) else judged(row)
+            if isinstance(found, BadRow):
+                self.quarantined.append(found)
+            else:
+                yield found
+
+    def _classes(self, table: Table, names: Mapping[str, str]) -> Sequence[float | str]:
+        """What the file's class numbers are, where it names its classes."""
+        column = names.get(self.spec.label.column)
+        if not self.labelled or column is None:
+            return ()
+        self.classes = tuple(table.classes.get(column) or self._beside)
+        return classes_of(self.classes, self.spec.label, f"{self.uri}: {column}") if self.classes else ()
+
+    def _examples(
+        self, columns: Sequence[str], names: Mapping[str, str], classes: Sequence[float | str]
+    ) -> Callable[[Row], Example | BadRow]:
+        """What makes an example of a row, or says why it is none."""
+        found, spec, target = list(columns), self.spec, self.spec.label.column
+        at = {name: found.index(column) for name, column in names.items() if column in found}
+
+        def judged(row: Row) -> Example | BadRow:
             line, values = row
             try:
                 texts = tuple(text_of(values[at[name]], names[name]) for name in spec.columns)
-                label = label_of(values[at[target]], names[target], spec.label) if self.labelled else None
-                example = Example(id_of(values[at["id"]] if "id" in at else None, f"{self.prefix}{line}"), texts, label)
+                label = label_of(values[at[target]], names[target], spec.label, classes) if self.labelled else None
+                id_ = id_of(values[at["id"]] if "id" in at else None, f"{self.prefix}{line}")
+                return Example(id_, texts, label)
             except MalformedError as error:
-                self.quarantined.append(BadRow(line, str(error)))
-            else:
-                yield example
+                return BadRow(line, str(error))
+
+        return judged
 
 
 @dataclass
@@ -120,7 +164,7 @@ class Shards:
         uris: str | Sequence[str],
         spec: TaskSpec,
         labelled: bool,
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, str | int] | None = None,
         max_bad_rows: float = 0.01,
     ) -> Iterator[Shards]:
         """Copies here of files that are elsewhere, for as long as they are wanted."""
@@ -154,6 +198,11 @@ class Shards:
             for row in part.quarantined
         )
 
+    @property
+    def form(self) -> str:
+        """How the files are read: each way once."""
+        return "; ".join(dict.fromkeys(part.form for part in self.parts if part.form))
+
     def sha256(self) -> str:
         """Of the file's bytes; of several the hash of theirs."""
         found = [part.sha256() for part in self.parts]
@@ -169,7 +218,7 @@ class Shards:
     def _check_enough(self) -> None:
         first, bad, total = self.parts[0], self.quarantined, sum(part.total for part in self.parts)
         if not total:
-            names = [first.columns.get(name, name) for name in first.needed]
+            names = [str(first.columns.get(name, name)) for name in first.needed]
             raise UserError(f"{self.source}: no rows; expected some with columns {', '.join(names)}")
         if len(bad) > first.max_bad_rows * total:
             reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3])
@@ -182,26 +231,30 @@ def read_examples(
     spec: TaskSpec,
     *,
     labelled: bool,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | int] | None = None,
     max_bad_rows: float = 0.01,
 ) -> ReadResult:
-    """Reads a CSV, TSV, JSONL or Parquet file, or several as one; malformed rows go to `quarantined`.
+    """Reads a file of one of FORMATS, or several as one; malformed rows go to `quarantined`.
 
     columns: the task's column -> the file's, for those named otherwise (`id`, text columns, label column); a file that
-    has none of these, but the task's own ones, is read by those.
+    has none of these, but the task's own ones, is read by those. Places from 0 instead of names: it has no header.
     max_bad_rows: the share of all rows, 0..1, that may be malformed.
     An `id` that the file lacks is the row's line number; ids may repeat.
     Raises UserError for a file that cannot be read, a missing column, no rows, or too many malformed ones.
     """
     with Shards.opened(uri, spec, labelled, columns, max_bad_rows) as shards:
         examples = tuple(shards.examples())
-        return ReadResult(shards.source, shards.sha256(), examples, shards.quarantined)
+        first = shards.parts[0]
+        return ReadResult(shards.source, shards.sha256(), examples, shards.quarantined, shards.form, first.classes)
 
 
-def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """The task's column -> the file's, for `id` and all that is needed."""
+def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapping[str, str | int]) -> dict[str, str]:
+    """The task's column -> the file's, for `id` and all that is needed; a place in a file without header as its
+    number."""
     valid = ("id", *spec.columns, spec.label.column)
     unknown = [name for name in columns if name not in valid]
     if unknown:
         raise UserError(f"columns for {uri}: {spec.name} has no '{unknown[0]}'; it has {', '.join(valid)}")
-    return {name: columns.get(name, name) for name in ("id", *needed)}
+    if len({type(name) for name in columns.values()}) > 1:
+        raise UserError(f"columns for {uri}: {dict(columns)}: all by name, or all by place where it has no header")
+    return {name: str(columns.get(name, name)) for name in ("id", *needed)}

@@ -24,14 +24,14 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from multitask.data.formats import BadRow
 from multitask.data.ids import Ids, SentenceIds
 from multitask.data.readers import Example, Shards
 from multitask.data.samplers import Rows
+from multitask.data.table import BadRow
 from multitask.storage import Storage
 from multitask.tasks import TaskSpec
 
-FORMAT = 2
+FORMAT = 3
 CHUNK = 4096  # examples that are read and tokenized at a time
 TYPES = {
     "input_ids": torch.int32, "offsets": torch.int64, "labels": torch.float32, "ids": torch.uint8,
@@ -162,7 +162,7 @@ def cache_tokens(
     *,
     labelled: bool,
     max_length: int,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | int] | None = None,
     max_bad_rows: float = 0.01,
 ) -> str:
     """Reads and tokenizes a data file, or several as one, unless their cache is there. Returns its path in the storage.

@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from multitask.data.files import ending, local, short_list
-from multitask.data.formats import DOCUMENT_FORMATS, BadRow, Row, Unreadable, shown
+from multitask.data.files import local, short_list
+from multitask.data.formats import DOCUMENT_FORMATS, reader_of, table_of
+from multitask.data.table import BadRow, Row, Wanted, shown
 from multitask.data.values import MAX_TEXT_CHARS
 from multitask.errors import UserError
 
@@ -60,23 +61,19 @@ class Postings:
 
 
 def read_postings(uri: str, columns: Mapping[str, str] | None = None, max_bad_rows: float = MAX_BAD_ROWS) -> Postings:
-    """Reads CSV, TSV, JSONL or Parquet at any fsspec URI. A row needs a title and one text of TEXTS.
+    """Reads a file of DOCUMENT_FORMATS at any fsspec URI. A row needs a title and one text of TEXTS.
 
     columns: a Posting's field -> the file's column, where it is not that of COLUMNS. max_bad_rows: the share, 0..1,
     of rows that may be unusable. Raises UserError for a file that cannot be used.
     """
-    if (form := ending(uri)) not in DOCUMENT_FORMATS:
-        raise UserError(f"{uri}: unknown format; the file's name must end in .{', .'.join(DOCUMENT_FORMATS)}")
+    reader_of(uri, DOCUMENT_FORMATS)
     if unknown := sorted(set(columns or {}) - {"id", *COLUMNS}):
         raise UserError(f"columns for {uri}: postings have no '{unknown[0]}'; they have id, {', '.join(COLUMNS)}")
     names = {"id": "id", **COLUMNS, **(columns or {})}
     with local(uri) as path:
-        try:
-            table = DOCUMENT_FORMATS[form](path, names.values())
+        with table_of(uri, path, Wanted(names.values()), DOCUMENT_FORMATS) as table:
             _check_columns(uri, table.columns, names)
             rows = list(_rows(table.rows, list(table.columns), names))
-        except Unreadable as error:
-            raise UserError(f"{uri}: {error}") from error
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     good = tuple(row for row in rows if isinstance(row, Posting))

@@ -13,8 +13,8 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from multitask.data.files import ending, expanded, is_pattern, local, short_list
-from multitask.data.formats import TEXT_FORMATS
+from multitask.data.files import expanded, is_pattern, local, short_list
+from multitask.data.formats import TEXT_FORMATS, endings, reader_of
 from multitask.data.readers import Example, Reading
 from multitask.errors import UserError
 from multitask.retries import persist
@@ -122,14 +122,13 @@ def source_of(uri: str, columns: tuple[str, ...], rows: int) -> Source:
         is_directory = False  # reading it says what is there instead
     if is_directory:
         return Source(_readable(uri, [join(uri, name) for name in Storage(uri).list()]), True, columns, rows)
-    if ending(uri) not in TEXT_FORMATS:
-        raise UserError(f"{uri}: unknown format; the file's name must end in .{', .'.join(TEXT_FORMATS)}")
+    reader_of(uri, TEXT_FORMATS)
     return Source((uri,), False, columns, rows)
 
 
 def _readable(uri: str, found: list[str]) -> tuple[str, ...]:
     """Those of a known format; names that begin with . or _ are other tools' notes on the files beside them."""
-    files = [file for file in found if ending(file) in TEXT_FORMATS and _name(file)[0] not in "._"]
+    files = [file for file in found if endings(file)[0] in TEXT_FORMATS and _name(file)[0] not in "._"]
     if not files:
         holds = short_list(map(_name, found)) or "nothing, or is not there"
         raise UserError(f"{uri}: no file that ends in .{', .'.join(TEXT_FORMATS)}; it holds {holds}")

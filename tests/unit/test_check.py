@@ -31,7 +31,7 @@ def test_one_broken_file_does_not_hide_the_others(tmp_path: Path) -> None:
     sst, sts = check_data(str(tmp_path))
     assert "no column sentence" in sst.problem
     assert (sts.rows, sts.words, [row.line for row in sts.quarantined]) == (1, (1, 2, 3, 3), [2])
-    assert len(render([sst, sts]).splitlines()) == 5
+    assert len(render([sst, sts]).splitlines()) == 6
 
 
 def test_many_malformed_rows_are_counted_not_all_listed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import zipfile
 from pathlib import Path
@@ -40,6 +41,15 @@ def test_ids_and_labels_must_be_as_many(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
         write_predictions(Storage(str(tmp_path)), TASKS["sst"], "dev", ["a1", "b2"], [1.0])
     assert not (tmp_path / "predictions").exists()
+
+
+def test_ids_of_any_kind_come_back_whole(tmp_path: Path) -> None:
+    ids = ["plain", "a,b", 'say "so"', "two\nlines", "http://x/?q=1,2", "a\r\nb", '"']
+    path = write_predictions(Storage(str(tmp_path)), TASKS["sst"], "dev", ids, range(len(ids)))
+    with open(tmp_path / path, newline="") as file:
+        next(file)
+        rows = [[cell.removesuffix(" ") for cell in row] for row in csv.reader(file, skipinitialspace=True)]
+    assert rows == [[id_, str(label)] for label, id_ in enumerate(ids)]
 
 
 def test_the_zip_holds_the_prediction_files_and_equal_ones_give_equal_bytes() -> None:
