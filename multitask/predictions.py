@@ -2,8 +2,10 @@
 
 Checked against public copies of that project (multitask_classifier.py, prepare_submit.py): a header
 `id \\t Predicted_Sentiment \\n`, then `{id} , {label} \\n`; sentiment labels are integers, paraphrase labels
-`0.0` or `1.0`, similarities real numbers. An id or a word that holds a comma, a quote or a line's end is quoted as
-RFC 4180 has it: csv.reader(file, skipinitialspace=True) gives it back but for a blank behind. The zip keeps the files under `predictions/`, uncompressed.
+`0.0` or `1.0`, similarities real numbers. The zip keeps the files under `predictions/`, uncompressed.
+
+An id or a word that holds a comma, a quote or a line's end is quoted as RFC 4180 has it:
+csv.reader(file, skipinitialspace=True) gives it back but for the blank behind.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from multitask.bundle import Bundle, bundle_fingerprint, is_bundle, read_bundle,
 from multitask.data.maps import Place, is_map
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import training_rows
+from multitask.data.scales import scale_note
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.definitions import definition_of
 from multitask.errors import UserError
@@ -22,6 +24,8 @@ from multitask.recipe_checks import check_heads
 from multitask.sealed import Damaged, read_sealed
 from multitask.storage import Storage, join
 from multitask.tasks import Split, TaskSpec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
             for split, path in caches[name].items()
         }
     _check_similar_pairs(recipe, tables)
+    _say_scales(recipe, tables)
     prepared = Prepared(start, bundles, caches, tables)
     check_heads(recipe, f"recipe '{recipe.name}'", prepared.heads())
     return prepared
@@ -157,6 +162,15 @@ def _check_similar_pairs(recipe: Recipe, tables: dict[str, dict[Split, TokenTabl
                     f"stages.{stage.name}.tasks: '{task}' has no similar pair in {len(rows)} rows of "
                     f"{table.source}: no {label.column} is {label.says(label.similar)} or more"
                 )
+
+
+def _say_scales(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
+    """A training file's scores may be on another scale than the task's."""
+    for name, spec in recipe.specs.items():
+        if table := tables[name].get("train"):
+            note = scale_note(spec, recipe.tasks[name].head or spec.head, table.labels.numpy())
+            if note:
+                log.warning("tasks.%s: %s: %s", name, table.source, note)
 
 
 def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:

@@ -8,9 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from multitask.data.files import list_directory, short_list
 from multitask.data.maps import Place, place_of
 from multitask.data.readers import Example, read_examples
+from multitask.data.scales import scale_note
 from multitask.data.table import BadRow
 from multitask.errors import UserError
 from multitask.tasks import Split, TaskSpec
@@ -24,7 +27,8 @@ class FileReport:
     """One task's file.
 
     rows: how many are usable. labels: (label, rows) pairs, scores rounded to the nearest integer. names: what the task
-    calls its labels, where they have names; else what the file calls its classes. form: how the file is read.
+    calls its labels, where they have names; else what the file calls its classes. form: how the file is read. note:
+    what is odd about its labels, or "".
     words: the least, median, 95th percentile and most words of a text.
     problem: why nothing could be read, or "".
     """
@@ -39,6 +43,7 @@ class FileReport:
     problem: str = ""
     names: tuple[str, ...] = ()
     form: str = ""
+    note: str = ""
 
     def label_name(self, label: int) -> str:
         return self.names[label] if label < len(self.names) else str(label)
@@ -52,6 +57,7 @@ class FileReport:
             "problem": self.problem or None,
             "rows": self.rows,
             "form": self.form or None,
+            "note": self.note or None,
             "labels": {self.label_name(label): count for label, count in self.labels},
             "words": dict(zip(("least", "median", "p95", "most"), self.words, strict=True)),
             "quarantined": [{"line": row.line, "reason": row.reason} for row in self.quarantined],
@@ -100,6 +106,7 @@ def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
         quarantined=result.quarantined,
         names=spec.label.words or result.classes,
         form=result.form,
+        note=scale_note(spec, spec.head, np.array([e.label for e in result.examples if e.label is not None])),
     )
 
 
@@ -119,6 +126,7 @@ def _render_file(report: FileReport) -> list[str]:
         f"{report.task} {report.split}: {report.rows:,} rows, {len(bad)} quarantined  {report.path}",
         f"  read as {report.form}",
         f"  labels {labels or 'none'}",
+        *([f"  note: {report.note}"] if report.note else []),
         f"  words a text: {least} least, {median} median, {p95} at 95 %, {most} most",
         *(f"  {report.path}:{row.line}: {row.reason}" for row in bad[:_SHOWN_ROWS]),
     ]
