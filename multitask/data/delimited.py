@@ -141,18 +141,18 @@ class _Quoted:
     def rows(self, start: int) -> Iterator[Row | BadRow]:
         number, delimiter = self.lines.number(start), self.lines.delimiter.decode()
         while start < self.lines.size:
-            raw, end = self.lines.line(start), self.lines.line_end(start)
+            line_end = end = self.lines.line_end(start)
+            raw = self.lines.data[start:end].rstrip(b"\r\n")
             if b'"' in raw:
-                row, end = self._record(number, start, end)
+                row, end = self._record(number, start, line_end, raw)
                 yield row
             elif raw:
                 yield _row(number, _text(raw).split(delimiter), self.width, raw)
-            number += self.lines.data[start:end].count(self.lines.newline) if b'"' in raw else 1
+            number += 1 if end == line_end else self.lines.data[start:end].count(self.lines.newline)
             start = end
 
-    def _record(self, number: int, start: int, line_end: int) -> tuple[Row | BadRow, int]:
+    def _record(self, number: int, start: int, line_end: int, raw: bytes) -> tuple[Row | BadRow, int]:
         """The record that begins there with a quote in its first line, and where the next one begins."""
-        raw = self.lines.line(start)
         try:
             record = self.lines.record(start, self.quoting)
         except Broken as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from multitask.data.table import Unreadable
 
@@ -59,10 +59,6 @@ class Lines:
         return len(self.data)
 
     @cached_property
-    def _bare(self) -> re.Pattern[bytes]:
-        return re.compile(rb"[^%b%b]*+" % (re.escape(self.delimiter), self.newline))
-
-    @cached_property
     def _searched(self) -> list[int]:
         return [0]  # bytes gone through in vain
 
@@ -90,39 +86,50 @@ class Lines:
 
     def record(self, start: int, quoting: Quoting) -> Record:
         """The record that begins there. Raises Broken."""
-        fields, at = [], start
+        whole, fields = _patterns(self.delimiter, self.newline, quoting)
+        found = whole.match(self.data, start)
+        if found is None:
+            raise Broken(self._fault(start, quoting))
+        record = found[0]
+        if record.endswith(b"\r"):  # of the line's end, or text behind a bare field
+            record = record.rstrip(b"\r")
+        return Record(fields.findall(record), found.end() + len(self.newline) if found.end() < self.size else self.size)
+
+    def _fault(self, start: int, quoting: Quoting) -> str:
+        """Why no record begins there."""
+        bare = _bare(self.delimiter, self.newline)
         while True:
-            field, at = self._field(at, quoting)
-            fields.append(field)
-            if self.data[at : at + 1] != self.delimiter:
-                return Record(fields, at + len(self._line_mark(at)))
-            at += 1
-
-    def _field(self, start: int, quoting: Quoting) -> tuple[bytes, int]:
-        if self.data[start : start + 1] != b'"':
-            found = self._bare.match(self.data, start)
-            assert found  # the pattern fits nothing, too
-            if b'"' in found[0]:
-                raise Broken("a quote in a field that does not begin with one")
-            last = self.data[found.end() : found.end() + 1] != self.delimiter
-            return found[0].rstrip(b"\r") if last else found[0], found.end()
-        closed = quoting.field.match(self.data, start)
-        if closed is None:
-            self._lose(self.size - start)
-            raise Broken("a quote is not closed")
-        end = closed.end()
-        if end < self.size and self.data[end : end + 1] != self.delimiter and not self._line_mark(end):
-            raise Broken("text behind a closing quote")
-        return closed[0], end
-
-    def _line_mark(self, at: int) -> bytes:
-        """The line's end that stands there, or nothing."""
-        found = self.data[at : at + 2]
-        if found.startswith(self.newline):
-            return self.newline
-        return found if found in (b"\r\n", b"\r") else b""  # a file may end in the latter
+            if self.data[start : start + 1] == b'"':
+                closed = quoting.field.match(self.data, start)
+                if closed is None:
+                    self._lose(self.size - start)
+                    return "a quote is not closed"
+                start = closed.end()
+                if self.data[start : start + 1] != self.delimiter:
+                    return "text behind a closing quote"
+            else:
+                found = bare.match(self.data, start)
+                assert found  # the pattern fits nothing, too
+                if b'"' in found[0]:
+                    return "a quote in a field that does not begin with one"
+                start = found.end()
+            start += 1
 
     def _lose(self, searched: int) -> None:
         self._searched[0] += searched
         if self._searched[0] > LOST_BYTES + 4 * self.size:
             raise Unreadable("too many quotes that are never closed")
+
+
+@cache
+def _bare(delimiter: bytes, newline: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"[^%b%b]*+" % (re.escape(delimiter), newline))
+
+
+@cache
+def _patterns(delimiter: bytes, newline: bytes, quoting: Quoting) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """A whole record but for its line's end, and each of its fields."""
+    mark = re.escape(delimiter)
+    field = rb'(?:%b|[^"%b%b]*+)' % (quoting.field.pattern, mark, newline)
+    whole = rb"%b(?:%b%b)*+\r?(?=%b|\Z)" % (field, mark, field, newline)
+    return re.compile(whole, re.DOTALL), re.compile(rb"(?:\A|%b)(%b)" % (mark, field), re.DOTALL)
