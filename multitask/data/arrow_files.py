@@ -51,10 +51,14 @@ def arrow(file: Path, wanted: Wanted) -> Table:
 
 
 def _batches(reader: Any) -> Iterator[Any]:
+    """Each is checked before its values are believed: pyarrow maps them as they lie in the file."""
     if hasattr(reader, "get_batch"):
-        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+        batches: Iterable[Any] = (reader.get_batch(number) for number in range(reader.num_record_batches))
     else:
-        yield from reader
+        batches = reader
+    for batch in batches:
+        batch.validate(full=True)
+        yield batch
 
 
 @contextmanager

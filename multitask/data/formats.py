@@ -7,6 +7,7 @@ import gzip
 import lzma
 import re
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,5 +119,5 @@ def _expand(file: Path, compression: str, plain: Path) -> None:
                         f"more than {MAX_EXPANSION} times its size when it is unpacked, unpack it yourself"
                     )
                 out.write(some)
-    except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
         raise Unreadable(f"not a sound .{compression} file ({(str(error).splitlines() or [''])[0][:200]})") from error

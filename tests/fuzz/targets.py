@@ -7,6 +7,7 @@ Whatever else comes out is a finding. Nothing here trains, serves or uses a netw
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -67,8 +68,11 @@ def _file(name: str, data: bytes) -> str:
 # Readers: the first byte chooses the format, the second the task and whether labels are wanted.
 
 
+ROW_ENDINGS = ("csv", "tsv", "jsonl", "parquet", "json", "arrow", "csv.gz")
+
+
 def _read_rows(data: bytes) -> None:
-    ending = ("csv", "tsv", "jsonl", "parquet")[data[0] % 4] if data else "csv"
+    ending = ROW_ENDINGS[data[0] % len(ROW_ENDINGS)] if data else "csv"
     spec = list(TASKS.values())[data[1] % 4] if len(data) > 1 else TASKS["sst"]
     path = _file(f"rows.{ending}", data[2:])
     result = read_examples(path, spec, labelled=bool(data[1:2] and data[1] & 8), max_bad_rows=1.0)
@@ -80,16 +84,24 @@ def _row_seeds() -> list[bytes]:
     heads = [b"".join(file.read_bytes().splitlines(keepends=True)[:5]) for file in files]
     rows = [{"id": "1", "sentence": "A film.", "sentiment": 3}, {"id": 2, "sentence": 'a "b"\tc', "sentiment": "4"}]
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    return [bytes([0, 8]) + heads[0], bytes([1, 10]) + heads[1], b"\0\3" + heads[2], bytes([2, 8]) + lines, _parquet()]
+    arrays = json.dumps(rows, indent=1).encode()
+    packed = gzip.compress(heads[0], mtime=0)
+    return [
+        *(bytes([0, 8]) + heads[0], bytes([1, 10]) + heads[1], b"\0\3" + heads[2], bytes([2, 8]) + lines),
+        *(bytes([4, 8]) + arrays, bytes([6, 8]) + packed, *_arrow()),
+    ]
 
 
-def _parquet() -> bytes:
+def _arrow() -> list[bytes]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    out = io.BytesIO()
-    pq.write_table(pa.table({"id": ["1", "2"], "sentence": ["one", "two"], "sentiment": [0, 4]}), out)
-    return bytes([3, 8]) + out.getvalue()
+    table = pa.table({"id": ["1", "2"], "sentence": pa.array(["one", "two"]).dictionary_encode(), "sentiment": [0, 4]})
+    stored, streamed = io.BytesIO(), io.BytesIO()
+    pq.write_table(table, stored)
+    with pa.ipc.new_stream(streamed, table.schema) as out:
+        out.write_table(table)
+    return [bytes([3, 8]) + stored.getvalue(), bytes([5, 8]) + streamed.getvalue()]
 
 
 def _read_postings(data: bytes) -> None:
