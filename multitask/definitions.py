@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.tasks import TASKS, LabelKind, LabelSpec, Metric, TaskSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of files, of weights and of metrics
@@ -90,7 +90,8 @@ def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:
     if label.similar is not None and (not pair or definition.joined):
         raise UserError(f"{at}.label.similar: of pairs that are encoded each by itself; columns: two, joined: false")
     if definition.metric and definition.metric not in metrics:
-        raise UserError(f"{at}.metric: '{definition.metric}' of a {label.kind} label; valid: {', '.join(metrics)}")
+        valid = f"{', '.join(metrics)}{near(definition.metric, metrics)}"
+        raise UserError(f"{at}.metric: '{definition.metric}' of a {label.kind} label; valid: {valid}")
     return TaskSpec(
         name=name,
         columns=columns,
@@ -175,7 +176,7 @@ def _of_words(label: Label, kind: LabelKind, at: str) -> LabelSpec:
     if similar is not None:
         said = similar if isinstance(similar, str) else f"{similar:g}"
         if said not in words and not (isinstance(similar, float) and similar in range(len(words))):
-            raise UserError(f"{at}.similar: '{said}' is none of {', '.join(words)}")
+            raise UserError(f"{at}.similar: '{said}' is none of {', '.join(words)}{near(said, words)}")
         similar = float(words.index(said) if said in words else similar)
     return LabelSpec(kind, label.column, 0, len(words) - 1, similar, tuple(words))
 

@@ -61,7 +61,7 @@ class TextEncoder:
         ids = self._ids(texts)
         found, done = torch.zeros(len(ids), self.width), 0
         for rows in self._batches(ids):
-            found[rows] = self._encoded([ids[row] for row in rows]).sentence.cpu()
+            found[rows] = self._encoded([ids[row] for row in rows]).sentence.float().cpu()
             done += len(rows)
             progress(done)
         return found

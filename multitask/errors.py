@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
+
+# What a terminal would obey instead of showing it: control characters, and signs that turn a line's direction.
+_OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class UserError(Exception):
     """A mistake in what the user gave. The command line prints it as one line and exits with status 2.
 
-    The message names the thing, its value, where it came from, and what would be valid. White space is
-    folded, so that it stays one line whatever was given.
+    The message names the thing, its value, where it came from, and what would be valid. White space is folded, so that
+    it stays one line whatever was given, and what a terminal would obey is written as its escape.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
 
 
 class StorageError(UserError):
@@ -22,6 +27,18 @@ class StorageError(UserError):
 
     The message says what could not be done, where, the last error, and what to do.
     """
+
+
+def printable(text: str) -> str:
+    """The text with Python's escapes for what a terminal would obey; line feeds and tabs stay."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """What to add to an error about a name that is not there: the nearest of the known ones, or "" where none is."""
+    by_letters = {found.lower(): found for found in known if found != name}
+    found = get_close_matches(str(name).lower(), by_letters, n=1)
+    return f"; did you mean {by_letters[found[0]]}?" if found else ""
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import NormalDist, fmean
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -95,9 +95,9 @@ def overall(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
 def bootstrap_interval(
     metric: str, predictions: ArrayLike, labels: ArrayLike, seed: int, resamples: int = 1000
 ) -> tuple[float, float] | None:
-    """The metric's 95 % percentile interval over resampled examples; None where the metric has no value.
+    """The metric's 95 % percentile interval over resampled examples; None where the metric has no value, or no spread.
 
-    The same seed gives the same interval.
+    An accuracy of 0 or 1, of which every resample is the same, gets Wilson's interval. A seed gives one interval.
     """
     given, wanted = _float64(predictions), _float64(labels)
     if score(metric, given, wanted).value is None:
@@ -108,7 +108,18 @@ def bootstrap_interval(
     for start in range(0, resamples, at_once):
         picks = random.integers(0, size, (min(at_once, resamples - start), size))
         values.append(METRICS[metric](given[picks], wanted[picks]))
-    return percentiles(np.concatenate(values))
+    found = percentiles(np.concatenate(values))
+    if found is None or found[0] < found[1]:
+        return found
+    return share_interval(found[0], size) if metric == "accuracy" else None
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, 0..1, of so many trials (Wilson, 1927, formula 7)."""
+    z2 = NormalDist().inv_cdf(0.975) ** 2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
 def percentiles(values: Floats) -> tuple[float, float] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from multitask.definitions import Definition, Label, spec_of
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.metrics import COMPLETION, OVERALL_OF, PERPLEXITY, overall
 from multitask.recipe import Recipe, Stage
 from multitask.recipe_parts import Condition, DataMap, KeepBest, Mlm, Ranking, Settings, Smart, Span, Sweep, Table, Task
@@ -102,10 +103,12 @@ def _explain(problem: Any, model: type[BaseModel], tree: Any, prefix: str) -> st
         path.append(str(problem["loc"][-1]))
     key = ".".join(path) or "recipe"
     if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; known keys: {', '.join(_known_keys(model, problem['loc']))}"
+        known = _known_keys(model, problem["loc"])
+        return f"{key}: unknown key; known keys: {', '.join(known)}{near(problem['loc'][-1], known)}"
     if problem["type"] == "missing":
         return f"{key}: missing"
-    return f"{key}: {_short(problem['input'])}: {problem['msg']}"
+    meant = near(problem["input"], re.findall(r"'([^']+)'", problem.get("ctx", {}).get("expected", "")))
+    return f"{key}: {_short(problem['input'])}: {problem['msg']}{meant}"
 
 
 def _known_keys(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
@@ -129,6 +132,7 @@ def _check_stages(recipe: Recipe, where: str) -> None:
             known = ", ".join(["encoder", *seen])
             raise UserError(
                 f"{at}.from: '{parent}' is no stage above it; valid: {known}, EXPERIMENT/STAGE, or a bundle's URI"
+                f"{near(parent, ['encoder', *seen])}"
             )
         _check_own_tasks(recipe, stage, at)
         _check_objective(recipe, stage, at)
@@ -141,14 +145,16 @@ def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
     for task in [*stage.tasks, *stage.heads]:
         if task not in recipe.tasks:
             key = "tasks" if task in stage.tasks else "heads"
-            raise UserError(f"{at}.{key}: '{task}' is not among the recipe's tasks: {', '.join(recipe.tasks)}")
+            known = f"{', '.join(recipe.tasks)}{near(task, recipe.tasks)}"
+            raise UserError(f"{at}.{key}: '{task}' is not among the recipe's tasks: {known}")
     if len(set(stage.tasks)) < len(stage.tasks):
         raise UserError(f"{at}.tasks: [{', '.join(stage.tasks)}] names a task twice; mixing gives a task more weight")
     named = ", ".join(stage.tasks)
     if isinstance(stage.mixing, dict) and set(stage.mixing) != set(stage.tasks):
         raise UserError(f"{at}.mixing: weights for {', '.join(stage.mixing)}; the stage's tasks are {named}")
     if strange := set(stage.loss_weights) - set(stage.tasks):
-        raise UserError(f"{at}.loss_weights: '{min(strange)}' is not among the stage's tasks: {named}")
+        meant = near(min(strange), stage.tasks)
+        raise UserError(f"{at}.loss_weights: '{min(strange)}' is not among the stage's tasks: {named}{meant}")
 
 
 def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
@@ -184,7 +190,7 @@ def _check_sweep(recipe: Recipe, stage: Stage, at: str) -> None:
         return
     metrics = _deciding(recipe, stage)
     if stage.sweep.by not in metrics:
-        raise UserError(f"{at}.sweep.by: '{stage.sweep.by}' is not measured; valid: {', '.join(metrics)}")
+        raise UserError(f"{at}.sweep.by: {_not_measured(stage.sweep.by, metrics)}")
     if stage.sweep.asha and stage.validate_every != "epoch":
         raise UserError(f"{at}.sweep.asha: it stops trials at epochs' ends, with validate: epoch, not 'stage'")
     for trial in trials(stage, recipe.seed, at):
@@ -192,12 +198,16 @@ def _check_sweep(recipe: Recipe, stage: Stage, at: str) -> None:
         _check_keep(recipe, trial.stage, at)
 
 
+def _not_measured(name: str, metrics: Sequence[str]) -> str:
+    return f"'{name}' is not measured; valid: {', '.join(metrics)}{near(name, metrics)}"
+
+
 def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
     if not isinstance(stage.keep, KeepBest):
         return
     metrics = _deciding(recipe, stage)
     if stage.keep.best not in metrics:
-        raise UserError(f"{at}.keep.best: '{stage.keep.best}' is not measured; valid: {', '.join(metrics)}")
+        raise UserError(f"{at}.keep.best: {_not_measured(stage.keep.best, metrics)}")
     if stage.validate_every != "epoch":
         raise UserError(f"{at}.keep: the best epoch is known only with validate: epoch, not 'stage'")
 
@@ -212,11 +222,14 @@ def _check_task(name: str, task: Task, where: str) -> None:
         spec = TASKS[name]
     else:
         known = ", ".join(TASKS)
-        raise UserError(f"{at}: unknown task '{name}'; known tasks: {known}; `define:` makes one of your own")
+        raise UserError(
+            f"{at}: unknown task '{name}'; known tasks: {known}; `define:` makes one of your own{near(name, TASKS)}"
+        )
     loss_for(task.head or spec.head, spec, task.loss, at)
     valid = [*spec.columns, spec.label.column, "id"]
     if unknown := set(task.columns) - {*valid}:
-        raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {', '.join(valid)}")
+        meant = near(min(unknown), valid)
+        raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {', '.join(valid)}{meant}")
 
 
 def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, str]] | None = None) -> None:
@@ -242,12 +255,10 @@ def _check_tables(recipe: Recipe, where: str) -> None:
     for table in recipe.tables:
         named = [*table.metrics, *(name for condition in table.conditions.values() for name in condition.paper)]
         if strange := [name for name in named if name not in metrics]:
-            raise UserError(
-                f"{where}: tables.{table.title}: '{strange[0]}' is not measured; valid: {', '.join(metrics)}"
-            )
+            raise UserError(f"{where}: tables.{table.title}: {_not_measured(strange[0], metrics)}")
         for label, condition in table.conditions.items():
             if condition.stage not in known:
                 raise UserError(
                     f"{where}: tables.{table.title}.conditions.{label}.stage: no stage '{condition.stage}'; "
-                    f"valid: {', '.join(known)}"
+                    f"valid: {', '.join(known)}{near(condition.stage, known)}"
                 )

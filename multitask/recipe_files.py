@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.packaged import packaged, packaged_recipes
 from multitask.recipe import Recipe
 from multitask.recipe_checks import build_recipe
@@ -33,9 +33,15 @@ def parse_yaml(text: str, where: str) -> Any:
         tree = yaml.load(text, _Loader)
     # PyYAML's constructors let through whatever Python's own raise: `2024-13-45` is a ValueError.
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{where}: not YAML: {_tab(text) or error}") from error
     _check_size(tree, where)
     return tree
+
+
+def _tab(text: str) -> str:
+    """What is wrong where a line is indented by a tab, which YAML does not take; or ""."""
+    lines = [number for number, line in enumerate(text.splitlines(), start=1) if re.match(r" *\t+ *\S", line)]
+    return f"line {lines[0]}: indented by a tab; YAML takes spaces" if lines else ""
 
 
 def _check_size(tree: Any, where: str) -> None:
@@ -54,7 +60,9 @@ def read_recipe_file(path: str) -> tuple[str, str]:
     file = Path(path)
     if not file.is_file():
         if (found := packaged(path, "recipes")) is None:
-            raise UserError(f"recipe '{path}': no such file; packaged recipes: {', '.join(packaged_recipes())}")
+            names = packaged_recipes()
+            meant = near(path.removesuffix(".yaml"), [*names, *(name.rpartition("/")[-1] for name in names)])
+            raise UserError(f"recipe '{path}': no such file; packaged recipes: {', '.join(names)}{meant}")
         return found.read_text(encoding="utf-8"), str(found)
     try:
         return file.read_text(encoding="utf-8"), path
@@ -67,8 +75,30 @@ def load_recipe(path: str, overrides: list[str] | None = None, under: Mapping[st
 
     under: task -> what a data map says of it (maps.py: `mapped`), for what the recipe does not say.
     """
-    tree, where = _tree(path, overrides, under or {})
-    return build_recipe(tree, where)
+    return _built(path, overrides or (), under or {})[1]
+
+
+def _built(path: str, overrides: Sequence[str], under: Mapping[str, Any]) -> tuple[dict[str, Any], Recipe, str]:
+    """A recipe's tree, the recipe, and where it was found. An error that an override makes names the option, not the
+    recipe's file."""
+    tree, where = _tree(path, overrides, under)
+    try:
+        return tree, build_recipe(tree, where), where
+    except UserError as error:
+        if culprit := _culprit(path, overrides, under, error):
+            raise UserError(f"--set {culprit}: {str(error).removeprefix(f'{where}: ')}") from error
+        raise
+
+
+def _culprit(path: str, overrides: Sequence[str], under: Mapping[str, Any], error: UserError) -> str:
+    """The first override with which the recipe is wrong in this way; "" where it is so without any."""
+    for count in range(len(overrides) + 1):
+        try:
+            build_recipe(*_tree(path, overrides[:count], under))
+        except UserError as found:
+            if str(found) == str(error):
+                return overrides[count - 1] if count else ""
+    return ""
 
 
 def load_sweep(
@@ -83,14 +113,13 @@ def load_sweep(
     stage: None for the one stage that the recipe sweeps itself. sweep: as a recipe has it, its values still text; empty
     for the recipe's own. under: as in `load_recipe`. Raises UserError where nothing says what to sweep.
     """
-    tree, where = _tree(path, overrides, under or {})
-    recipe = build_recipe(tree, where)
+    tree, recipe, where = _built(path, overrides or (), under or {})
     swept = [found.name for found in recipe.stages if found.sweep]
     name = stage or (swept[0] if len(swept) == 1 else "")
     if name not in [found.name for found in recipe.stages]:
         known = ", ".join(found.name for found in recipe.stages)
         said = f"--stage '{stage}'" if stage else "--stage is missing"
-        raise UserError(f"{said}: {where} has the stages {known}")
+        raise UserError(f"{said}: {where} has the stages {known}{near(stage, known.split(', '))}")
     if not sweep and name not in swept:
         raise UserError(f"stage '{name}' of {where} has no sweep; give --grid lr=1e-3,1e-4 --by METRIC")
     wanted = recipe.line(name)
@@ -102,7 +131,14 @@ def load_sweep(
             if isinstance(item.get("lr"), dict):  # its own sweep, in short
                 item["lr"] = item["lr"]["sweep"][0]
     tree["tables"] = []
-    return build_recipe(tree, where), name
+    try:
+        return build_recipe(tree, where), name
+    except UserError as error:
+        said = str(error).removeprefix(f"{where}: stages.{name}.sweep")
+        if not sweep or said == str(error):
+            raise
+        option = "--by" if said.startswith(".by") else "--grid or --random"
+        raise UserError(f"{option}: {said.partition(': ')[2]}") from error
 
 
 def _typed(value: Any) -> Any:
@@ -114,7 +150,7 @@ def _typed(value: Any) -> Any:
     return parse_yaml(value, value) if isinstance(value, str) else value
 
 
-def _tree(path: str, overrides: list[str] | None, under: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _tree(path: str, overrides: Sequence[str], under: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """A recipe's YAML with what is under its tasks and the overrides in it, and where it was found."""
     text, where = read_recipe_file(path)
     tree = parse_yaml(text, where)
@@ -125,7 +161,7 @@ def _tree(path: str, overrides: list[str] | None, under: Mapping[str, Any]) -> t
         for name in tasks.keys() & under.keys():
             if isinstance(said := tasks[name] or {}, dict):
                 tasks[name] = {**under[name], **said}
-    for override in overrides or []:
+    for override in overrides:
         apply_override(tree, override)
     return tree, where
 
@@ -156,7 +192,8 @@ def _descend(node: Any, part: str, where: str) -> Any:
     if isinstance(node, list):
         names = [item.get("name") for item in node if isinstance(item, dict)]
         if part not in names:
-            raise UserError(f"--set {where}: no stage '{part}'; stages: {', '.join(map(str, names))}")
+            stages = [str(name) for name in names]
+            raise UserError(f"--set {where}: no stage '{part}'; stages: {', '.join(stages)}{near(part, stages)}")
         return node[names.index(part)]
     if not isinstance(node, dict):
         raise UserError(f"--set {where}: '{part}' is not a mapping")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.metrics import goodness
 from multitask.recipe import NOT_CONTENT, Stage
 from multitask.recipe_parts import Settings, Span
@@ -42,7 +42,9 @@ def trials(stage: Stage, seed: int, where: str) -> list[Trial]:
         raise UserError(f"{where}.sweep: neither grid nor random; name settings to vary, such as grid: {{lr: [...]}}")
     for name in named:
         if name not in SWEEPABLE:
-            raise UserError(f"{where}.sweep: '{name}' cannot be swept; valid: {', '.join(SWEEPABLE)}")
+            raise UserError(
+                f"{where}.sweep: '{name}' cannot be swept; valid: {', '.join(SWEEPABLE)}{near(name, SWEEPABLE)}"
+            )
     combined = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
     if sweep.random:
         draw = random.Random(f"{seed} {stage.name}")

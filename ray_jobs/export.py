@@ -12,7 +12,7 @@ from pathlib import Path
 
 from multitask.bundle import save_bundle
 from multitask.data.files import short_list
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.export import DTYPES, FORMATS
 from multitask.export.card import card
 from multitask.export.evidence import evidence_of
@@ -31,7 +31,7 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
     """Writes the bundle in that format to `output`, and onto the hub where `push` names a repository there."""
     for option, value, valid in (("--format", form, FORMATS), ("--dtype", dtype, DTYPES)):
         if value not in valid:
-            raise UserError(f"{option} '{value}': one of {', '.join(valid)}")
+            raise UserError(f"{option} '{value}': one of {', '.join(valid)}{near(value, valid)}")
     target, chosen = Storage(output), FORMATS[form]
     _check_free(target, FACTS, chosen.entry)
     hub = Hub(push) if push else None  # what is missing for it is said before the work
@@ -40,7 +40,7 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
         screen.note(f"{form}, {dtype}: {uri}")
         lines = chosen.write(bundle, folder, DTYPES[dtype])
         if dtype != "float32":
-            lines.append(f"weights are stored as {dtype}; what was measured are those of float32")
+            lines.append("scores are of float32 weights")
         page = card(bundle, form, evidence_of(uri), push or ".", lines)
         write_text(folder / CARD, page)
         files = _files(folder)

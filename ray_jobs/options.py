@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 
 DEVICES = ("auto", "cpu", "gpu")
+ALSO_CALLED = {"cuda": "gpu"}
 
 
 class Workers(NamedTuple):
@@ -27,8 +28,9 @@ def workers_span(text: str, device: str = "auto") -> Workers:
     low, high = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if low > high or (low == 0 and high > 0):
         raise UserError(f"--workers '{text}': a number, or MIN:MAX with 1 <= MIN <= MAX")
+    device = ALSO_CALLED.get(device, device)
     if device not in DEVICES:
-        raise UserError(f"--device '{device}': one of {', '.join(DEVICES)}")
+        raise UserError(f"--device '{device}': one of {', '.join(DEVICES)}{near(device, [*DEVICES, *ALSO_CALLED])}")
     return Workers(low, high, device)
 
 

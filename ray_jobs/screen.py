@@ -16,6 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from multitask.errors import printable
+
 if TYPE_CHECKING:
     from lightning_modules.progress import Progress
 
@@ -56,7 +58,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """What came of the command, or keeps it from going on."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """What it is doing."""
@@ -71,7 +73,7 @@ class Screen:
             if self._live is None:
                 self._live = Live(console=self.console, refresh_per_second=4)
                 self._live.start()
-            self._live.update(Text(progress.line()))
+            self._live.update(Text(printable(progress.line())))
             return
         doing, finished = f"{progress.doing} {progress.epoch}", progress.done == progress.total
         told, before = self._told.get(progress.stage, (0.0, ""))
@@ -88,6 +90,7 @@ class Screen:
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
         """As a table; turned, columns for rows, where words would be broken to fit; cell below cell where they still
         would be."""
+        rows = [[printable(cell) for cell in row] for row in rows]
         lines = [header, *rows]
         for columns in (list(zip(*lines, strict=True)), lines):  # a row as a column is the table turned
             if _width(columns) <= self.console.width:

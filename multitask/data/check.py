@@ -28,7 +28,7 @@ class FileReport:
 
     rows: how many are usable. labels: (label, rows) pairs, scores rounded to the nearest integer. names: what the task
     calls its labels, where they have names; else what the file calls its classes. form: how the file is read. note:
-    what is odd about its labels, or "".
+    what is odd about its labels, or "". spread: whether they differ, rounded or not.
     words: the least, median, 95th percentile and most words of a text.
     problem: why nothing could be read, or "".
     """
@@ -44,6 +44,18 @@ class FileReport:
     names: tuple[str, ...] = ()
     form: str = ""
     note: str = ""
+    spread: bool = True
+
+    @property
+    def fault(self) -> str:
+        """Why nothing could be trained on it, or measured; "" where it could."""
+        if self.problem:
+            return self.problem
+        if not self.rows:
+            return f"{self.path}: no usable row; {len(self.quarantined)} are quarantined"
+        if self.split == "train" and len(self.labels) == 1 and not self.spread:
+            return f"{self.path}: every label is {self.label_name(self.labels[0][0])}: nothing to tell apart"
+        return ""
 
     def label_name(self, label: int) -> str:
         return self.names[label] if label < len(self.names) else str(label)
@@ -54,7 +66,7 @@ class FileReport:
             "task": self.task,
             "split": self.split,
             "path": self.path,
-            "problem": self.problem or None,
+            "problem": self.fault or None,
             "rows": self.rows,
             "form": self.form or None,
             "note": self.note or None,
@@ -83,8 +95,13 @@ def check_data(uri: str) -> list[FileReport]:
 
 
 def render(reports: Iterable[FileReport]) -> str:
-    """The reports as plain text: a block a file, then its quarantined rows as `path:line: reason`."""
-    return "\n".join(line for report in reports for line in _render_file(report))
+    """The reports as plain text: what keeps a file from being trained on, then a block a file, then its quarantined
+    rows as `path:line: reason`."""
+    reports = list(reports)
+    faults = [
+        f"not fit to train on: {report.task} {report.split}: {report.fault}" for report in reports if report.fault
+    ]
+    return "\n".join([*faults, *(line for report in reports for line in _render_file(report))])
 
 
 def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
@@ -105,6 +122,7 @@ def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
         words=_word_counts(result.examples),
         quarantined=result.quarantined,
         names=spec.label.words or result.classes,
+        spread=len({example.label for example in result.examples}) > 1,
         form=result.form,
         note=scale_note(spec, spec.head, np.array([e.label for e in result.examples if e.label is not None])),
     )
@@ -118,7 +136,7 @@ def _word_counts(examples: Sequence[Example]) -> tuple[int, int, int, int]:
 
 def _render_file(report: FileReport) -> list[str]:
     if report.problem:
-        return [f"{report.task} {report.split}: {report.problem}"]
+        return []
     labels = "  ".join(f"{report.label_name(label)}: {count / report.rows:.1%}" for label, count in report.labels)
     least, median, p95, most = report.words
     bad = report.quarantined

@@ -10,7 +10,7 @@ from pathlib import Path
 from fsspec.utils import glob_translate
 
 from multitask.data.formats import COMPRESSIONS, FORMATS, WEB
-from multitask.errors import StorageError, UserError
+from multitask.errors import StorageError, UserError, near
 from multitask.retries import LOOK, persist
 from multitask.storage import Storage, join, local_copy, open_fs
 from multitask.tasks import Split, TaskSpec
@@ -42,7 +42,7 @@ def find_file(data_uri: str, spec: TaskSpec, split: Split) -> str:
         if (name := f"{spec.files[split]}.{ending}") in names:
             return join(data_uri, name)
     looked_for = join(data_uri, f"{spec.files[split]}.{{{','.join(FORMATS)}}}")
-    holds = short_list(names) or "nothing, or is not there"
+    holds = f"{short_list(names) or 'nothing, or is not there'}{near(f'{spec.files[split]}.csv', names)}"
     raise UserError(f"{looked_for}: no such file ({spec.name} {split}); the directory holds {holds}")
 
 
@@ -97,7 +97,9 @@ def local(uri: str) -> Iterator[Path]:
         except FileNotFoundError as error:
             if uri.startswith((*WEB, HUB)):
                 raise UserError(f"{uri}: no such file there; {_ADVICE[uri.partition(':')[0]]}") from error
-            holds = short_list(list_directory(uri.rpartition("/")[0] or ".")) or "nothing, or is not there"
+            folder, _, name = uri.rpartition("/")
+            names = list_directory(folder or ".")
+            holds = f"{short_list(names) or 'nothing, or is not there'}{near(name, names)}"
             raise UserError(f"{uri}: no such file; its directory holds {holds}") from error
         except StorageError as error:
             if (advice := _ADVICE.get(uri.partition(":")[0])) is None:

@@ -17,7 +17,7 @@ from multitask.data.arrow_files import arrow, parquet
 from multitask.data.delimited import csv, documents_csv, tsv
 from multitask.data.json_files import json_objects, text_lines
 from multitask.data.table import Reader, Table, Unreadable, Wanted
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 
 WEB = ("http://", "https://")
 MAX_EXPANSION = 200  # times a compressed file's size, of more than
@@ -73,7 +73,7 @@ def reader_of(uri: str, formats: Mapping[str, Reader]) -> Reader:
     if form not in formats:
         raise UserError(
             f"{uri}: unknown format; the file's name must end in .{', .'.join(formats)}, "
-            f"with .{', .'.join(COMPRESSIONS)} behind it or not"
+            f"with .{', .'.join(COMPRESSIONS)} behind it or not{near(form, formats)}"
         )
     return formats[form]
 

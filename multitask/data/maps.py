@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from multitask.data.files import expanded, find_file, has_file, local
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.packaged import packaged, packaged_maps
 from multitask.recipe_checks import build_map
 from multitask.recipe_files import parse_yaml
@@ -83,7 +83,9 @@ def read_map(uri: str) -> dict[str, Task]:
     """The tasks of a map at any URI, paths made absolute. Raises UserError with the YAML path."""
     found = None
     if "://" not in uri and not Path(uri).is_file() and (found := packaged(uri, FOLDER)) is None:
-        raise UserError(f"data map '{uri}': no such file; packaged maps: {', '.join(packaged_maps())}")
+        known = packaged_maps()
+        meant = near(Path(uri).stem, known)
+        raise UserError(f"data map '{uri}': no such file; packaged maps: {', '.join(known)}{meant}")
     with local(str(found or uri)) as file:
         try:
             tree = parse_yaml(file.read_text(encoding="utf-8"), uri)

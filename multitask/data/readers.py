@@ -15,7 +15,7 @@ from multitask.data.files import local, short_list
 from multitask.data.formats import FORMATS, table_of
 from multitask.data.table import BadRow, Reader, Row, Table, Wanted
 from multitask.data.values import MalformedError, classes_of, id_of, label_of, text_of
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.tasks import TaskSpec
 
 
@@ -110,7 +110,8 @@ class Reading:
         missing = [names[c] for c in (*needed, *self.columns) if c in names and names[c] not in table.columns]
         if missing:
             found = short_list(name or "(unnamed)" for name in table.columns)
-            raise UserError(f"{self.uri}: no column {', '.join(dict.fromkeys(missing))}; columns found: {found}")
+            meant = near(missing[0], table.columns)
+            raise UserError(f"{self.uri}: no column {', '.join(dict.fromkeys(missing))}; columns found: {found}{meant}")
 
     def _sound(self, table: Table, names: Mapping[str, str]) -> Iterator[Example]:
         judged = self._examples(table.columns, names, self._classes(table, names))
@@ -254,7 +255,9 @@ def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapp
     valid = ("id", *spec.columns, spec.label.column)
     unknown = [name for name in columns if name not in valid]
     if unknown:
-        raise UserError(f"columns for {uri}: {spec.name} has no '{unknown[0]}'; it has {', '.join(valid)}")
+        raise UserError(
+            f"columns for {uri}: {spec.name} has no '{unknown[0]}'; it has {', '.join(valid)}{near(unknown[0], valid)}"
+        )
     if len({type(name) for name in columns.values()}) > 1:
         raise UserError(f"columns for {uri}: {dict(columns)}: all by name, or all by place where it has no header")
     return {name: str(columns.get(name, name)) for name in ("id", *needed)}

@@ -16,6 +16,7 @@ from multitask.bundle import Bundle, facts_of
 from multitask.bundle_checks import ENCODER
 from multitask.data.masking import SPECIAL
 from multitask.errors import UserError
+from multitask.export.figures import rounding, upwards
 from multitask.retries import said_clearly
 
 FACTS = "minibert.json"  # what model.json says in a bundle
@@ -32,7 +33,11 @@ def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list
     write_json(folder / "config.json", {**bundle.config.to_dict(), "torch_dtype": name_of(dtype)})
     write_facts(bundle, folder, dtype)
     write_tokenizer(bundle, folder)
-    return []
+    if dtype == torch.float32:
+        return []
+    wide, narrow = (upwards(rounding(bundle, dtype, arithmetic)) for arithmetic in (torch.float32, dtype))
+    said = f"embeddings are within {wide} of the bundle's in float32, {narrow} in {name_of(dtype)} here"
+    return [f"weights are stored as {name_of(dtype)}: {said}"]
 
 
 def in_dtype(bundle: Bundle, dtype: torch.dtype) -> dict[str, Tensor]:

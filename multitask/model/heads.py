@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.model.bert import Encoding
 from multitask.tasks import LabelKind, LabelSpec, TaskSpec
 
@@ -153,8 +153,9 @@ def head_spec(name: str, spec: TaskSpec, where: str) -> HeadSpec:
     if name in HEADS and HEADS[name].serves(spec):
         return HEADS[name]
     fitting = ", ".join(key for key, head in HEADS.items() if head.serves(spec))
+    meant = "" if name in HEADS else near(name, HEADS)
     fault = f"cannot serve task '{spec.name}'" if name in HEADS else "is unknown"
-    raise UserError(f"{where}: head '{name}' {fault}; heads that serve '{spec.name}': {fitting}")
+    raise UserError(f"{where}: head '{name}' {fault}; heads that serve '{spec.name}': {fitting}{meant}")
 
 
 # The layers with weights, and the size n of theirs that bounds the first ones to +-1/sqrt(n), as PyTorch's own do.
@@ -187,7 +188,7 @@ def loss_for(head_name: str, spec: TaskSpec, override: str | None, where: str) -
     if override is not None and override not in valid:
         raise UserError(
             f"{where}: loss '{override}' does not fit head '{head_name}' on task '{spec.name}'; "
-            f"valid: {', '.join(valid)}"
+            f"valid: {', '.join(valid)}{near(override, valid)}"
         )
     return override or valid[0]
 

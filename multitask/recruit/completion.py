@@ -24,6 +24,7 @@ from multitask.data.masking import NO_TARGET, SPECIAL
 from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.evaluate import INTERVAL_SEED
+from multitask.metrics import share_interval
 
 PROMPT = "The role in this job description is"
 MOST = 8  # tokens of a title; of the postings' titles nine in ten have no more, others are cut
@@ -230,7 +231,9 @@ def token_f1(guess: str, wanted: str) -> float:
 
 
 def mean_interval(values: NDArray[np.float64], resamples: int = 1000) -> tuple[float, float]:
-    """The mean's 95 % percentile interval over resampled values; the same values give the same one."""
+    """The mean's 95 % percentile interval over resampled values in 0..1; Wilson's where all are 0, or all 1."""
+    if values.min() == values.max() and values[0] in (0, 1):
+        return share_interval(float(values[0]), len(values))
     picks = np.random.default_rng(INTERVAL_SEED).integers(0, len(values), (resamples, len(values)))
     low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from multitask.embed import TextEncoder
 from multitask.evaluate import INTERVAL_SEED
+from multitask.metrics import share_interval
 from multitask.recruit.index import build
 from multitask.recruit.passages import first_words
 from multitask.recruit.postings import Posting
@@ -169,13 +170,18 @@ class Estimate:
     queries: int
 
 
-def estimate(values: Floats, units: Places, seed: int = INTERVAL_SEED) -> Estimate:
-    """Resamples units, not queries: eight postings that ask for "accountant" are one question. The seed fixes it."""
+def estimate(values: Floats, units: Places, seed: int = INTERVAL_SEED, shares: bool = False) -> Estimate:
+    """Resamples units, not queries: eight postings that ask for "accountant" are one question. The seed fixes it.
+
+    shares: whether the values lie in 0..1 by their nature; where all are 0, or all 1, the interval is Wilson's.
+    """
     _, unit = np.unique(units, return_inverse=True)
     sums, counts = np.bincount(unit, values), np.bincount(unit)
     picks = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
     means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
+    if shares and low == high and low in (0, 1):
+        low, high = share_interval(float(low), len(sums))
     return Estimate(float(values.mean()), float(low), float(high), len(values))
 
 

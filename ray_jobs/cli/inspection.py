@@ -33,7 +33,8 @@ def evaluate(
 def data_check(
     uri: Annotated[str, typer.Argument(help="A directory, its URI, or a map (YAML).")], as_json: JsonOption = False
 ) -> None:
-    """What a data directory holds. Counts, label balance, lengths and quarantined rows."""
+    """What a data directory holds. Counts, label balance, lengths and quarantined rows; exit status 2 where nothing
+    could be trained on a file."""
     from multitask.data.check import check_data, render
     from ray_jobs.screen import Screen
 
@@ -43,6 +44,8 @@ def data_check(
             screen.document([report.to_json() for report in reports])
         else:
             screen.say(render(reports))
+    if any(report.fault for report in reports):
+        raise typer.Exit(USER_ERROR)
 
 
 @app.command()

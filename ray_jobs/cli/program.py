@@ -7,12 +7,11 @@ import os
 import sys
 import tempfile
 import traceback
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from multitask.errors import UserError
+from multitask.errors import UserError, printable
 from ray_jobs.cli import batch, export, inspection, recruit, training
 from ray_jobs.cli.shared import USER_ERROR
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
@@ -96,5 +95,5 @@ def _fail(error: Exception) -> None:
     """Status 1, the traceback in a file."""
     with tempfile.NamedTemporaryFile("w", prefix="minibert-", suffix=".log", delete=False) as file:
         file.write(traceback.format_exc())
-    print(f"minibert: {type(error).__name__}: {error}\ntraceback in {Path(file.name)}", file=sys.stderr)
+    print(f"minibert: {type(error).__name__}: {printable(str(error))}\ntraceback in {file.name}", file=sys.stderr)
     _leave(1)

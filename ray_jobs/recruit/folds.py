@@ -86,7 +86,7 @@ def summary(measured: Sequence[Measured]) -> dict[str, Any]:
             {
                 "query": one.kind,
                 "system": one.system,
-                **{m: asdict(estimate(one.values[m], one.units)) for m in METRICS},
+                **{m: asdict(estimate(one.values[m], one.units, shares=True)) for m in METRICS},
             }
             for one in measured
         ],
