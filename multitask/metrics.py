@@ -19,6 +19,7 @@ LOWER_IS_BETTER = frozenset({PERPLEXITY, COMPLETION})
 
 # The three metrics that the papers' overall scores are made of.
 OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")
+NO_SPREAD = 1e-12  # of an interval: rounding
 RESAMPLED_AT_ONCE = 1_000_000  # elements: bounds the bootstrap's memory to some 50 MB
 
 
@@ -109,7 +110,7 @@ def bootstrap_interval(
         picks = random.integers(0, size, (min(at_once, resamples - start), size))
         values.append(METRICS[metric](given[picks], wanted[picks]))
     found = percentiles(np.concatenate(values))
-    if found is None or found[0] < found[1]:
+    if found is None or found[1] - found[0] > NO_SPREAD:
         return found
     return share_interval(found[0], size) if metric == "accuracy" else None
 

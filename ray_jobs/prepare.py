@@ -22,7 +22,7 @@ from multitask.model.sources import load_source
 from multitask.recipe import NAME, Recipe
 from multitask.recipe_checks import check_heads
 from multitask.sealed import Damaged, read_sealed
-from multitask.storage import Storage, join
+from multitask.storage import Storage, absolute, join
 from multitask.tasks import Split, TaskSpec
 
 log = logging.getLogger(__name__)
@@ -80,14 +80,18 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
     bundles = {uri: store_bundle(storage, uri, recipe, start.tokenizer_json) for uri in sorted(foreign)}
     caches: dict[str, dict[Split, str]] = {}
     tables: dict[str, dict[Split, TokenTable]] = {}
+    unread = bool(data and not is_map(data))
     for name, spec in recipe.specs.items():
         uris = _files(recipe, spec, place)
+        unread = unread and all(place.named(spec, split) for split in uris)
         caches[name] = {split: _cache(recipe, spec, split, uri, storage, start) for split, uri in uris.items()}
         # The cache may have been made from a copy of the file elsewhere: the results name this one.
         tables[name] = {
-            split: replace(load_tokens(storage, path), source=", ".join(uris[split]))
+            split: replace(load_tokens(storage, path), source=", ".join(map(absolute, uris[split])))
             for split, path in caches[name].items()
         }
+    if unread:
+        log.warning("--data %s: nothing of it is read: the recipe names the files of all its tasks", data)
     _check_similar_pairs(recipe, tables)
     _say_scales(recipe, tables)
     prepared = Prepared(start, bundles, caches, tables)

@@ -39,6 +39,10 @@ class Place:
         """Whether `find` would look for something."""
         return bool(self._given(spec, split)) or bool(self.directory and has_file(self.directory, spec, split))
 
+    def named(self, spec: TaskSpec, split: Split) -> bool:
+        """Whether `tasks` says where it lies."""
+        return bool(self._given(spec, split))
+
     def find(self, spec: TaskSpec, split: Split) -> list[str]:
         """The URIs of the task's files for that split. Raises UserError where nothing says which, or none is there."""
         if given := self._given(spec, split):

@@ -110,7 +110,7 @@ class Reading:
         missing = [names[c] for c in (*needed, *self.columns) if c in names and names[c] not in table.columns]
         if missing:
             found = short_list(name or "(unnamed)" for name in table.columns)
-            meant = near(missing[0], table.columns)
+            meant = near(missing[0], {*table.columns} - {*names.values()})
             raise UserError(f"{self.uri}: no column {', '.join(dict.fromkeys(missing))}; columns found: {found}{meant}")
 
     def _sound(self, table: Table, names: Mapping[str, str]) -> Iterator[Example]:

@@ -17,7 +17,9 @@ app.add_typer(data_app, name="data")
 def evaluate(
     bundle: BundleArgument,
     data: DataOption = None,
-    split: Annotated[str, typer.Option(help="train or dev.", autocompletion=words("train", "dev"))] = "dev",
+    split: Annotated[
+        str, typer.Option(help="train, dev, or test with labels.", autocompletion=words("train", "dev", "test"))
+    ] = "dev",
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multitask.losses import LOSSES
-from multitask.metrics import Score, bootstrap_interval, majority_baseline, overall, score
+from multitask.metrics import Score, bootstrap_interval, majority_baseline, overall, score, share_interval
 
 LOG2 = math.log(2)
 CASES = {
@@ -142,3 +142,13 @@ def test_bootstrap_width_is_the_binomials() -> None:
     assert interval is not None
     expected = 2 * 1.96 * math.sqrt(0.75 * 0.25 / 20_000)
     assert interval[1] - interval[0] == pytest.approx(expected, rel=0.15)
+
+
+def test_a_perfect_accuracy_has_wilsons_interval() -> None:
+    """By hand: 1 / (1 + z^2 / n) with z = 1.96 is the lower end at 1; 40 of 40 are .912 .. 1."""
+    right = np.ones(40)
+    assert bootstrap_interval("accuracy", right, right, 1) == pytest.approx((1 / (1 + 1.959964**2 / 40), 1), abs=1e-6)
+    assert bootstrap_interval("accuracy", right, 0 * right, 1) == pytest.approx((0, 0.0876), abs=1e-4)
+    assert share_interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    line = np.arange(5.0)
+    assert bootstrap_interval("pearson", line, line, 1) is None, "a perfect r has no spread to show"

@@ -24,6 +24,7 @@ from multitask.report import write_report
 from multitask.storage import Storage
 from multitask.tasks import TASKS
 from ray_jobs.bundles import evaluate_bundle, predict_bundle
+from ray_jobs.prepare import prepare
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from tests.helpers import difference, tree_driver
@@ -95,8 +96,48 @@ def test_a_bundle_knows_its_own_task_elsewhere(tmp_path: Path, capsys: pytest.Ca
     assert lines[0] == "id \t Predicted_tone " and {line.rsplit(" , ", 1)[1].strip() for line in lines[1:]} <= {*FIVE}
     pages = write_report(str(tmp_path / "runs" / "tree"))
     assert any("tone" in Path(page).read_text() for page in pages)
-    with pytest.raises(UserError, match=r"tone-dev.*no such file \(tone dev\)"):
-        evaluate_bundle(str(tmp_path / "bundle"), None, "dev", screen=Screen(as_json=True))  # the sample has none
+    with pytest.raises(UserError, match=r"bundle '.*bundle': no experiment around it says .*; give --data"):
+        evaluate_bundle(str(tmp_path / "bundle"), None, "dev", screen=Screen(as_json=True))
+
+
+def test_a_bundle_in_its_experiment_is_measured_on_what_it_was_trained_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, place = trained(tmp_path)
+
+    def measured(split: str, data: str | None = None) -> dict[str, Any]:
+        capsys.readouterr()
+        evaluate_bundle(str(place), data, split, screen=Screen(as_json=True))
+        (row,) = json.loads(capsys.readouterr().out)["tasks"]
+        return row
+
+    row = measured("dev")
+    assert row["value"] == results["stages"][-1]["metrics"]["tone/accuracy"]
+    assert row["source"] == str(tmp_path / "tone-dev.csv") == results["data"]["tone"]["source"]["dev"]
+    assert measured("train")["source"] == str(tmp_path / "tone-train.csv")
+    predict_bundle(str(place), None, str(tmp_path / "out"), Screen())
+    assert (tmp_path / "out" / "predictions" / "tone-test-output.csv").is_file()
+
+    with pytest.raises(UserError, match=r"tone-test\.csv: .*tone is missing"):
+        measured("test")  # it has no labels
+    (tmp_path / "tone-dev.csv").rename(tmp_path / "tone-test.csv")
+    assert measured("test")["value"] == row["value"]
+    with pytest.raises(UserError, match=r"tone was trained with .*tone-dev\.csv, which is not there; give --data"):
+        measured("dev")
+    with pytest.raises(UserError, match=r"--split 'tset': valid: train, dev, test; did you mean test\?"):
+        measured("tset")
+
+
+def test_data_that_nothing_reads_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = write_own(tmp_path)
+    define = {"columns": ["text"], "label": {"column": "tone", "words": ["0", "1", "2", "3", "4"]}}
+    stages = [{"name": "a", "tasks": ["tone"], "train": "full-model", "lr": 1e-3}]
+    tree = {"name": "n", "encoder": "tiny", "tasks": {"tone": {"define": define, **files}}, "stages": stages}
+    prepare(build_recipe(tree, "n"), sample_uri(), Storage(str(tmp_path / "runs")))
+    assert f"--data {sample_uri()}: nothing of it is read" in caplog.text
+    caplog.clear()
+    prepare(build_recipe(tree, "n"), None, Storage(str(tmp_path / "runs")))
+    assert "nothing of it is read" not in caplog.text
 
 
 def test_a_bundle_of_before_own_tasks_is_read(tmp_path: Path) -> None:
