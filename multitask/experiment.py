@@ -12,8 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from multitask.definitions import definitions
+from multitask.differences import differences, encoder_words
 from multitask.errors import UserError, well_formed
+from multitask.events import events_folder
 from multitask.recipe import Recipe, Stage
+from multitask.recipe_files import parse_yaml
 from multitask.storage import Storage, join
 from multitask.tasks import Split
 
@@ -95,6 +98,11 @@ class StageJob:
     def folder(self) -> Storage:
         return Storage(self.storage).at(f"{self.experiment}/{self.trainer}")
 
+    @property
+    def events(self) -> Storage:
+        """Where its TensorBoard events lie."""
+        return events_folder(self.folder, self.label or self.stage["name"], self.seed)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -131,6 +139,7 @@ class Experiment:
         self.attempt, self.writer = 0, ""
         self.stages: dict[str, StageRecord] = {}
         self.superseded: list[dict[str, Any]] = []
+        self.named: dict[str, str] = {}  # sha256 -> what this run calls it, for who reads a refusal
         if self.folder.exists(EXPERIMENT_FILE):
             with well_formed(join(self.folder.uri, EXPERIMENT_FILE)):
                 saved = self.folder.read_json(EXPERIMENT_FILE)
@@ -171,13 +180,14 @@ class Experiment:
         """The stage's record under its fingerprint: the one there, or a new one.
 
         trial: which one of a sweep's it is; None for the swept stage itself, which has no trainer of its own.
+        A swept stage is also there under its best trial's settings, which go on from that trial's bundle.
         Raises UserError where another stage lies under that name, unless `fresh` supersedes it; nothing is deleted.
         """
         fingerprint = digest(content)
         record = self.stages.get(name)
-        if record and record.fingerprint != fingerprint:
+        if record and fingerprint not in (record.fingerprint, self._best_fingerprint(record)):
             if not fresh:
-                raise UserError(self._difference(name, record, content))
+                raise UserError(self._refusal(name, record, content, parent))
             self._supersede(name)
             record = None
         if record is None:
@@ -196,24 +206,55 @@ class Experiment:
     def _supersede(self, name: str) -> None:
         self.superseded.append({"stage": name, **asdict(self.stages.pop(name))})
 
-    def _difference(self, name: str, record: StageRecord, content: dict[str, Any]) -> str:
-        was, now = _flat(record.content), _flat(content)
-        changed = [
-            f"{key}: {was.get(key, 'absent')} -> {now.get(key, 'absent')}"
-            for key in sorted(was.keys() | now.keys())
-            if was.get(key) != now.get(key)
-        ]
+    def best_trial(self, record: StageRecord) -> str | None:
+        """The name of the trial that a swept stage stands for; None of other stages, and before its sweep has ended."""
+        trials = record.content.get("trials", ())
+        return next((name for name in trials if self._trial(name, record).trainer == record.trainer), None)
+
+    def _trial(self, name: str, swept: StageRecord) -> StageRecord:
+        return self.stages[node_key(name, swept.variant)]
+
+    def seed(self, key: str) -> int:
+        """What the stage of that key was trained with."""
+        record = self.stages[key]
+        best = self.best_trial(record)
+        return int((self._trial(best, record) if best else record).content["recipe"]["seed"])
+
+    def _best_fingerprint(self, record: StageRecord) -> str | None:
+        best = self.best_trial(record)
+        return self._trial(best, record).fingerprint if best else None
+
+    def _refusal(self, name: str, record: StageRecord, content: dict[str, Any], parent: str) -> str:
+        """One line: what the stage of that name was, and what of it would be another now."""
+        named = {other.fingerprint: known for known, other in self.stages.items()} | self._named_before() | self.named
+        for said, start in ((record.content, record.parent), (content, parent)):
+            named.setdefault(said.get("parent", ""), start)  # a bundle's URI; what `encoder` is, is known better
+        was, what = record.content, record.trainer or "a sweep that has not ended"
+        if (best := self.best_trial(record)) and "trials" not in content:
+            was, what = self._trial(best, record).content, f"{what}, {best}, the best by {was['by']}"
         return (
-            f"experiment '{self.name}' at {self.storage.uri} holds another stage '{name}' ({record.trainer}): "
-            f"{'; '.join(changed[:4])}. Give --experiment another name, or --fresh to supersede it"
+            f"experiment '{self.name}' at {self.storage.uri} holds another stage '{name}' ({what}): "
+            f"{differences(name, was, content, named)}. Give --experiment another name, or --fresh to supersede it"
         )
 
+    def _named_before(self) -> dict[str, str]:
+        """sha256 -> the encoder and the files that the last run had."""
+        if not all(self.folder.exists(name) for name in ("results.json", "recipe.yaml")):
+            return {}
+        with well_formed(join(self.folder.uri, "results.json")):
+            results = self.folder.read_json("results.json")
+            pooling = parse_yaml(self.folder.read_bytes("recipe.yaml").decode(), "recipe.yaml").get("pooling")
+            encoder = {results["encoder"]["fingerprint"]: encoder_words(results["encoder"]["source"], pooling)}
+            files = {
+                sha: facts["source"][split] for facts in results["data"].values()
+                for split, sha in facts["fingerprint"].items()
+            }  # fmt: skip
+            return encoder | files
 
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {prefix: json.dumps(value)}
-    pairs = [_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
-    return {key: text for pair in pairs for key, text in pair.items()}
+
+def node_key(name: str, variant: int) -> str:
+    """What a stage's or a trial's record is known by: `sst`, and `sst#1` under the second of several seeds."""
+    return f"{name}#{variant}" if variant else name
 
 
 class Superseded(RuntimeError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from multitask.experiment import OUTCOME, Experiment, StageRecord, stage_content
+from multitask.differences import encoder_words
+from multitask.experiment import OUTCOME, Experiment, StageRecord, node_key, stage_content
 from multitask.recipe import Recipe, Stage
 from multitask.sweeps import Trial, trials
 from ray_jobs.prepare import Prepared, Start
@@ -33,10 +34,6 @@ class Node:
         return node_key(self.name, self.variant)
 
 
-def node_key(name: str, variant: int) -> str:
-    return f"{name}#{variant}" if variant else name
-
-
 class Plan:
     """The nodes of a recipe in the order in which they are trained, and their records."""
 
@@ -49,6 +46,7 @@ class Plan:
 
     def claim(self, fresh: bool) -> None:
         """Fingerprints of all nodes, parents first; another stage under a known name is refused here."""
+        self.experiment.named = self._named()
         for node in self.nodes:
             parent = self.recipe.parent(node.stage)
             content = self._content(node, self._fingerprint(parent, node.variant))
@@ -61,6 +59,12 @@ class Plan:
             return {"trials": chosen_from, "by": node.stage.sweep.by}
         heads, shas = self.heads(node.stage), self.prepared.shas()
         return stage_content(self.recipe, node.stage, heads, shas, parent, node.seed)
+
+    def _named(self) -> dict[str, str]:
+        """sha256 -> the encoder and the files, as the recipe and --data name them."""
+        files = [(table.sha256, table.source) for splits in self.prepared.tables.values() for table in splits.values()]
+        encoder = encoder_words(self.recipe.encoder, self.recipe.pooling)
+        return {self.prepared.start.fingerprint: encoder, **dict(files)}
 
     def trials(self, node: Node) -> list[Node]:
         """Those of a swept stage."""

@@ -160,7 +160,7 @@ def test_another_stage_under_the_name_is_refused_with_the_difference(storage: St
         experiment.claim("para", {"stage": {"lr": 3e-5, "clip": 1.0}}, "encoder", fresh=False)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    for part in ("'exp'", storage.uri, "'para'", "stage.lr: 1e-05 -> 3e-05", "stage.clip: absent -> 1.0"):
+    for part in ("'exp'", storage.uri, "'para'", "stages.para.lr: 1e-05 -> 3e-05", "stages.para.clip: absent -> 1.0"):
         assert part in message
     for part in ("seed: 1 -> absent", "--experiment", "--fresh", experiment.stages["para"].trainer):
         assert part in message
