@@ -37,6 +37,12 @@ def absolute(uri: str) -> str:
         raise UserError(f"path {uri!r}: {error}") from error
 
 
+def shown(uri: str) -> str:
+    """A path below the working directory as it is typed there, `runs/demo`; any other place as it is."""
+    path = Path(uri)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else uri
+
+
 def join(uri: str, *parts: str) -> str:
     base = uri if uri.endswith("://") else uri.rstrip("/") + "/"
     return base + "/".join(parts)

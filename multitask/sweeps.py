@@ -57,9 +57,22 @@ def trials(stage: Stage, seed: int, where: str) -> list[Trial]:
 
 
 def _label(settings: dict[str, Any]) -> str:
-    return ",".join(
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items()
-    )
+    return ",".join(f"{key}={said(value)}" for key, value in settings.items())
+
+
+def said(value: Any) -> str:
+    """A setting's value as a trial's name has it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def stage_of(name: str) -> str:
+    """The stage of a trial, `sts` of `sts@lr=0.001`; a stage's own name is its own."""
+    return name.partition("@")[0]
+
+
+def varied(name: str) -> list[str]:
+    """The settings that a trial's name, `sts@lr=0.001,epochs=3`, gives a value."""
+    return [pair.partition("=")[0] for pair in name.partition("@")[2].split(",")]
 
 
 def _drawn(draw: random.Random, span: Span, name: str, where: str) -> float | int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from multitask.experiment import BUNDLE
+from multitask.experiment import BUNDLE, node_key
 from multitask.recipe import Stage
 from multitask.records import read_records
 from multitask.results import data_facts, row, versions
+from multitask.sweeps import varied
 from ray_jobs.plan import Node, Plan
 
 # What an outcome says of its stage; stages of before the intervals have none.
@@ -67,7 +68,7 @@ def _row(plan: Plan, node: Node) -> dict[str, Any]:
         "rows": sum(_rows(plan, stage, task) for task in stage.tasks),
         "log": record.log,
         "submission_id": record.submission_id,
-        "settings": _settings(plan, node),
+        **_swept(plan, node),
     }
     if outcome:
         facts |= {key: outcome[key] for key in OF_OUTCOME if key in outcome}
@@ -75,11 +76,27 @@ def _row(plan: Plan, node: Node) -> dict[str, Any]:
     return row(node.name, **facts)
 
 
-def _settings(plan: Plan, node: Node) -> dict[str, Any] | None:
+def _swept(plan: Plan, node: Node) -> dict[str, Any]:
+    """Of a trial and of the stage that stands for the best of them: what was tried, and what decided for which.
+
+    A stage that goes on with its best trial's settings, given as its own, stands for that trial still.
+    """
+    stage = plan.records[node_key(node.stage.name, node.variant)]
+    if "trials" not in stage.content:
+        return {}
+    best = plan.experiment.best_trial(stage)
+    facts = {"stage": node.stage.name, "by": stage.content["by"], "trials": list(stage.content["trials"]), "best": best}
+    return {"settings": _settings(plan, node, best), "sweep": facts}
+
+
+def _settings(plan: Plan, node: Node, best: str | None) -> dict[str, Any] | None:
     """What a trial tried; of a swept stage what the best of them did."""
-    trainer = plan.records[node.key].trainer
-    same = (at.trial for at in (node, *plan.trials(node)) if at.trial and plan.records[at.key].trainer == trainer)
-    return next((trial.settings for trial in same if trial), None)
+    if node.trial:
+        return node.trial.settings
+    tried = {at.name: at.trial.settings for at in plan.trials(node) if at.trial}
+    if best and best not in tried:
+        return {key: getattr(node.stage, key) for key in varied(best)}
+    return tried.get(best or "")
 
 
 def _rows_used(plan: Plan, task: str) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
+from multitask.experiment import node_key
 from multitask.predictions import FOLDER
 from multitask.recipe import Recipe
-from multitask.results import table_rows
-from multitask.storage import Storage, join
+from multitask.results import Rows, leaves, sweep_lines, table_rows
+from multitask.storage import Storage, join, shown
 from ray_jobs.logs import DriverLog
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
@@ -46,26 +48,35 @@ def run_training(
 
 
 def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> None:
-    """The result table, what the numbers rest on, and where things are."""
-    header, rows = table_rows(results)
-    screen.table(header, rows, title=results["experiment"])
-    trained = [stage for stage in results["stages"] if stage["trainer"]]
-    for stage in trained:
-        seed = f" (seed {stage['seed']})" if trained[-1]["variant"] else ""
-        screen.say(f"{stage['name']}{seed}: {stage['trainer']}")
+    """The result table, how each sweep ended, what the numbers rest on, and what is typed next."""
+    rows = results["stages"]
+    screen.table(*table_rows(results), title=results["experiment"])
+    for line in sweep_lines(rows):
+        screen.say(f"* {line}")
+    place = shown(join(storage.uri, results["experiment"]))
+    for row in rows:
+        if row["trainer"]:
+            screen.say(f"{_typed(place, row, rows)}: {row['trainer']}")
     for task, facts in results["data"].items():
-        used = ", ".join(f"{rows} {split}" for split, rows in facts["rows_used"].items())
-        left_out = sum(len(lines) for lines in facts["quarantined"].values())
-        base = facts["majority_baseline"]
-        about = f"rows {used}; {left_out} quarantined" + (f"; majority class {base:.3f}" if base else "")
-        screen.say(f"{task}: {about}")
-    place = join(storage.uri, results["experiment"])
+        screen.say(f"{task}: {_rests_on(facts)}")
     screen.say(f"results:     {join(place, 'results.json')}")
-    parents = {stage["from"] for stage in trained}
-    for stage in trained:
-        if stage["name"] not in parents and "@" not in stage["name"]:  # a leaf of the recipe's tree, and no trial
-            screen.say(f"bundle:      {join(place, stage['bundle'])}")
-            if storage.exists(join(results["experiment"], stage["trainer"], FOLDER)):
-                screen.say(f"predictions: {join(place, stage['trainer'], FOLDER)}")
+    final = leaves(rows)
+    for row in final:
+        screen.say(f"bundle:      {_typed(place, row, rows)}, in {row['bundle']}")
+        if storage.exists(join(results["experiment"], row["trainer"], FOLDER)):
+            screen.say(f"predictions: {join(place, row['trainer'], FOLDER)}")
+    screen.say(f"evaluate:    minibert evaluate {join(place, final[0]['name'])}")
     screen.say(f"report:      minibert report {place}")
     screen.say(f"TensorBoard: tensorboard --logdir {place}")
+
+
+def _typed(place: str, row: Mapping[str, Any], rows: Rows) -> str:
+    """What `evaluate` and the other commands take for a stage's bundle, with its seed where there are several."""
+    seed = f" (seed {row['seed']})" if any(other["variant"] for other in rows) else ""
+    return join(place, node_key(row["name"], row["variant"])) + seed
+
+
+def _rests_on(facts: dict[str, Any]) -> str:
+    used = ", ".join(f"{rows} {split}" for split, rows in facts["rows_used"].items())
+    left_out, base = sum(len(lines) for lines in facts["quarantined"].values()), facts["majority_baseline"]
+    return f"rows {used}; {left_out} quarantined" + (f"; majority class {base:.3f}" if base else "")

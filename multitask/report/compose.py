@@ -8,7 +8,7 @@ from multitask.report.numbers import FIRST, spread
 from multitask.report.parts import Report, Section
 from multitask.report.reading import ENCODER, Evidence
 from multitask.report.tables import caveats, label, paper_table, retention_table, stages_table
-from multitask.results import summary
+from multitask.results import is_trial, summary, sweep_lines
 
 
 def compose(evidence: Evidence) -> Report:
@@ -17,14 +17,17 @@ def compose(evidence: Evidence) -> Report:
     facts = [("Recipe", results["recipe"]), ("Encoder", encoder["source"]), ("Stages", _progress(evidence))]
     builders = [_papers, _stages, _retention, _curves, _final, _run_facts]
     sections = [section for build in builders if (section := build(evidence)) is not None]
-    return Report(results["experiment"], facts, headline(evidence), caveats(evidence), sections)
+    notes = [*sweep_lines(evidence.rows), *caveats(evidence)]
+    return Report(results["experiment"], facts, headline(evidence), notes, sections)
 
 
 def _progress(evidence: Evidence) -> str:
-    runs = [run for run in evidence.runs if run.name != ENCODER]
-    done = sum(run.finished for run in runs)
-    seconds = sum(run.row["seconds"] or 0 for run in runs)
-    return f"{done} of {len(runs)} finished, {duration(seconds)} of training and measuring"
+    stages = [run for run in evidence.runs if run.name != ENCODER and not is_trial(run.row)]
+    trials = [run for run in evidence.runs if is_trial(run.row)]
+    seconds = {run.row["trainer"]: run.row["seconds"] or 0 for run in evidence.runs}  # a swept stage's is its trial's
+    done = f"{sum(run.finished for run in stages)} of {len(stages)} finished"
+    swept = f" ({sum(run.finished for run in trials)} of {len(trials)} trials)" if trials else ""
+    return f"{done}{swept}, {duration(sum(seconds.values()))} of training and measuring"
 
 
 def headline(evidence: Evidence) -> str:
@@ -42,7 +45,7 @@ def headline(evidence: Evidence) -> str:
     for metric in evidence.metrics:
         found = summary([value for run in final[best] if (value := run.metrics.get(metric)) is not None])
         scores += [f"{label(evidence, metric)} {spread(found)}"] if found else []
-    which = "Best final stage" if len(overall) > 1 else "Last stage"
+    which = f"Best final stage by {label(evidence, FIRST[-1])}" if len(overall) > 1 else "Last stage"
     return f"{which}, {best}: {', '.join(scores)}"
 
 

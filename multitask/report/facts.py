@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from multitask.report.numbers import number
 from multitask.report.parts import Cell, Table
-from multitask.report.reading import Evidence
+from multitask.report.reading import Evidence, Run
 
 SHORT = 12  # of a fingerprint's 64 digits
 LINES_SHOWN = 5  # quarantined lines named
 
 
 def trainers_table(evidence: Evidence) -> Table:
-    rows = []
+    """A row a trainer; a swept stage's is its best trial's."""
+    named: dict[str, list[Run]] = {}
     for run in evidence.runs:
         if run.row["trainer"]:
-            seconds = run.row["seconds"]
-            facts = [run.row["trainer"], run.fingerprint[:SHORT], run.row["seed"], run.row["workers"]]
-            facts += [run.row["steps"], None if seconds is None else duration(seconds), run.row["log"]]
-            rows.append([Cell(run.name), *(Cell("" if fact is None else str(fact)) for fact in facts)])
+            named.setdefault(run.row["trainer"], []).append(run)
+    rows = []
+    for trainer, (run, *others) in named.items():
+        seconds = run.row["seconds"]
+        facts = [trainer, run.fingerprint[:SHORT], run.row["seed"], run.row["workers"]]
+        facts += [run.row["steps"], None if seconds is None else duration(seconds), run.row["log"]]
+        name = ", ".join(one.name for one in (run, *others))
+        rows.append([Cell(name), *(Cell("" if fact is None else str(fact)) for fact in facts)])
     header = ["stage", "trainer", "fingerprint", "seed", "workers", "steps", "time", "log"]
     note = "Each trainer's folder holds its TensorBoard events, metrics.jsonl and bundle. 0 workers: in one process."
     return Table("Runs", header, rows, notes=[note], words=2)

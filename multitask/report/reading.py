@@ -13,12 +13,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from multitask.errors import UserError, well_formed
+from multitask.events import event_files
 from multitask.experiment import EXPERIMENT_FILE
 from multitask.recipe_files import parse_yaml
 from multitask.recipe_parts import Table as PaperTable
 from multitask.records import read_records
 from multitask.report.numbers import ordered
+from multitask.results import Rows, leaves
 from multitask.storage import Storage, join
+from multitask.sweeps import stage_of
 
 ENCODER = "encoder"  # the row of results.json before any training
 LOSS = "train/loss"  # and train/loss_<task> where a stage trains several tasks
@@ -65,6 +68,11 @@ class Evidence:
     runs: list[Run]
     tables: list[PaperTable]
 
+    @property
+    def rows(self) -> Rows:
+        """Those of results.json."""
+        return [run.row for run in self.runs]
+
     @cached_property
     def metrics(self) -> list[str]:
         return ordered(metric for run in self.runs for metric in run.metrics)
@@ -88,9 +96,9 @@ class Evidence:
 
     def final(self) -> dict[str, list[Run]]:
         """The stages that no other one starts from, as far as they are finished."""
-        used = {run.start for run in self.runs} | {ENCODER}
-        leaves = {name: [run for run in runs if run.finished] for name, runs in self.stages.items() if name not in used}
-        return {name: runs for name, runs in leaves.items() if runs}
+        final = [(row["name"], row["variant"]) for row in leaves(self.rows)]
+        found = {name: [run for run in runs if (name, run.variant) in final] for name, runs in self.stages.items()}
+        return {name: runs for name, runs in found.items() if runs}
 
 
 def read_evidence(folder: Storage) -> Evidence:
@@ -105,7 +113,8 @@ def read_evidence(folder: Storage) -> Evidence:
     with well_formed(join(folder.uri, "recipe.yaml")):
         trained = {stage["name"]: tuple(stage.get("tasks") or ()) for stage in recipe.get("stages", [])}
     prints = _fingerprints(folder)
-    runs = [_run(folder, row, prints, trained.get(row["name"], ())) for row in results["stages"]]
+    rows = _with_sweeps(results["stages"], recipe)
+    runs = [_run(folder, row, prints, trained.get(stage_of(row["name"]), ())) for row in rows]
     return Evidence(folder.uri, results, runs, _paper_tables(recipe, join(folder.uri, "recipe.yaml")))
 
 
@@ -124,6 +133,21 @@ def _results(folder: Storage) -> dict[str, Any]:
     return results
 
 
+def _with_sweeps(rows: list[dict[str, Any]], recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows with what their sweeps came to, where they were written before that stood among them."""
+    by = {stage["name"]: (stage.get("sweep") or {}).get("by", "") for stage in recipe.get("stages", [])}
+    sweeps: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in rows:
+        if (stage := stage_of(row["name"])) != row["name"]:
+            unknown = {"stage": stage, "by": by.get(stage, ""), "trials": [], "best": None}
+            sweeps.setdefault((stage, row["variant"]), unknown)["trials"].append(row["name"])
+    trainers = {(row["name"], row["variant"]): row["trainer"] for row in rows}
+    for (stage, variant), sweep in sweeps.items():
+        chosen = trainers.get((stage, variant))
+        sweep["best"] = next((name for name in sweep["trials"] if chosen and trainers[name, variant] == chosen), None)
+    return [{"sweep": sweeps.get((stage_of(row["name"]), row["variant"])), **row} for row in rows]
+
+
 def _recipe(folder: Storage) -> dict[str, Any]:
     if not folder.exists("recipe.yaml"):
         return {}
@@ -134,10 +158,10 @@ def _recipe(folder: Storage) -> dict[str, Any]:
 
 
 def _fingerprints(folder: Storage) -> dict[str, str]:
-    """Trainer name -> fingerprint."""
+    """Trainer name -> fingerprint; a best trial's own, which is there before that of the stage it stands for."""
     with well_formed(join(folder.uri, EXPERIMENT_FILE)):
         stages = folder.read_json(EXPERIMENT_FILE)["stages"] if folder.exists(EXPERIMENT_FILE) else {}
-        return {record["trainer"]: record["fingerprint"] for record in stages.values()}
+        return {record["trainer"]: record["fingerprint"] for record in reversed(stages.values())}
 
 
 def _paper_tables(recipe: dict[str, Any], where: str) -> list[PaperTable]:
@@ -166,7 +190,7 @@ def _measured(home: Storage) -> tuple[tuple[int, dict[str, float | None]], ...]:
 
 def _losses(home: Storage) -> dict[str, Curve]:
     """The training losses of a trainer's event files; steps that a resumed run took again are TensorBoard's to hide."""
-    names = [name for name in home.list() if ".tfevents." in name]
+    names = event_files(home)
     if not names:
         return {}
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
@@ -176,7 +200,7 @@ def _losses(home: Storage) -> dict[str, Curve]:
     # Always a copy: the run may be writing, and the storage may be remote.
     with tempfile.TemporaryDirectory(prefix="minibert-report-") as local:
         for name in names:
-            (Path(local) / name).write_bytes(home.read_bytes(name))
+            (Path(local) / Path(name).name).write_bytes(home.read_bytes(name))
         events = EventAccumulator(local, size_guidance={"scalars": 0})
         events.Reload()
         tags = [tag for tag in events.Tags()["scalars"] if tag == LOSS or tag.startswith(f"{LOSS}_")]

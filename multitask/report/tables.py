@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from multitask.recipe_parts import Condition
 from multitask.recipe_parts import Table as PaperTable
 from multitask.report.numbers import DASH, SCORES, kind_of, number, ordered, spread, task_of
 from multitask.report.parts import Cell, Table
 from multitask.report.reading import Evidence, Run
-from multitask.results import summary
+from multitask.results import decided, setting_cell, summary, sweep_lines, swept_settings
 
 LEAST_SCALE = 0.1  # of the retention matrix's colours, so that noise stays pale
 # Encoders whose own pre-training has seen the like of some tasks' data: source -> tasks, what to say of them.
@@ -99,24 +100,38 @@ def seeds_note(evidence: Evidence) -> list[str]:
 
 
 def stages_table(evidence: Evidence) -> Table:
-    """A row a stage."""
-    metrics, several = evidence.metrics, bool(seeds_note(evidence))
+    """A row a stage or trial."""
+    metrics, several, settings = evidence.metrics, bool(seeds_note(evidence)), swept_settings(evidence.rows)
     rows = []
     for name, runs in evidence.stages.items():
-        first = runs[0].row
+        first, these = runs[0].row, [run.row for run in runs]
         what = [Cell(name), Cell(first["objective"] or ""), Cell(first["train"] or ""), _start(evidence, runs[0])]
-        cells = [*what, _mean(runs, "rows"), _mean(runs, "epochs")]
-        scores = [score_cell(runs, metric, strong=task_of(metric) in runs[0].tasks) for metric in metrics]
+        tried = [Cell(setting_cell(these, key)) for key in settings]
+        cells = [*what, *tried, _mean(runs, "rows"), _mean(runs, "epochs")]
+        stars, trained = decided(these), runs[0].tasks
+        scores = [starred(score_cell(runs, metric, task_of(metric) in trained), metric in stars) for metric in metrics]
         effort = [_mean(runs, "seconds"), _mean(runs, "examples_per_second", 1), Cell(_status(runs))]
         rows.append([*cells, *scores, *effort, *([Cell(str(len(runs)))] if several else [])])
-    header = ["stage", "objective", "train", "from", "rows", "epochs", *(label(evidence, m) for m in metrics)]
-    header += ["seconds", "examples/s", "status", *(["n"] if several else [])]
-    notes = ["Dev metrics over all usable rows. In brackets: the 95 % bootstrap interval. Bold: a task that the stage "
-             "trains."]  # fmt: skip
+    header = ["stage", "objective", "train", "from", *settings, "rows", "epochs"]
+    header += [
+        *(label(evidence, metric) for metric in metrics),
+        "seconds",
+        "examples/s",
+        "status",
+        *(["n"] if several else []),
+    ]
+    notes = [f"* {line}" for line in sweep_lines(evidence.rows)]
+    notes += ["Dev metrics over all usable rows. In brackets: the 95 % bootstrap interval. Bold: a task that the stage "
+              "trains."]  # fmt: skip
     return Table(
         "Every stage of the experiment", header, rows,
         notes=[*notes, *rests_on(evidence, metrics), *seeds_note(evidence), *caveats(evidence)], words=4,
     )  # fmt: skip
+
+
+def starred(cell: Cell, best: bool) -> Cell:
+    """The score by which a trial is the best of its sweep."""
+    return replace(cell, text=f"{cell.text}*") if best else cell
 
 
 def _start(evidence: Evidence, run: Run) -> Cell:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +26,7 @@ from ray_jobs.stopping import INTERRUPTED
 
 if TYPE_CHECKING:
     from multitask.recipe import Recipe
+    from multitask.results import Rows
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -103,13 +106,21 @@ def sweep(
 ) -> None:
     """Train one stage with several settings. After what it starts from; names the best."""
     from multitask.data.maps import mapped
-    from multitask.recipe_files import load_sweep
+    from multitask.recipe_files import load_recipe, load_sweep
+    from ray_jobs.submission import after_sweep
 
     settings = sweep_settings(grid or [], random or [], samples, by, asha)
     loaded, stage = load_sweep(recipe, set_, stage, settings, mapped(data))
     name = experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name)
+    options = [("--data", data, None), ("--storage", storage, "./runs"), ("--workers", workers, "0")]
+    options += [("--device", device, "auto"), ("--seeds", str(seeds), "1")]
+    words = ["train", recipe, "--experiment", name]
+    words += [word for option, value, usual in options if value and value != usual for word in (option, value)]
+    words += [word for override in set_ or [] for word in ("--set", override)]
+    whole = load_recipe(recipe, set_, mapped(data))
+    after = partial(after_sweep, whole, stage, by_recipe=not settings, words=words)
     span = workers_span(workers, device)
-    _run(loaded, data, storage, name, workers=span, seeds=seeds, fresh=fresh, quiet=quiet, as_json=as_json)
+    _run(loaded, data, storage, name, workers=span, seeds=seeds, fresh=fresh, quiet=quiet, as_json=as_json, after=after)
 
 
 def _run(
@@ -123,8 +134,9 @@ def _run(
     fresh: bool,
     quiet: bool,
     as_json: bool,
+    after: Callable[[Rows], str | None] = lambda rows: None,
 ) -> None:
-    """Trains and tells; with --json the document is what results.json holds."""
+    """Trains and tells; with --json the document is what results.json holds. after: how to go on from those rows."""
     with uncollected():
         from multitask.recipe import NAME
         from multitask.storage import Storage
@@ -143,3 +155,5 @@ def _run(
             screen.document(results)
         else:
             tell_results(screen, place, results)
+            if more := after(results["stages"]):
+                screen.say(f"go on:       {more}")

@@ -156,7 +156,8 @@ def test_an_encoder_that_has_seen_such_data_is_marked(tmp_path: Path, encoder: s
 def test_the_headline_is_the_best_leafs(tmp_path: Path) -> None:
     best = {"sst/accuracy": 0.4, "overall/normalised": 0.7}
     stages = [ENCODER, stage("one", "encoder", best), stage("two", "encoder", {**best, "overall/normalised": 0.6})]
-    assert headline(evidence(tmp_path, stages)) == "Best final stage, one: sst accuracy .400, overall normalised .700"
+    said = headline(evidence(tmp_path, stages))
+    assert said == "Best final stage by overall normalised, one: sst accuracy .400, overall normalised .700"
 
 
 # The page
