@@ -18,13 +18,12 @@ from lightning_modules.base import StageModule
 from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
 from lightning_modules.progress import Interrupted, Progress, Throttle
-from lightning_modules.summary import tell_curves, tell_results, tell_sentences, tell_settings
+from lightning_modules.summary import BEST, tell_curves, tell_results, tell_sentences, tell_settings
 from lightning_modules.tensorboard import EventLog
 from multitask.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment import Fence
 from multitask.recipe_parts import KeepBest
 from multitask.records import Record, chosen
-from multitask.storage import Storage
 
 log = logging.getLogger(__name__)
 LOG_STEPS = 10
@@ -119,17 +118,17 @@ class Checkpointing(Callback):
 class Telling(Callback):
     """The progress line and TensorBoard's events, from rank 0. Comes after those that do what it tells."""
 
-    def __init__(self, folder: Storage, throttle: Throttle, dev: DevMetrics) -> None:
-        self.folder, self.throttle, self.dev, self.records = folder, throttle, dev, dev.records
+    def __init__(self, throttle: Throttle, dev: DevMetrics) -> None:
+        self.throttle, self.dev, self.records = throttle, dev, dev.records
         self.events: EventLog | None = None
         self._norm = math.nan
         self._mark = (0.0, 0)
 
     def setup(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
         if trainer.is_global_zero:
-            self.events = EventLog(self.folder, purge=module.state.position.steps)
+            self.events = EventLog(module.job.events, purge=module.state.position.steps)
             if module.job.settings:
-                self.events.settings(module.job.settings, f"dev/{module.job.by}")
+                self.events.settings(module.job.settings, f"dev/{module.job.by}", BEST)
             if not module.state.position.steps:
                 tell_settings(self.events, module)
         else:

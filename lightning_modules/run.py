@@ -65,7 +65,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             *([Profile(job.folder)] if stage.profile else []),
             Checkpointing(store, records, execution.leaving),
             dev,
-            Telling(job.folder, throttle, dev),
+            Telling(throttle, dev),
             Finishing(job, dev, store, throttle, fence),
         ]
         epochs_left = stage.epochs - module.state.position.epoch

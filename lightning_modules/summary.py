@@ -16,11 +16,14 @@ from multitask import markdown
 from multitask.data.samplers import subset
 from multitask.data.tokens import TokenTable
 from multitask.evaluate import Autocast, EvalSet, encode_sentences
+from multitask.experiment import StageJob
 from multitask.records import Record
+from multitask.results import Rows, cell
 from multitask.tasks import TaskSpec
 
 SHOWN = 100  # dev rows a task in the projector: a second's work for a small BERT on a CPU
 SEED = 11711
+BEST = "sweep/best"  # a scalar that the best of a sweep's trials alone has
 Metadata = list[list[str]]  # a sentence each: task, label, text
 
 
@@ -44,6 +47,20 @@ def tell_results(events: EventLog, record: Record, tables: Mapping[str, TokenTab
         rows.append((name, markdown.number(facts), markdown.interval(facts), len(table) if table else ""))
     header = ("metric on dev", "value", "95 % interval", "rows")
     events.text("stage/results", f"epoch {record.epoch}\n\n{markdown.table(header, rows)}", record.steps)
+
+
+def tell_best(job: StageJob, trials: Rows) -> None:
+    """In the run of a sweep's best trial, when all have ended: that it is the best, by what, and of which.
+
+    job: the trial's. trials: their rows of results.json.
+    """
+    mine = next(row for row in trials if row["name"] == job.label)
+    rows = [(row["name"], cell(row["metrics"].get(job.by)) + "*" * (row is mine), row["status"]) for row in trials]
+    events = EventLog(job.events, purge=mine["steps"] + 1)  # nothing of what the trial told is hidden
+    table = markdown.table(("trial", job.by, "status"), rows)
+    events.text("stage/sweep", f"{job.label} is the best of {len(rows)} trials by {job.by}\n\n{table}", mine["steps"])
+    events.scalars({BEST: mine["metrics"][job.by]}, mine["steps"])
+    events.close()
 
 
 def tell_curves(events: EventLog, logits: Mapping[str, Tensor], tables: Mapping[str, TokenTable], steps: int) -> None:

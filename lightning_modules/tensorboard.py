@@ -46,9 +46,10 @@ class EventLog:
             if value is not None:
                 self._try_to_write(partial(self._writer.add_scalar, name, value, step))
 
-    def settings(self, values: Mapping[str, Any], by: str) -> None:
-        """What a sweep's trial tries, for TensorBoard's HParams page; `by` is the scalar that it compares."""
-        for part in hparams(dict(values), {by: 0.0}):  # add_hparams would make a run of its own for it
+    def settings(self, values: Mapping[str, Any], *metrics: str) -> None:
+        """What a sweep's trial tries, for TensorBoard's HParams page; metrics: the scalars that it compares."""
+        parts = hparams(dict(values), dict.fromkeys(metrics, 0.0))
+        for part in parts:  # add_hparams would make a run of its own for it
             self._try_to_write(partial(self._writer._get_file_writer().add_summary, part))
 
     def text(self, name: str, content: str, step: int) -> None:

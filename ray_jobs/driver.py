@@ -170,7 +170,15 @@ class Driver:
         if chosen is None:
             raise RuntimeError(f"sweep of '{node.key}': no trial has a value of {by}; they ended: {ends}")
         records[node.key].trainer = records[chosen].trainer
-        self.screen.say(f"{node.key}: the best trial by {by} is {chosen}")
+        self.screen.note(f"{node.key}: the best trial by {by} is {chosen}")
+        self._tell_best(next(jobs[at.name] for at in trials if at.key == chosen), trials)
+
+    def _tell_best(self, job: StageJob, trials: list[Node]) -> None:
+        """TensorBoard, beside the results."""
+        from lightning_modules.summary import tell_best
+
+        keys, rows = {(at.name, at.variant) for at in trials}, results_of(self.plan, self.request.experiment)["stages"]
+        tell_best(job, [row for row in rows if (row["name"], row["variant"]) in keys])
 
     def job(self, node: Node) -> StageJob:
         recipe, stage, record = self.recipe, node.stage, self.plan.records[node.key]

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from multitask.data.sample import sample_uri
 from ray_jobs.cli import main
@@ -62,13 +63,13 @@ def test_the_last_layer_stage_changes_no_other_task(results: dict[str, Any]) -> 
     assert before["sst/accuracy"] != after["sst/accuracy"]
 
 
-def test_tensorboard_shows_a_run_a_trainer_name(storage: Path, results: dict[str, Any]) -> None:
+def test_tensorboard_shows_a_run_a_trainer_name_with_stage_and_seed(storage: Path, results: dict[str, Any]) -> None:
     trainers = [stage["trainer"] for stage in results["stages"][1:]]
-    runs = {path.parent.name for path in (storage / "demo").rglob("events.out.tfevents*")}
-    assert runs == set(trainers)
+    found = EventMultiplexer().AddRunsFromDirectory(str(storage / "demo"))
+    assert set(found.Runs()) == {f"{stage['trainer']}/{stage['name']} seed=11711" for stage in results["stages"][1:]}
     for trainer, stage in zip(trainers, results["stages"][1:], strict=True):
         assert re.fullmatch(r"TorchTrainer_[0-9a-f]{5}_00000_0_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", trainer)
-        events = EventAccumulator(str(storage / "demo" / trainer))
+        events = EventAccumulator(str(storage / "demo" / trainer / f"{stage['name']} seed=11711"))
         events.Reload()
         tags = set(events.Tags()["scalars"])
         wanted = {"train/loss", "train/lr", "train/gradient_norm", "train/examples_per_second"}

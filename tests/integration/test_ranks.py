@@ -13,6 +13,7 @@ from lightning_modules.data import StageData
 from lightning_modules.run import OBJECTIVES
 from multitask.bundle import read_bundle
 from multitask.checkpoints import CheckpointStore
+from multitask.events import event_files
 from multitask.experiment import StageJob
 from multitask.recipe import Stage
 from multitask.records import read_records
@@ -165,7 +166,7 @@ def test_a_stage_runs_on_a_storage_that_is_no_directory(tmp_path: Path) -> None:
     assert run(there)
     assert difference(newest(here).weights, newest(there).weights) == 0
     assert {"bundle", "checkpoints", "metrics.jsonl", "outcome.json"} <= set(there.folder.list())
-    assert any(name.startswith("events.out.tfevents") for name in there.folder.list())
+    assert [name.partition("/")[0] for name in event_files(there.folder)] == ["para seed=11711"] * 2
 
 
 def test_compressed_gradients_round_and_nothing_more(tmp_path: Path) -> None:

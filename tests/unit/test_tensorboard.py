@@ -51,9 +51,9 @@ def test_a_full_disk_ends_the_events_and_nothing_else(
 
 
 def test_a_stage_tells_its_settings_results_curves_and_sentences(tmp_path: Path) -> None:
-    """As TensorBoard's own reader finds them, in the trainer's folder of the storage."""
+    """As TensorBoard's own reader finds them, in a folder of the trainer's that says which run it is."""
     results = small_driver(tmp_path, tasks=["quora", "sst"], epochs=1).run(StopRequest("again"))
-    home = tmp_path / "small" / results["stages"][-1]["trainer"]
+    home = tmp_path / "small" / results["stages"][-1]["trainer"] / "para seed=11711"
     found = EventAccumulator(str(home))
     found.Reload()
     tensors = found.Tags()["tensors"]
