@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 from multitask.bundle import Bundle, is_bundle, read_bundle, source_bundle
 from multitask.errors import UserError
 from multitask.experiment import BUNDLE, EXPERIMENT_FILE, Experiment
 from multitask.model.sources import load_source
-from multitask.storage import Storage, file_at, join
+from multitask.storage import Storage, file_at, join, shown
+
+log = logging.getLogger(__name__)
 
 
 def find_bundle(uri: str) -> Storage:
@@ -24,11 +29,21 @@ def find_bundle(uri: str) -> Storage:
 
 def _of_a_stage(experiment: Storage, stage: str) -> Storage:
     storage, name = file_at(experiment.uri)
-    record = Experiment(storage, name).stages.get(stage)
+    found = Experiment(storage, name)
+    record = found.stages.get(stage)
     if record and is_bundle(place := join(experiment.uri, record.trainer, BUNDLE)):
+        if others := [key for key, other in found.stages.items() if key.startswith(f"{stage}#") and other.trainer]:
+            known = [f"{join(shown(experiment.uri), key)} (seed {found.seed(key)})" for key in others]
+            _note(f"{join(shown(experiment.uri), stage)} is of seed {found.seed(stage)}; others: {', '.join(known)}")
         return Storage(place)
     what = f"stage '{stage}' has no bundle yet" if record else f"no stage '{stage}'"
     raise UserError(f"bundle '{experiment.uri}/{stage}': {what}; {_stages(experiment)}")
+
+
+@cache
+def _note(line: str) -> None:
+    """Once, however often a command looks for the bundle."""
+    log.warning(line)
 
 
 def _stages(experiment: Storage) -> str:

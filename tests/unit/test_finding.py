@@ -8,7 +8,7 @@ import pytest
 
 from multitask.bundle import save_bundle
 from multitask.errors import UserError
-from multitask.experiment import Experiment
+from multitask.experiment import Experiment, node_key
 from multitask.finding import find_bundle, open_bundle
 from multitask.storage import Storage
 from tests.helpers import tiny
@@ -61,3 +61,32 @@ def test_a_directory_beside_one_is_a_bundle_without_a_slash(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     save_bundle(Storage("."), "mine", tiny())
     assert open_bundle("mine").about == tiny().about
+
+
+def test_of_several_seeds_it_says_whose_bundle_it_is_and_what_the_others_are_called(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment = Experiment(storage, "seeds")
+    content = {"stage": {"lr": 1}, "parent": "a"}
+    for variant in range(3):
+        recipe = {"recipe": {"seed": 11711 + variant}}
+        trial = experiment.claim(node_key("sst@lr=1", variant), content | recipe, "encoder", False, variant)
+        swept = {"trials": {"sst@lr=1": trial.fingerprint}, "by": "sst/accuracy"}
+        stage = experiment.claim(node_key("sst", variant), swept, "encoder", False, variant, None)
+        stage.trainer = trial.trainer if variant < 2 else ""  # the third is not trained yet
+        last = experiment.claim(node_key("last", variant), {**content, **recipe, "parent": "b"}, "sst", False, variant)
+        for record in (stage, last):
+            save_bundle(storage, f"seeds/{record.trainer}/bundle", tiny())
+    experiment.begin_attempt()
+    monkeypatch.chdir(storage.uri)
+    for _ in range(2):
+        find_bundle("seeds/sst")
+    assert caplog.messages == ["seeds/sst is of seed 11711; others: seeds/sst#1 (seed 11712)"]
+    caplog.clear()
+    assert find_bundle("seeds/sst#1").uri.endswith(f"{experiment.stages['sst#1'].trainer}/bundle")
+    find_bundle("first/sst")
+    assert caplog.messages == [], "where one bundle alone has that name, nothing is to be said"
+    find_bundle("seeds/last")
+    assert caplog.messages == [
+        "seeds/last is of seed 11711; others: seeds/last#1 (seed 11712), seeds/last#2 (seed 11713)"
+    ]

@@ -8,6 +8,7 @@ from statistics import stdev
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
@@ -15,7 +16,8 @@ from typer.testing import CliRunner
 
 from multitask.errors import UserError
 from multitask.report import write_report
-from multitask.report.compose import headline
+from multitask.report.compose import compose, headline
+from multitask.report.facts import trainers_table
 from multitask.report.markdown import escaped
 from multitask.report.numbers import DASH
 from multitask.report.reading import read_evidence
@@ -158,6 +160,67 @@ def test_the_headline_is_the_best_leafs(tmp_path: Path) -> None:
     stages = [ENCODER, stage("one", "encoder", best), stage("two", "encoder", {**best, "overall/normalised": 0.6})]
     said = headline(evidence(tmp_path, stages))
     assert said == "Best final stage by overall normalised, one: sst accuracy .400, overall normalised .700"
+
+
+# Sweeps
+
+
+def swept_rows(**facts: Any) -> list[dict[str, Any]]:
+    """Trials of sts, of which the first is best by Pearson and the second by the mean, and the stage itself."""
+    scores = {"sts@lr=0.001": (0.822, 0.5), "sts@lr=0.0003": (0.762, 0.6)}
+    rows = [
+        stage(name, "encoder", {"sts/pearson": pearson, "overall/mean": mean, "overall/normalised": mean})
+        | {"settings": {"lr": float(name.partition("=")[2])}, "trainer": trainer(name[::-1]), **facts}
+        for name, (pearson, mean) in scores.items()
+    ]
+    return [ENCODER, *rows, {**rows[0], "name": "sts"}]
+
+
+SWEEP = {"stage": "sts", "by": "sts/pearson", "trials": ["sts@lr=0.001", "sts@lr=0.0003"], "best": "sts@lr=0.001"}
+STORY = "sts: lr=0.001 is the best of 2 trials by sts/pearson, .822"
+
+
+def test_a_sweeps_trials_are_no_final_stages(tmp_path: Path) -> None:
+    found = evidence(tmp_path, swept_rows(sweep=SWEEP))
+    assert list(found.final()) == ["sts"]
+    assert headline(found).startswith("Last stage, sts: sts pearson .822,")
+    assert compose(found).notes == [STORY]
+    more = [*swept_rows(sweep=SWEEP), stage("sst", "sts", {"overall/normalised": 0.4})]
+    assert headline(evidence(tmp_path, more)) == "Last stage, sst: overall normalised .400"
+
+
+def test_the_table_has_the_swept_value_marks_the_winner_and_says_by_what(tmp_path: Path) -> None:
+    table = stages_table(evidence(tmp_path, swept_rows(sweep=SWEEP)))
+    names = ["encoder", "sts@lr=0.001", "sts@lr=0.0003", "sts"]
+    assert [column(table, name, "lr") for name in names] == ["", "0.001", "0.0003", "0.001"]
+    assert [column(table, name, "sts pearson") for name in names] == [".500", ".822*", ".762", ".822"]
+    assert table.notes[0] == f"* {STORY}"
+    assert table.rows[1][table.header.index("sts pearson")].strong, "a trial trains what its stage does"
+
+
+def test_a_swept_stage_and_its_trial_are_one_training(tmp_path: Path) -> None:
+    found = evidence(tmp_path, swept_rows(sweep=SWEEP))
+    facts = dict(compose(found).facts)
+    assert facts["Stages"] == "1 of 1 finished (2 of 2 trials), 2 min 10 s of training and measuring"
+    assert list(texts(trainers_table(found))) == ["sts@lr=0.001, sts", "sts@lr=0.0003"]
+
+
+def test_a_sweep_that_was_told_before_rows_had_it_is_told_the_same(tmp_path: Path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "sweep"} for row in swept_rows()]
+    stages = [{"name": "sts", "tasks": ["sts"], "sweep": {"by": "sts/pearson"}}]
+    write(tmp_path, rows)
+    Storage(str(tmp_path)).write_bytes("recipe.yaml", yaml.safe_dump({"stages": stages}).encode())
+    found = read_evidence(Storage(str(tmp_path)))
+    assert [row["sweep"] for row in found.rows] == [None, SWEEP, SWEEP, SWEEP]
+
+
+def test_an_unfinished_sweep_has_no_best(tmp_path: Path) -> None:
+    rows = swept_rows(sweep={**SWEEP, "best": None})
+    rows[-1] |= {"trainer": None, "status": "running", "settings": None}
+    found = evidence(tmp_path, rows)
+    assert headline(found) == "No stage is finished yet."
+    (line,) = compose(found).notes
+    assert line == "sts: 2 trials, of which sts/pearson is to choose, are not finished"
 
 
 # The page
