@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
+from lightning_modules.summary import BEST
+from multitask.bundle import read_bundle
+from multitask.report import write_report
+from multitask.report.markdown import escaped
+from multitask.results import cell
+from multitask.storage import Storage
 from tests.helpers import recipe_tree
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -22,7 +30,9 @@ LRS = "1e-2,1e-3,1e-4"
 
 def start(folder: Path, *words: str, **stage: Any) -> subprocess.Popen[str]:
     recipe = folder / "small.yaml"
-    recipe.write_text(yaml.safe_dump(recipe_tree(**stage)))
+    tree = recipe_tree(**stage)
+    last = {"name": "last", "tasks": ["sst"], "train": "last-linear-layer", "lr": 1e-2, "epochs": 1}
+    recipe.write_text(yaml.safe_dump({**tree, "stages": [*tree["stages"], last]}))
     command = [sys.executable, "-m", "ray_jobs", "sweep", str(recipe), "--stage", "para", "--grid", f"lr={LRS}"]
     return subprocess.Popen(
         [*command, "--by", "quora/accuracy", "--storage", str(folder), "--experiment", "sweep", *words],
@@ -67,14 +77,56 @@ def test_killed_after_its_first_trial_and_run_again_it_trains_no_finished_trial_
     assert two["para"]["trainer"] in {row["trainer"] for name, row in two.items() if name != "para"}
 
 
-def test_trials_on_workers_of_their_own_fit_a_small_machine(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep on two workers, and what it said with --quiet."""
+    folder = tmp_path_factory.mktemp("runs")
+    return folder, complete(start(folder, "--workers", "2", "--quiet", epochs=2))
+
+
+def test_trials_on_workers_of_their_own_fit_a_small_machine(swept: tuple[Path, str]) -> None:
     """Two workers on two CPUs leave none for the trial itself: it must not ask for one."""
-    complete(start(tmp_path, "--workers", "2", epochs=2))
-    found = rows(tmp_path)
+    found = rows(swept[0])
     assert [row["status"] for row in found.values()] == ["measured", *["finished"] * 4]
     assert found["para"]["settings"]["lr"] in (1e-2, 1e-3, 1e-4)
     names = [row["trainer"].split("_")[2] for row in list(found.values())[1:4]]
     assert names == ["00000", "00001", "00002"]
+
+
+def test_it_tells_one_story(swept: tuple[Path, str]) -> None:
+    """On the terminal, in the report, in results.json and in TensorBoard: which trial won, and by what."""
+    folder, output = swept
+    found = rows(folder)
+    scores = {name: row["metrics"]["quora/accuracy"] for name, row in found.items() if name.startswith("lr=")}
+    best = max(scores, key=scores.__getitem__)
+    story = f"para: {best} is the best of 3 trials by quora/accuracy, {cell(scores[best])}"
+    assert f"* {story}\n" in output
+    report = Path(write_report(str(folder / "sweep"))[1]).read_text()
+    assert f"Last stage, para: sst accuracy {cell(found['para']['metrics']['sst/accuracy'])}" in report
+    assert report.count(escaped(story)) == 2, "below the heading, and below the table"
+    assert {row["sweep"]["best"] for name, row in found.items() if name != "encoder"} == {f"para@{best}"}
+    runs = EventMultiplexer().AddRunsFromDirectory(str(folder / "sweep"))
+    runs.Reload()
+    name = {trial: f"{row['trainer']}/para {trial} seed=11711" for trial, row in found.items() if trial in scores}
+    assert set(runs.Runs()) == set(name.values())
+    assert [trial for trial in name if BEST in runs.Runs()[name[trial]]["tensors"]] == [best]
+
+
+def test_the_command_that_it_names_goes_on_from_the_best_trials_weights(swept: tuple[Path, str]) -> None:
+    folder, output = swept
+    before = rows(folder)["para"]
+    (line,) = [line for line in output.splitlines() if line.startswith("go on: ")]
+    words = shlex.split(line.partition("minibert ")[2])
+    words[words.index("--workers") + 1] = "0"  # Ray has shown what it can
+    done = subprocess.run([sys.executable, "-m", "ray_jobs", *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"para: finished before, skipped ({before['trainer']})" in done.stdout
+    after = rows(folder)
+    assert list(after) == ["encoder", "para", "last"] and after["para"]["settings"] == before["settings"]
+    start, end = (read_bundle(Storage(str(folder / "sweep" / after[name]["bundle"]))) for name in ("para", "last"))
+    frozen = {name for name in start.tensors if not name.startswith("heads.sst.")}
+    assert all(start.tensors[name].equal(end.tensors[name]) for name in frozen)
+    assert any(not start.tensors[name].equal(end.tensors[name]) for name in start.tensors)
 
 
 @pytest.mark.slow
