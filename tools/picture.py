@@ -54,7 +54,7 @@ TABLE = {
         (
             "recipes and experiments",
             "schema, fingerprints, lease",
-            "recipe sweeps packaged experiment lease records results metrics data.maps data.check",
+            "recipe sweeps packaged experiment differences events lease records results metrics data.maps data.check",
         ),
         ("bundles and checkpoints", "weights, no pickle", "bundle checkpoints"),
         ("model", "miniBERT and its heads", "model"),
