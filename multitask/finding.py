@@ -32,16 +32,23 @@ def _of_a_stage(experiment: Storage, stage: str) -> Storage:
     found = Experiment(storage, name)
     record = found.stages.get(stage)
     if record and is_bundle(place := join(experiment.uri, record.trainer, BUNDLE)):
-        if others := [key for key, other in found.stages.items() if key.startswith(f"{stage}#") and other.trainer]:
-            known = [f"{join(shown(experiment.uri), key)} (seed {found.seed(key)})" for key in others]
-            _note(f"{join(shown(experiment.uri), stage)} is of seed {found.seed(stage)}; others: {', '.join(known)}")
+        _tell_seed(found, stage)
         return Storage(place)
     what = f"stage '{stage}' has no bundle yet" if record else f"no stage '{stage}'"
     raise UserError(f"bundle '{experiment.uri}/{stage}': {what}; {_stages(experiment)}")
 
 
+def _tell_seed(experiment: Experiment, stage: str) -> None:
+    """Which of several seeds' bundles a stage's plain name means, and what the others are called."""
+    trained = [key for key, record in experiment.stages.items() if record.status == "finished"]
+    named = {key: join(shown(experiment.folder.uri), key) for key in [stage, *trained]}
+    others = [f"{named[key]} (seed {experiment.seed(key)})" for key in trained if key.startswith(f"{stage}#")]
+    if others:
+        _note(experiment.folder.uri, f"{named[stage]} is of seed {experiment.seed(stage)}; others: {', '.join(others)}")
+
+
 @cache
-def _note(line: str) -> None:
+def _note(experiment: str, line: str) -> None:
     """Once, however often a command looks for the bundle."""
     log.warning(line)
 

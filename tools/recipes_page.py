@@ -45,8 +45,8 @@ stages:
 
 `encoder`: `tiny` (2 layers, random weights by seed), `minilm-l6` (all-MiniLM-L6-v2 from a package, no download), a
 Hugging Face BERT's directory or URI, a hub id such as `bert-base-uncased`, or a bundle, which brings its heads along.
-The papers used bert-base-uncased and its learning rates; the recipes' headers say so. What a sweep says, and how to go on
-from one: [sweeps](sweeps.md).
+The papers used bert-base-uncased and its learning rates; the recipes' headers say so. What a sweep says, and how to go
+on from one: [sweeps](sweeps.md).
 """
 KEY = r"[a-z_]+(?: \([^)]*\))?"
 MEANING = re.compile(rf"(?:(?<=^)|(?<=\. ))({KEY}(?:, {KEY})*): ")

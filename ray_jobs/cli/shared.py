@@ -39,7 +39,8 @@ DataOption = Annotated[
     typer.Option(help="The tasks' files: a directory, its URI, or a map such as glue.", autocompletion=_maps),
 ]
 BundleArgument = Annotated[
-    str, typer.Argument(help="A bundle: EXPERIMENT/STAGE (runs/demo/sst), its directory, or URI.")
+    str,
+    typer.Argument(help="A bundle: EXPERIMENT/STAGE (runs/demo/sst; sst#1 of a second seed), its directory, or URI."),
 ]
 EncoderArgument = Annotated[
     str, typer.Argument(help="A bundle: EXPERIMENT/STAGE (runs/demo/sst), its directory, or URI; or an encoder's name.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tests.compat import files
+from tests.compat import experiments, files
 from tests.compat.table import Row
 
 SECTIONS: Mapping[str, Sequence[Row]] = {
     "Tables": files.ROWS,
+    "Experiments": experiments.ROWS,
 }

@@ -124,7 +124,7 @@ def test_another_stage_under_its_name_is_refused(storage: Path, capsys: pytest.C
     words = ("train", "demo", "--storage", str(storage), "--set", "defaults.epochs=2", "--set", "stages.sts.lr=0.5")
     assert minibert(*words) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "stage.lr: 0.001 -> 0.5" in line and "--fresh" in line
+    assert ": stages.sts.lr: 0.001 -> 0.5. " in line and "--fresh" in line
 
 
 @pytest.mark.parametrize(

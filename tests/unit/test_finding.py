@@ -75,6 +75,7 @@ def test_of_several_seeds_it_says_whose_bundle_it_is_and_what_the_others_are_cal
         stage = experiment.claim(node_key("sst", variant), swept, "encoder", False, variant, None)
         stage.trainer = trial.trainer if variant < 2 else ""  # the third is not trained yet
         last = experiment.claim(node_key("last", variant), {**content, **recipe, "parent": "b"}, "sst", False, variant)
+        stage.status, last.status = ("finished" if variant < 2 else "pending"), "finished"
         for record in (stage, last):
             save_bundle(storage, f"seeds/{record.trainer}/bundle", tiny())
     experiment.begin_attempt()
