@@ -36,7 +36,7 @@ def test_twenty_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(callbacks, "LOG_STEPS", 1)
     job = small_job(tmp_path, **{"epochs": 4, **STAGES[name]})
     assert run(job)
-    events = EventAccumulator(str(tmp_path / job.experiment / job.trainer))
+    events = EventAccumulator(job.events.uri)
     events.Reload()
     found = {tag: [e.value for e in events.Scalars(f"train/{tag}")] for tag in ("loss", "lr", "gradient_norm")}
     assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 21))
