@@ -123,16 +123,22 @@ class Telling(Callback):
         self.events: EventLog | None = None
         self._norm = math.nan
         self._mark = (0.0, 0)
+        self._told = 0  # how many of the records: a resumed stage's earlier ones lie in an earlier attempt's events
 
     def setup(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
-        if trainer.is_global_zero:
-            self.events = EventLog(module.job.events, purge=module.state.position.steps)
-            if module.job.settings:
-                self.events.settings(module.job.settings, f"dev/{module.job.by}", BEST)
-            if not module.state.position.steps:
-                tell_settings(self.events, module)
-        else:
+        if not trainer.is_global_zero:
             self.throttle.mute()
+            return
+        steps = module.state.position.steps
+        if steps:  # what was told of the last step done stays; what lies beyond it is told again
+            self._told = len(self.records)
+            self.events = EventLog(module.job.events, purge=steps + 1)
+            return
+        self.events = EventLog(module.job.events, purge=0)
+        if module.job.settings:
+            self.events.settings(module.job.settings, f"dev/{module.job.by}", BEST)
+        tell_settings(self.events, module)
+        self.events.copy()
 
     def on_exception(self, *_: Any) -> None:
         self._close()
@@ -153,7 +159,7 @@ class Telling(Callback):
             self.events = None
 
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        self._tell_dev(since=0)
+        self._tell_dev()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         self._mark = (module.state.seconds, module.state.examples)
@@ -187,15 +193,18 @@ class Telling(Callback):
         self.throttle(line, now=steps == module.total_steps)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        self._tell_dev(since=module.state.position.steps)
+        self._tell_dev()
 
     def _speed(self, module: StageModule) -> float | None:
         seconds, examples = module.state.seconds - self._mark[0], module.state.examples - self._mark[1]
         return examples / seconds if seconds > 0 else None
 
-    def _tell_dev(self, since: int) -> None:
-        for record in self.records:
-            if self.events and record.steps >= since:
-                self.events.scalars({f"dev/{name}": value for name, value in record.metrics.items()}, record.steps)
-        if self.events and self.records:
-            tell_curves(self.events, self.dev.logits, self.dev.data.dev_tables, self.records[-1].steps)
+    def _tell_dev(self) -> None:
+        """Each record once, and soon copied: after a kill it is not told again."""
+        new, self._told = self.records[self._told :], len(self.records)
+        if not self.events or not new:
+            return
+        for record in new:
+            self.events.scalars({f"dev/{name}": value for name, value in record.metrics.items()}, record.steps)
+        tell_curves(self.events, self.dev.logits, self.dev.data.dev_tables, new[-1].steps)
+        self.events.copy()

@@ -1,6 +1,6 @@
 """TensorBoard events, one run per trainer name: written locally, copied whole to the storage.
 
-A remote event file would be reopened for every scalar, so a thread copies it every 30 s and at the end.
+A remote event file would be reopened for every scalar, so a thread copies it every 30 s, when asked to, and at the end.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 class EventLog:
     """What one stage tells; events from `purge` steps on, of an attempt before, are hidden by TensorBoard.
 
+    The mark that hides them is written by the first attempt too: one of TensorBoard's loaders takes a run's first mark
+    for its beginning, and would hide nothing at the first resume.
+
     Training need not stop for a curve: what cannot be written or copied is said in a warning.
     """
 
@@ -35,9 +38,9 @@ class EventLog:
         self.folder = folder
         with said_clearly("written", tempfile.gettempdir()):
             self._local = tempfile.TemporaryDirectory(prefix="minibert-events-", ignore_cleanup_errors=True)
-            self._writer = SummaryWriter(self._local.name, purge_step=purge or None)
-        self._broken = False
-        self._stop = threading.Event()
+            self._writer = SummaryWriter(self._local.name, purge_step=purge)
+        self._broken = self._closing = False
+        self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._copy_often, name="events", daemon=True)
         self._thread.start()
 
@@ -70,15 +73,24 @@ class EventLog:
         add = partial(self._writer.add_embedding, points, metadata, global_step=step, tag="dev", metadata_header=header)
         self._try_to_write(add)
 
+    def copy(self) -> None:
+        """Soon, in the thread: a kill within the next seconds then loses nothing of what was told so far."""
+        self._wanted.set()
+
     def close(self) -> None:
-        self._stop.set()
+        self._closing = True
+        self._wanted.set()
         self._thread.join()
         self._try_to_write(self._writer.close)
         self._try_to_copy()
         self._local.cleanup()
 
     def _copy_often(self) -> None:
-        while not self._stop.wait(COPY_SECONDS):
+        while True:
+            self._wanted.wait(COPY_SECONDS)
+            self._wanted.clear()
+            if self._closing:
+                return
             self._try_to_write(self._writer.flush)
             self._try_to_copy()
 

@@ -1,0 +1,133 @@
+"""A stage that was killed and goes on: TensorBoard shows each point once, whichever of its loaders reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as PluginAccumulator
+
+from lightning_modules import tensorboard
+from lightning_modules.progress import Progress
+from lightning_modules.tensorboard import EventLog
+from multitask.experiment import StageJob
+from multitask.storage import Storage
+from tests.helpers import run, small_job, stop_at
+from tests.s3 import S3
+
+STAGE = {"epochs": 6, "checkpoint_steps": 4}  # five steps an epoch
+
+
+def scalars(uri: str) -> dict[str, list[int]]:
+    """Tag -> the steps at which scripts find a scalar. This loader never hides a text or a curve."""
+    found = EventAccumulator(uri)
+    found.Reload()
+    return {tag: [point.step for point in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def shown(uri: str) -> dict[str, list[int]]:
+    """Tag -> the steps at which TensorBoard's pages show a point, a text or a curve."""
+    found = PluginAccumulator(uri)
+    found.Reload()
+    return {tag: [point.step for point in found.Tensors(tag)] for tag in found.Tags()["tensors"]}
+
+
+def killed(job: StageJob, step: int) -> None:
+    """As by SIGKILL amid an epoch: what was told until now lies in the storage, the checkpoint is an older one."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(progress: Progress) -> bool:
+        if stop_at(step)(progress):
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        run(job, die)
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["local", "s3"])
+def test_points_are_shown_once_after_resumes(tmp_path: Path, s3: S3, remote: bool) -> None:
+    whole, parts = small_job(tmp_path / "whole", **STAGE), small_job(s3.uri if remote else tmp_path / "parts", **STAGE)
+    assert run(whole)
+    killed(parts, 2)  # before any checkpoint: it begins anew
+    killed(parts, 11)  # a step beyond the end of an epoch, and beyond a logged one
+    assert not run(parts, stop_at(18))  # saved there
+    assert run(parts)
+    undisturbed = scalars(whole.folder.uri)
+    assert undisturbed["train/loss"] == [10, 20, 30] and undisturbed["dev/sst/accuracy"] == [5, 10, 15, 20, 25, 30]
+    assert scalars(parts.folder.uri) == undisturbed
+    assert shown(parts.folder.uri) == shown(whole.folder.uri)
+    assert shown(whole.folder.uri).items() >= undisturbed.items()
+
+
+def test_the_first_attempt_writes_the_mark(tmp_path: Path) -> None:
+    log = EventLog(Storage(str(tmp_path)), purge=0)
+    log.scalars({"loss": 1.0}, 0)
+    log.close()
+    (file,) = tmp_path.glob("events.out.tfevents*")
+    loaded = EventAccumulator(str(file))
+    marks = [event for event in loaded._generator.Load() if event.HasField("session_log")]
+    assert [(mark.step, mark.session_log.status) for mark in marks] == [(0, 1)]  # START
+
+
+def test_a_dev_point_is_copied_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is gone the next moment takes no dev point with it, since none is told again."""
+    monkeypatch.setattr(tensorboard, "COPY_SECONDS", 3600.0)
+    log = EventLog(Storage(str(tmp_path)), purge=0)
+    log.scalars({"dev/x": 1.0}, 5)
+    log.copy()
+    for _ in range(200):
+        if (found := list(tmp_path.glob("events*"))) and scalars(str(tmp_path)).get("dev/x") == [5]:
+            break
+        log._thread.join(0.05)
+    assert found and scalars(str(tmp_path))["dev/x"] == [5]
+    log.close()
+
+
+@contextmanager
+def pages(logdir: Path, fast: bool) -> Iterator[str]:
+    """TensorBoard itself, with the loader written in Rust or the one in Python; its address."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", "0"]
+    server = subprocess.Popen(
+        [*command, "--load_fast", str(fast).lower()], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert server.stderr
+    try:
+        yield next(found[0] for line in server.stderr if (found := re.search(r"http://\S+?/(?= )", line)))
+    finally:
+        server.kill()
+        server.communicate()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_its_pages_show_each_point_once(tmp_path: Path, fast: bool) -> None:
+    job = small_job(tmp_path, **STAGE)
+    killed(job, 11)
+    killed(job, 17)
+    assert run(job)
+    with pages(Path(job.folder.uri), fast) as address:
+        for tag, steps in {"train/loss": [10, 20, 30], "dev/sst/accuracy": [5, 10, 15, 20, 25, 30]}.items():
+            url = f"{address}data/plugin/scalars/scalars?{urlencode({'run': '.', 'tag': tag})}"
+            assert [point[1] for point in fetched(url)] == steps, tag
+
+
+def fetched(url: str) -> list[list[float]]:
+    """The points, as soon as the server has read the files."""
+    for _ in range(100):
+        with suppress(HTTPError), urlopen(url) as answer:
+            return json.load(answer)  # type: ignore[no-any-return]
+        time.sleep(0.1)
+    raise AssertionError(f"nothing at {url}")
