@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -26,6 +27,17 @@ from multitask.tasks import TASKS, TaskSpec
 # hidden, whatever the stage and the seed: some 5,000 hidden tokens give it to 3 %, and all of Quora's 40,000
 # sentences would take minutes an epoch.
 DEV_SENTENCES = 1000
+MOST_NATS = math.log(sys.float_info.max)  # 709.78
+
+
+def perplexity(total: float, count: float) -> Score:
+    """exp(total / count), from a summed cross-entropy in nats; no value where that is no number a float can hold."""
+    if not count:
+        return Score(None, "no token was hidden")
+    loss = total / count
+    if loss <= MOST_NATS:
+        return Score(math.exp(loss))
+    return Score(None, f"the loss is {loss:.6g} nats a hidden token: a number holds exp of at most {MOST_NATS:.6g}")
 
 
 class HiddenTokens(StageModule):
@@ -47,10 +59,7 @@ class HiddenTokens(StageModule):
         """exp(mean cross-entropy) over hidden tokens of the dev text: of each task of the stage, and of all."""
         sums = {f"{task}/perplexity": self._dev_loss(task, data[task], autocast) for task in self.stage.tasks}
         sums[self.perplexity] = torch.stack(list(sums.values())).sum(dim=0)
-        return {
-            name: Score(math.exp(total / count)) if count else Score(None, "no token was hidden")
-            for name, (total, count) in ((name, pair.tolist()) for name, pair in sums.items())
-        }
+        return {name: perplexity(*pair.tolist()) for name, pair in sums.items()}
 
     def dev_batch(self, table: TokenTable, batch: Batch) -> Batch:
         """Those examples of a dev table with tokens hidden, the same ones whatever the stage and the seed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from multitask.data.tokens import TokenTable
 from multitask.metrics import Score
 from multitask.model.config import PRESETS
 from multitask.model.mlm import MlmHead
-from tests.helpers import CLS, SEP, UNK, VOCABULARY, module_of, random_sentences, table_of
+from ray_jobs.stopping import StopRequest
+from tests.helpers import CLS, SEP, UNK, VOCABULARY, module_of, random_sentences, small_driver, table_of
 
 CONFIG = PRESETS["tiny"]
 
@@ -191,3 +193,25 @@ def test_a_frozen_encoder_trains_the_head_alone() -> None:
     total.backward()
     moved = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
     assert moved and all(name.startswith("mlm.") for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "score"),
+    [
+        (math.log(20.0) * 8, 8.0, Score(pytest.approx(20.0))),
+        (709.0, 1.0, Score(pytest.approx(8.218407461554972e307))),
+        (1420.0, 2.0, Score(None, "the loss is 710 nats a hidden token: a number holds exp of at most 709.783")),
+        (math.inf, 1.0, Score(None, "the loss is inf nats a hidden token: a number holds exp of at most 709.783")),
+        (math.nan, 1.0, Score(None, "the loss is nan nats a hidden token: a number holds exp of at most 709.783")),
+    ],
+)
+def test_a_perplexity_beyond_numbers_is_null_and_says_the_loss(total: float, count: float, score: Score) -> None:
+    assert mlm.perplexity(total, count) == score
+
+
+def test_a_stage_that_diverges_so_far_ends_well(tmp_path: Path) -> None:
+    """The head's weights so large that the right token costs thousands of nats: training goes on, and says so."""
+    results = small_driver(tmp_path, objective="mlm", tasks=["sst"], lr=1e3, epochs=1, clip=1.0).run(StopRequest(""))
+    row = results["stages"][-1]
+    assert row["status"] == "finished" and row["metrics"]["mlm/perplexity"] is None
+    assert "nats a hidden token" in row["why"]["mlm/perplexity"]
