@@ -60,8 +60,8 @@ class Trainable:
                 self._on_workers(job)
             else:
                 self._here(job)
-        if job.folder.exists(OUTCOME):  # only now: Tune may stop a trial at its last epoch, before its bundle is there
-            tune.report(_facts(job, read_records(job.folder)[-1]))
+        if job.folder.exists(OUTCOME) and (facts := _facts(job, read_records(job.folder)[-1])):
+            tune.report(facts)  # only now: Tune may stop a trial at its last epoch, before its bundle is there
 
     def _here(self, job: StageJob) -> None:
         from lightning_modules.trainer import Execution
@@ -100,8 +100,8 @@ def trial_loop(config: dict[str, Any]) -> None:
         return
 
     def measured(record: Record) -> None:
-        if _amid(job, record):
-            ray.train.report(_facts(job, record))
+        if _amid(job, record) and (facts := _facts(job, record)):
+            ray.train.report(facts)
 
     ended = one_stage(job, execution(config, lambda: None, measured), board)
     if not ended and not ray.get(board.stopping.remote()):
@@ -111,8 +111,8 @@ def trial_loop(config: dict[str, Any]) -> None:
 def _tell_tune(job: StageJob, record: Record) -> None:
     from ray import tune
 
-    if _amid(job, record):
-        tune.report(_facts(job, record))
+    if _amid(job, record) and (facts := _facts(job, record)):
+        tune.report(facts)
 
 
 def _amid(job: StageJob, record: Record) -> bool:
@@ -120,11 +120,16 @@ def _amid(job: StageJob, record: Record) -> bool:
     return 0 < record.epoch < int(job.stage["epochs"])
 
 
-def _facts(job: StageJob, record: Record) -> dict[str, float]:
-    """What Tune decides by; a metric that could not be measured is as bad as can be."""
+def _facts(job: StageJob, record: Record) -> dict[str, float] | None:
+    """What Tune decides by; None where the metric could not be measured.
+
+    ASHA's cut-off is an interpolated quantile: one infinite or missing score makes it NaN, by which no later trial is
+    ever stopped. A trial without a score takes no part in that rung, and is compared by its next one.
+    """
     value = record.metrics.get(job.by)
-    worst = math.inf if job.by in LOWER_IS_BETTER else -math.inf
-    return {"epoch": record.epoch, job.by: worst if value is None else value}
+    if value is None or not math.isfinite(value):
+        return None
+    return {"epoch": record.epoch, job.by: value}
 
 
 def run_trials(
