@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from ray_jobs.ends import End, first
+
 MAX_STARTS = 3  # of the workers in succession, without a step beyond those done before
 
 
@@ -14,8 +16,9 @@ class News:
     """What the driver learns when it looks.
 
     line: the newest progress. failure: what ended the run, kind and message. finished: how many jobs are done. workers:
-    how many there are. starts: how often they were started; trouble: what ended them last. Of a sweep's trials: the
-    failures by label, and the labels of those that ASHA stopped.
+    how many there are. starts: how often they were started; trouble: what ended them last. said: what workers warn of;
+    ends: how workers ended; both since the last look. Of a sweep's trials: the failures by label, and the labels of
+    those that ASHA stopped.
     """
 
     line: dict[str, Any] | None
@@ -26,13 +29,16 @@ class News:
     trouble: str
     failures: dict[str, tuple[str, str]]
     stopped: frozenset[str]
+    said: list[str]
+    ends: list[End]
 
 
 class Board:
     """An asynchronous Ray actor, one a run. Jobs are handed out in the order in which they were offered, from 1.
 
     Ray may start the workers again and again: a spot machine's loss is nothing to give up for. What ends a run is
-    MAX_STARTS starts in succession without progress, and every failure that would come again.
+    MAX_STARTS starts in succession without progress, every failure that would come again, and an error that did: the
+    same one at two starts in a row, but for those that may pass (ray_jobs/ends.py).
     """
 
     def __init__(self) -> None:
@@ -45,7 +51,11 @@ class Board:
         self.starts = 0
         self.trouble = "they were lost, without an error of their own"
         self.stop = self.closed = False
-        self._fruitless, self._furthest = 0, (0, 0, 0)
+        self._fruitless, self._furthest, self._begun = 0, (0, 0, 0), False
+        self._noted: dict[str, dict[int, End]] = {}  # label -> rank -> its own word of how it ended, in this start
+        self._causes: dict[str, set[str]] = {}  # label -> of the errors that ended its last start
+        self._said: dict[str, bool] = {}  # what was said -> whether the driver knows; every rank says the same things
+        self._ends: list[End] = []
         self._changed = asyncio.Condition()
 
     async def offer(self, job: dict[str, Any]) -> int:
@@ -72,7 +82,11 @@ class Board:
         """The workers have started, or started again."""
         if workers != self.workers:  # fewer or more than before: the cluster has changed, not the workers failed
             self._fruitless = 0
-        self.workers, self.starts, self._fruitless = workers, self.starts + 1, self._fruitless + 1
+        self.workers, self.starts, self._begun = workers, self.starts + 1, True
+        await self._count()
+
+    async def _count(self) -> None:
+        self._fruitless += 1
         if self._fruitless > MAX_STARTS:
             what = f"the workers were started {MAX_STARTS} times without a step: {self.trouble}"
             await self.fail("", "RuntimeError", what)
@@ -85,9 +99,30 @@ class Board:
             self._furthest, self._fruitless = here, 0
         return self.stop
 
-    async def note(self, trouble: str) -> None:
-        """What ended a worker; Ray starts it again."""
-        self.trouble = trouble
+    async def say(self, text: str) -> None:
+        """What a worker warns of; once, whoever else says it too."""
+        self._said.setdefault(text, False)
+
+    async def note(self, label: str, end: End) -> None:
+        """A rank's own word of how it ended, which says more than Ray's."""
+        self._noted.setdefault(label, {})[end.rank] = end
+
+    async def ended(self, label: str, ends: list[End], passing: bool = False) -> bool:
+        """How a start of workers ended; returns whether there is to be another. passing: their machines are being
+        taken away."""
+        known = {end.rank: end for end in ends} | self._noted.pop(label, {})
+        if not self._begun and not label and not passing:
+            await self._count()
+        self._begun = False
+        self._ends += known.values()
+        self.trouble = first(list(known.values())).what if known else self.trouble
+        found = {end.cause: end for end in known.values() if end.cause and not passing}
+        again = found.keys() & self._causes.get(label, set())
+        self._causes[label] = set(found)
+        for cause in sorted(again):
+            end = found[cause]
+            await self.fail(label, end.kind, f"{end.message} (rank {end.rank}, at two starts in a row)")
+        return label not in self.failures
 
     async def excuse(self) -> None:
         """The workers' next start is no fault of theirs: a node is being taken away."""
@@ -113,6 +148,8 @@ class Board:
 
     async def peek(self, stop: bool) -> News:
         self.stop = stop
+        said, ends = [text for text, known in self._said.items() if not known], self._ends
+        self._said, self._ends = dict.fromkeys(self._said, True), []
         return News(
             self.line,
             self.failure,
@@ -122,4 +159,6 @@ class Board:
             self.trouble,
             self.failures,
             frozenset(self.stopped),
+            said,
+            ends,
         )

@@ -15,6 +15,8 @@ from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import waits_for_ray
 
+log = logging.getLogger(__name__)
+
 # Between two looks at whether an elastic run can have more workers. Ray gives no notice of it: longer than checkpoints
 # are apart, or nothing would ever be saved where capacity keeps changing.
 RESIZE_SECONDS = 600.0
@@ -37,15 +39,38 @@ def own_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def printed_to_the_log() -> None:
+    """What Ray's processes print, some 50 lines where a worker is killed, goes into the driver's log from now on; but
+    not what its autoscaler says, which someone who waits for nodes wants to see.
+
+    Ray has no public way to take it anywhere but to the terminal; where a later version has no such function either,
+    it is printed as before.
+    """
+    from ray._private import worker
+
+    shown = getattr(worker, "print_to_stdstream", None)
+
+    def keep(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+        if shown and data.get("pid") == "autoscaler":
+            shown(data, ignore_prefix)
+            return
+        for line in data["lines"]:
+            log.info("%s %s: %s", data.get("actor_name") or data.get("task_name") or "Ray", data.get("pid"), line)
+
+    if shown and shown.__module__ == worker.__name__:  # not yet ours
+        worker.print_to_stdstream = keep
+
+
 class Cluster:
-    """Context manager. workers: none where Ray is there for trials alone.
+    """Context manager. workers: none where Ray is there for trials alone. silent: what Ray's processes print goes to
+    the log alone; what they have to say to the user comes by a board (ray_jobs/board.py).
 
     use_gpu: whether there is a GPU for each of the fewest, or is to be. cpus: of a worker. own: whether Ray is here for
     this driver alone. Where it runs already, as in a sweep amid a run on workers, it is used and left running.
     """
 
-    def __init__(self, workers: Workers, screen: Screen) -> None:
-        (self.low, self.high, self.device), self.screen = workers, screen
+    def __init__(self, workers: Workers, screen: Screen, silent: bool = False) -> None:
+        (self.low, self.high, self.device), self.screen, self.silent = workers, screen, silent
         self.use_gpu, self.cpus = False, 1
 
     def __enter__(self) -> Cluster:
@@ -69,6 +94,9 @@ class Cluster:
         if self.own:  # a node that nobody takes away needs no process that watches for it
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets its own helpers go before the training
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # no codes in logs
+        if self.silent:
+            printed_to_the_log()
         self._began = not ray.is_initialized()
         if self._began:
             self.screen.note(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")
@@ -77,7 +105,7 @@ class Cluster:
                     address="local" if self.own else None,  # None is the cluster of RAY_ADDRESS
                     num_cpus=max(os.cpu_count() or 1, self.low) if self.own else None,
                     log_to_driver=True,
-                    logging_level=logging.WARNING,
+                    logging_level=logging.ERROR,
                 )
 
     def _share_out(self) -> None:

@@ -24,6 +24,8 @@ from multitask.recipe_parts import Sweep
 from multitask.records import Record, read_records
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
+from ray_jobs.ends import noted, watcher
+from ray_jobs.logs import pass_on, telling
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
@@ -64,27 +66,41 @@ class Trainable:
             tune.report(facts)  # only now: Tune may stop a trial at its last epoch, before its bundle is there
 
     def _here(self, job: StageJob) -> None:
+        import ray
+
         from lightning_modules.trainer import Execution
 
-        one_stage(job, Execution(self.device, measured=partial(_tell_tune, job)), self.board)
+        board, execution = self.board, Execution(self.device, measured=partial(_tell_tune, job))
+        try:
+            with telling(board), noted(board, job.label, 0):
+                one_stage(job, execution, board)
+        except Exception:
+            if ray.get(board.ended.remote(job.label, [])):
+                raise  # Tune starts it again
 
     def _on_workers(self, job: StageJob) -> None:
+        import ray
         from ray.train import FailureConfig, LoggingConfig, RunConfig
         from ray.train.torch import TorchTrainer
         from ray.tune.integration.ray_train import TuneReportCallback
 
         with tempfile.TemporaryDirectory(prefix="minibert-ray-", ignore_cleanup_errors=True) as files:
-            TorchTrainer(
+            trainer = TorchTrainer(
                 trial_loop,
                 train_loop_config={"job": job.to_json(), "board": self.board, "accelerator": self.accelerator},
                 scaling_config=scaling(**self.scaling),
                 run_config=RunConfig(
                     storage_path=files,
-                    callbacks=[TuneReportCallback()],
+                    callbacks=[TuneReportCallback(), watcher(self.board, job.label)],
                     failure_config=FailureConfig(max_failures=MAX_FAILURES, max_preemption_failures=-1),
                     logging_config=LoggingConfig(log_level="WARNING"),
                 ),
-            ).fit()
+            )
+            try:
+                trainer.fit()
+            except Exception:
+                if not ray.get(self.board.failed.remote(job.label)):
+                    raise  # Tune starts it again
 
 
 def trial_loop(config: dict[str, Any]) -> None:
@@ -103,7 +119,8 @@ def trial_loop(config: dict[str, Any]) -> None:
         if _amid(job, record) and (facts := _facts(job, record)):
             ray.train.report(facts)
 
-    ended = one_stage(job, execution(config, lambda: None, measured), board)
+    with telling(board), noted(board, job.label, ray.train.get_context().get_world_rank()):
+        ended = one_stage(job, execution(config, lambda: None, measured), board)
     if not ended and not ray.get(board.stopping.remote()):
         raise RuntimeError(f"{job.label}: failed, as was told")
 
@@ -147,7 +164,7 @@ def run_trials(
     Raises what ended a trial in another way, when the others have ended: run again, the sweep tries it again.
     """
     todo = {label: job for label, job in jobs.items() if label not in stopped}
-    with Cluster(workers, screen) as cluster:
+    with Cluster(workers, screen, silent=True) as cluster:
         ends = _Trials(todo, sweep, cluster, screen, stop, lags).run() if todo else {}
     before: dict[str, Status] = {label: "stopped" for label in stopped}
     return before | ends
@@ -201,6 +218,9 @@ class _Trials:
         import ray
 
         news: News = ray.get(self.board.peek.remote(self.stop.asked))
+        pass_on(news)
+        if news.ends:
+            self.screen.say(f"{news.trouble}; its trial goes on from its newest checkpoint, if that may help")
         if _hopeless(news.failures):
             news = ray.get(self.board.peek.remote(True))
         if news.line:

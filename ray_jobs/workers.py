@@ -18,6 +18,8 @@ from multitask.experiment import StageJob
 from multitask.records import Record
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
+from ray_jobs.ends import End, noted, watcher
+from ray_jobs.logs import pass_on, telling
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
@@ -34,21 +36,22 @@ def worker_loop(config: dict[str, Any]) -> None:
 
     board, number = config["board"], 0
     context = ray.train.get_context()
-    if context.get_world_rank() == 0:
-        ray.get(board.begin.remote(context.get_world_size()))
-    while offer := ray.get(board.next.remote(number)):
-        number, job = offer
-        if not one_stage(StageJob(**job), execution(config, board.excuse.remote), board):
-            return
-        if context.get_world_rank() == 0:
-            ray.get(board.finish.remote(number))
+    with telling(board), noted(board, "", rank := context.get_world_rank()):
+        if rank == 0:
+            ray.get(board.begin.remote(context.get_world_size()))
+        while offer := ray.get(board.next.remote(number)):
+            number, job = offer
+            if not one_stage(StageJob(**job), execution(config, board.excuse.remote), board):
+                return
+            if rank == 0:
+                ray.get(board.finish.remote(number))
 
 
 def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
     """Runs a stage, or this rank of it; whether it came to its end.
 
-    Errors that would come again are posted on the board and end the run; any other one lets Ray start the workers
-    again, which go on from the newest checkpoint.
+    Errors that would come again are posted on the board and end the run. Any other one lets Ray start the workers
+    again, which go on from the newest checkpoint, unless it has come again (ray_jobs/board.py).
     """
     import ray
 
@@ -70,9 +73,6 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
     except (UserError, NonFiniteLoss, Superseded) as error:
         kind = "UserError" if isinstance(error, UserError) else type(error).__name__
         ray.get(board.fail.remote(job.label, kind, str(error)))
-    except Exception as error:
-        ray.get(board.note.remote(f"{type(error).__name__}: {error}"))
-        raise
     return False
 
 
@@ -81,9 +81,9 @@ def execution(
 ) -> Any:
     """One stage's: Lightning's strategies are used once. excuse: called when a worker's node is being taken away."""
     import ray.train
-    from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 
     from lightning_modules.trainer import Execution
+    from ray_jobs.strategy import WorkerEnvironment, WorkerStrategy
 
     def leaving() -> bool:
         if ray.train.get_preemption_info() is None:
@@ -94,8 +94,8 @@ def execution(
     return Execution(
         accelerator=config["accelerator"],
         devices="auto",
-        strategy=RayDDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True),
-        plugins=[RayLightningEnvironment()],
+        strategy=WorkerStrategy(find_unused_parameters=False, gradient_as_bucket_view=True),
+        plugins=[WorkerEnvironment()],
         leaving=leaving,
         measured=measured,
     )
@@ -105,11 +105,12 @@ class RayRunner:
     """The workers of an experiment, from its first stage to its end."""
 
     def __init__(self, workers: Workers, screen: Screen, stop: StopRequest) -> None:
-        self.cluster, self.screen, self.stop = Cluster(workers, screen), screen, stop
+        self.cluster, self.screen, self.stop = Cluster(workers, screen, silent=True), screen, stop
         self.thread: threading.Thread | None = None
         self.board: Any = None
         self._error: BaseException | None = None
         self._gave_up, self._starts = False, 0
+        self._ends: list[End] = []  # of the workers that ended last
         self._seen: tuple[Progress | None, float] = (None, 0.0)
 
     def __enter__(self) -> RayRunner:
@@ -140,9 +141,8 @@ class RayRunner:
             alive = thread.is_alive()  # before looking: what the workers did last is on the board
             news = self._look(job)
             if news.failure:
-                kind, message = news.failure
                 self.release()  # a rank that failed may leave others waiting for it: they get some seconds
-                raise UserError(message) if kind == "UserError" else RuntimeError(f"{kind}: {message}")
+                raise self._failed(*news.failure)
             if news.finished >= number:
                 return news.workers
             if not alive:
@@ -152,6 +152,15 @@ class RayRunner:
                 if time.monotonic() - asked_at > GRACE_SECONDS:
                     self._gave_up = True
                     raise Interrupted(job.trainer)
+
+    def _failed(self, kind: str, message: str) -> Exception:
+        """The error of that kind, with the traceback of the worker that met it."""
+        if kind == "UserError":
+            return UserError(message)
+        error = RuntimeError(f"{kind}: {message}")
+        for trace in {end.trace for end in self._ends if end.kind == kind and end.trace}:
+            error.add_note(f"In a worker:\n{trace}")
+        return error
 
     def _start(self) -> threading.Thread:
         self.board, self._error = self.cluster.actor(Board), None
@@ -164,9 +173,11 @@ class RayRunner:
         import ray
 
         news: News = ray.get(self.board.peek.remote(self.stop.asked))
+        pass_on(news)
+        self._ends = news.ends or self._ends
         if news.starts > self._starts:
             self._starts = news.starts
-            self.screen.say(f"{news.workers} workers started again; the last ones' end: {news.trouble}")
+            self.screen.say(f"{news.trouble}; {news.workers} workers started again, from the newest checkpoint")
         line = Progress.of(news.line) if news.line and news.line["label"] == job.label else None
         if line and line != self._seen[0]:
             self.screen.progress(line)
@@ -194,5 +205,6 @@ class RayRunner:
                 storage_path=self.cluster.files,
                 failure_config=FailureConfig(max_failures=-1, max_preemption_failures=-1),  # the board counts
                 logging_config=LoggingConfig(log_level="WARNING"),
+                callbacks=[watcher(self.board, "")],
             ),
         )

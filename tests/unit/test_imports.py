@@ -15,11 +15,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 PEERS = {"transformers", "sentence_transformers"}  # for parity in tests, never a dependency
-LIGHTNING = {"pytorch_lightning", "lightning"}
+OTHER = {"lightning"}  # the same Lightning under another name: its classes are others
 FORBIDDEN = {
-    "multitask": PEERS | LIGHTNING | {"lightning_modules", "ray_jobs", "ray"},
-    "lightning_modules": PEERS | {"ray_jobs", "ray"},
-    "ray_jobs": PEERS,
+    "multitask": PEERS | OTHER | {"pytorch_lightning", "lightning_modules", "ray_jobs", "ray"},
+    "lightning_modules": PEERS | OTHER | {"ray_jobs", "ray"},
+    "ray_jobs": PEERS | OTHER,
 }
 FORBIDDEN_AT_TOP = {"ray_jobs": {"ray"}}
 
@@ -63,6 +63,11 @@ def test_imports_run_one_way(path: Path) -> None:
     at_top = set(imported(tree, inside_functions=False)) & FORBIDDEN_AT_TOP.get(package, set())
     assert not anywhere, f"{relative(path)}: {package} must not import {sorted(anywhere)}"
     assert not at_top, f"{relative(path)}: {sorted(at_top)} may be imported only inside functions"
+
+
+def test_rays_own_lightning_classes_are_not_used() -> None:
+    """They come from `lightning` where that is installed too, and our Trainer refuses them."""
+    assert not [relative(path) for path in FILES if re.search(r"(from|import) ray\.train\.lightning", path.read_text())]
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.name != "__main__.py"], ids=relative)
