@@ -208,8 +208,7 @@ class StageModule(pl.LightningModule):
             weight_decay=self.stage.weight_decay,
             betas=self.stage.betas,
             eps=self.stage.eps,
-            # Fused, it unscales gradients itself, and neither clipping nor the logged norm would see them unscaled.
-            fused=self.stage.fused and self.trainer.precision != "16-mixed",
+            fused=self.stage.fused,
         )
 
     def checkpoint(self) -> Checkpoint:

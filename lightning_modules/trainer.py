@@ -11,9 +11,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.precision import HalfPrecision
 
 from multitask.recipe import Stage
 from multitask.records import Record
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,22 +36,37 @@ class Execution:
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """`auto`: bf16-mixed where the device has it natively, 16-mixed on older GPUs, 32-true elsewhere."""
+    """`auto`: bf16-mixed where the device has it natively, 16-mixed on older GPUs, 32-true elsewhere. A CPU has no
+    16-mixed: Lightning takes bf16-mixed there, which is said."""
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if precision == "16-mixed" and not on_gpu:
+        log.warning("precision: 16-mixed: not on a CPU; bf16-mixed is taken")
+        return "bf16-mixed"
     if precision != "auto":
         return precision
-    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+    if not on_gpu:
         return "32-true"
     return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
 
 
+class HalfWeights(HalfPrecision):
+    """Weights and moments in 16 bits. The batches stay as they are: Lightning would round labels, and counts above 256,
+    to 8 bits of precision."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
 def build_trainer(stage: Stage, execution: Execution, callbacks: list[Callback], epochs: int) -> pl.Trainer:
     """Lightning runs the loop; checkpoints, logging, validation and progress are the project's own callbacks."""
+    precision = resolve_precision(stage.precision, execution.accelerator)
+    half = [HalfWeights("bf16-true")] if precision == "bf16-true" else []
     return pl.Trainer(
         accelerator=execution.accelerator,
         devices=execution.devices,
         strategy=execution.strategy,
-        plugins=execution.plugins or None,
-        precision=resolve_precision(stage.precision, execution.accelerator),  # type: ignore[arg-type]
+        plugins=[*execution.plugins, *half] or None,
+        precision=None if half else precision,  # type: ignore[arg-type]
         max_epochs=epochs,
         gradient_clip_val=stage.clip,
         callbacks=callbacks,

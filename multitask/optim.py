@@ -97,7 +97,11 @@ def build_optimizer(
     """Ours, or torch's with its fused kernel; the same groups and the same state dict. lr is per update."""
     groups = decay_groups(named_parameters, weight_decay)
     if fused:
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
+        # It could unscale the gradients of 16-bit training in its own kernel. Then nothing else sees them unscaled, and
+        # Lightning refuses to clip them, under bf16 too, where nothing is scaled.
+        optimizer._step_supports_amp_scaling = False
+        return optimizer
     return AdamW(groups, lr=lr, betas=betas, eps=eps)
 
 

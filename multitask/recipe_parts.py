@@ -100,7 +100,8 @@ class Settings(Strict):
     lr: peak learning rate. weight_decay, betas, eps: AdamW's. fused: torch's fused AdamW instead of ours.
     schedule, warmup: the learning rate's course; warm-up as a share of all steps.
     clip: largest gradient norm, none if null. dropout: of the sentence encodings. encoder_dropout: inside the
-    encoder; null is what its config says. precision: auto, 32-true, 16-mixed, bf16-mixed or 64-true.
+    encoder; null is what its config says. precision: of the arithmetic; auto is bf16-mixed where a GPU has it, 16-mixed
+    on older ones, 32-true on CPUs; bf16-true keeps weights and moments in 16 bits too, which small updates get lost in.
     max_examples: cap of each training file, never of dev.
     validate: when every task's dev metrics are measured. keep: which weights become the bundle.
     compress: how gradients travel between ranks; bf16 halves the bytes and rounds them.
@@ -120,7 +121,7 @@ class Settings(Strict):
     clip: Above0 | None = None
     dropout: Rate = 0.3
     encoder_dropout: Rate | None = None
-    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true"] = "auto"
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "auto"
     compress: Literal["none", "bf16"] = "none"
     max_examples: Positive | None = None
     validate_every: Annotated[Literal["epoch", "stage"], Field(alias="validate")] = "epoch"

@@ -105,11 +105,13 @@ def stop_at(step: int) -> Callable[[Progress], bool]:
     return lambda progress: progress.doing == "step" and (progress.epoch - 1) * progress.total + progress.done >= step
 
 
-def run(job: StageJob, report: Callable[[Progress], bool] = go_on, every: float = 0.0) -> bool:
+def run(
+    job: StageJob, report: Callable[[Progress], bool] = go_on, every: float = 0.0, execution: Execution = CPU
+) -> bool:
     """Runs a job as one rank; whether it came to its end."""
     quiet_libraries()
     try:
-        run_stage(job, CPU, report, every=every)
+        run_stage(job, execution, report, every=every)
     except Interrupted:
         return False
     return True
