@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from multitask.errors import UserError
+from ray_jobs.address import cluster_address, started_here, unreachable
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import waits_for_ray
@@ -20,6 +22,11 @@ log = logging.getLogger(__name__)
 # Between two looks at whether an elastic run can have more workers. Ray gives no notice of it: longer than checkpoints
 # are apart, or nothing would ever be saved where capacity keeps changing.
 RESIZE_SECONDS = 600.0
+# A socket's path has 107 bytes at most, and what Ray adds to its folder up to 72, as
+# /ray/session_2026-11-28_13-25-12_252771_1234567/sockets/dash_MetricsHead.
+LONGEST_FOLDER = 107 - 72
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+INIT: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.ERROR}
 
 
 @contextmanager
@@ -37,6 +44,19 @@ def own_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _join(given: str) -> None:
+    """The cluster of RAY_ADDRESS. Raises UserError, within half a minute, where there is none."""
+    import ray
+
+    address = started_here() if given == "auto" else given
+    if address and (why := unreachable(address)):
+        raise UserError(f"RAY_ADDRESS={given}: {why}")
+    try:
+        ray.init(**INIT)
+    except ConnectionError as error:
+        raise UserError(f"RAY_ADDRESS={given}: {error}") from error
 
 
 def printed_to_the_log() -> None:
@@ -74,9 +94,15 @@ class Cluster:
         self.use_gpu, self.cpus = False, 1
 
     def __enter__(self) -> Cluster:
+        self._cleanup = ExitStack()
         # Ray's own bookkeeping stays with the driver: nothing in it is needed to go on.
         self._files = tempfile.TemporaryDirectory(prefix="minibert-ray-", ignore_cleanup_errors=True)
-        self._connect()
+        self._cleanup.callback(self._files.cleanup)
+        try:
+            self._connect()
+        except BaseException:
+            self._cleanup.close()
+            raise
         try:
             self._share_out()
         except UserError:
@@ -90,7 +116,8 @@ class Cluster:
 
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same everywhere
         self.span = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
-        self.own = os.environ.get("RAY_ADDRESS", "local") in ("", "local")
+        given = cluster_address()
+        self.own = given is None
         if self.own:  # a node that nobody takes away needs no process that watches for it
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets its own helpers go before the training
@@ -101,12 +128,44 @@ class Cluster:
         if self._began:
             self.screen.note(f"starting Ray for {self.span} workers ..." if self.high else "starting Ray ...")
             with own_signals():
-                ray.init(
-                    address="local" if self.own else None,  # None is the cluster of RAY_ADDRESS
-                    num_cpus=max(os.cpu_count() or 1, self.low) if self.own else None,
-                    log_to_driver=True,
-                    logging_level=logging.ERROR,
-                )
+                if given:
+                    _join(given)
+                else:
+                    self._start()
+
+    def _start(self) -> None:
+        """A Ray of this run's own. Raises UserError where it does not come up in time, twice."""
+        import ray
+
+        folder = self._session_folder()
+        for again in (True, False):
+            try:
+                ray.init(address="local", num_cpus=max(os.cpu_count() or 1, self.low), _temp_dir=folder, **INIT)
+                return
+            except Exception as error:
+                ray.shutdown()
+                if "timed out" not in str(error).lower():
+                    raise
+                if not again:
+                    what = "is this machine very busy, or out of memory?"
+                    raise UserError(f"Ray has not started within 30 s, twice: {what} It says: {error}") from error
+                self.screen.say("Ray has not started within 30 s: trying once more")
+
+    def _session_folder(self) -> str | None:
+        """Where Ray keeps its sockets and logs, where it cannot be where Ray would have it: the path is too long."""
+        usual = os.path.abspath(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+        if len(os.fsencode(usual)) <= LONGEST_FOLDER:
+            return None
+        for base in SHORT_FOLDERS:
+            with suppress(OSError):
+                folder = tempfile.mkdtemp(prefix="ray-", dir=base)
+                self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+                self.screen.note(f"{usual} is too long a path for Ray's sockets: they lie in {folder} until the end")
+                return folder
+        raise UserError(
+            f"TMPDIR={usual}: too long a path for Ray's sockets, {LONGEST_FOLDER} bytes at most, and none of "
+            f"{', '.join(SHORT_FOLDERS)} can be written to: name a shorter one in RAY_TMPDIR"
+        )
 
     def _share_out(self) -> None:
         """What each worker gets. Raises UserError where this machine has too few GPUs."""
@@ -123,7 +182,7 @@ class Cluster:
 
         if self._began and not waits_for_ray():
             ray.shutdown()
-        self._files.cleanup()
+        self._cleanup.close()
 
     @property
     def files(self) -> str:

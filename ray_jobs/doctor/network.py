@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import tempfile
 import urllib.error
 import urllib.request
-from pathlib import Path
-from urllib.parse import urlsplit
 
+from ray_jobs.address import cluster_address, started_here, unreachable
 from ray_jobs.doctor.finding import Finding, within
 
-RAY_SECONDS = 5.0
 HUB_SECONDS = 5.0
-RAY_STARTED_HERE = Path("ray") / "ray_current_cluster"  # below the temporary directory: where `ray start` says it is
 
 
 def check_ray() -> Finding:
     """Whether the cluster that RAY_ADDRESS names can be reached; without one, a run starts its own."""
-    given = os.environ.get("RAY_ADDRESS")
-    if not given or given == "local":
+    given = cluster_address()
+    if given is None:
         return Finding("ok", "ray", "RAY_ADDRESS is not set: a local Ray is started for --workers N and ends with it")
-    address = given
-    if given == "auto":
-        file = Path(tempfile.gettempdir()) / RAY_STARTED_HERE
-        if not file.is_file():
-            return Finding("problem", "ray", "RAY_ADDRESS=auto, and no Ray runs here: ray start --head, or unset it")
-        address = file.read_text().strip()
-    place = urlsplit(address if "://" in address else f"//{address}")
-    try:
-        host, port = place.hostname, place.port
-    except ValueError:
-        host, port = None, None
-    if not host or not port or place.scheme not in ("", "ray"):
-        return Finding("problem", "ray", f"RAY_ADDRESS={given}: not an address; valid: HOST:PORT, auto, local")
-    try:
-        socket.create_connection((host, port), RAY_SECONDS).close()
-    except OSError as error:
-        how = "is it up (ray status), is the port open?"
-        return Finding("problem", "ray", f"RAY_ADDRESS={given}: no connection to {host}:{port} ({error}): {how}")
-    return Finding("ok", "ray", f"RAY_ADDRESS={given}: {host}:{port} answers")
+    address = started_here() if given == "auto" else given
+    if address is None:
+        return Finding("problem", "ray", "RAY_ADDRESS=auto, and no Ray runs here: ray start --head, or unset it")
+    if why := unreachable(address):
+        return Finding("problem", "ray", f"RAY_ADDRESS={given}: {why}")
+    return Finding("ok", "ray", f"RAY_ADDRESS={given}: {address} answers")
 
 
 def check_hub() -> Finding:

@@ -18,6 +18,7 @@ from multitask.storage import Storage
 from ray_jobs.doctor import machine, network, software, storage
 from tests.integration.test_experiment import minibert
 from tests.s3 import S3
+from tests.servers import SETTINGS_FRAME, server_that_says
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +105,7 @@ def test_a_storage_that_is_no_good(s3: S3, uri: str, wanted: str, capsys: pytest
 
 
 def test_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with server_that_says(SETTINGS_FRAME) as address:
         monkeypatch.setenv("RAY_ADDRESS", address)
         assert network.check_ray().line().startswith("ok") and f"{address} answers" in network.check_ray().fact
     assert network.check_ray().verdict == "problem"
