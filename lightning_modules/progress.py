@@ -37,10 +37,11 @@ class Progress:
 
     @classmethod
     def of(cls, posted: dict[str, Any]) -> Progress:
-        """What was posted, under the label that came with it: a stage's name, or a trial's."""
+        """What was posted, under the name that came with it."""
         facts = dict(posted)
-        label = facts.pop("label", "")
-        return cls(**{**facts, "stage": label or facts["stage"]})
+        facts.pop("label", "")
+        shown = facts.pop("shown", "")
+        return cls(**{**facts, "stage": shown or facts["stage"]})
 
     def line(self) -> str:
         epoch = [f"epoch {self.epoch}/{self.epochs}"] if self.epochs else []

@@ -67,7 +67,8 @@ class StageJob:
 
     attempt, writer: of the driver, for the fence. start: the bundle it starts from. train, dev: task -> token cache.
     heads, losses: task -> name. about: what its bundle says of itself.
-    label: what progress is told under. settings, by: of a sweep's trial, what it tries, and what decides.
+    label: what it is known by among its run's jobs. shown: what progress calls it; its seed too, where there are more.
+    settings, by: of a sweep's trial, what it tries, and what decides.
     measure_start: measure the dev sets before training too (the results' row `encoder`). keep_features: leave the dev
     sentences' encodings in the cache, for a stage that starts from this one and freezes its encoder. predict: task ->
     split -> token cache of what the finished stage predicts. specs: own tasks' definitions.
@@ -89,6 +90,7 @@ class StageJob:
     keep_features: bool = False
     predict: dict[str, dict[Split, str]] = field(default_factory=dict)
     label: str = ""
+    shown: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     by: str = ""
     about: dict[str, Any] = field(default_factory=dict)

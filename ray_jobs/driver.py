@@ -206,6 +206,7 @@ class Driver:
             keep_features=not trial and any(child.train == "last-linear-layer" for child in children),
             predict={} if children or trial else _to_predict(caches),
             label=node.name,
+            shown=f"{node.name} (seed {node.seed})" if self.request.seeds > 1 else node.name,
             settings=trial.settings if trial else {},
             by=trial.by if trial else "",
             specs=definitions(recipe.specs),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from lightning_modules.progress import Progress
 from lightning_modules.run import run_stage
 from lightning_modules.trainer import Execution, quiet_libraries
@@ -29,12 +32,12 @@ class LocalRunner:
 
     def run(self, job: StageJob) -> int:
         """Returns the number of Ray workers: none."""
-        run_stage(job, Execution(self.device), self._report)
+        run_stage(job, Execution(self.device), partial(self._report, job.shown))
         return 0
 
     def release(self) -> None:
         """Nothing is held between two stages."""
 
-    def _report(self, progress: Progress) -> bool:
-        self.screen.progress(progress)
+    def _report(self, shown: str, progress: Progress) -> bool:
+        self.screen.progress(replace(progress, stage=shown or progress.stage))
         return self.stop.asked

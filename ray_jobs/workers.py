@@ -63,7 +63,7 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
     quiet_libraries()
 
     def post(progress: Progress) -> bool:
-        return bool(ray.get(board.post.remote(progress.to_json() | {"label": job.label})))
+        return bool(ray.get(board.post.remote(progress.to_json() | {"label": job.label, "shown": job.shown})))
 
     try:
         run_stage(job, execution, post)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tests.compat import experiments, files
+from tests.compat import experiments, files, surroundings
 from tests.compat.table import Row
 
 SECTIONS: Mapping[str, Sequence[Row]] = {
     "Tables": files.ROWS,
+    "Surroundings": surroundings.ROWS,
     "Experiments": experiments.ROWS,
 }

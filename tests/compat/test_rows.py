@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from multitask.errors import UserError
+from ray_jobs.logs import PACKAGES
 from tests.compat.sections import SECTIONS
 from tests.compat.table import PAGE, Row, render
 
@@ -19,14 +20,14 @@ def test_the_row_is_true(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    caplog.set_level(logging.WARNING, logger="multitask")
+    caplog.set_level(logging.WARNING)
     if row.done == "refused":
         with pytest.raises(UserError) as refused:
             row.run(tmp_path)
         said = str(refused.value)
     else:
         row.run(tmp_path)
-        said = " ".join(record.getMessage() for record in caplog.records if record.name.startswith("multitask"))
+        said = " ".join(record.getMessage() for record in caplog.records if record.name.startswith(PACKAGES))
     assert row.says(said), f"said: {said!r}"
 
 

@@ -21,6 +21,7 @@ from lightning_modules.progress import Progress
 from multitask.experiment import StageJob
 from multitask.recipe_checks import build_recipe
 from multitask.storage import Storage
+from ray_jobs.address import unreachable
 from ray_jobs.driver import Driver, Request
 from ray_jobs.logs import DriverLog
 from ray_jobs.options import Workers
@@ -49,7 +50,8 @@ def lightning_beside(folder: Path) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Ray that all tests here share, whose workers find another Lightning first."""
+    """A Ray that all tests here share: its workers find another Lightning first, and TMPDIR is as long as batch systems
+    make it."""
     import ray
 
     beside = tmp_path_factory.mktemp("beside")
@@ -57,6 +59,7 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(beside), os.getcwd()]))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("a-scratch-folder-of-a-batch-system-job-1234567890")))
         patch.syspath_prepend(str(beside))
         first = Driver(request(tmp_path_factory.mktemp("first")), Screen(quiet=True))
         with first._runner(StopRequest("")).cluster as cluster:  # type: ignore[union-attr]
@@ -96,6 +99,14 @@ def train(folder: Path, act: Any = None, spoil: Any = None, **stage: Any) -> tup
     finally:
         text = (folder / "small" / log.path).read_text()
     return results, text
+
+
+def test_a_long_tmpdir_is_not_where_ray_has_its_sockets_and_its_address_answers() -> None:
+    import ray
+
+    found = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert not found.is_relative_to(os.environ["TMPDIR"]) and len(str(found)) < 107 - len("/sockets/dash_MetricsHead")
+    assert unreachable(ray.get_runtime_context().gcs_address) is None
 
 
 def test_another_lightning_beside_ours_changes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
