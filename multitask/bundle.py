@@ -104,10 +104,12 @@ def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any])
     )
 
 
-def source_bundle(source: Source) -> Bundle:
-    """An encoder source as a bundle without heads: what the first stage starts from."""
+def source_bundle(source: Source, called: str = "") -> Bundle:
+    """An encoder source as a bundle without heads: what the first stage starts from. called: what the user calls it."""
     tensors = {f"encoder.{name}": value for name, value in source.state.items()}
-    about = {"encoder": source.name, "fingerprint": source.fingerprint}
+    about: dict[str, Any] = {"encoder": called or source.name, "fingerprint": source.fingerprint}
+    about |= {"max_length": source.max_length} if source.max_length else {}
+    about |= {"prompt": source.prompt} if source.prompt else {}
     return Bundle(source.config, source.pooling, {}, about, tensors, source.tokenizer.to_str())
 
 

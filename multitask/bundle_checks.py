@@ -13,12 +13,13 @@ from multitask.errors import UserError
 from multitask.model.bert import MiniBert
 from multitask.model.config import BertConfig
 from multitask.model.heads import head_spec
+from multitask.model.poolings import Pooling
 from multitask.model.sources import parse_tokenizer
+from multitask.model.weights import FLOATS
 from multitask.tasks import TaskSpec
 
 Text = Annotated[str, Field(max_length=1000)]
 ENCODER = "encoder."  # before the names of the encoder's weights in a bundle
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class About(BaseModel):
@@ -43,7 +44,7 @@ class Facts(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     config: dict[str, Any]
-    pooling: Literal["pooler", "cls", "mean"]
+    pooling: Pooling
     heads: dict[Text, Text]
     about: About
     mlm: Literal["tied", "untied"] | None = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from functools import cache
 
-from multitask.bundle import Bundle, is_bundle, read_bundle, source_bundle
+from multitask.bundle import Bundle, is_bundle
+from multitask.bundle_sources import Found, found_at
 from multitask.errors import UserError
 from multitask.experiment import BUNDLE, EXPERIMENT_FILE, Experiment
-from multitask.model.sources import load_source
 from multitask.storage import Storage, file_at, join, shown
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,11 @@ def _stages(experiment: Storage) -> str:
 
 
 def open_bundle(uri: str) -> Bundle:
-    """The bundle there, or an encoder without heads by its name. Raises UserError where there is neither."""
-    place = find_bundle(uri)
-    return read_bundle(place) if is_bundle(place.uri) else source_bundle(load_source(uri, seed=0))
+    """The bundle there, or one of an encoder's name or of another's model. Raises UserError where there is neither."""
+    return open_found(uri).bundle
+
+
+def open_found(uri: str) -> Found:
+    """What `open_bundle` opens, with a hash of its content."""
+    place = find_bundle(uri).uri
+    return found_at(place if is_bundle(place) else uri)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from multitask.definitions import Strict
+from multitask.model.poolings import Pooling
 from multitask.recipe_parts import Above0, Mlm, Ranking, Settings, Smart, Sweep, Table, Task
 from multitask.tasks import TaskSpec
 
@@ -94,7 +95,7 @@ class Recipe(Strict):
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     encoder: str
-    pooling: Literal["pooler", "cls", "mean"] | None = None
+    pooling: Pooling | None = None
     seed: Annotated[int, Field(ge=0, strict=True)] = 11711
     data: Literal["sample"] | None = None
     max_length: Annotated[int, Field(ge=8)] = 512

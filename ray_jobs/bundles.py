@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lightning_modules.progress import Progress
-from multitask.bundle import Bundle, read_bundle
+from multitask.bundle import Bundle
 from multitask.data.maps import Place, place_of
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
@@ -20,7 +20,7 @@ from multitask.embed import default_device
 from multitask.errors import UserError, near
 from multitask.evaluate import INTERVAL_SEED, EvalSet, predictions
 from multitask.export.evidence import evidence_of
-from multitask.finding import find_bundle
+from multitask.finding import open_bundle
 from multitask.metrics import bootstrap_interval, majority_baseline, overall, score
 from multitask.model.multitask import MultitaskModel
 from multitask.predictions import write_predictions, write_submission_zip
@@ -103,7 +103,7 @@ def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> N
 
 
 def _opened(uri: str, data: str | None, splits: Sequence[Split]) -> tuple[Bundle, Place]:
-    bundle = read_bundle(find_bundle(uri))
+    bundle = open_bundle(uri)
     if not bundle.heads:
         raise UserError(f"bundle '{uri}': an encoder without heads; it can only be trained from")
     return bundle, place_of(data) if data else _trained_on(uri, bundle, splits)

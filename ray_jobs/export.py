@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from multitask.bundle import save_bundle
+from multitask.bundle import is_bundle, save_bundle
+from multitask.bundle_sources import FACTS, read_model
 from multitask.data.files import short_list
 from multitask.errors import UserError, near
 from multitask.export import DTYPES, FORMATS
 from multitask.export.card import card
 from multitask.export.evidence import evidence_of
-from multitask.export.huggingface import FACTS, write_text
-from multitask.export.reading import read_model
+from multitask.export.huggingface import write_text
 from multitask.finding import open_bundle
+from multitask.model.bert import POOLINGS
 from multitask.retries import said_clearly
 from multitask.storage import MANIFEST, Storage
 from ray_jobs.hub import Hub
@@ -52,11 +53,16 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
             screen.say(f"pushed: {hub.push(folder)}")
 
 
-def import_model(source: str, output: str, screen: Screen) -> None:
-    """Writes a bundle of a Hugging Face or sentence-transformers BERT; `source` as `read_model` takes it."""
+def import_model(source: str, output: str, screen: Screen, pooling: str | None = None) -> None:
+    """Writes a bundle of a Hugging Face or sentence-transformers BERT; `source` and `pooling` as `read_source` takes
+    them."""
+    if pooling and pooling not in POOLINGS:
+        raise UserError(f"--pooling '{pooling}': one of {', '.join(POOLINGS)}")
+    if is_bundle(source):
+        raise UserError(f"'{source}': is a bundle already; minibert import takes what transformers or others wrote")
     target = Storage(output)
     _check_free(target, "weights.safetensors", MANIFEST)
-    bundle = read_model(source)
+    bundle = read_model(source, pooling)
     with _draft(target) as folder:
         save_bundle(Storage(str(folder)), "", bundle)
         _publish(folder, target, "weights.safetensors", MANIFEST)
@@ -64,11 +70,7 @@ def import_model(source: str, output: str, screen: Screen) -> None:
     screen.say(f"encoder: {config.num_hidden_layers} layers, width {config.hidden_size}, {bundle.pooling} pooling")
     screen.say(f"heads:   {heads or 'none'}")
     screen.say(f"texts:   {bundle.max_length} tokens at most")
-    if prompt := bundle.about.get("prompt"):
-        screen.say(
-            f"prompt:  sentence-transformers puts '{prompt}' before each text; minibert does not: write it there"
-        )
-    screen.say(f"bundle:  {target.uri}")
+    screen.say(f"bundle:  {target.uri}, converted from {source}")
 
 
 def _check_free(target: Storage, first: str, last: str) -> None:

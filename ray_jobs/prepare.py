@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
 
-from multitask.bundle import Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle, source_bundle
+from multitask.bundle import Bundle, is_bundle, save_bundle
+from multitask.bundle_sources import found_at
 from multitask.data.maps import Place, is_map
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import training_rows
@@ -18,7 +19,9 @@ from multitask.definitions import definition_of
 from multitask.errors import UserError
 from multitask.experiment import EXPERIMENT_FILE, digest
 from multitask.finding import find_bundle
-from multitask.model.sources import load_source
+from multitask.model.layout import MODES
+from multitask.model.sources import SOURCES
+from multitask.model.weights import has_pooler
 from multitask.recipe import NAME, Recipe
 from multitask.recipe_checks import check_heads
 from multitask.sealed import Damaged, read_sealed
@@ -101,29 +104,41 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
 
 def store_encoder(storage: Storage, recipe: Recipe) -> Start:
     """Puts the recipe's encoder into the storage as a bundle, where every worker finds the same bytes."""
-    if is_bundle(recipe.encoder):
-        bundle, content = read_bundle(Storage(recipe.encoder)), bundle_fingerprint(Storage(recipe.encoder))
-    else:
-        bundle = source_bundle(load_source(recipe.encoder, recipe.seed))
-        content = bundle.about["fingerprint"]
-    _check_length(recipe, bundle, recipe.encoder)
-    _check_tasks(recipe, bundle, recipe.encoder)
-    bundle = replace(bundle, pooling=recipe.pooling or bundle.pooling)
-    return _stored(storage, bundle, digest({"encoder": content, "pooling": bundle.pooling}))
+    found = found_at(recipe.encoder, recipe.seed, recipe.pooling)
+    bundle = _fit(recipe, found.bundle, recipe.encoder)
+    return _stored(storage, bundle, digest({"encoder": found.fingerprint, "pooling": bundle.pooling}))
 
 
 def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str) -> Start:
     """The same for a bundle that a stage starts from, its heads included."""
     uri = _located(storage, uri)
-    bundle, fingerprint = read_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
-    if bundle.tokenizer_json != tokenizer_json:
+    found = found_at(uri, recipe.seed, recipe.pooling)
+    if found.bundle.tokenizer_json != tokenizer_json:
         raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
-    _check_length(recipe, bundle, uri)
-    _check_tasks(recipe, bundle, uri)
-    if recipe.pooling and recipe.pooling != bundle.pooling:
-        bundle = replace(bundle, pooling=recipe.pooling)
+    bundle, fingerprint = _fit(recipe, found.bundle, uri), found.fingerprint
+    if bundle.pooling != found.bundle.pooling:
         fingerprint = digest({"bundle": fingerprint, "pooling": bundle.pooling})
     return _stored(storage, bundle, fingerprint)
+
+
+def _fit(recipe: Recipe, bundle: Bundle, source: str) -> Bundle:
+    """The bundle with the recipe's pooling, and a note where the recipe takes longer texts than its encoder's own files
+    do. Raises UserError where it cannot serve the recipe."""
+    _check_length(recipe, bundle, source)
+    _check_tasks(recipe, bundle, source)
+    bundle = replace(bundle, pooling=recipe.pooling or bundle.pooling)
+    if bundle.pooling == "pooler" and not has_pooler(bundle.tensors, "encoder."):
+        raise UserError(f"pooling: pooler: '{source}' has no pooler; valid: {', '.join(MODES)}")
+    longest = bundle.about.get("max_length", recipe.max_length)
+    if not bundle.heads and source not in SOURCES and longest < recipe.max_length:
+        log.warning(
+            "encoder '%s': its own files cut texts to %d tokens, this recipe to %d; max_length: %d does as they do",
+            source,
+            longest,
+            recipe.max_length,
+            longest,
+        )
+    return bundle
 
 
 def _check_tasks(recipe: Recipe, bundle: Bundle, source: str) -> None:

@@ -1,4 +1,4 @@
-"""Bundles in others' formats (FORMATS), with a model card (card.py); others' models as bundles (reading.py)."""
+"""Bundles in others' formats (FORMATS), with a model card (card.py)."""
 
 from __future__ import annotations
 

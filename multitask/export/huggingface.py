@@ -14,13 +14,11 @@ from torch import Tensor
 
 from multitask.bundle import Bundle, facts_of
 from multitask.bundle_checks import ENCODER
+from multitask.bundle_sources import FACTS, HEADS
 from multitask.data.masking import SPECIAL
 from multitask.errors import UserError
 from multitask.export.figures import rounding, upwards
 from multitask.retries import said_clearly
-
-FACTS = "minibert.json"  # what model.json says in a bundle
-HEADS = "minibert.safetensors"  # the weights that are not the encoder's
 
 
 def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:

@@ -9,22 +9,19 @@ import torch
 
 from multitask.bundle import Bundle
 from multitask.export.huggingface import in_dtype, write_json, write_tensors, write_transformers
+from multitask.model.layout import MODULES, POOLING_KEYS, SETTINGS, TRANSFORMER
+from multitask.model.sources import TANH
 
-MODULES = "modules.json"
 POOLING, DENSE = "1_Pooling", "2_Dense"
-TANH = "torch.nn.modules.activation.Tanh"
+PLAIN = ("Transformer", "Pooling", "Normalize")
 # BERT's own pooler is a dense layer with tanh over the first token's state.
-LAYERS: dict[str, tuple[str, ...]] = {
-    "mean": ("Transformer", "Pooling", "Normalize"),
-    "cls": ("Transformer", "Pooling", "Normalize"),
-    "pooler": ("Transformer", "Pooling", "Dense", "Normalize"),
-}
+WITH_POOLER = ("Transformer", "Pooling", "Dense", "Normalize")
 
 
 def write_sentence_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
     """For SentenceTransformer(folder), whose `encode` gives what `TextEncoder.embed` gives."""
     lines = write_transformers(bundle, folder, dtype)
-    layers = LAYERS[bundle.pooling]
+    layers, mode = (WITH_POOLER, "cls") if bundle.pooling == "pooler" else (PLAIN, bundle.pooling)
     places = ["" if at == 0 else f"{at}_{kind}" for at, kind in enumerate(layers)]
     modules = [
         {"idx": at, "name": str(at), "path": place, "type": f"sentence_transformers.models.{kind}"}
@@ -32,14 +29,13 @@ def write_sentence_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype
     ]
     for place in places[1:]:
         (folder / place).mkdir()
-    width, first_token = bundle.config.hidden_size, bundle.pooling != "mean"
-    pooling = {"pooling_mode_cls_token": first_token, "pooling_mode_mean_tokens": not first_token}
-    write_json(folder / POOLING / "config.json", {"word_embedding_dimension": width, **pooling})
+    pooling = {key: mode == named for key, named in POOLING_KEYS.items()}
+    write_json(folder / POOLING / "config.json", {"word_embedding_dimension": bundle.config.hidden_size, **pooling})
     if DENSE in places:
         _write_pooler(bundle, folder / DENSE, dtype)
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": bundle.max_length, "do_lower_case": False})
+    write_json(folder / TRANSFORMER, {"max_seq_length": bundle.max_length, "do_lower_case": False})
     similarity: dict[str, object] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
-    write_json(folder / "config_sentence_transformers.json", similarity)
+    write_json(folder / SETTINGS, similarity)
     write_json(folder / MODULES, modules)
     return lines
 

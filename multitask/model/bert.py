@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multitask.model.activations import ACTIVATIONS
 from multitask.model.attention import ATTENTIONS, Layout, Packed, PackedRows, Padded
 from multitask.model.config import BertConfig
 
@@ -72,7 +72,7 @@ class AddAndNorm(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, then a feed-forward network with GELU, an add-and-norm after each."""
+    """Self-attention, then a feed-forward network with the config's activation, an add-and-norm after each."""
 
     def __init__(self, config: BertConfig, attention: str) -> None:
         super().__init__()
@@ -80,12 +80,13 @@ class Layer(nn.Module):
             {"self": SelfAttention(config, attention), "output": AddAndNorm(config.hidden_size, config)}
         )
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
+        self.activation = ACTIVATIONS[config.hidden_act]
         self.output = AddAndNorm(config.intermediate_size, config)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         context = self.attention["self"](hidden, layout)
         hidden = self.attention["output"](context, hidden)
-        inner = F.gelu(self.intermediate["dense"](hidden))  # exact, by erf: BERT's own
+        inner = self.activation(self.intermediate["dense"](hidden))
         out: Tensor = self.output(inner, hidden)
         return out
 
@@ -183,11 +184,37 @@ def mean_pool(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
     return (hidden_BTH * weights_BT1).sum(dim=1) / weights_BT1.sum(dim=1).clamp(min=1.0)
 
 
-# How a sentence's states become one vector; only `pooler` uses the pooler's weights.
+def max_pool(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+    """Each number's largest value over a sentence's states: (B, H). A row without any token gives zeros."""
+    mask_BT1 = mask_BT.unsqueeze(-1)
+    largest = hidden_BTH.masked_fill(~mask_BT1, torch.finfo(hidden_BTH.dtype).min).amax(dim=1)
+    return largest.masked_fill(~mask_BT1.any(dim=1), 0.0)
+
+
+def weighted_mean_pool(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+    """The mean of each sentence's states, the first weighing 1, the next 2 ...: (B, H) (Muennighoff, 2022, 3)."""
+    weights_BT1 = (mask_BT.cumsum(dim=1) * mask_BT).to(hidden_BTH.dtype).unsqueeze(-1)
+    return (hidden_BTH * weights_BT1).sum(dim=1) / weights_BT1.sum(dim=1).clamp(min=1.0)
+
+
+def last_pool(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+    """The state of each sentence's last token: (B, H). Sentences are padded on the right."""
+    last_B11 = (mask_BT.sum(dim=1) - 1).clamp(min=0)[:, None, None]
+    return hidden_BTH.gather(1, last_B11.expand(-1, 1, hidden_BTH.shape[-1])).squeeze(1)
+
+
+# How a sentence's states become one vector; only `pooler` uses the pooler's weights. All but that are named as
+# sentence-transformers names them.
 POOLINGS: dict[str, Callable[[MiniBert, Tensor, Tensor], Tensor]] = {
     "pooler": lambda bert, hidden_BTH, mask_BT: bert.pool(hidden_BTH),
     "cls": lambda bert, hidden_BTH, mask_BT: hidden_BTH[:, 0],
     "mean": lambda bert, hidden_BTH, mask_BT: mean_pool(hidden_BTH, mask_BT),
+    "max": lambda bert, hidden_BTH, mask_BT: max_pool(hidden_BTH, mask_BT),
+    "mean_sqrt_len_tokens": lambda bert, hidden_BTH, mask_BT: (
+        mean_pool(hidden_BTH, mask_BT) * mask_BT.sum(dim=1, keepdim=True).to(hidden_BTH.dtype).sqrt()
+    ),
+    "weightedmean": lambda bert, hidden_BTH, mask_BT: weighted_mean_pool(hidden_BTH, mask_BT),
+    "lasttoken": lambda bert, hidden_BTH, mask_BT: last_pool(hidden_BTH, mask_BT),
 }
 
 

@@ -7,15 +7,19 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from multitask.errors import UserError
+from multitask.model.activations import ACTIVATIONS
 
 # What a config.json may say about the architecture; the first value is meant where it says nothing.
 ARCHITECTURE: dict[str, tuple[object, ...]] = {
     "model_type": ("bert",),
     "position_embedding_type": ("absolute",),
-    "hidden_act": ("gelu",),
+    "hidden_act": tuple(ACTIVATIONS),
     "is_decoder": (False,),
+    "add_cross_attention": (False,),
 }
-
+# A config.json of before `model_type` says what it is by the class of its model alone.
+CLASSES = ("Bert", "TFBert", "FlaxBert")
+QUANTISED = "quantization_config"
 
 # Far above any BERT, far below what a file could ask for that wants a machine to run out of memory.
 MOST = {"vocab_size": 2**22, "hidden_size": 2**14, "num_hidden_layers": 2**8, "num_attention_heads": 2**10}
@@ -49,7 +53,13 @@ class BertConfig:
         for key, allowed in ARCHITECTURE.items():
             if values.get(key, allowed[0]) not in allowed:
                 raise UserError(f"{where}: {key} is {values[key]!r}; valid: {', '.join(map(repr, allowed))}")
+        if "model_type" not in values and not class_of(values, CLASSES[0]).startswith(CLASSES):
+            raise UserError(f"{where}: architectures names {class_of(values)}; valid: a BERT, with model_type 'bert'")
+        if facts := values.get(QUANTISED):
+            raise UserError(f"{where}: {_quantised(facts)}; valid: weights of float32, float16 or bfloat16")
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        if known.get("pad_token_id", 0) is None:  # a tokenizer without one; what is padded is masked in any case
+            del known["pad_token_id"]
         missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in known]
         if missing:
             raise UserError(f"{where}: missing {', '.join(missing)}; a BERT config.json has them")
@@ -81,6 +91,19 @@ class BertConfig:
     def to_dict(self) -> dict[str, Any]:
         """The same config as a Hugging Face config.json; `from_dict` reads it back."""
         return {"architectures": ["BertModel"], "model_type": "bert", **asdict(self)}
+
+
+def class_of(values: Mapping[str, Any], default: str = "BertModel") -> str:
+    """The class that wrote the weights, as a config.json's `architectures` names it."""
+    named = values.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else default
+
+
+def _quantised(facts: Any) -> str:
+    """A config.json's `quantization_config` in words: its method, and the bits where it says so."""
+    facts = facts if isinstance(facts, Mapping) else {}
+    bits = next((bits for bits in (4, 8) if facts.get(f"load_in_{bits}bit") or facts.get("bits") == bits), None)
+    return f"weights quantised by {facts.get('quant_method', 'bitsandbytes')}" + (f" to {bits} bits" if bits else "")
 
 
 PRESETS: dict[str, BertConfig] = {

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multitask.model.activations import ACTIVATIONS
 from multitask.model.config import BertConfig
 
 
 class MlmHead(nn.Module):
-    """BERT's: dense, GELU, LayerNorm, then the vocabulary. V its size, H the encoder's hidden size.
+    """BERT's: dense, the config's activation, LayerNorm, then the vocabulary. V its size, H the encoder's hidden size.
 
     tied: the vocabulary's weights (V, H) are the encoder's embeddings, which `forward` gets passed; else they are the
     head's own. The bias (V,) is the head's in both.
@@ -19,6 +20,7 @@ class MlmHead(nn.Module):
     def __init__(self, config: BertConfig, tied: bool, generator: torch.Generator) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.decoder = None if tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
@@ -31,4 +33,4 @@ class MlmHead(nn.Module):
     def forward(self, states: Tensor, embeddings: Tensor) -> Tensor:
         """(M, H) states of the masked positions, (V, H) embeddings -> (M, V) logits."""
         weight = embeddings if self.decoder is None else self.decoder
-        return F.linear(self.norm(F.gelu(self.dense(states))), weight, self.bias)
+        return F.linear(self.norm(self.activation(self.dense(states))), weight, self.bias)

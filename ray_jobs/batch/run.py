@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_modules.progress import Progress
-from multitask.bundle import Bundle, bundle_fingerprint, is_bundle
+from multitask.bundle import Bundle
+from multitask.bundle_sources import Found
 from multitask.embed import default_device
 from multitask.errors import UserError
-from multitask.finding import find_bundle, open_bundle
+from multitask.finding import open_found
 from multitask.predict import answerable, require
 from multitask.storage import Storage
 from ray_jobs.batch.input import Shard, Source, source_of
@@ -47,39 +48,41 @@ class Request:
 
 def embed_table(request: Request, screen: Screen) -> None:
     """Writes embeddings. Raises UserError before anything is computed, but for what only the whole input shows."""
-    _run(request, screen, open_bundle(request.bundle), request.columns or ("text",))
+    _run(request, screen, open_found(request.bundle), request.columns or ("text",))
 
 
 def predict_table(request: Request, screen: Screen) -> None:
     """Writes a task's predictions. Raises UserError likewise, and where the bundle cannot answer the task."""
-    bundle = open_bundle(request.bundle)
-    found = answerable(bundle)
-    task = request.task or (found[0] if len(found) == 1 else "")
+    found = open_found(request.bundle)
+    bundle, tasks = found.bundle, answerable(found.bundle)
+    task = request.task or (tasks[0] if len(tasks) == 1 else "")
     if not task:
-        raise UserError(f"--task: missing; bundle '{request.bundle}' predicts {', '.join(found) or 'nothing'}")
+        raise UserError(f"--task: missing; bundle '{request.bundle}' predicts {', '.join(tasks) or 'nothing'}")
     require(bundle, task)
     wanted = bundle.specs[task].columns
     columns = request.columns or tuple(bundle.about.get("columns", {}).get(task, {}).get(name, name) for name in wanted)
     if len(columns) != len(wanted):
         raise UserError(f"--column: {', '.join(columns)}; task {task} takes {len(wanted)}: its {', '.join(wanted)}")
-    _run(request, screen, bundle, columns, task)
+    _run(request, screen, found, columns, task)
 
 
-def _run(request: Request, screen: Screen, bundle: Bundle, columns: tuple[str, ...], task: str | None = None) -> None:
+def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...], task: str | None = None) -> None:
     """With --json the document is the manifest."""
-    output = Storage(request.output)
+    bundle, output = found.bundle, Storage(request.output)
     plan = PartPlan(output, columns, task, request.keep)
     plan.check()
     source = source_of(request.input, columns, request.rows)
     work = {
         "schema": SCHEMA,
-        "bundle": fingerprint(request.bundle, bundle),
+        "bundle": found.fingerprint,
         "task": task,
         "columns": list(columns),
         "keep": request.keep,
         "part_rows": request.rows,
         "input": source.content(),
     }  # fmt: skip
+    if bundle.about.get("fingerprint") == found.fingerprint:  # of a source: weights and tokenizer, not how it is used
+        work |= {"pooling": bundle.pooling, "max_length": bundle.max_length}
     made = begin(output, work)
     if output.exists(MANIFEST):
         screen.say(f"all {len(made)} parts are in {output.uri} already")
@@ -95,20 +98,14 @@ def _run(request: Request, screen: Screen, bundle: Bundle, columns: tuple[str, .
     else:
         shards = here(source, made, plan, bundle)
     with closing(shards):
-        found = follow(shards, task or "embed", screen)
-    manifest = {"source": request.input, "model": request.bundle, **work, **found}
+        done = follow(shards, task or "embed", screen)
+    manifest = {"source": request.input, "model": request.bundle, **work, **done}
     output.write_json(MANIFEST, manifest)
-    screen.say(f"{found['rows']} rows in {found['parts']} parts in {output.uri}")
-    if bad := found["quarantined"]["rows"]:
-        screen.say(f"left out: {bad} rows: {'; '.join(found['quarantined']['first'][:3])}")
+    screen.say(f"{done['rows']} rows in {done['parts']} parts in {output.uri}")
+    if bad := done["quarantined"]["rows"]:
+        screen.say(f"left out: {bad} rows: {'; '.join(done['quarantined']['first'][:3])}")
     if screen.as_json:
         screen.document(manifest)
-
-
-def fingerprint(uri: str, bundle: Bundle) -> str:
-    """Of its content, wherever it lies; an encoder's own is in `about`."""
-    place = find_bundle(uri)
-    return bundle_fingerprint(place) if is_bundle(place.uri) else str(bundle.about["fingerprint"])
 
 
 def begin(output: Storage, work: dict[str, Any]) -> set[int]:

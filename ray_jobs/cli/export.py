@@ -52,10 +52,17 @@ def import_(
         str, typer.Argument(help="A BERT of transformers or sentence-transformers: directory, URI, hub id.")
     ],
     output: OutputOption,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            help="pooler, cls, mean, ...: how tokens become a sentence, where it is not as the model itself says.",
+            autocompletion=words("pooler", "cls", "mean"),
+        ),
+    ] = None,
 ) -> None:
     """Make a bundle of someone else's BERT. Or of what `minibert export` wrote."""
     from ray_jobs.export import import_model
     from ray_jobs.screen import Screen
 
     with Screen() as screen:
-        import_model(source, output, screen)
+        import_model(source, output, screen, pooling)

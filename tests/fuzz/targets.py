@@ -23,11 +23,11 @@ from safetensors.torch import save
 from typer.exceptions import TyperException
 
 from multitask.bundle import read_bundle, save_bundle, source_bundle
+from multitask.bundle_sources import read_model
 from multitask.data.maps import mapped, place_of
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
-from multitask.export.reading import read_model
 from multitask.model.config import BertConfig
 from multitask.model.sources import load_source, parse_tokenizer
 from multitask.recipe_files import load_recipe, load_sweep
