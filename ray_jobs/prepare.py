@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
 
-from multitask.bundle import Bundle, is_bundle, save_bundle
+from multitask.bundle import Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle
 from multitask.bundle_sources import found_at
 from multitask.data.maps import Place, is_map
 from multitask.data.sample import sample_uri
@@ -112,11 +112,11 @@ def store_encoder(storage: Storage, recipe: Recipe) -> Start:
 def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str) -> Start:
     """The same for a bundle that a stage starts from, its heads included."""
     uri = _located(storage, uri)
-    found = found_at(uri, recipe.seed, recipe.pooling)
-    if found.bundle.tokenizer_json != tokenizer_json:
+    found, fingerprint = read_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
+    if found.tokenizer_json != tokenizer_json:
         raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
-    bundle, fingerprint = _fit(recipe, found.bundle, uri), found.fingerprint
-    if bundle.pooling != found.bundle.pooling:
+    bundle = _fit(recipe, found, uri)
+    if bundle.pooling != found.pooling:
         fingerprint = digest({"bundle": fingerprint, "pooling": bundle.pooling})
     return _stored(storage, bundle, fingerprint)
 

@@ -217,7 +217,7 @@ def test_preset_is_the_packaged_encoders_config(source: Source) -> None:
     [
         ({"model_type": "roberta"}, r"here: model_type is 'roberta'; valid: 'bert'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
-        ({"hidden_act": "relu"}, "hidden_act is 'relu'; valid: 'gelu'"),
+        ({"hidden_act": "laplace"}, "hidden_act is 'laplace'; valid: 'gelu'"),
         ({"hidden_size": 65}, "multiple of num_attention_heads, 2"),
         ({"hidden_size": "64"}, "hidden_size is '64'"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),

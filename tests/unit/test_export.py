@@ -162,14 +162,14 @@ def module(folder: Path, kind: str, at: int, path: str | None = None) -> None:
 REFUSED = {
     "another architecture": (lambda at: edited(at, "config.json", model_type="roberta"), "model_type is 'roberta'"),
     "another pooling": (
-        lambda at: (at / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}'),
-        "its pooling is not one of: mean, cls",
+        lambda at: (at / "1_Pooling" / "config.json").write_text('{"pooling_mode": ["cls", "mean"]}'),
+        "its pooling is cls and mean, not one of: cls, mean, max, ",
     ),
     "another module": (
         lambda at: module(at, "WordWeights", 2),
         "WordWeights in '2_Dense', Normalize in '3_Normalize'; valid",
     ),
-    "another place": (lambda at: module(at, "Pooling", 1, "pool"), "Pooling in 'pool', Dense in '2_Dense', Normalize"),
+    "another place": (lambda at: module(at, "Pooling", 1, "pool"), "pool/config.json: no such file"),
     "another activation": (
         lambda at: edited(at, "2_Dense/config.json", activation_function="torch.nn.modules.linear.Identity"),
         "Identity of 64 to 64 over cls pooling; valid: BERT's own pooler",
@@ -228,12 +228,12 @@ def test_how_long_texts_may_be_comes_from_whoever_says_so(
     assert imported(folder, tmp_path / "back").max_length == length
 
 
-def test_a_default_prompt_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_default_prompt_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = exported("tiny", "sentence-transformers", tmp_path / "out")
     (folder / "minibert.json").unlink()
     edited(folder, "config_sentence_transformers.json", prompts={"q": "query: "}, default_prompt_name="q")
     assert imported(folder, tmp_path / "back").about["prompt"] == "query: "
-    assert "puts 'query: ' before each text" in capsys.readouterr().out
+    assert "puts 'query: ' before each text; minibert does not" in caplog.text
 
 
 def test_lower_case_is_made_as_sentence_transformers_makes_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import fsspec
@@ -124,8 +125,32 @@ def without_pooler(state: Tensors) -> Tensors:
     return {name: tensor for name, tensor in state.items() if "pooler" not in name}
 
 
-def with_classifier(state: Tensors) -> Tensors:
-    return {**{f"bert.{n}": t for n, t in state.items()}, "classifier.weight": torch.zeros(2)}
+def with_another_layer(state: Tensors) -> Tensors:
+    return {**state, "encoder.layer.1.output.dense.bias": torch.zeros(64)}
+
+
+def of_two_encoders(state: Tensors) -> Tensors:
+    return {f"{tower}.{name}": tensor.clone() for tower in ("query", "passage") for name, tensor in state.items()}
+
+
+def of_a_roberta(state: Tensors) -> Tensors:
+    return {f"roberta.{name}": tensor for name, tensor in state.items()}
+
+
+def of_bytes(state: Tensors) -> Tensors:
+    return {**state, WORD_WEIGHT: torch.zeros(11, 64, dtype=torch.int8)}
+
+
+def of_bitsandbytes(state: Tensors) -> Tensors:
+    return {**state, "encoder.layer.0.output.dense.SCB": torch.zeros(64)}
+
+
+def with_lora(state: Tensors) -> Tensors:
+    return {**state, "encoder.layer.0.attention.self.query.lora_A.default.weight": torch.zeros(8, 64)}
+
+
+def diverged(state: Tensors) -> Tensors:
+    return {**state, "pooler.dense.bias": torch.full((64,), float("nan"))}
 
 
 def misshaped(state: Tensors) -> Tensors:
@@ -136,7 +161,14 @@ def misshaped(state: Tensors) -> Tensors:
     ("change", "message"),
     [
         (without_pooler, "2 missing tensors for a BERT encoder: pooler.dense.bias, pooler.dense.weight"),
-        (with_classifier, "1 unknown tensors for a BERT encoder: classifier.weight"),
+        (with_another_layer, "1 unknown tensors for a BERT encoder: encoder.layer.1.output.dense.bias"),
+        (of_two_encoders, r"2 encoders, passage\., query\.; valid: one"),
+        (of_a_roberta, r"the encoder's tensors are roberta\.\.\.\., a roberta's; valid: a BERT's"),
+        (of_bytes, f"{WORD_WEIGHT} holds torch.int8: quantised"),
+        (of_bitsandbytes, "dense.SCB: quantised by bitsandbytes; valid: weights of float32"),
+        (with_lora, "a LoRA adapter's, not merged: merge_and_unload"),
+        (diverged, "pooler.dense.bias holds numbers that are not finite"),
+        (lambda state: {"linear.weight": torch.zeros(2)}, f"no tensor is named {WORD_WEIGHT}"),
         (misshaped, rf"1 misshaped tensors .*{WORD_WEIGHT} is \(3, 64\), by config.json \(11, 64\)"),
     ],
 )
@@ -196,7 +228,10 @@ def test_vocab_txt_stands_in_for_tokenizer_json(tmp_path: Path, lower: bool, tok
         ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
         ({"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}, "cls"),
         ({"pooling_mode": "mean"}, "mean"),
-        ({"pooling_mode_max_tokens": True}, None),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode": ["lasttoken"], "include_prompt": True}, "lasttoken"),
+        ({"word_embedding_dimension": 64}, "mean"),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_cls_token": True}, None),
     ],
 )
 def test_pooling_comes_with_the_encoder(tmp_path: Path, values: dict[str, object], pooling: str | None) -> None:
@@ -204,7 +239,7 @@ def test_pooling_comes_with_the_encoder(tmp_path: Path, values: dict[str, object
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(values))
     if pooling is None:
-        with pytest.raises(UserError, match="its pooling is not one of: mean, cls"):
+        with pytest.raises(UserError, match="its pooling is cls and max, not one of: cls, mean, max"):
             load_source(str(folder))
     else:
         assert load_source(str(folder)).pooling == pooling
@@ -251,9 +286,37 @@ def test_a_hub_id_is_downloaded_without_anything_unneeded(tmp_path: Path, monkey
     folder, asked = write(tmp_path / "snapshot"), []
     monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: asked.append((args, kwargs)) or folder)
     assert load_source("someone/some-bert").fingerprint == load_source(str(folder)).fingerprint
-    (repo,), options = asked[0]
-    assert repo == "someone/some-bert"
-    assert not any("*" in pattern or pattern.endswith((".bin", ".h5")) for pattern in options["allow_patterns"])
+    assert {repo for (repo,), _ in asked} == {"someone/some-bert"} and len(asked) == 1  # its weights were there already
+    assert not any(pattern.endswith((".bin", ".h5", ".safetensors")) for pattern in asked[0][1]["allow_patterns"])
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted"),
+    [
+        ("model.safetensors", ["model*.safetensors", "minibert.safetensors"]),
+        ("pytorch_model.bin", ["model*.safetensors", "minibert.safetensors", "pytorch_model*.bin"]),
+    ],
+)
+def test_of_the_hub_pickled_weights_are_asked_for_where_there_are_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, wanted: list[str]
+) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="hub ids need huggingface_hub")
+    there, here, asked = write(tmp_path / "there"), tmp_path / "snapshot", []
+    (there / "model.safetensors").unlink()
+    (save_file if stored.endswith("safetensors") else torch.save)(weights(), there / stored)
+
+    def download(repo: str, allow_patterns: list[str]) -> str:
+        for file in there.iterdir():
+            if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
+                here.mkdir(exist_ok=True)
+                shutil.copy(file, here)
+        asked.extend(allow_patterns if (here / "config.json").exists() and asked else [])
+        asked.append("")
+        return str(here)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    assert load_source("someone/some-bert").fingerprint == load_source(str(there)).fingerprint
+    assert [pattern for pattern in asked if pattern] == wanted
 
 
 @pytest.mark.parametrize("name", ["minilm", "./no/such/dir", "someone/some-bert", "nosuch://bucket/bert"])
