@@ -11,7 +11,6 @@ from multitask.model.activations import ACTIVATIONS
 
 # What a config.json may say about the architecture; the first value is meant where it says nothing.
 ARCHITECTURE: dict[str, tuple[object, ...]] = {
-    "model_type": ("bert",),
     "position_embedding_type": ("absolute",),
     "hidden_act": tuple(ACTIVATIONS),
     "is_decoder": (False,),
@@ -50,11 +49,12 @@ class BertConfig:
         where: the file, for the error. Raises UserError for another architecture, and for a missing or
             impossible value.
         """
+        kind = values.get("model_type", "bert" if class_of(values).startswith(CLASSES) else class_of(values))
+        if kind != "bert":
+            raise UserError(f"{where}: model_type is {kind!r}; valid: 'bert'")
         for key, allowed in ARCHITECTURE.items():
             if values.get(key, allowed[0]) not in allowed:
                 raise UserError(f"{where}: {key} is {values[key]!r}; valid: {', '.join(map(repr, allowed))}")
-        if "model_type" not in values and not class_of(values, CLASSES[0]).startswith(CLASSES):
-            raise UserError(f"{where}: architectures names {class_of(values)}; valid: a BERT, with model_type 'bert'")
         if facts := values.get(QUANTISED):
             raise UserError(f"{where}: {_quantised(facts)}; valid: weights of float32, float16 or bfloat16")
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
@@ -93,10 +93,10 @@ class BertConfig:
         return {"architectures": ["BertModel"], "model_type": "bert", **asdict(self)}
 
 
-def class_of(values: Mapping[str, Any], default: str = "BertModel") -> str:
-    """The class that wrote the weights, as a config.json's `architectures` names it."""
+def class_of(values: Mapping[str, Any]) -> str:
+    """The class that wrote the weights, as a config.json's `architectures` says; BertModel where it does not."""
     named = values.get("architectures")
-    return str(named[0]) if isinstance(named, list) and named else default
+    return str(named[0]) if isinstance(named, list) and named else "BertModel"
 
 
 def _quantised(facts: Any) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tests.compat import experiments, files, surroundings
+from tests.compat import experiments, files, models, surroundings
 from tests.compat.table import Row
 
 SECTIONS: Mapping[str, Sequence[Row]] = {
     "Tables": files.ROWS,
+    "Models": models.ROWS,
     "Surroundings": surroundings.ROWS,
     "Experiments": experiments.ROWS,
 }
