@@ -14,7 +14,7 @@ from multitask.model.bert import MiniBert
 from multitask.model.config import BertConfig
 from multitask.model.heads import head_spec
 from multitask.model.poolings import Pooling
-from multitask.model.sources import parse_tokenizer
+from multitask.model.tokenizer_files import check_unknown, parse_tokenizer, token_count
 from multitask.model.weights import FLOATS
 from multitask.tasks import TaskSpec
 
@@ -84,7 +84,8 @@ def check_tensors(tensors: Mapping[str, Tensor], config: BertConfig, where: str)
 
 
 def check_tokenizer(tokenizer_json: str, config: BertConfig, where: str) -> None:
-    """Every token has an embedding."""
-    largest = max(parse_tokenizer(tokenizer_json.encode(), where).get_vocab().values(), default=-1)
-    if largest >= config.vocab_size:
-        raise UserError(f"{where}: its tokenizer has a token of number {largest}; valid: below {config.vocab_size}")
+    """Every token has an embedding, and every text has tokens."""
+    tokenizer = parse_tokenizer(tokenizer_json.encode(), where)
+    if (tokens := token_count(tokenizer)) > config.vocab_size:
+        raise UserError(f"{where}: its tokenizer has a token of number {tokens - 1}; valid: below {config.vocab_size}")
+    check_unknown(tokenizer, where)

@@ -63,14 +63,13 @@ HARMLESS |= {"add_pooling_layer", "use_fast", "revision", "device_map"}
 class Layout:
     """transformer: the folder of config.json, weights and tokenizer. pooling: a key of POOLINGS; None where the folder
     says nothing of it. dense: the folder of BERT's own pooler, which sentence-transformers writes as a Dense over the
-    first token. max_length: tokens of a text, None where nobody says. lower: whether texts are put into lower case
-    before all else. prompt: what is put before each text there, which we do not do."""
+    first token. max_length: tokens of a text, None where nobody says. prompt: what is put before each text there,
+    which we do not do."""
 
     transformer: Folder
     pooling: str | None
     dense: Folder | None
     max_length: int | None
-    lower: bool
     prompt: str
 
 
@@ -86,7 +85,7 @@ def layout_of(folder: Folder) -> Layout:
     transformer = folder.below(listed[0][1]) if listed else folder
     if kind == "CrossEncoder" or not listed:
         pooling = _pooling_of(folder.below(UNLISTED_POOLING)) if kind != "CrossEncoder" else None
-        return Layout(transformer, pooling, None, _max_length(transformer), False, "")
+        return Layout(transformer, pooling, None, _max_length(transformer), "")
     if kind != "SentenceTransformer":
         raise UserError(f"{folder.at(SETTINGS)}: a {kind}; valid: a SentenceTransformer, or a CrossEncoder's encoder")
     if (width := settings.get("truncate_dim")) is not None:
@@ -103,7 +102,6 @@ def layout_of(folder: Folder) -> Layout:
         _pooling_of(places["Pooling"], listed=True),
         places.get("Dense"),
         _max_length(transformer),
-        bool(asked.get("do_lower_case")),
         _prompt(folder, settings),
     )
 

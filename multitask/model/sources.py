@@ -16,15 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, normalizers
-from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.model.bert import MiniBert
 from multitask.model.config import PRESETS, BertConfig, class_of
 from multitask.model.folders import Folder, parse_json
 from multitask.model.layout import ADAPTER, MODULES, SETTINGS, TRANSFORMER, layout_of, module_paths
+from multitask.model.tokenizer_files import FILES as TOKENIZER_FILES
+from multitask.model.tokenizer_files import parse_tokenizer, read_tokenizer, token_count
 from multitask.model.weight_files import INDICES, PICKLED, WEIGHTS, read_tensors
 from multitask.model.weights import State, as_float, encoder_of, has_pooler
 
@@ -37,8 +38,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 # What says what a model on the hub is, at its root or in a module's folder; then its weights and ours beside them.
 FILES = (
-    *("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json"),
-    *("special_tokens_map.json", MODULES, SETTINGS, TRANSFORMER, ADAPTER, *INDICES.values(), "minibert.json"),
+    *("config.json", *TOKENIZER_FILES),
+    *(MODULES, SETTINGS, TRANSFORMER, ADAPTER, *INDICES.values(), "minibert.json"),
 )
 SAFE_WEIGHTS = ("model*.safetensors", "minibert.safetensors")
 PICKLED_WEIGHTS = ("pytorch_model*.bin",)
@@ -86,7 +87,7 @@ def located(source: str) -> str:
         return source
     if HUB_ID.fullmatch(source):
         return _download(source)
-    raise UserError(f"encoder '{source}': no such directory; known: {_known()}")
+    raise UserError(f"encoder '{source}': no such directory; known: {_known()}{near(source, SOURCES)}")
 
 
 def _folder(uri: str) -> Folder:
@@ -140,14 +141,12 @@ def _from_folder(name: str, folder: Folder, pooling: str | None = None) -> Sourc
     chosen = pooling or ("pooler" if layout.dense else layout.pooling) or "pooler"
     if chosen == "pooler" and not has_pooler(state):
         raise UserError(f"{where}: 2 missing tensors for a BERT encoder: {POOLER}; {NO_POOLER}")
-    tokenizer = _tokenizer_of(transformer)
-    if tokenizer.get_vocab_size() > config.vocab_size:
+    tokenizer = read_tokenizer(transformer)
+    if (tokens := token_count(tokenizer)) > config.vocab_size:
         raise UserError(
-            f"{folder.uri}: its tokenizer has {tokenizer.get_vocab_size()} tokens; valid: at most "
-            f"config.json's vocab_size, {config.vocab_size}"
+            f"{folder.uri}: its tokenizer has {tokens} tokens; valid: at most config.json's vocab_size, "
+            f"{config.vocab_size}; '{tokenizer.id_to_token(tokens - 1)}' has no embedding"
         )
-    if layout.lower:
-        tokenizer = _lower(tokenizer)
     source = _source(name, config, state, tokenizer, chosen)
     longest = config.max_position_embeddings
     return replace(source, max_length=min(layout.max_length or longest, longest), prompt=layout.prompt)
@@ -179,49 +178,6 @@ def _with_pooler(state: State, dense: Folder, pooling: str | None, config: BertC
     return {**state, **pooler}
 
 
-def _lower(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer of texts in lower case, as sentence-transformers makes them so where it is told to: before all
-    else, unless the tokenizer does it by itself."""
-    normalizer = json.loads(tokenizer.to_str())["normalizer"] or {}
-    parts = normalizer.get("normalizers", [normalizer])
-    if not any(part.get("type") == "Lowercase" or part.get("lowercase") is True for part in parts):
-        before = [tokenizer.normalizer] if tokenizer.normalizer else []
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
-    return tokenizer
-
-
-def _tokenizer_of(folder: Folder) -> Tokenizer:
-    """tokenizer.json as it is, or BERT's WordPiece over vocab.txt with tokenizer_config.json's settings."""
-    data = folder.find("tokenizer.json")
-    if data is not None:
-        return parse_tokenizer(data, folder.at("tokenizer.json"))
-    vocabulary = folder.find("vocab.txt")
-    if vocabulary is None:
-        raise UserError(f"{folder.uri}: no tokenizer; valid: a tokenizer.json or a vocab.txt beside config.json")
-    settings = folder.find_json("tokenizer_config.json") or {}
-    try:
-        made = BertWordPieceTokenizer(
-            {token: i for i, token in enumerate(vocabulary.decode().splitlines())},
-            lowercase=settings.get("do_lower_case", True),
-            strip_accents=settings.get("strip_accents"),
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        )
-    except (TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder.at('vocab.txt')}: not a BERT vocabulary: {error}") from error
-    return parse_tokenizer(made.to_str().encode(), folder.at("vocab.txt"))
-
-
-def parse_tokenizer(data: bytes, where: str) -> Tokenizer:
-    """Without truncation and padding. Raises UserError, naming `where`."""
-    try:
-        tokenizer = Tokenizer.from_str(data.decode())
-    except Exception as error:  # tokenizers raises plain Exception
-        raise UserError(f"{where}: not a tokenizer: {error}; valid: a tokenizers JSON file") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
 def _download(hub_id: str) -> str:
     """The hub's files of that model in its local cache, downloaded where they are not there yet: what says what the
     model is, then the weights of the modules that it names, pickled ones only where there are no others."""
@@ -241,7 +197,7 @@ def _download(hub_id: str) -> str:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"encoder '{hub_id}': no such directory, and the Hugging Face hub did not give it ({reason}); "
-            f"known: {_known()}"
+            f"known: {_known()}{near(hub_id, SOURCES)}"
         ) from error
 
 
