@@ -26,8 +26,8 @@ from lightning_modules.run import OBJECTIVES, run_stage
 from lightning_modules.trainer import Execution, quiet_libraries
 from multitask.bundle import Bundle, source_bundle
 from multitask.checkpoints import Checkpoint, CheckpointStore
-from multitask.data.masking import SPECIAL
 from multitask.data.sample import sample_uri
+from multitask.data.special import SPECIAL
 from multitask.data.tokens import TokenTable
 from multitask.experiment import StageJob
 from multitask.model.sources import load_source

@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from multitask.data.batches import Batch
+from multitask.data.special import special_ids, special_tokens
 from multitask.errors import UserError
 
 NO_TARGET = -100  # a position whose token is not asked for
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Of the tokens chosen, what share is hidden by [MASK], what share by a random token; the rest stays itself.
 REPLACE: dict[str, tuple[float, float]] = {"mask": (1.0, 0.0), "bert": (0.8, 0.1)}
 
@@ -23,7 +23,7 @@ REPLACE: dict[str, tuple[float, float]] = {"mask": (1.0, 0.0), "bert": (0.8, 0.1
 class Masking:
     """How tokens are hidden: each by itself with probability `rate`, special ones never.
 
-    special: (vocabulary,) bool, true at special tokens. replace: a key of REPLACE.
+    special: (vocabulary,) bool, false at what may be hidden and drawn. replace: a key of REPLACE.
     """
 
     mask_id: int
@@ -34,12 +34,13 @@ class Masking:
     @classmethod
     def of(cls, tokenizer: Tokenizer, rate: float, replace: str) -> Masking:
         """Raises UserError where the tokenizer has no [MASK]."""
-        mask_id = tokenizer.token_to_id("[MASK]")
+        mask_id = tokenizer.token_to_id(special_tokens(tokenizer).get("mask_token", ""))
         if mask_id is None:
             raise UserError("objective mlm: the encoder's tokenizer has no [MASK] token; a BERT tokenizer has one")
-        special = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.bool)
-        found = [tokenizer.token_to_id(token) for token in SPECIAL]
-        special[[token for token in found if token is not None]] = True
+        vocabulary = tokenizer.get_vocab()
+        special = torch.ones(max(vocabulary.values()) + 1, dtype=torch.bool)  # so are numbers that no token has
+        special[[number for token, number in vocabulary.items() if token]] = False
+        special[list(special_ids(tokenizer))] = True
         return cls(mask_id, special, rate, replace)
 
     def apply(self, batch: Batch, seeds: Sequence[int]) -> Batch:

@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from multitask.bundle import Bundle, facts_of
 from multitask.bundle_checks import ENCODER
 from multitask.bundle_sources import FACTS, HEADS
-from multitask.data.masking import SPECIAL
+from multitask.data.special import special_tokens
 from multitask.errors import UserError
 from multitask.export.figures import rounding, upwards
+from multitask.model.tokenizer_files import words_of
 from multitask.retries import said_clearly
 
 
@@ -57,8 +59,7 @@ def write_facts(bundle: Bundle, folder: Path, dtype: torch.dtype) -> None:
 
 def write_tokenizer(bundle: Bundle, folder: Path) -> None:
     """tokenizer.json is the bundle's own; the other files say how Hugging Face's classes are to use it."""
-    tokenizer = bundle.tokenizer
-    special = {f"{token[1:-1].lower()}_token": token for token in SPECIAL if tokenizer.token_to_id(token) is not None}
+    special = special_tokens(bundle.tokenizer)
     write_text(folder / "tokenizer.json", bundle.tokenizer_json)
     write_json(folder / "special_tokens_map.json", special)
     settings = {
@@ -67,18 +68,38 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> None:
         "model_input_names": ["input_ids", "attention_mask"],  # every sentence is its own first segment
         "padding_side": "right",
         **special,
+        **_bert_settings(bundle.tokenizer_json),
     }
     write_json(folder / "tokenizer_config.json", settings)
     if (words := _vocabulary(bundle.tokenizer_json)) is not None:
         write_text(folder / "vocab.txt", "".join(f"{word}\n" for word in words))
 
 
+def _bert_settings(tokenizer_json: str) -> dict[str, bool | None]:
+    """What BertTokenizer wants to be told where somebody asks for it by name: it does not look into tokenizer.json."""
+    normalizer = json.loads(tokenizer_json)["normalizer"] or {}
+    if normalizer.get("type") != "BertNormalizer":
+        return {}
+    names = {
+        "do_lower_case": "lowercase",
+        "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "handle_chinese_chars",
+    }
+    return {theirs: normalizer[ours] for theirs, ours in names.items()}
+
+
 def _vocabulary(tokenizer_json: str) -> list[str] | None:
-    """WordPiece's tokens by id; None for another model, and where a line's number would not be its token's id."""
-    model = json.loads(tokenizer_json)["model"]
-    words = sorted(model["vocab"], key=model["vocab"].get) if model.get("type") == "WordPiece" else []
-    counted = [model["vocab"][word] for word in words] == list(range(len(words)))
-    return words if words and counted and not any("\n" in word for word in words) else None
+    """WordPiece's tokens by id, added ones too; None for another model, and where a line's number would not be its
+    token's id, or a line not its token, to who reads them."""
+    if json.loads(tokenizer_json)["model"]["type"] != "WordPiece":
+        return None
+    numbers = Tokenizer.from_str(tokenizer_json).get_vocab()
+    words = sorted(numbers, key=lambda word: numbers[word])
+    try:
+        read = words_of("".join(f"{word}\n" for word in words).encode(), "vocab.txt")
+    except UserError:  # two words of which white space alone makes two
+        return None
+    return words if read == numbers else None
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:

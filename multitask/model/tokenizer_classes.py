@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram, WordPiece
 
+from multitask.data.special import BERT_NAMES, XLM_ROBERTA_NAMES
 from multitask.model.tokenizer_settings import Said, check_values
 
 BERT_SETTINGS: dict[str, tuple[object, ...]] = {
@@ -17,9 +18,6 @@ BERT_SETTINGS: dict[str, tuple[object, ...]] = {
     "strip_accents": (None, True, False),
     "tokenize_chinese_chars": (True, False),
 }
-BERT_NAMES = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
-XLM_ROBERTA_NAMES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>"}
-XLM_ROBERTA_NAMES |= {"pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"}
 Token = tuple[str, int]  # its text and its id
 
 

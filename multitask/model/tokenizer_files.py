@@ -47,7 +47,7 @@ def read_tokenizer(folder: Folder) -> Tokenizer:
     file = None if data is None else parse_tokenizer(data, folder.at(TOKENIZER))
     said = read_settings(folder)
     name = _class_of(folder, said)
-    made = _as_it_is(folder, said, name) if name in AS_IT_IS else _built(folder, said, name)
+    made = _as_it_is(folder, said) if name in AS_IT_IS else _built(folder, said, name)
     if (folder.find_json(SENTENCES) or {}).get("do_lower_case"):  # sentence-transformers' own, before all else
         _lower(made, file)
     _check(made, said, folder.at(VOCABULARY if file is None else TOKENIZER))
@@ -58,6 +58,7 @@ def read_tokenizer(folder: Folder) -> Tokenizer:
             '"PreTrainedTokenizerFast" there takes the former as it is',
             *(folder.at(TOKENIZER), " and ".join(differing), name, SETTINGS),
         )
+    _note_use(made, said)
     return made if file is None or differing else file
 
 
@@ -94,7 +95,7 @@ def words_of(data: bytes, where: str) -> dict[str, int]:
     for number, (line, word) in enumerate(zip(lines, words, strict=True), 1):
         if word != line and word in clear:
             raise UserError(
-                f"{where}: line {number} is {line!r}, to transformers '{word}' again; valid: each token once"
+                f"{where}: line {number}, {line!r}, is '{word}' again to transformers; valid: each token once"
             )
     return {word: index for index, word in enumerate(words)}
 
@@ -111,11 +112,11 @@ def _class_of(folder: Folder, said: Said) -> str:
     return name
 
 
-def _as_it_is(folder: Folder, said: Said, name: str) -> Tokenizer:
+def _as_it_is(folder: Folder, said: Said) -> Tokenizer:
     """tokenizer.json's, with the tokens that other files add to it."""
     data = folder.find(TOKENIZER)
     if data is None:
-        raise UserError(f"{folder.uri}: no {TOKENIZER}, which tokenizer_class {name} wants; valid: BertTokenizer")
+        raise UserError(f"{folder.uri}: no {TOKENIZER}, which tokenizer_class PreTrainedTokenizerFast wants")
     made, raw = parse_tokenizer(data, folder.at(TOKENIZER)), folder.find_json(TOKENIZER) or {}
     padding = (raw.get("padding") or {}).get("pad_token")
     _add(made, said, _named(said, {"pad_token": padding} if padding else {}))
@@ -206,6 +207,14 @@ def check_unknown(tokenizer: Tokenizer, where: str) -> None:
     fails = {"WordPiece": name not in model["vocab"], "WordLevel": name not in model["vocab"]}
     if fails.get(model["type"], model["type"] == "Unigram" and model.get("unk_id") is None):
         raise UserError(f"{where}: its vocabulary lacks its unknown token, {name!r}; valid: a vocabulary with [UNK]")
+
+
+def _note_use(tokenizer: Tokenizer, said: Said) -> None:
+    """Says what another program would make of the settings and this one does not."""
+    if said.values["padding_side"] == "left":
+        log.warning("%s: padding_side is left; here texts are padded on the right, and begin at position 0", said.where)
+    if len(tokenizer.encode("", "").ids) <= len(tokenizer.encode("").ids):
+        log.warning("%s: puts no token between two texts; a task that joins its texts has no border there", said.where)
 
 
 def _differing(one: Tokenizer, other: Tokenizer) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from multitask.errors import UserError
 TOKENIZER, SETTINGS, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "vocab.txt"
 SPECIAL_MAP, ADDED, SENTENCES = "special_tokens_map.json", "added_tokens.json", "sentence_bert_config.json"
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-EXTRA = ("extra_special_tokens", "additional_special_tokens")  # by its new name, by its old
+EXTRA = LIST, OLD_LIST = ("extra_special_tokens", "additional_special_tokens")  # the new name, the old
 TOKEN = {"content": str} | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), bool)
 # Settings that would want another tokenizer than can be kept here: what they may be.
 READABLE: dict[str, tuple[object, ...]] = {
@@ -66,13 +66,15 @@ def read_settings(folder: Folder) -> Said:
         declared = _added(folder, _special_contents(values)) | {
             token["id"]: _token(token, folder.at(TOKENIZER)) for token in raw.get("added_tokens", ())
         }
-        numbers_where = folder.at(ADDED)
+        numbers_where = folder.at(TOKENIZER if folder.find(ADDED) is None else ADDED)
     values |= _of_sentences(folder)
-    values.setdefault("truncation_side", str((raw.get("truncation") or {}).get("direction", "right")).lower())
+    for key in ("truncation", "padding"):  # of how tokenizer.json was last used, transformers keeps the side
+        values.setdefault(f"{key}_side", str((raw.get(key) or {}).get("direction", "right")).lower())
     check_values(values, READABLE, where)
     known = {token.content: token for token in declared.values()}
     named = {key: known.get(str(_content(token)), token) for key, token in _named(values, where).items()}
-    extra = tuple(_special(token, where) for token in _listed(values, where))
+    listed = _of_kind(values.get(LIST, values.get(OLD_LIST, [])), list, where, LIST)
+    extra = tuple(_special(token, where, LIST) for token in listed)
     return Said(where, values, named, extra, declared, numbers_where)
 
 
@@ -98,36 +100,35 @@ def model_max_length(folder: Folder) -> int | None:
 
 
 def _one_list(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with further special tokens under their new name alone."""
+    """The settings with further special tokens in one list, those that have names of their own by these."""
     rest = {key: value for key, value in values.items() if key not in EXTRA}
-    if any(key in values for key in EXTRA):
-        rest[EXTRA[0]] = values.get(EXTRA[0]) or values.get(EXTRA[1])
-    return rest
+    new, old = (values.get(key) for key in EXTRA)
+    if isinstance(new, dict):
+        rest |= {f"{key.removesuffix('_token')}_token": token for key, token in new.items()}
+        new = None
+    return rest | ({LIST: new or old or []} if any(key in values for key in EXTRA) else {})
 
 
 def _with_special_map(values: dict[str, Any], folder: Folder) -> dict[str, Any]:
-    """The settings with special_tokens_map.json's tokens, which go before those of tokenizer_config.json."""
+    """The settings with special_tokens_map.json's tokens, which go before tokenizer_config.json's where transformers
+    knows their names, and behind them elsewhere."""
     said, where = folder.find_json(SPECIAL_MAP) or {}, folder.at(SPECIAL_MAP)
-    tokens = {
-        key: _token({**value, "special": True}, where) if isinstance(value, dict) and key != EXTRA[0] else value
-        for key, value in said.items()
-    }
-    more = tokens.pop(EXTRA[0], None)
-    if isinstance(more, list):  # these come after the others, each once
-        more = [_token({**token, "special": True}, where) if isinstance(token, dict) else token for token in more]
-        first = _of_kind(values.get(EXTRA[0]) or [], list, folder.at(SETTINGS), EXTRA[0])
-        tokens[EXTRA[0]] = first + [token for token in more if token not in first]
-    elif more is not None:
-        tokens[EXTRA[0]] = more
-    elif EXTRA[0] not in values and EXTRA[1] in tokens:
-        tokens[EXTRA[0]] = tokens[EXTRA[1]]
-    tokens.pop(EXTRA[1], None)
-    return values | tokens
+
+    def special(token: Any) -> Any:
+        return _token({**token, "special": True}, where) if isinstance(token, dict) else token
+
+    mine = {key for key, value in values.items() if value is not None and key not in NAMED}
+    named = {key: special(token) for key, token in said.items() if key not in mine.union(EXTRA)}
+    listed = _one_list({key: said[key] for key in EXTRA if key in said})
+    more = [special(token) for token in _of_kind(listed.pop(LIST, []), list, where, LIST)]
+    if LIST not in said:  # the old name's is read where no file has the new one
+        return values | named | listed | {OLD_LIST: more}
+    first = _of_kind(values.get(LIST, []), list, folder.at(SETTINGS), LIST)
+    return values | named | listed | {LIST: first + [token for token in more if token not in first]}
 
 
 def _special_contents(values: Mapping[str, Any]) -> set[str]:
-    extra = values.get(EXTRA[0]) or ()
-    tokens = [values.get(key) for key in NAMED] + list(extra if isinstance(extra, list | dict) else ())
+    tokens = [values.get(key) for key in NAMED] + list(values.get(LIST, ()))
     return {content for token in tokens if (content := _content(token))}
 
 
@@ -150,21 +151,10 @@ def _of_sentences(folder: Folder) -> dict[str, Any]:
 
 
 def _named(values: dict[str, Any], where: str) -> dict[str, AddedToken | None]:
-    """NAMED's tokens, in its order, then those under other keys that end so; what is no token there is no setting of
-    ours."""
-    extra = values.get(EXTRA[0])
-    others = {
-        key: value for key, value in values.items()
-        if key.endswith("_token") and key not in NAMED and _content(value) is not None
-    }  # fmt: skip
-    others |= extra if isinstance(extra, dict) else {}
-    found = {key: values[key] for key in NAMED if key in values} | others
-    return {key: None if value is None else _special(value, where, key) for key, value in found.items()}
-
-
-def _listed(values: Mapping[str, Any], where: str) -> Iterable[Any]:
-    extra = values.get(EXTRA[0]) or []
-    return () if isinstance(extra, dict) else _of_kind(extra, list, where, EXTRA[0])
+    """NAMED's tokens in its order, then those of other keys; what is no token there is no token's key."""
+    others = {key for key, value in values.items() if key.endswith("_token") and _content(value) is not None}
+    keys = [key for key in NAMED if key in values] + sorted(others.difference(NAMED), key=list(values).index)
+    return {key: None if values[key] is None else _special(values[key], where, key) for key in keys}
 
 
 def _content(value: object) -> str | None:
@@ -176,7 +166,7 @@ def _content(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _special(value: object, where: str, key: str = EXTRA[0]) -> AddedToken:
+def _special(value: object, where: str, key: str) -> AddedToken:
     """A text is a special token that is found before the text is normalised; one with its own flags keeps them."""
     if isinstance(value, str):
         return AddedToken(value, special=True)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from multitask.bundle import Bundle
 from multitask.data.batches import padded
-from multitask.data.masking import NO_TARGET, SPECIAL
+from multitask.data.masking import NO_TARGET
+from multitask.data.special import SPECIAL
 from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.evaluate import INTERVAL_SEED
@@ -115,7 +116,9 @@ class Completer:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.prompt = Prompt.of(self.tokenizer, bundle.max_length)
-        self._first, self._later = (barred.to(self.device) for barred in _barred(self.tokenizer, self.prompt))
+        self._first, self._later = (
+            barred.to(self.device) for barred in _barred(self.tokenizer, self.prompt, bundle.config.vocab_size)
+        )
 
     def complete(self, descriptions: Sequence[str], k: int = 5) -> list[list[Title]]:
         """The k likeliest titles of each description that a beam finds, likeliest first; none is empty."""
@@ -159,12 +162,13 @@ class Completer:
         ]
 
 
-def _barred(tokenizer: Tokenizer, prompt: Prompt) -> tuple[Tensor, Tensor]:
-    """(V,) bool twice: the tokens that no title begins with, and those that do not follow either.
+def _barred(tokenizer: Tokenizer, prompt: Prompt, size: int) -> tuple[Tensor, Tensor]:
+    """(size,) bool twice: the tokens that no title begins with, and those that do not follow either.
 
-    A title begins with a word that has a letter or a digit, so none is empty or punctuation alone.
+    A title begins with a word that has a letter or a digit, so none is empty or punctuation alone. size: the encoder's
+    vocabulary, which may have room for more tokens than the tokenizer has.
     """
-    tokens = [tokenizer.id_to_token(index) or "[unused]" for index in range(tokenizer.get_vocab_size())]
+    tokens = [tokenizer.id_to_token(index) or "[unused]" for index in range(size)]
     unreal = [index in prompt.special or token.startswith("[unused") for index, token in enumerate(tokens)]
     first = [
         bad or token.startswith("##") or not any(map(str.isalnum, token))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tests.compat import experiments, files, models, surroundings
+from tests.compat import experiments, files, models, surroundings, tokenizers
 from tests.compat.table import Row
 
 SECTIONS: Mapping[str, Sequence[Row]] = {
     "Tables": files.ROWS,
     "Models": models.ROWS,
+    "Tokenizers": tokenizers.ROWS,
     "Surroundings": surroundings.ROWS,
     "Experiments": experiments.ROWS,
 }
