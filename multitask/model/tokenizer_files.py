@@ -120,7 +120,7 @@ def _as_it_is(folder: Folder, said: Said) -> Tokenizer:
     made, raw = parse_tokenizer(data, folder.at(TOKENIZER)), folder.find_json(TOKENIZER) or {}
     padding = (raw.get("padding") or {}).get("pad_token")
     _add(made, said, _named(said, {"pad_token": padding} if padding else {}))
-    _check_numbers(made, {token["id"]: token["content"] for token in raw["added_tokens"]}, folder.at(TOKENIZER))
+    _check_numbers(made, {token["id"]: token["content"] for token in raw.get("added_tokens", ())}, folder.at(TOKENIZER))
     return made
 
 

@@ -63,7 +63,7 @@ def read_settings(folder: Folder) -> Said:
         declared, numbers_where = {_number(key, where): _token(token, where) for key, token in found.items()}, where
     else:
         values = _with_special_map(values, folder)
-        declared = _added(folder, _special_contents(values)) | {
+        declared = _added(folder, _special_contents(values, where)) | {
             token["id"]: _token(token, folder.at(TOKENIZER)) for token in raw.get("added_tokens", ())
         }
         numbers_where = folder.at(TOKENIZER if folder.find(ADDED) is None else ADDED)
@@ -102,33 +102,34 @@ def model_max_length(folder: Folder) -> int | None:
 def _one_list(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with further special tokens in one list, those that have names of their own by these."""
     rest = {key: value for key, value in values.items() if key not in EXTRA}
-    new, old = (values.get(key) for key in EXTRA)
-    if isinstance(new, dict):
-        rest |= {f"{key.removesuffix('_token')}_token": token for key, token in new.items()}
-        new = None
-    return rest | ({LIST: new or old or []} if any(key in values for key in EXTRA) else {})
+    listed = {key: values[key] for key in EXTRA if key in values}
+    if isinstance(listed.get(LIST), dict):
+        rest |= {f"{key.removesuffix('_token')}_token": token for key, token in listed.pop(LIST).items()}
+    return rest | ({LIST: listed.get(LIST) or listed.get(OLD_LIST) or []} if listed else {})
 
 
 def _with_special_map(values: dict[str, Any], folder: Folder) -> dict[str, Any]:
-    """The settings with special_tokens_map.json's tokens, which go before tokenizer_config.json's where transformers
-    knows their names, and behind them elsewhere."""
+    """The settings with special_tokens_map.json's tokens. Where both name one, this file's holds for the keys that
+    transformers knows, tokenizer_config.json's for others; and those come last."""
     said, where = folder.find_json(SPECIAL_MAP) or {}, folder.at(SPECIAL_MAP)
 
     def special(token: Any) -> Any:
         return _token({**token, "special": True}, where) if isinstance(token, dict) else token
 
-    mine = {key for key, value in values.items() if value is not None and key not in NAMED}
-    named = {key: special(token) for key, token in said.items() if key not in mine.union(EXTRA)}
+    named = {key: special(said[key]) for key in NAMED if key in said}
+    others = [key for key in said if key not in (*NAMED, *EXTRA) and values.get(key) is None]
     listed = _one_list({key: said[key] for key in EXTRA if key in said})
     more = [special(token) for token in _of_kind(listed.pop(LIST, []), list, where, LIST)]
+    own = {key: value for key, value in values.items() if key not in others}
+    found = {key: special(said[key]) for key in others} | own | named | listed
     if LIST not in said:  # the old name's is read where no file has the new one
-        return values | named | listed | {OLD_LIST: more}
+        return found | {OLD_LIST: more}
     first = _of_kind(values.get(LIST, []), list, folder.at(SETTINGS), LIST)
-    return values | named | listed | {LIST: first + [token for token in more if token not in first]}
+    return found | {LIST: first + [token for token in more if token not in first]}
 
 
-def _special_contents(values: Mapping[str, Any]) -> set[str]:
-    tokens = [values.get(key) for key in NAMED] + list(values.get(LIST, ()))
+def _special_contents(values: Mapping[str, Any], where: str) -> set[str]:
+    tokens = [values.get(key) for key in NAMED] + _of_kind(values.get(LIST, []), list, where, LIST)
     return {content for token in tokens if (content := _content(token))}
 
 
@@ -168,18 +169,18 @@ def _content(value: object) -> str | None:
 
 def _special(value: object, where: str, key: str) -> AddedToken:
     """A text is a special token that is found before the text is normalised; one with its own flags keeps them."""
-    if isinstance(value, str):
-        return AddedToken(value, special=True)
+    if isinstance(value, AddedToken):
+        return value
     if _content(value) is None:
         raise UserError(f'{where}: {key} holds {value!r}; valid: a token, such as "[CLS]"')
-    return value if isinstance(value, AddedToken) else _token(value, where)
+    return _token({"content": value, "special": True} if isinstance(value, str) else value, where)
 
 
 def _token(value: object, where: str) -> AddedToken:
-    """A token with its flags. Raises UserError for another form."""
+    """A token with its flags. Raises UserError for another form, and for half a character of JSON's."""
     said = {key: value[key] for key in TOKEN if key in value} if isinstance(value, dict) else {}
     wrong = [key for key, found in said.items() if type(found) is not TOKEN[key]]
-    if wrong or not said.get("content"):
+    if wrong or not (content := said.get("content")) or any("\ud800" <= char <= "\udfff" for char in content):
         raise UserError(f"{where}: not an added token: {value!r}; valid: its content, a text, and flags, true or false")
     return AddedToken(**said)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.normalizers import BertNormalizer
 
 from multitask.bundle import Bundle, facts_of, save_bundle
 from multitask.data.batches import padded
@@ -26,6 +29,7 @@ from ray_jobs.screen import Screen
 from tests.exports import HEADS, TEXTS, answers, bundle_with, embedded, exported, imported
 from tests.helpers import full_disk
 from tests.s3 import S3
+from tests.tokenizer_folders import roberta_json
 
 FORMS = ("transformers", "sentence-transformers")
 
@@ -248,6 +252,57 @@ def test_lower_case_is_made_as_sentence_transformers_makes_it(tmp_path: Path) ->
     edited(folder, "sentence_bert_config.json", do_lower_case=True)
     theirs = peer.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
     assert np.abs(embedded(imported(folder, tmp_path / "back")) - theirs).max() < 1e-6
+
+
+def with_tokenizer(tmp_path: Path, change: Callable[[Tokenizer], object]) -> tuple[Bundle, Path]:
+    """The tiny encoder with another tokenizer and room for eight more tokens, and its export."""
+    bundle, name = bundle_with(heads={}, mlm=None), "encoder.embeddings.word_embeddings.weight"
+    tokenizer, words = bundle.tokenizer, bundle.tensors["encoder.embeddings.word_embeddings.weight"]
+    change(tokenizer)
+    bundle = replace(
+        bundle,
+        config=replace(bundle.config, vocab_size=len(words) + 8),
+        tensors={**bundle.tensors, name: torch.cat([words, words[:8]])},
+        tokenizer_json=tokenizer.to_str(),
+    )
+    return bundle, exported(saved(tmp_path / "bundle", bundle), "transformers", tmp_path / "out")
+
+
+ODD = ["the [E1]new_tok film", "[e1] NEW_TOK The Film", "[CLS] a [MASK]", "Été 中国"]
+
+
+def add(tokenizer: Tokenizer) -> None:
+    tokenizer.add_special_tokens(["[E1]"])
+    tokenizer.add_tokens(["new_tok"])
+    tokenizer.normalizer = BertNormalizer(lowercase=False)
+
+
+def test_added_tokens_and_case_are_in_every_file_of_a_tokenizer(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    bundle, folder = with_tokenizer(tmp_path, add)
+    words = (folder / "vocab.txt").read_text().split("\n")[:-1]
+    assert words[-2:] == ["[E1]", "new_tok"]
+    assert all(bundle.tokenizer.token_to_id(word) == at for at, word in enumerate(words))
+    wanted = [encoding.ids for encoding in bundle.tokenizer.encode_batch(ODD)]
+    for name in ("AutoTokenizer", "BertTokenizer"):  # the latter builds one of the vocabulary and the settings
+        assert getattr(transformers, name).from_pretrained(str(folder))(ODD)["input_ids"] == wanted, name
+    assert imported(folder, tmp_path / "back").tokenizer_json == bundle.tokenizer_json
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "space ", "the\u3000", "\r"])
+def test_a_vocabulary_that_lines_cannot_hold_is_not_written(tmp_path: Path, token: str) -> None:
+    _, folder = with_tokenizer(tmp_path, lambda tokenizer: tokenizer.add_tokens([token]))
+    assert not (folder / "vocab.txt").exists() and (folder / "tokenizer.json").is_file()
+
+
+def test_special_tokens_by_xlm_rs_names_are_named(tmp_path: Path) -> None:
+    """Else transformers has nothing to pad with."""
+    transformers = pytest.importorskip("transformers")
+    bundle = bundle_with(heads={}, mlm=None)
+    bundle = replace(bundle, tokenizer_json=roberta_json())
+    folder = exported(saved(tmp_path / "bundle", bundle), "transformers", tmp_path / "out")
+    rows = transformers.AutoTokenizer.from_pretrained(str(folder))(["the cat", "cat"], padding=True)["input_ids"]
+    assert rows == [[0, 4, 9, 2], [0, 9, 2, 1]]
 
 
 @pytest.mark.parametrize("command", ["export", "import"])

@@ -104,6 +104,10 @@ HOSTILE: dict[str, tuple[Callable[[Files], Any], str]] = {
     "a number of a million digits": (lambda f: f.update({FACTS: b"1" * 10**6}), "damaged: ValueError"),
     "no text": (lambda f: f.update({FACTS: b"\xff\xfe{"}), "damaged: "),
     "no tokenizer": (lambda f: f.update({TOKENIZER: b"{}"}), "not a tokenizer"),
+    "a tokenizer that knows no unknown token": (
+        lambda f: f.update({TOKENIZER: f[TOKENIZER].replace(b"[UNK]", b"[UNX]", 1).replace(b'"[UNK]":', b'"[UNX]":')}),
+        "its vocabulary lacks its unknown token, '[UNK]'",
+    ),
     "a tokenizer in no encoding": (lambda f: f.update({TOKENIZER: b"\xff"}), "damaged: UnicodeDecodeError"),
     "a deep tokenizer": (lambda f: f.update({TOKENIZER: b'{"a":' * 10**5}), "not a tokenizer"),
     "a token beyond the embeddings": (lambda f: vocabulary(f, 10**6), "a token of number 1000000; valid: below"),

@@ -17,6 +17,7 @@ from multitask.data.batches import Batch, collate
 from multitask.data.masking import NO_TARGET, REPLACE, Masking
 from multitask.data.tokens import TokenTable
 from multitask.errors import UserError
+from multitask.model.tokenizer_files import words_of
 from tests.helpers import MASK, ORDINARY, SPECIALS, VOCABULARY, module_of, random_sentences, table_of, tiny
 
 
@@ -113,6 +114,25 @@ def test_a_tokenizer_without_mask_is_refused() -> None:
     vocabulary = {token: at for at, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"])}
     with pytest.raises(UserError, match=r"objective mlm: .*no \[MASK\]"):
         Masking.of(Tokenizer(WordLevel(vocabulary, unk_token="[UNK]")), 0.15, "mask")
+
+
+def test_what_is_special_elsewhere_is_neither_hidden_nor_drawn() -> None:
+    """Added special tokens, tokens by XLM-R's names, numbers that no token has."""
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "<s>": 2, "</s>": 3, "<mask>": 4, "a": 5, "[E1]": 7, "b": 9, "": 10}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(["<s>", "</s>", "<mask>", "[E1]"])
+    made = Masking.of(tokenizer, 0.5, "bert")
+    assert made.mask_id == 4
+    assert torch.nonzero(~made.special).flatten().tolist() == [5, 9]
+
+
+def test_a_repeated_line_of_vocab_txt_leaves_a_number_out() -> None:
+    """Seven numbers for six tokens: the count of tokens is not where the numbers end."""
+    words = words_of(b"[PAD]\n[UNK]\n[CLS]\na\n[MASK]\na\nb\n", "vocab.txt")
+    made = Masking.of(Tokenizer(WordLevel(words, unk_token="[UNK]")), 1.0, "mask")
+    table = table_of([[2, 5, 6]], [0.0], per=1)
+    assert made.apply(batch_of(table), [1]).input_ids.tolist() == [[2, 4, 4]]
+    assert made.special.tolist() == [True, True, True, True, True, False, False]
 
 
 def stage_masks(rows: list[int], when: str, **stage: object) -> dict[int, list[int]]:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,18 @@ def trained() -> Bundle:
 @cache
 def untrained() -> Completer:
     return Completer(bundle_of(tiny().model({}, mlm="untied"), tiny().tokenizer_json, {"max_length": 64}))
+
+
+def test_an_encoder_with_room_for_more_tokens_completes() -> None:
+    """Its logits are as many as it has embeddings; those of no token are no title's."""
+    roomy = tiny()
+    words = roomy.tensors["encoder.embeddings.word_embeddings.weight"]
+    config = replace(roomy.config, vocab_size=len(words) + 8)
+    more = torch.cat([words, 9 * torch.ones(8, words.shape[1])])
+    roomy = replace(roomy, config=config, tensors={**roomy.tensors, "encoder.embeddings.word_embeddings.weight": more})
+    made = bundle_of(roomy.model({}, mlm="tied"), roomy.tokenizer_json, {"max_length": 64})
+    (titles,) = Completer(made).complete(["Cooks."], k=3)
+    assert len(titles) == 3 and all(title.text for title in titles)
 
 
 def test_the_prompt_by_hand() -> None:

@@ -209,8 +209,29 @@ def test_a_bad_file_is_named(tmp_path: Path, file: str, content: bytes | None, m
 def test_a_vocabulary_larger_than_the_encoders_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "bert", weights(replace(CONFIG, vocab_size=9)))
     (folder / "config.json").write_text(json.dumps(replace(CONFIG, vocab_size=9).to_dict()))
-    with pytest.raises(UserError, match="its tokenizer has 11 tokens; valid: at most config"):
+    with pytest.raises(UserError, match=r"its tokenizer has 11 tokens; valid: at most config.*'[?]' has no embedding"):
         load_source(str(folder))
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_token_that_transformers_adds_needs_an_embedding(tmp_path: Path, room: int) -> None:
+    words, config = [word for word in WORDS if word != "[MASK]"], replace(CONFIG, vocab_size=len(WORDS) - 1 + room)
+    folder = write(tmp_path / "bert", weights(config))
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    if room:
+        assert load_source(str(folder)).tokenizer.encode("[MASK]").ids == [2, 10, 3]
+    else:
+        with pytest.raises(UserError, match=r"its tokenizer has 11 tokens; .* 10; '\[MASK\]' has no embedding"):
+            load_source(str(folder))
+
+
+def test_an_empty_last_line_of_vocab_txt_needs_none(tmp_path: Path) -> None:
+    folder = write(tmp_path / "bert")
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n\n")
+    assert load_source(str(folder)).tokenizer.encode("learn?").ids == [2, 8, 10, 3]
 
 
 @pytest.mark.parametrize(("lower", "tokens"), [(True, ["how", "do"]), (False, ["[UNK]", "do"])])
@@ -287,6 +308,7 @@ def test_a_hub_id_is_downloaded_without_anything_unneeded(tmp_path: Path, monkey
     monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: asked.append((args, kwargs)) or folder)
     assert load_source("someone/some-bert").fingerprint == load_source(str(folder)).fingerprint
     assert {repo for (repo,), _ in asked} == {"someone/some-bert"} and len(asked) == 1  # its weights were there already
+    assert {"added_tokens.json", "special_tokens_map.json", "vocab.txt"} <= set(asked[0][1]["allow_patterns"])
     assert not any(pattern.endswith((".bin", ".h5", ".safetensors")) for pattern in asked[0][1]["allow_patterns"])
 
 
