@@ -12,6 +12,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer, normalizers
@@ -38,11 +39,20 @@ FILES = (TOKENIZER, SETTINGS, VOCABULARY, SPECIAL_MAP, ADDED)  # where a folder 
 BLANK = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
+class _Kept:
+    """A folder of which no file is fetched again; a tokenizer may have 20 MB and lie far away."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.uri, self.at = folder.uri, folder.at
+        self.find, self.find_json = cache(folder.find), cache(folder.find_json)
+
+
 def read_tokenizer(folder: Folder) -> Tokenizer:
     """Without truncation and padding; tokenizer.json as it is where it gives the ids that it should.
 
     Raises UserError where there is no tokenizer, or none that gives AutoTokenizer's ids.
     """
+    folder = _Kept(folder)
     data = folder.find(TOKENIZER)
     file = None if data is None else parse_tokenizer(data, folder.at(TOKENIZER))
     said = read_settings(folder)
@@ -204,8 +214,8 @@ def check_unknown(tokenizer: Tokenizer, where: str) -> None:
     """Raises UserError where the tokenizer would fail at a text that holds what it does not know."""
     model = json.loads(tokenizer.to_str())["model"]
     name = model.get("unk_token")
-    fails = {"WordPiece": name not in model["vocab"], "WordLevel": name not in model["vocab"]}
-    if fails.get(model["type"], model["type"] == "Unigram" and model.get("unk_id") is None):
+    whole = model["type"] in ("WordPiece", "WordLevel")  # of the others, BPE leaves out what it does not know
+    if (name not in model["vocab"]) if whole else (model["type"] == "Unigram" and model["unk_id"] is None):
         raise UserError(f"{where}: its vocabulary lacks its unknown token, {name!r}; valid: a vocabulary with [UNK]")
 
 

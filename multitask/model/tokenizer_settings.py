@@ -117,11 +117,12 @@ def _with_special_map(values: dict[str, Any], folder: Folder) -> dict[str, Any]:
         return _token({**token, "special": True}, where) if isinstance(token, dict) else token
 
     named = {key: special(said[key]) for key in NAMED if key in said}
-    others = [key for key in said if key not in (*NAMED, *EXTRA) and values.get(key) is None]
+    own = {key for key, value in values.items() if key.endswith("_token") and isinstance(value, str)}
+    others = [key for key in said if key not in own.union(NAMED, EXTRA)]
     listed = _one_list({key: said[key] for key in EXTRA if key in said})
     more = [special(token) for token in _of_kind(listed.pop(LIST, []), list, where, LIST)]
-    own = {key: value for key, value in values.items() if key not in others}
-    found = {key: special(said[key]) for key in others} | own | named | listed
+    rest = {key: value for key, value in values.items() if key not in others}
+    found = {key: special(said[key]) for key in others} | rest | named | listed
     if LIST not in said:  # the old name's is read where no file has the new one
         return found | {OLD_LIST: more}
     first = _of_kind(values.get(LIST, []), list, folder.at(SETTINGS), LIST)
