@@ -1,7 +1,8 @@
-"""How workers end: what died, in one line, and whether a start of new ones may end otherwise."""
+"""How workers end: what died, in one line, and whether a start of new ones may end otherwise; and what they warn of."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from multitask.retries import is_passing
+from ray_jobs.logs import PACKAGES
+
+log = logging.getLogger(__name__)
 
 # Of what Ray says of a worker that is gone -> what that means. The first that fits.
 DEATHS = {
@@ -68,7 +72,9 @@ class End:
 
 def _may_pass(error: BaseException) -> bool:
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    return is_passing(error) or bool(kinds & PASSING_KINDS) or PASSING_WORDS.search(str(error)) is not None
+    if is_passing(error) or kinds & PASSING_KINDS:
+        return True
+    return isinstance(error, RuntimeError | OSError) and PASSING_WORDS.search(str(error)) is not None
 
 
 def _death(error: BaseException) -> str | None:
@@ -119,3 +125,33 @@ def watcher(board: Any, label: str) -> Any:
                 raise RuntimeError("another start would end as this one did")  # Ray then makes none
 
     return Watcher()
+
+
+class _ToBoard(logging.Handler):
+    def __init__(self, board: Any) -> None:
+        super().__init__(logging.WARNING)
+        self.board = board
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.board.say.remote(record.getMessage())
+
+
+@contextmanager
+def telling(board: Any) -> Iterator[None]:
+    """In a process of Ray's: what this project's modules warn of goes to the driver."""
+    handler = _ToBoard(board)
+    for name in PACKAGES:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield
+    finally:
+        for name in PACKAGES:
+            logging.getLogger(name).removeHandler(handler)
+
+
+def pass_on(said: list[str], ends: list[End]) -> None:
+    """In the driver: the workers' warnings to the user and the log, their tracebacks to the log alone."""
+    for text in said:
+        log.warning("%s", text)
+    for end in ends:
+        log.info("%s", f"{end.what}\n{end.trace}".rstrip())

@@ -1,26 +1,18 @@
-"""The driver's log: written locally while it runs, copied into the experiment when it ends, however it ends.
-
-What Ray's workers warn of comes to it by the board: their own output, and Ray's, stays in Ray's logs.
-"""
+"""The driver's log: written locally while it runs, copied into the experiment when it ends, however it ends."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from multitask.experiment import EXPERIMENT_FILE
 from multitask.storage import Storage
-from ray_jobs.board import News
 
 PACKAGES = ("multitask", "lightning_modules", "ray_jobs")
-log = logging.getLogger(__name__)
 
 
 class DriverLog:
@@ -59,33 +51,3 @@ class DriverLog:
         except Exception as failure:  # must not hide how the run itself ended
             print(f"log not copied to {self.experiment.uri}: {failure}", file=sys.stderr)
         self._folder.cleanup()
-
-
-class _ToBoard(logging.Handler):
-    def __init__(self, board: Any) -> None:
-        super().__init__(logging.WARNING)
-        self.board = board
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.board.say.remote(record.getMessage())
-
-
-@contextmanager
-def telling(board: Any) -> Iterator[None]:
-    """In a process of Ray's: what this project's modules warn of goes to the driver."""
-    handler = _ToBoard(board)
-    for name in PACKAGES:
-        logging.getLogger(name).addHandler(handler)
-    try:
-        yield
-    finally:
-        for name in PACKAGES:
-            logging.getLogger(name).removeHandler(handler)
-
-
-def pass_on(news: News) -> None:
-    """In the driver: the workers' warnings to the user and the log, their tracebacks to the log alone."""
-    for text in news.said:
-        log.warning("%s", text)
-    for end in news.ends:
-        log.info("%s", f"{end.what}\n{end.trace}".rstrip())

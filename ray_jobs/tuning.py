@@ -24,8 +24,7 @@ from multitask.recipe_parts import Sweep
 from multitask.records import Record, read_records
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
-from ray_jobs.ends import noted, watcher
-from ray_jobs.logs import pass_on, telling
+from ray_jobs.ends import noted, pass_on, telling, watcher
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
@@ -218,7 +217,7 @@ class _Trials:
         import ray
 
         news: News = ray.get(self.board.peek.remote(self.stop.asked))
-        pass_on(news)
+        pass_on(news.said, news.ends)
         if news.ends:
             self.screen.say(f"{news.trouble}; its trial goes on from its newest checkpoint, if that may help")
         if _hopeless(news.failures):

@@ -18,8 +18,7 @@ from multitask.experiment import StageJob
 from multitask.records import Record
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
-from ray_jobs.ends import End, noted, watcher
-from ray_jobs.logs import pass_on, telling
+from ray_jobs.ends import End, noted, pass_on, telling, watcher
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
@@ -173,7 +172,7 @@ class RayRunner:
         import ray
 
         news: News = ray.get(self.board.peek.remote(self.stop.asked))
-        pass_on(news)
+        pass_on(news.said, news.ends)
         self._ends = news.ends or self._ends
         if news.starts > self._starts:
             self._starts = news.starts

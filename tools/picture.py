@@ -32,7 +32,7 @@ TABLE = {
         ("commands", "minibert ...", "cli __main__"),
         ("recruiter's work", "index, search, serve, audit", "recruit"),
         ("driver", "plan, prepare, results", "training driver plan prepare ledger"),
-        ("runners", "this process, Ray workers, trials", "local workers tuning board cluster"),
+        ("runners", "this process, Ray workers, trials", "local workers tuning board cluster ends strategy address"),
         ("bundles at work", "evaluate, batch, export, doctor", "bundles batch export hub doctor"),
         ("terminal", "options, screen, logs, signals", "options screen logs stopping submission importing"),
     ],

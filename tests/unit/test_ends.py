@@ -66,6 +66,7 @@ def test_what_may_pass(error: Exception) -> None:
     "error",
     [
         ValueError("expected 3 classes"),
+        ValueError("timeout is to be above 0"),
         RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x5 and 6x7)"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
         ModuleNotFoundError("No module named 'x'"),
