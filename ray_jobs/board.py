@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from ray_jobs.ends import End, first
 
+SAME_SECONDS = 60.0  # in which the same warning is one, of whichever ranks
 MAX_STARTS = 3  # of the workers in succession, without a step beyond those done before
 
 
@@ -54,7 +57,8 @@ class Board:
         self._fruitless, self._furthest, self._begun = 0, (0, 0, 0), False
         self._noted: dict[str, dict[int, End]] = {}  # label -> rank -> its own word of how it ended, in this start
         self._causes: dict[str, set[str]] = {}  # label -> of the errors that ended its last start
-        self._said: dict[str, bool] = {}  # what was said -> whether the driver knows; every rank says the same things
+        self._said: dict[str, float] = {}  # what was said -> when: every rank says the same things
+        self._unheard: list[str] = []  # by the driver
         self._ends: list[End] = []
         self._changed = asyncio.Condition()
 
@@ -100,8 +104,10 @@ class Board:
         return self.stop
 
     async def say(self, text: str) -> None:
-        """What a worker warns of; once, whoever else says it too."""
-        self._said.setdefault(text, False)
+        """What a worker warns of; once a minute, whoever else says it too."""
+        if time.monotonic() - self._said.get(text, -math.inf) > SAME_SECONDS:
+            self._said[text] = time.monotonic()
+            self._unheard.append(text)
 
     async def note(self, label: str, end: End) -> None:
         """A rank's own word of how it ended, which says more than Ray's."""
@@ -148,8 +154,7 @@ class Board:
 
     async def peek(self, stop: bool) -> News:
         self.stop = stop
-        said, ends = [text for text, known in self._said.items() if not known], self._ends
-        self._said, self._ends = dict.fromkeys(self._said, True), []
+        said, ends, self._unheard, self._ends = self._unheard, self._ends, [], []
         return News(
             self.line,
             self.failure,
