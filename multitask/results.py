@@ -157,7 +157,7 @@ def sweep_lines(rows: Rows) -> list[str]:
 def _sweep_line(row: Mapping[str, Any], rows: Rows, seed: str) -> str:
     sweep, count = row["sweep"], len(row["sweep"]["trials"])
     if not sweep["best"]:
-        return f"{row['name']}{seed}: {count} trials, of which {sweep['by']} is to choose, are not finished"
+        return f"{row['name']}{seed}: {count} trials, not all finished; {sweep['by']} will decide"
     trials = [trial for trial in rows if trial["variant"] == row["variant"] and trial["name"] in sweep["trials"]]
     ends = Counter(trial["status"] for trial in trials if trial["status"] != "finished")
     others = f" ({', '.join(f'{number} {end}' for end, number in ends.items())})" if ends else ""

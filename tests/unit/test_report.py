@@ -220,7 +220,7 @@ def test_an_unfinished_sweep_has_no_best(tmp_path: Path) -> None:
     found = evidence(tmp_path, rows)
     assert headline(found) == "No stage is finished yet."
     (line,) = compose(found).notes
-    assert line == "sts: 2 trials, of which sts/pearson is to choose, are not finished"
+    assert line == "sts: 2 trials, not all finished; sts/pearson will decide"
 
 
 # The page
