@@ -6,6 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from multitask.errors import well_formed
+from multitask.recipe_files import parse_yaml
+from multitask.storage import Storage, join
+
 Content = Mapping[str, Any]  # experiment.py: stage_content; or of a swept stage its trials, and what decides
 SHOWN = 4  # changes in one line
 ABSENT = "absent"
@@ -35,6 +39,19 @@ PARTS: dict[str, Callable[[str, Any], dict[str, Any]]] = {
 def encoder_words(source: str, pooling: str | None) -> str:
     """An encoder as a recipe names it, with its pooling where the recipe gives one."""
     return f"{source} (pooling: {pooling})" if pooling else source
+
+
+def named_before(experiment: Storage) -> dict[str, str]:
+    """sha256 -> the encoder and the files that an experiment's last run had."""
+    if not all(experiment.exists(name) for name in ("results.json", "recipe.yaml")):
+        return {}
+    with well_formed(join(experiment.uri, "results.json")):
+        results = experiment.read_json("results.json")
+        pooling = parse_yaml(experiment.read_bytes("recipe.yaml").decode(), "recipe.yaml").get("pooling")
+        named = {results["encoder"]["fingerprint"]: encoder_words(results["encoder"]["source"], pooling)}
+        for facts in results["data"].values():
+            named |= {sha: facts["source"][split] for split, sha in facts["fingerprint"].items()}
+        return named
 
 
 def differences(name: str, was: Content, now: Content, named: Mapping[str, str]) -> str:

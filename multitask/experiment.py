@@ -12,11 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from multitask.definitions import definitions
-from multitask.differences import differences, encoder_words
+from multitask.differences import differences, named_before
 from multitask.errors import UserError, well_formed
 from multitask.events import events_folder
 from multitask.recipe import Recipe, Stage
-from multitask.recipe_files import parse_yaml
 from multitask.storage import Storage, join
 from multitask.tasks import Split
 
@@ -228,7 +227,9 @@ class Experiment:
 
     def _refusal(self, name: str, record: StageRecord, content: dict[str, Any], parent: str) -> str:
         """One line: what the stage of that name was, and what of it would be another now."""
-        named = {other.fingerprint: known for known, other in self.stages.items()} | self._named_before() | self.named
+        named = (
+            {other.fingerprint: known for known, other in self.stages.items()} | named_before(self.folder) | self.named
+        )
         for said, start in ((record.content, record.parent), (content, parent)):
             named.setdefault(said.get("parent", ""), start)  # a bundle's URI; what `encoder` is, is known better
         was, what = record.content, record.trainer or "a sweep that has not ended"
@@ -238,20 +239,6 @@ class Experiment:
             f"experiment '{self.name}' at {self.storage.uri} holds another stage '{name}' ({what}): "
             f"{differences(name, was, content, named)}. Give --experiment another name, or --fresh to supersede it"
         )
-
-    def _named_before(self) -> dict[str, str]:
-        """sha256 -> the encoder and the files that the last run had."""
-        if not all(self.folder.exists(name) for name in ("results.json", "recipe.yaml")):
-            return {}
-        with well_formed(join(self.folder.uri, "results.json")):
-            results = self.folder.read_json("results.json")
-            pooling = parse_yaml(self.folder.read_bytes("recipe.yaml").decode(), "recipe.yaml").get("pooling")
-            encoder = {results["encoder"]["fingerprint"]: encoder_words(results["encoder"]["source"], pooling)}
-            files = {
-                sha: facts["source"][split] for facts in results["data"].values()
-                for split, sha in facts["fingerprint"].items()
-            }  # fmt: skip
-            return encoder | files
 
 
 def node_key(name: str, variant: int) -> str:

@@ -7,7 +7,7 @@ from functools import cache
 
 from multitask.bundle import Bundle, is_bundle
 from multitask.bundle_sources import Found, found_at
-from multitask.errors import UserError
+from multitask.errors import UserError, well_formed
 from multitask.experiment import BUNDLE, EXPERIMENT_FILE, Experiment
 from multitask.storage import Storage, file_at, join, shown
 
@@ -32,7 +32,8 @@ def _of_a_stage(experiment: Storage, stage: str) -> Storage:
     found = Experiment(storage, name)
     record = found.stages.get(stage)
     if record and is_bundle(place := join(experiment.uri, record.trainer, BUNDLE)):
-        _tell_seed(found, stage)
+        with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
+            _tell_seed(found, stage)
         return Storage(place)
     what = f"stage '{stage}' has no bundle yet" if record else f"no stage '{stage}'"
     raise UserError(f"bundle '{experiment.uri}/{stage}': {what}; {_stages(experiment)}")

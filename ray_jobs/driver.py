@@ -175,7 +175,8 @@ class Driver:
 
     def _tell_best(self, job: StageJob, trials: list[Node]) -> None:
         """TensorBoard, beside the results."""
-        from lightning_modules.summary import tell_best
+        with uncollected():
+            from lightning_modules.summary import tell_best
 
         keys, rows = {(at.name, at.variant) for at in trials}, results_of(self.plan, self.request.experiment)["stages"]
         tell_best(job, [row for row in rows if (row["name"], row["variant"]) in keys])
