@@ -20,6 +20,7 @@ from multitask.data.special import special_tokens
 from multitask.errors import UserError
 from multitask.export.figures import rounding, upwards
 from multitask.model.tokenizer_files import words_of
+from multitask.model.weights import POOLER, has_pooler
 from multitask.retries import said_clearly
 
 
@@ -27,6 +28,8 @@ def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list
     """For BertModel.from_pretrained and AutoTokenizer. Of the same ids, states and pooler output are ours."""
     tensors = in_dtype(bundle, dtype)
     encoder = {name.removeprefix(ENCODER): value for name, value in tensors.items() if name.startswith(ENCODER)}
+    if not has_pooler(encoder):  # zeros are no pooler, and would be one to others
+        encoder = {name: value for name, value in encoder.items() if not name.startswith(POOLER)}
     others = {name: value for name, value in tensors.items() if not name.startswith(ENCODER)}
     write_tensors(folder / "model.safetensors", encoder)
     write_tensors(folder / HEADS, others)

@@ -116,7 +116,7 @@ def _listed(folder: Folder) -> list[tuple[str, str]]:
     data = folder.find(MODULES)
     modules = parse_json(data, folder.at(MODULES), list) if data is not None else []
     found = [
-        (str(module.get("type")), str(module.get("path", ""))) if isinstance(module, dict) else ("None", "")
+        (str(module.get("type")), _path(module.get("path"))) if isinstance(module, dict) else ("None", "")
         for module in modules
     ]
     if data is not None and not found:
@@ -124,6 +124,12 @@ def _listed(folder: Folder) -> list[tuple[str, str]]:
     if wrong := [path for _, path in found if path and not PATH.fullmatch(path)]:
         raise UserError(f"{folder.at(MODULES)}: a module in {wrong[0]!r}; valid: a folder below it")
     return found
+
+
+def _path(said: object) -> str:
+    """A module's path as sentence-transformers takes it: "", "." and nothing are the folder itself."""
+    path = str(said or "").rstrip("/")
+    return "" if path == "." else path.removeprefix("./")
 
 
 def _places(folder: Folder, listed: list[tuple[str, str]]) -> dict[str, Folder]:
