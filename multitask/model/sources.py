@@ -26,7 +26,7 @@ from multitask.model.folders import Folder, parse_json
 from multitask.model.layout import ADAPTER, MODULES, SETTINGS, TRANSFORMER, layout_of, module_paths
 from multitask.model.tokenizer_files import FILES as TOKENIZER_FILES
 from multitask.model.tokenizer_files import parse_tokenizer, read_tokenizer, token_count
-from multitask.model.weight_files import INDICES, PICKLED, WEIGHTS, read_tensors
+from multitask.model.weight_files import INDICES, WEIGHTS, read_tensors
 from multitask.model.weights import State, as_float, encoder_of, has_pooler
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ FILES = (
     *("config.json", *TOKENIZER_FILES),
     *(MODULES, SETTINGS, TRANSFORMER, ADAPTER, *INDICES.values(), "minibert.json"),
 )
-SAFE_WEIGHTS = ("model*.safetensors", "minibert.safetensors")
-PICKLED_WEIGHTS = ("pytorch_model*.bin",)
+SAFE = ("model*.safetensors", "minibert.safetensors")
+UNSAFE = ("pytorch_model*.bin",)
 TANH = "torch.nn.modules.activation.Tanh"
 POOLER = "pooler.dense.bias, pooler.dense.weight"
 NO_POOLER = "valid: pooling mean or cls, as pooling: in a recipe or --pooling of minibert import says"
@@ -188,8 +188,8 @@ def _download(hub_id: str) -> str:
     patterns = [pattern for name in FILES for pattern in (name, f"*/{name}")]
     try:
         place = str(snapshot_download(hub_id, allow_patterns=patterns))
-        for files in (SAFE_WEIGHTS, PICKLED_WEIGHTS):
-            paths = [path for path in module_paths(Folder(place)) if not _has_weights(Folder(place).below(path))]
+        for files in (SAFE, UNSAFE):
+            paths = [path for path in module_paths(Folder(place)) if files is SAFE or not _has_weights(place, path)]
             wanted = [f"{path}/{name}" if path else name for path in paths for name in files]
             place = str(snapshot_download(hub_id, allow_patterns=wanted)) if wanted else place
         return place
@@ -201,8 +201,9 @@ def _download(hub_id: str) -> str:
         ) from error
 
 
-def _has_weights(folder: Folder) -> bool:
-    return folder.has(WEIGHTS) or folder.has(PICKLED)
+def _has_weights(place: str, path: str) -> bool:
+    """Whether safetensors, whole or in shards, lie in a module's folder."""
+    return any(name.endswith(".safetensors") for name in Folder(place).storage.list(path))
 
 
 def _source(name: str, config: BertConfig, state: dict[str, Tensor], tokenizer: Tokenizer, pooling: str) -> Source:

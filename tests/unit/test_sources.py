@@ -307,7 +307,8 @@ def test_a_hub_id_is_downloaded_without_anything_unneeded(tmp_path: Path, monkey
     folder, asked = write(tmp_path / "snapshot"), []
     monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: asked.append((args, kwargs)) or folder)
     assert load_source("someone/some-bert").fingerprint == load_source(str(folder)).fingerprint
-    assert {repo for (repo,), _ in asked} == {"someone/some-bert"} and len(asked) == 1  # its weights were there already
+    assert {repo for (repo,), _ in asked} == {"someone/some-bert"}
+    assert not any(pattern.endswith(".bin") for _, options in asked for pattern in options["allow_patterns"])
     assert {"added_tokens.json", "special_tokens_map.json", "vocab.txt"} <= set(asked[0][1]["allow_patterns"])
     assert not any(pattern.endswith((".bin", ".h5", ".safetensors")) for pattern in asked[0][1]["allow_patterns"])
 
@@ -316,6 +317,7 @@ def test_a_hub_id_is_downloaded_without_anything_unneeded(tmp_path: Path, monkey
     ("stored", "wanted"),
     [
         ("model.safetensors", ["model*.safetensors", "minibert.safetensors"]),
+        ("model-00001-of-00001.safetensors", ["model*.safetensors", "minibert.safetensors"]),
         ("pytorch_model.bin", ["model*.safetensors", "minibert.safetensors", "pytorch_model*.bin"]),
     ],
 )
@@ -326,19 +328,21 @@ def test_of_the_hub_pickled_weights_are_asked_for_where_there_are_no_others(
     there, here, asked = write(tmp_path / "there"), tmp_path / "snapshot", []
     (there / "model.safetensors").unlink()
     (save_file if stored.endswith("safetensors") else torch.save)(weights(), there / stored)
+    if "-of-" in stored:
+        index = {"weight_map": dict.fromkeys(weights(), stored)}
+        (there / "model.safetensors.index.json").write_text(json.dumps(index))
+    here.mkdir()
 
     def download(repo: str, allow_patterns: list[str]) -> str:
         for file in there.iterdir():
             if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
-                here.mkdir(exist_ok=True)
                 shutil.copy(file, here)
-        asked.extend(allow_patterns if (here / "config.json").exists() and asked else [])
-        asked.append("")
+        asked.append(allow_patterns)
         return str(here)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert load_source("someone/some-bert").fingerprint == load_source(str(there)).fingerprint
-    assert [pattern for pattern in asked if pattern] == wanted
+    assert [pattern for patterns in asked[1:] for pattern in patterns] == wanted
 
 
 @pytest.mark.parametrize("name", ["minilm", "./no/such/dir", "someone/some-bert", "nosuch://bucket/bert"])
