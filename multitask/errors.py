@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,13 @@ class StorageError(UserError):
 def printable(text: str) -> str:
     """The text with Python's escapes for what a terminal would obey; line feeds and tabs stay."""
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class PlainFormatter(logging.Formatter):
+    """Lines of a log as a terminal may show them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def near(name: object, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from functools import cache
 
 from multitask.bundle import Bundle, is_bundle
 from multitask.bundle_sources import Found, found_at
-from multitask.errors import UserError, well_formed
+from multitask.errors import UserError, near, well_formed
 from multitask.experiment import BUNDLE, EXPERIMENT_FILE, Experiment
 from multitask.storage import Storage, file_at, join, shown
 
@@ -36,7 +36,7 @@ def _of_a_stage(experiment: Storage, stage: str) -> Storage:
             _tell_seed(found, stage)
         return Storage(place)
     what = f"stage '{stage}' has no bundle yet" if record else f"no stage '{stage}'"
-    raise UserError(f"bundle '{experiment.uri}/{stage}': {what}; {_stages(experiment)}")
+    raise UserError(f"bundle '{experiment.uri}/{stage}': {what}; {_stages(experiment)}{near(stage, found.stages)}")
 
 
 def _tell_seed(experiment: Experiment, stage: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 
 
 class AdamW(torch.optim.Optimizer):
@@ -121,7 +121,8 @@ def schedule(name: str, warmup_steps: int, total_steps: int) -> Callable[[int], 
     Raises UserError for an unknown name.
     """
     if name not in SCHEDULES:
-        raise UserError(f"schedule: unknown schedule '{name}'; known schedules: {', '.join(SCHEDULES)}")
+        known = f"{', '.join(SCHEDULES)}{near(name, SCHEDULES)}"
+        raise UserError(f"schedule: unknown schedule '{name}'; known schedules: {known}")
     decay = SCHEDULES[name]
 
     def factor(step: int) -> float:

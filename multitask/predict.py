@@ -11,7 +11,7 @@ from torch import Tensor
 from multitask.bundle import Bundle
 from multitask.data.batches import Batch, padded
 from multitask.embed import TextEncoder
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.evaluate import Done, silent
 from multitask.metrics import Floats
 from multitask.model.heads import HEADS, predict
@@ -138,6 +138,7 @@ def require(bundle: Bundle, task: str, advice: str = "") -> None:
         return
     has = f"it has those of {', '.join(found)}" if found else "it has none"
     name = bundle.about.get("trainer") or bundle.about.get("encoder", "")
+    advice += near(task, found)
     which = f"bundle {name}" if name else "bundle"
     raise UserError(
         f"{which}: no trained head for task {task}, {has}; a supervised stage with tasks: [{task}] makes one{advice}"

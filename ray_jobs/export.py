@@ -42,7 +42,7 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
         lines = chosen.write(bundle, folder, DTYPES[dtype])
         if dtype != "float32":
             lines.append("scores are of float32 weights")
-        page = card(bundle, form, evidence_of(uri), push or ".", lines)
+        page = card(bundle, form, evidence_of(uri), push or ".", lines, dtype)
         write_text(folder / CARD, page)
         files = _files(folder)
         folder = _publish(folder, target, FACTS, chosen.entry)

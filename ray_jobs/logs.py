@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+from multitask.errors import PlainFormatter
 from multitask.experiment import EXPERIMENT_FILE
 from multitask.storage import Storage
 
@@ -28,6 +29,7 @@ class DriverLog:
         self._handler = logging.FileHandler(self._file)
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._console = logging.StreamHandler()
+        self._console.setFormatter(PlainFormatter())
         self._console.setLevel(logging.WARNING)  # a checkpoint passed over, say: the user should see it at once
         for name in PACKAGES:
             logging.getLogger(name).addHandler(self._handler)

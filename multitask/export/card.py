@@ -58,12 +58,16 @@ LIMITS = (
 )
 
 
-def card(bundle: Bundle, form: str, evidence: Evidence, place: str, notes: Sequence[str] = ()) -> str:
-    """The whole page. form: a key of FORMATS. place: what the code loads. notes: what the export had to say."""
+def card(
+    bundle: Bundle, form: str, evidence: Evidence, place: str, notes: Sequence[str] = (), dtype: str = "float32"
+) -> str:
+    """The whole page. form: a key of FORMATS. place: what the code loads. notes: what the export had to say. dtype: of
+    the weights; scores were measured in float32, and the hub is told no others'."""
     about, used = bundle.about, _used(bundle)
     code = FORMATS[form].code.replace("PLACE", repr(place)).replace("MAX_LENGTH", str(bundle.max_length))
+    metadata = _metadata(bundle, form, evidence if dtype == "float32" else Evidence(), used)
     parts = [
-        f"---\n{yaml.safe_dump(_metadata(bundle, form, evidence, used), sort_keys=False, allow_unicode=True)}---",
+        f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---",
         f"# {_title(about)}",
         _summary(bundle, FORMATS[form].returns),
         f"## Use\n\n```python\n{code}```",

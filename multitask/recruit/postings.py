@@ -11,7 +11,7 @@ from multitask.data.files import local, short_list
 from multitask.data.formats import DOCUMENT_FORMATS, reader_of, table_of
 from multitask.data.table import BadRow, Row, Wanted, shown
 from multitask.data.values import MAX_TEXT_CHARS
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 
 # Posting's field -> the file's column. The requirements' is spelled as the data set spells it.
 COLUMNS = {
@@ -68,7 +68,8 @@ def read_postings(uri: str, columns: Mapping[str, str] | None = None, max_bad_ro
     """
     reader_of(uri, DOCUMENT_FORMATS)
     if unknown := sorted(set(columns or {}) - {"id", *COLUMNS}):
-        raise UserError(f"columns for {uri}: postings have no '{unknown[0]}'; they have id, {', '.join(COLUMNS)}")
+        known = f"id, {', '.join(COLUMNS)}{near(unknown[0], COLUMNS)}"
+        raise UserError(f"columns for {uri}: postings have no '{unknown[0]}'; they have {known}")
     names = {"id": "id", **COLUMNS, **(columns or {})}
     with local(uri) as path:
         with table_of(uri, path, Wanted(names.values()), DOCUMENT_FORMATS) as table:
@@ -92,7 +93,7 @@ def _check_columns(uri: str, found: Collection[str], names: Mapping[str, str]) -
         lacking = [f"{', '.join(names[field] for field in TEXTS)} (one of them)"]
     if lacking:
         listed = short_list(name or "(unnamed)" for name in found)
-        raise UserError(f"{uri}: no column {lacking[0]}; columns found: {listed}")
+        raise UserError(f"{uri}: no column {lacking[0]}; columns found: {listed}{near(lacking[0], found)}")
 
 
 def _rows(rows: Iterator[Row | BadRow], found: list[str], names: Mapping[str, str]) -> Iterator[Posting | BadRow]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from multitask.bundle import read_bundle
 from multitask.embed import TextEncoder, Vectors
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.recruit.index import ENCODER, NEIGHBOURS, Index, load_index, longest
 from multitask.recruit.marks import Marker, Spans
 from multitask.recruit.passages import pieces
@@ -96,7 +96,7 @@ class Searcher:
 
     def _matches(self, queries: Sequence[str], mode: str) -> Iterator[_Match]:
         if mode not in MODES:
-            raise UserError(f"mode '{mode}': valid are {', '.join(MODES)}")
+            raise UserError(f"mode '{mode}': valid are {', '.join(MODES)}{near(mode, MODES)}")
         weights = MODES[mode]
         # A query is best left whole. Where it cannot be, a posting's cosine is the mean of the pieces' best passages':
         # nDCG@10 of the 93 qualifications of over 100 words, whole .361; cut at 100 words, mean of the best .360, the

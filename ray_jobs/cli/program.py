@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from multitask.errors import UserError, printable
+from multitask.errors import PlainFormatter, UserError, printable
 from ray_jobs.cli import batch, export, inspection, recruit, training
 from ray_jobs.cli.shared import USER_ERROR
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
@@ -71,6 +72,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal without a sign gets its escape, not a traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort:  # what shows the notes of commands without a log of their own
+        logging.lastResort.setFormatter(PlainFormatter())
     try:
         app(prog_name="minibert")
     except UserError as error:

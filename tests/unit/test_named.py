@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from multitask.errors import UserError, near, printable
+from multitask.optim import schedule
 from multitask.recipe_files import load_recipe, load_sweep
 from ray_jobs.cli import app
 from ray_jobs.options import workers_span
@@ -44,6 +45,7 @@ NAMES = {
         lambda: load_recipe("demo", ["defaults.keep.best=sst/acuracy"]),
         "'sst/acuracy' is not measured; .*did you mean sst/accuracy",
     ),
+    "schedule": (lambda: schedule("liner", 0, 1), "unknown schedule 'liner'; .*did you mean linear"),
     "device": (lambda: workers_span("0", "cpuu"), "--device 'cpuu': .*did you mean cpu"),
 }
 
