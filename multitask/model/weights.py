@@ -91,7 +91,9 @@ def _prefix_of(names: Iterable[str], where: str) -> str:
 
 
 def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """-> (the encoder's tensors under MiniBert's names, how many others there are by the first part of their name)."""
+    """-> (the encoder's tensors under MiniBert's names, how many others there are by the first part of their name, but
+    for what stands before all names, `module.` say)."""
+    outer = prefix[: prefix.rstrip(".").rfind(".") + 1]
     found: dict[str, Tensor] = {}
     left: dict[str, int] = {}
     for stored, tensor in tensors.items():
@@ -100,7 +102,7 @@ def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor
             if name not in DROPPED:
                 found[_renamed(name)] = tensor
         else:
-            first = name.partition(".")[0]
+            first = stored.removeprefix(outer).partition(".")[0]
             left[first] = left.get(first, 0) + 1
     return found, left
 

@@ -19,6 +19,7 @@ from multitask.bundle_sources import found_at
 from multitask.data.tokens import load_tokens
 from multitask.errors import UserError
 from multitask.evaluate import EvalSet, predictions
+from multitask.model.sources import load_source
 from multitask.recipe import Recipe
 from multitask.recipe_checks import build_recipe
 from multitask.storage import Storage
@@ -28,7 +29,7 @@ from ray_jobs.export import export_bundle, import_model
 from ray_jobs.prepare import prepare
 from ray_jobs.screen import Screen
 from tests.exports import bundle_with
-from tests.model_folders import KINDS, LONG, TEXTS, Reference, Vectors
+from tests.model_folders import KINDS, LONG, TEXTS, Reference, Vectors, small
 
 pytest.importorskip("transformers")
 pytest.importorskip("sentence_transformers")
@@ -181,3 +182,14 @@ def test_embeddings_under_another_setting_are_other_work(tmp_path: Path) -> None
     (tmp_path / "model" / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
     with pytest.raises(UserError, match="vectors"):
         embed_table(request, Screen())
+
+
+def test_a_head_behind_a_prefix_of_all_names_is_called_by_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """transformers#406: a state dict of model.module under DataParallel, saved as pytorch_model.bin."""
+    model = small(tmp_path / "qa", "BertForQuestionAnswering")
+    (tmp_path / "qa" / "model.safetensors").unlink()
+    torch.save({f"module.{n}": t for n, t in model.state_dict().items()}, tmp_path / "qa" / "pytorch_model.bin")
+    load_source(str(tmp_path / "qa"), pooling="mean")
+    assert "a BertForQuestionAnswering; its encoder is taken and its head left: qa_outputs (2 tensors)" in caplog.text
