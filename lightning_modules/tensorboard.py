@@ -6,6 +6,7 @@ A remote event file would be reopened for every scalar, so a thread copies it ev
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from multitask.retries import said_clearly
 from multitask.storage import Storage
 
 COPY_SECONDS = 30.0
+EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\..*")  # the second in which a file was begun
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +41,7 @@ class EventLog:
         with said_clearly("written", tempfile.gettempdir()):
             self._local = tempfile.TemporaryDirectory(prefix="minibert-events-", ignore_cleanup_errors=True)
             self._writer = SummaryWriter(self._local.name, purge_step=purge)
+        self._newest = _newest(folder)
         self._broken = self._closing = False
         self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._copy_often, name="events", daemon=True)
@@ -103,10 +106,28 @@ class EventLog:
             self._broken = True
             log.warning("TensorBoard events end here, %s: %s", self._local.name, error)
 
+    def _name(self, path: Path) -> str:
+        """Behind the names that lie there already, also where this machine's clock lags behind the one before:
+        TensorBoard reads a run's files in the order of their names, which begin with the time, and never goes back."""
+        found = EVENTS.fullmatch(path.name)
+        if not found or int(found[1]) > self._newest:
+            return path.as_posix()
+        return path.with_name(path.name.replace(found[1], f"{self._newest + 1:010}", 1)).as_posix()
+
     def _try_to_copy(self) -> None:
         try:
             local = Path(self._local.name)
             for file in sorted(file for file in local.rglob("*") if file.is_file()):
-                self.folder.write_bytes(file.relative_to(local).as_posix(), file.read_bytes())
+                self.folder.write_bytes(self._name(file.relative_to(local)), file.read_bytes())
         except Exception as error:  # the next copy holds all of it
             log.warning("TensorBoard events not copied to %s: %s", self.folder.uri, error)
+
+
+def _newest(folder: Storage) -> int:
+    """The latest time in the names of the event files there, 0 for none."""
+    try:
+        names = folder.list()
+    except Exception as error:  # what cannot be read now is told of when it is written
+        log.warning("TensorBoard events of before not listed in %s: %s", folder.uri, error)
+        return 0
+    return max((int(found[1]) for name in names if (found := EVENTS.fullmatch(name))), default=0)

@@ -82,7 +82,7 @@ def in_plain_torch(device: str, precision: str, clip: float | None, accumulate: 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    ("precision", "fused", "clip", "accumulate"), product(PRECISIONS, [False, True], [None, CLIP], [1, 2])
+    ("precision", "fused", "clip", "accumulate"), [*product(PRECISIONS, [False, True], [None, CLIP], [1, 2])]
 )
 def test_updates_are_those_of_plain_torch(
     device: str, precision: str, fused: bool, clip: float | None, accumulate: int

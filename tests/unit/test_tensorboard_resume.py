@@ -66,11 +66,11 @@ def test_points_are_shown_once_after_resumes(tmp_path: Path, s3: S3, remote: boo
     killed(parts, 11)  # a step beyond the end of an epoch, and beyond a logged one
     assert not run(parts, stop_at(18))  # saved there
     assert run(parts)
-    undisturbed = scalars(whole.folder.uri)
+    undisturbed = scalars(whole.events.uri)
     assert undisturbed["train/loss"] == [10, 20, 30] and undisturbed["dev/sst/accuracy"] == [5, 10, 15, 20, 25, 30]
-    assert scalars(parts.folder.uri) == undisturbed
-    assert shown(parts.folder.uri) == shown(whole.folder.uri)
-    assert shown(whole.folder.uri).items() >= undisturbed.items()
+    assert scalars(parts.events.uri) == undisturbed
+    assert shown(parts.events.uri) == shown(whole.events.uri)
+    assert shown(whole.events.uri).items() >= undisturbed.items()
 
 
 def test_the_first_attempt_writes_the_mark(tmp_path: Path) -> None:
@@ -81,6 +81,21 @@ def test_the_first_attempt_writes_the_mark(tmp_path: Path) -> None:
     loaded = EventAccumulator(str(file))
     marks = [event for event in loaded._generator.Load() if event.HasField("session_log")]
     assert [(mark.step, mark.session_log.status) for mark in marks] == [(0, 1)]  # START
+
+
+def test_a_resume_where_the_clock_lags_is_read_behind_the_first_part(tmp_path: Path) -> None:
+    for steps in ((1, 2), (2, 3)):
+        log = EventLog(Storage(str(tmp_path)), purge=0 if steps[0] == 1 else 2)
+        for step in steps:
+            log.scalars({"loss": 1.0}, step)
+        log.close()
+        if steps[0] == 1:  # as of a machine whose clock is an hour ahead
+            (file,) = tmp_path.glob("events*")
+            second = file.name.split(".")[3]
+            file.rename(tmp_path / file.name.replace(second, str(int(second) + 3600), 1))
+    first, then = sorted(file.name for file in tmp_path.glob("events*"))
+    assert int(then.split(".")[3]) == int(first.split(".")[3]) + 1
+    assert shown(str(tmp_path))["loss"] == scalars(str(tmp_path))["loss"] == [1, 2, 3]
 
 
 def test_a_dev_point_is_copied_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +133,7 @@ def test_its_pages_show_each_point_once(tmp_path: Path, fast: bool) -> None:
     killed(job, 11)
     killed(job, 17)
     assert run(job)
-    with pages(Path(job.folder.uri), fast) as address:
+    with pages(Path(job.events.uri), fast) as address:
         for tag, steps in {"train/loss": [10, 20, 30], "dev/sst/accuracy": [5, 10, 15, 20, 25, 30]}.items():
             url = f"{address}data/plugin/scalars/scalars?{urlencode({'run': '.', 'tag': tag})}"
             assert [point[1] for point in fetched(url)] == steps, tag
