@@ -40,6 +40,8 @@ def delimited(file: Path, wanted: Wanted, delimiters: str) -> Table:
     is none."""
     data = _mapped(file)
     start = len(codecs.BOM_UTF8) if data[:3] == codecs.BOM_UTF8 else 0
+    while data[start : start + 1] in (b"\r", b"\n"):  # empty lines above the header
+        start += 1
     newline = b"\r" if data.find(b"\n") < 0 and data.find(b"\r") >= 0 else b"\n"
     found = [_Head.of(Lines(data, one.encode(), newline), start, wanted.header) for one in delimiters]
     if wanted.header:
@@ -82,7 +84,8 @@ class _Head:
         fields, end = (record.fields, record.end) if record else (lines.split(start), lines.line_end(start))
         if not header:
             return cls(lines, [str(number) for number in range(len(fields))], start)
-        return cls(lines, [_value(name, DOUBLED).strip() for name in fields], end, record)
+        names = [_value(name, DOUBLED) for name in fields] if record else [_text(name) for name in fields]
+        return cls(lines, [name.strip() for name in names], end, record)
 
     def table(self, wanted: Wanted) -> Table:
         fits = None
@@ -92,7 +95,7 @@ class _Head:
             def fits(fields: Sequence[bytes]) -> bool:
                 return len(fields) == len(self.columns) and usable([_text(field) for field in fields])
 
-        form = f"columns between {SEPARATORS[self.lines.delimiter]}"
+        form = f"columns between {SEPARATORS[self.lines.delimiter]}" if len(self.columns) > 1 else "one column"
         if self.lines.data.find(b'"') < 0:
             return Table(self.columns, _text_rows(self.lines, self.start, len(self.columns)), f"{form}, no quotes")
         quoting = quoting_of(self.lines, self.record, self.start, len(self.columns), fits)
@@ -174,9 +177,9 @@ class _Quoted:
         return ""
 
     def _holds_rows(self, start: int, end: int) -> bool:
-        """Whether a line in there but the last one is a usable row by itself, which texts hardly ever are."""
+        """Whether there are lines before the last one, and each is a usable row by itself, which texts hardly are."""
         inner = [*self.lines.lines(start, end)][:-1]
-        return self.fits is not None and any(self.fits(self.lines.split(at)) for at in inner)
+        return self.fits is not None and bool(inner) and all(self.fits(self.lines.split(at)) for at in inner)
 
     def _are_rows(self, start: int, end: int) -> bool:
         return self.fits is not None and are_rows(self.lines, start, end, self.fits)

@@ -113,6 +113,12 @@ class Reading:
             meant = near(missing[0], {*table.columns} - {*names.values()})
             raise UserError(f"{self.uri}: no column {', '.join(dict.fromkeys(missing))}; columns found: {found}{meant}")
 
+        listed = list(table.columns)
+        if twice := [names[c] for c in needed if listed.count(names[c]) > 1]:
+            raise UserError(
+                f"{self.uri}: column {twice[0]} stands there {listed.count(twice[0])} times; rename the others"
+            )
+
     def _sound(self, table: Table, names: Mapping[str, str]) -> Iterator[Example]:
         judged = self._examples(table.columns, names, self._classes(table, names))
         for row in table.rows:

@@ -154,6 +154,23 @@ def test_line_ends_of_old(tmp_path: Path) -> None:
         read(tmp_path, "a.csv", "text,label\na,ham\n".encode("utf-16"))
 
 
+def test_lines_of_a_text_that_look_like_rows_here_and_there_are_text(tmp_path: Path) -> None:
+    bill = "Dear Bob\nwe offer:\nlovely,ham\nthanks, yours"
+    result = read(tmp_path, "a.csv", f'text,label\n"{bill}",spam\nshort,ham\n')
+    assert rows_of(result) == [(bill, "spam"), ("short", "ham")]
+
+
+def test_headers_of_odd_files(tmp_path: Path) -> None:
+    assert rows_of(read(tmp_path, "a.csv", '\r\n\n"text",label\na,ham\n')) == [("a", "ham")]
+    with pytest.raises(UserError, match=r'columns found: "text, label'):
+        read(tmp_path, "b.csv", '"text,label\na,ham\n')
+    with pytest.raises(UserError, match=r"c\.csv: column text stands there 2 times; rename the others"):
+        read(tmp_path, "c.csv", "text,label,text\na,ham,b\n")
+    result = read(tmp_path, "d.csv", 'text\n"only ""one"", yes"\n\nplain\n', labelled=False)
+    assert [example.texts[0] for example in result.examples] == ['only "one", yes', "plain"]
+    assert result.form == "one column, quotes enclose fields (RFC 4180)"
+
+
 def test_what_data_check_says_of_it(tmp_path: Path) -> None:
     forms = {
         "a.tsv": ('text\tlabel\n"a,ham\tham\n', "columns between tabs, quotes are text"),
