@@ -28,7 +28,8 @@ class FileReport:
 
     rows: how many are usable. labels: (label, rows) pairs, scores rounded to the nearest integer. names: what the task
     calls its labels, where they have names; else what the file calls its classes. form: how the file is read. note:
-    what is odd about its labels, or "". spread: whether they differ, rounded or not.
+    what is odd about its labels, or "". spread: whether they differ, rounded or not. similar:
+    whether all are pairs that mean the same, which ranking and completion learn from.
     words: the least, median, 95th percentile and most words of a text.
     problem: why nothing could be read, or "".
     """
@@ -45,6 +46,7 @@ class FileReport:
     form: str = ""
     note: str = ""
     spread: bool = True
+    similar: bool = False
 
     @property
     def fault(self) -> str:
@@ -53,7 +55,7 @@ class FileReport:
             return self.problem
         if not self.rows:
             return f"{self.path}: no usable row; {len(self.quarantined)} are quarantined"
-        if self.split == "train" and len(self.labels) == 1 and not self.spread:
+        if self.split == "train" and len(self.labels) == 1 and not self.spread and not self.similar:
             return f"{self.path}: every label is {self.label_name(self.labels[0][0])}: nothing to tell apart"
         return ""
 
@@ -122,10 +124,16 @@ def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
         words=_word_counts(result.examples),
         quarantined=result.quarantined,
         names=spec.label.words or result.classes,
+        similar=_all_similar(spec, result.examples),
         spread=len({example.label for example in result.examples}) > 1,
         form=result.form,
         note=scale_note(spec, spec.head, np.array([e.label for e in result.examples if e.label is not None])),
     )
+
+
+def _all_similar(spec: TaskSpec, examples: Sequence[Example]) -> bool:
+    similar = spec.label.similar
+    return similar is not None and all(e.label is not None and e.label >= similar for e in examples)
 
 
 def _word_counts(examples: Sequence[Example]) -> tuple[int, int, int, int]:

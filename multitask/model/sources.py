@@ -87,7 +87,7 @@ def located(source: str) -> str:
         return source
     if HUB_ID.fullmatch(source):
         return _download(source)
-    raise UserError(f"encoder '{source}': no such directory, no bundle there; known: {_known()}{near(source, SOURCES)}")
+    raise UserError(f"encoder '{source}': no such directory; known: {_known()}; no bundle there{near(source, SOURCES)}")
 
 
 def _folder(uri: str) -> Folder:

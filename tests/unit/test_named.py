@@ -140,6 +140,14 @@ def test_data_check_ends_with_2_where_nothing_could_be_trained(tmp_path: Path, c
     assert said in report["problem"]
 
 
+def test_data_check_of_similar_pairs_alone(tmp_path: Path) -> None:
+    """Ranking learns from them."""
+    (tmp_path / "quora-train.csv").write_text("sentence1,sentence2,is_duplicate\na,b,1\nc,d,1\n")
+    assert CliRunner().invoke(app, ["data", "check", str(tmp_path)]).exit_code == 0
+    (tmp_path / "quora-train.csv").write_text("sentence1,sentence2,is_duplicate\na,b,0\nc,d,0\n")
+    assert CliRunner().invoke(app, ["data", "check", str(tmp_path)]).exit_code == 2
+
+
 def test_data_check_of_scores_that_round_to_one(tmp_path: Path) -> None:
     (tmp_path / "sts-train.csv").write_text("sentence1,sentence2,similarity\na,b,2.1\na,c,2.9\nb,c,2.6\na,d,3.4\n")
     assert CliRunner().invoke(app, ["data", "check", str(tmp_path)]).exit_code == 0
