@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 from lightning_modules.progress import Progress
 from multitask.bundle import Bundle
 from multitask.data.maps import Place, place_of
+from multitask.data.readers import Shards
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.embed import default_device
@@ -29,6 +31,8 @@ from multitask.results import cell
 from multitask.storage import Storage, join
 from multitask.tasks import TASKS, Split, TaskSpec
 from ray_jobs.screen import Screen
+
+log = logging.getLogger(__name__)
 
 MAX_BAD_ROWS = 0.01
 BOTH: tuple[Split, ...] = ("dev", "test")
@@ -130,7 +134,18 @@ def _trained_on(uri: str, bundle: Bundle, splits: Sequence[Split]) -> Place:
         for file in (name for split in splits for name in getattr(files, split) or ()):
             if "://" not in file and not Path(file).is_file():
                 raise UserError(f"bundle '{uri}': {task} was trained with {file}, which is not there; give --data")
+        _tell_of_changes(bundle.specs[task], files, facts[task]["fingerprint"], splits)
     return Place(f"what {uri} was trained with", tasks, "")
+
+
+def _tell_of_changes(spec: TaskSpec, files: Task, known: Mapping[str, str], splits: Sequence[Split]) -> None:
+    """A note where files on this machine hold something else than when the bundle was trained."""
+    for split in splits:
+        names = getattr(files, split) or []
+        if split in known and names and not any("://" in name for name in names):
+            with Shards.opened(names, spec, split != "test", files.columns) as reading:
+                if reading.sha256() != known[split]:
+                    log.warning("%s: not what it was when the bundle was trained", reading.source)
 
 
 def _files(source: Mapping[str, str]) -> dict[Split, list[str]]:

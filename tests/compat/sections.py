@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tests.compat import experiments, files, models, surroundings, tokenizers
+from tests.compat import experiments, files, models, recipes, surroundings, tokenizers
 from tests.compat.table import Row
 
 SECTIONS: Mapping[str, Sequence[Row]] = {
@@ -12,5 +12,6 @@ SECTIONS: Mapping[str, Sequence[Row]] = {
     "Models": models.ROWS,
     "Tokenizers": tokenizers.ROWS,
     "Surroundings": surroundings.ROWS,
+    "Recipes and options": recipes.ROWS,
     "Experiments": experiments.ROWS,
 }

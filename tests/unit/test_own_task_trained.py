@@ -101,7 +101,7 @@ def test_a_bundle_knows_its_own_task_elsewhere(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_bundle_in_its_experiment_is_measured_on_what_it_was_trained_with(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     results, place = trained(tmp_path)
 
@@ -120,8 +120,10 @@ def test_a_bundle_in_its_experiment_is_measured_on_what_it_was_trained_with(
 
     with pytest.raises(UserError, match=r"tone-test\.csv: .*tone is missing"):
         measured("test")  # it has no labels
+    assert "not what it was" not in caplog.text
     (tmp_path / "tone-dev.csv").rename(tmp_path / "tone-test.csv")
     assert measured("test")["value"] == row["value"]
+    assert "tone-test.csv: not what it was when the bundle was trained" in caplog.text
     with pytest.raises(UserError, match=r"tone was trained with .*tone-dev\.csv, which is not there; give --data"):
         measured("dev")
     with pytest.raises(UserError, match=r"--split 'tset': valid: train, dev, test; did you mean test\?"):
