@@ -59,6 +59,21 @@ def _join(given: str) -> None:
         raise UserError(f"RAY_ADDRESS={given}: {error}") from error
 
 
+@contextmanager
+def _temporary(folder: str | None) -> Iterator[None]:
+    """TMPDIR of the processes that are started here, where another folder is to be used: they have sockets there."""
+    before = os.environ.get("TMPDIR")
+    if folder:
+        os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        if folder and before is None:
+            del os.environ["TMPDIR"]
+        elif folder and before:
+            os.environ["TMPDIR"] = before
+
+
 def printed_to_the_log() -> None:
     """What Ray's processes print, some 50 lines where a worker is killed, goes into the driver's log from now on; but
     not what its autoscaler says, which someone who waits for nodes wants to see.
@@ -140,7 +155,8 @@ class Cluster:
         folder = self._session_folder()
         for again in (True, False):
             try:
-                ray.init(address="local", num_cpus=max(os.cpu_count() or 1, self.low), _temp_dir=folder, **INIT)
+                with _temporary(folder):
+                    ray.init(address="local", num_cpus=max(os.cpu_count() or 1, self.low), _temp_dir=folder, **INIT)
                 return
             except Exception as error:
                 ray.shutdown()

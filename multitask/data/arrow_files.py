@@ -94,6 +94,8 @@ class _Columns:
 
     def __init__(self, schema: Any, wanted: Iterable[str]) -> None:
         wanted = {*wanted}
+        if twice := [name for name in schema.names if name in wanted and schema.names.count(name) > 1]:
+            raise Unreadable(f"column {twice[0]} stands there {len(twice)} times; rename the others")
         fields = {name: [schema.field(name)] for name in dict.fromkeys(schema.names) if name in wanted}
         for name in sorted(wanted - {*schema.names}):
             if "." in name and (found := _nested(schema, name.split("."))):

@@ -104,7 +104,9 @@ class Reading:
     def _in_own_columns(self, found: set[str]) -> bool:
         """Whether a file whose columns were said to be called otherwise has the task's own ones instead."""
         renamed = {*self.columns} - {"id"}
-        return bool(renamed) and found.isdisjoint(self.columns.values()) and found.issuperset(self.needed)
+        nested = any(str(name).partition(".")[0] in found for name in self.columns.values() if "." in str(name))
+        own = found.isdisjoint(self.columns.values()) and found.issuperset(self.needed)
+        return bool(renamed) and own and not nested  # a path into one of them that is not there is a mistake
 
     def _check_columns(self, table: Table, needed: Sequence[str], names: Mapping[str, str]) -> None:
         missing = [names[c] for c in (*needed, *self.columns) if c in names and names[c] not in table.columns]

@@ -166,9 +166,10 @@ def _with_pooler(state: State, dense: Folder, pooling: str | None, config: BertC
     activation = str(facts.get("activation_function", TANH))
     said = (facts.get("in_features"), facts.get("out_features"), facts.get("bias", True))
     if said != (width, width, True) or activation != TANH or pooling != "cls":
+        bias = "" if said[2] else " without bias"
         raise UserError(
-            f"{dense.uri}: {activation.rpartition('.')[2]} of {said[0]} to {said[1]} over {pooling} pooling; valid: "
-            f"BERT's own pooler, Tanh of {width} to {width} over cls pooling"
+            f"{dense.uri}: {activation.rpartition('.')[2]} of {said[0]} to {said[1]}{bias} over {pooling} pooling; "
+            f"valid: BERT's own pooler, Tanh of {width} to {width} over cls pooling"
         )
     found, where = read_tensors(dense)
     wanted = {"linear.weight": (width, width), "linear.bias": (width,)}

@@ -127,6 +127,19 @@ def test_nested_columns_by_their_path(tmp_path: Path) -> None:
             read(tmp_path / name, tone(["bad", "good"]), columns={**columns, "text": "text.fr"})
 
 
+def test_a_path_that_is_not_there_is_not_read_as_the_column_above_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": {"en": "fine"}, "label": "good"}')
+    with pytest.raises(UserError, match=r"no column text\.fr"):
+        read(tmp_path / "a.jsonl", tone(["bad", "good"]), columns={"text": "text.fr"})
+
+
+def test_a_column_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.table([["fine"], ["good"], ["bad"]], names=["text", "label", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: column label stands there 2 times; rename the others"):
+        read(tmp_path / "a.parquet", tone(["bad", "good"]))
+
+
 def arrow_files(folder: Path, table: pa.Table) -> list[Path]:
     pq.write_table(table, folder / "a.parquet")
     pa.feather.write_feather(table, folder / "a.feather")
