@@ -1,4 +1,4 @@
-"""Names of classes that lie beside a data file, in the dataset_info.json that datasets writes into its folders."""
+"""Names of classes that lie beside a data file, or one folder up: in what datasets writes into its folders."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from multitask.data.arrow_files import names_in
 from multitask.data.formats import WEB
 from multitask.errors import UserError
-from multitask.storage import file_at
+from multitask.storage import Storage, file_at
 
-FILE = "dataset_info.json"
+FILES = ("dataset_info.json", "dataset_infos.json")  # the latter of old
 
 
 def names_beside(uri: str, column: str) -> Sequence[str]:
@@ -21,14 +21,22 @@ def names_beside(uri: str, column: str) -> Sequence[str]:
     """
     if uri.startswith(WEB):
         return ()
-    try:
-        said = json.loads(file_at(uri)[0].read_bytes(FILE))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-        return ()
+    folder = file_at(uri)[0]
+    places = [folder, file_at(folder.uri)[0]] if folder.is_local else [folder]
+    said = next((found for place in places for name in FILES if (found := _read(place, name))), None)
     found = {tuple(names) for info in _infos(said) if (names := names_in(info.get("features")).get(column))}
     if len(found) > 1:
-        raise UserError(f"{uri}: {FILE} beside it names the classes of {column} in {len(found)} ways; keep one of them")
+        raise UserError(
+            f"{uri}: {FILES[0]} beside it names the classes of {column} in {len(found)} ways; keep one of them"
+        )
     return found.pop() if found else ()
+
+
+def _read(folder: Storage, name: str) -> Any:
+    try:
+        return json.loads(folder.read_bytes(name))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
 
 
 def _infos(said: Any) -> list[dict[str, Any]]:

@@ -237,6 +237,14 @@ def test_names_in_the_json_beside_the_file(tmp_path: Path, wrap) -> None:
     assert read_examples(str(tmp_path / "a.csv"), tone(NLI), labelled=True).sha256 != before, "other labels, other data"
 
 
+@pytest.mark.parametrize("name", ["dataset_info.json", "dataset_infos.json"])
+def test_names_one_folder_up(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / name).write_text(json.dumps({"default": {"features": FEATURES}}))
+    (tmp_path / "data" / "a.csv").write_text("text,label\na,2\nb,0\n")
+    assert read(tmp_path / "data" / "a.csv", tone(NLI)) == [("a", 0), ("b", 1)]
+
+
 def test_names_that_do_not_fit_are_refused_or_left_out(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     pq.write_table(of_datasets(["pos", "neg"], [0, 1]), file)
