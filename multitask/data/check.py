@@ -12,13 +12,14 @@ import numpy as np
 
 from multitask.data.files import list_directory, short_list
 from multitask.data.maps import Place, place_of
-from multitask.data.readers import Example, read_examples
+from multitask.data.readers import Example, ReadResult, read_examples
 from multitask.data.scales import scale_note
 from multitask.data.table import BadRow
 from multitask.errors import UserError
 from multitask.tasks import Split, TaskSpec
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+MAX_BAD_ROWS = 0.01  # a recipe's own, unless it says otherwise
 _SHOWN_ROWS = 20
 
 
@@ -28,7 +29,7 @@ class FileReport:
 
     rows: how many are usable. labels: (label, rows) pairs, scores rounded to the nearest integer. names: what the task
     calls its labels, where they have names; else what the file calls its classes. form: how the file is read. note:
-    what is odd about its labels, or "". spread: whether they differ, rounded or not. similar:
+    what is odd about it, or "". spread: whether they differ, rounded or not. similar:
     whether all are pairs that mean the same, which ranking and completion learn from.
     words: the least, median, 95th percentile and most words of a text.
     problem: why nothing could be read, or "".
@@ -127,8 +128,19 @@ def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
         similar=_all_similar(spec, result.examples),
         spread=len({example.label for example in result.examples}) > 1,
         form=result.form,
-        note=scale_note(spec, spec.head, np.array([e.label for e in result.examples if e.label is not None])),
+        note="; ".join(filter(None, (_malformed(result) if split == "train" else "", _scale(spec, result.examples)))),
     )
+
+
+def _malformed(result: ReadResult) -> str:
+    bad, total = len(result.quarantined), len(result.quarantined) + len(result.examples)
+    if bad <= MAX_BAD_ROWS * total:
+        return ""
+    return f"{bad} of {total} rows are malformed: `train` refuses it where max_bad_rows is {MAX_BAD_ROWS:g}"
+
+
+def _scale(spec: TaskSpec, examples: Sequence[Example]) -> str:
+    return scale_note(spec, spec.head, np.array([e.label for e in examples if e.label is not None]))
 
 
 def _all_similar(spec: TaskSpec, examples: Sequence[Example]) -> bool:

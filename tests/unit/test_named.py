@@ -140,6 +140,13 @@ def test_data_check_ends_with_2_where_nothing_could_be_trained(tmp_path: Path, c
     assert said in report["problem"]
 
 
+def test_data_check_says_what_training_would_refuse(tmp_path: Path) -> None:
+    (tmp_path / "ids-sst-train.csv").write_text("sentence,sentiment\nx,3\ny,1\nz,9\n")
+    done = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
+    assert "note: 1 of 3 rows are malformed: `train` refuses it where max_bad_rows is 0.01" in done.output
+    assert done.exit_code == 0, "a recipe may allow it"
+
+
 def test_data_check_of_similar_pairs_alone(tmp_path: Path) -> None:
     """Ranking learns from them."""
     (tmp_path / "quora-train.csv").write_text("sentence1,sentence2,is_duplicate\na,b,1\nc,d,1\n")
