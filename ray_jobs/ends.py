@@ -59,7 +59,7 @@ class End:
 
     @classmethod
     def of(cls, rank: int, error: BaseException, trace: str = "", place: str = "") -> End:
-        """Of the error that ended a rank, raised there or told by Ray. place: its process and host, where known."""
+        """The end of a rank by an error that was raised there or told by Ray. place: its process and host, if known."""
         inner = getattr(error, "health_check_failure", error)  # Ray's: the process does not answer any more
         if how := _death(inner):
             return cls(rank, f"rank {rank}{_place_of(str(inner))} was {how}", trace=trace)

@@ -77,7 +77,7 @@ def _row(plan: Plan, node: Node) -> dict[str, Any]:
 
 
 def _swept(plan: Plan, node: Node) -> dict[str, Any]:
-    """Of a trial and of the stage that stands for the best of them: what was tried, and what decided for which.
+    """What a sweep tried and what decided, for a trial's row and for that of the stage that stands for the best one.
 
     A stage that goes on with its best trial's settings, given as its own, stands for that trial still.
     """

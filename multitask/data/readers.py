@@ -64,7 +64,7 @@ class Reading:
     classes: tuple[str, ...] = ()
 
     def sha256(self) -> str:
-        """Of the file's bytes, and of the class names that lie beside it, where there are some."""
+        """The sha256 of the file's bytes, and of the class names beside it where there are some; hexadecimal."""
         with open(self.path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         return hashlib.sha256(json.dumps([found, *self._beside]).encode()).hexdigest() if self._beside else found
@@ -213,7 +213,7 @@ class Shards:
         return "; ".join(dict.fromkeys(part.form for part in self.parts if part.form))
 
     def sha256(self) -> str:
-        """Of the file's bytes; of several the hash of theirs."""
+        """The sha256 of the file's bytes; of several files the hash of their hashes."""
         found = [part.sha256() for part in self.parts]
         return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 

@@ -70,7 +70,7 @@ class Evidence:
 
     @property
     def rows(self) -> Rows:
-        """Those of results.json."""
+        """The rows of results.json, one a run."""
         return [run.row for run in self.runs]
 
     @cached_property

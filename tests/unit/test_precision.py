@@ -59,7 +59,7 @@ def _gradients(model: nn.Module) -> list[Tensor]:
 
 
 def in_plain_torch(device: str, precision: str, clip: float | None, accumulate: int) -> tuple[Steps, list[Tensor]]:
-    """The same by hand: scaled, unscaled, clipped by norm, torch's own AdamW. Gradients of each update, weights."""
+    """Updates by hand, scaled, unscaled and clipped by norm, with torch's own AdamW -> gradients of each, weights."""
     model = network().to(device, torch.bfloat16 if precision == "bf16-true" else torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, eps=1e-3, weight_decay=0.0, foreach=False)
     half = torch.float16 if precision == "16-mixed" and device == "cuda" else torch.bfloat16
