@@ -90,12 +90,10 @@ def tell_sentences(
 
 def described(table: TokenTable, rows: Iterable[int], spec: TaskSpec, tokenizer: Tokenizer) -> Metadata:
     """What stands beside each sentence; the text is what the encoder was given of it."""
-    flat, offsets = table.input_ids.numpy(), table.offsets.numpy()
     found = []
     for row in rows:
         label: Any = table.labels[row].item()
         for sentence in range(table.sentences):
-            at = row * table.sentences + sentence
-            text = tokenizer.decode(flat[offsets[at] : offsets[at + 1]].tolist())
+            text = tokenizer.decode(table.sentence(row * table.sentences + sentence).tolist())
             found.append([spec.name, spec.label.says(label), " ".join(text.split())])
     return found

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from multitask.data.samplers import Rows
 from multitask.experiment import digest
 from multitask.model.multitask import MultitaskModel
+from multitask.sealed_tensors import open_tensors, write_tensors
 from multitask.storage import Storage
+
+FORMAT = 2  # the first had no seal
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +41,22 @@ class FeatureCache:
         """(rows * sentences, H) of those rows of the token cache at path `table`; None where they are not there."""
         path = self._path(table, rows)
         try:
-            return load_file(self.storage.local_file(path))["features"] if self.storage.exists(path) else None
-        except Exception as error:  # every storage's client has its own, and a torn file safetensors'
+            if not self.storage.exists(path):
+                return None
+            file = open_tensors(self.storage, path, Path(path).stem)
+            file.touch_all("features")  # a frozen stage goes through all of them in every epoch
+            return file.tensors["features"]
+        except Exception as error:  # every storage's client has its own
             log.warning("%s/%s: not readable, encoding again: %s", self.storage.uri, path, error)
             return None
 
     def save(self, table: str, rows: Rows, features: Tensor) -> None:
         path = self._path(table, rows)
         try:
-            self.storage.write_bytes(path, save({"features": features.contiguous()}))
+            write_tensors(self.storage, path, {"features": features}, {}, Path(path).stem)
         except Exception as error:  # the stage has them in memory and need not end for a cache
             log.warning("%s/%s: not written: %s", self.storage.uri, path, error)
 
     def _path(self, table: str, rows: Rows) -> str:
         which = hashlib.sha256(rows.tobytes()).hexdigest()
-        return f"cache/features/{digest([self.encoder, table, which])[:32]}.safetensors"
+        return f"cache/features/{digest([FORMAT, self.encoder, table, which])[:32]}.safetensors"

@@ -1,8 +1,14 @@
-"""Sealed directories: a bundle, a checkpoint, an index. They count as there when their manifest fits their files."""
+"""What is read back is checked: sealed documents, and sealed directories.
+
+A document is a JSON object in one file, with the checksum of its own text as the first key, `seal`. A directory (a
+bundle, a checkpoint, an index) counts as there when its manifest.json, a document, fits its files. Large arrays that
+are memory-mapped have seals of their own (sealed_tensors.py).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,15 +18,66 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from multitask.errors import UserError
 from multitask.retries import said_clearly
 from multitask.storage import MANIFEST, Storage, below, join
 
 MAX_MANIFEST = 1_000_000  # bytes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # of a file
+BLANK = "0" * 64  # stands in a seal's place while its checksum is taken
+_SEALED = re.compile(rb'\{\s*"seal": "([0-9a-f]{64})"')
+# What a document of a build before the seals begins with: its first key.
+_UNSEALED = re.compile(rb'\{\s*"(schema|files|epochs|epoch|id)":')
 
 
-class Damaged(Exception):
-    """A sealed directory that is torn, truncated or altered; says what and where."""
+class Damaged(UserError):
+    """Something that was written whole is torn, truncated or altered, or another's; says what and where."""
+
+
+def sealed_text(text: str, of: str = "") -> bytes:
+    """A text that begins with `{"seal": BLANK`, with its checksum in the place of BLANK.
+
+    of: what the text belongs to, which is in the checksum and not in the text: the same text elsewhere is no sound one.
+    """
+    found = hashlib.sha256(f"{of}\n{text}".encode()).hexdigest()
+    return text.replace(BLANK, found, 1).encode()
+
+
+def checked_text(data: bytes, where: str, of: str = "") -> str:
+    """The text of `sealed_text`. Raises Damaged, naming `where`.
+
+    What a build before the seals wrote has none, and is taken as it is.
+    """
+    found = _SEALED.match(data)
+    if found:
+        start, end = found.span(1)
+        blank = data[:start] + BLANK.encode() + data[end:]
+        if hashlib.sha256(of.encode() + b"\n" + blank).hexdigest().encode() != found[1]:
+            raise Damaged(f"{where}: damaged: its content is not what was written there")
+    elif not _UNSEALED.match(data):
+        raise Damaged(f"{where}: damaged: {len(data)} bytes that begin with neither a seal nor a known key")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{where}: damaged: {error}") from error
+
+
+def write_document(storage: Storage, path: str, value: Mapping[str, Any], of: str = "") -> None:
+    """Writes a JSON object with its seal, whole or not at all; `of` as in `sealed_text`."""
+    text = json.dumps({"seal": BLANK, **value}, indent=2, allow_nan=False) + "\n"
+    storage.write_bytes(path, sealed_text(text, of))
+
+
+def read_document(storage: Storage, path: str, of: str = "") -> dict[str, Any]:
+    """The object of `write_document`, without its seal. Raises Damaged, and FileNotFoundError where there is none."""
+    where = join(storage.uri, path)
+    text = checked_text(storage.read_bytes(path), where, of)
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{where}: damaged: {error}") from error
+    found.pop("seal", None)
+    return found
 
 
 # A file's content: bytes, or tensors, which are written as safetensors straight from where they lie in memory.
@@ -42,16 +99,19 @@ def write_sealed(
     with storage.staged(path) as folder:
         sums = {name: _write_content(folder / name, content) for name, content in files.items()}
     fence()
-    storage.write_json(below(path, MANIFEST), {**facts, "files": sums})
+    write_document(storage, below(path, MANIFEST), {**facts, "files": sums})
 
 
 def _write_content(file: Path, content: Content) -> dict[str, Any]:
     """Writes one file through to the disk; returns its size and checksum."""
     with said_clearly("written", str(file)):  # a full disk, say, which safetensors reports in its own way
+        file.touch()  # as others may read it, which a file of safetensors' own making says of its owner alone
+        mode = file.stat().st_mode
         if isinstance(content, bytes):
             file.write_bytes(content)
         else:
             save_file(dict(content), file)
+            file.chmod(mode)
     with said_clearly("written", str(file)), open(file, "rb+") as written:
         os.fsync(written.fileno())
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
@@ -80,7 +140,7 @@ def _manifest(storage: Storage, path: str) -> dict[str, tuple[int, str]]:
     """Name -> size and checksum."""
     if (size := storage.size(below(path, MANIFEST))) > MAX_MANIFEST:
         raise ValueError(f"{MANIFEST} has {size} bytes, at most {MAX_MANIFEST} are sane")
-    found = storage.read_json(below(path, MANIFEST))["files"]
+    found = read_document(storage, below(path, MANIFEST))["files"]
     if not isinstance(found, dict):
         raise ValueError(f"{MANIFEST} has no mapping of files")
     if strange := [name for name in found if not NAME.fullmatch(name)]:

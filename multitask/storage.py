@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -24,6 +26,7 @@ from multitask.retries import Doing, persist, said_clearly
 MANIFEST = "manifest.json"
 PASSWORD = re.compile(r"([\w+.-]+://)[^/@\s]*:[^/@\s]*@")
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 def absolute(uri: str) -> str:
@@ -169,13 +172,21 @@ class Storage:
             self._do("removed", path, partial(self.fs.rm, recursive=True))
 
     def local_file(self, path: str) -> Path:
-        """A local file of that content: itself, or a copy made once a machine (for content-addressed paths)."""
+        """A local file of that content: itself, or a copy, made once for a user of a machine (for paths whose content
+        never changes). What is in a copy is for the caller to check."""
         if self.is_local:
             return Path(self.full(path))
         key = hashlib.sha256(join(self.uri, path).encode()).hexdigest()[:16]
-        copy = Path(tempfile.gettempdir()) / "minibert-cache" / key / Path(path).name
+        copy = private_folder() / key / Path(path).name
         if not copy.exists():
-            Storage(str(copy.parent)).write_bytes(copy.name, self.read_bytes(path))
+            with said_clearly("written", str(copy)):
+                copy.parent.mkdir(exist_ok=True)
+            draft = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}.part")
+            try:
+                self._do("read", path, lambda full: self.fs.get_file(full, str(draft)))
+                os.replace(draft, copy)
+            finally:
+                draft.unlink(missing_ok=True)
         return copy
 
     def _do(self, doing: Doing, path: str, call: Callable[[str], T]) -> T:
@@ -209,6 +220,28 @@ def _draft(full: str) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
 
 
+def private_folder() -> Path:
+    """Where this user's copies of remote files lie: a folder that nobody else can write to or read.
+
+    One of that name that is somebody else's, or open to others, is not believed: this process then has one of its own.
+    """
+    folder = Path(tempfile.gettempdir()) / f"minibert-cache-{os.geteuid()}"
+    with said_clearly("written", str(folder)):
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+        return folder
+    return Path(_own_folder(folder).name)
+
+
+@cache
+def _own_folder(refused: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for as long as this process lives."""
+    log.warning("%s: not this user's alone (owner, mode 0700), so not used; remove it to keep copies there", refused)
+    return tempfile.TemporaryDirectory(prefix="minibert-cache-", ignore_cleanup_errors=True)
+
+
 def below(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
@@ -217,7 +250,7 @@ def below(path: str, name: str) -> str:
 def local_copy(uri: str) -> Iterator[Path]:
     """A file at any fsspec URI as a local one: itself, or a copy for as long as it is wanted.
 
-    Raises FileNotFoundError, StorageError.
+    Raises FileNotFoundError, StorageError, and UserError for a file that changed while it was copied.
     """
     fs, path = open_fs(uri)
     if isinstance(fs, LocalFileSystem):
@@ -227,5 +260,19 @@ def local_copy(uri: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="minibert-download-") as folder:
         copy = Path(folder) / "file"
+        before = _version(fs, path)
         persist(fs, "read", uri, partial(fs.get_file, path, str(copy)))
+        now = _version(fs, path)
+        if before and now and before != now:
+            moved = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in before | now)
+            raise UserError(f"{uri}: changed while it was read ({moved}); run again when nothing writes to it")
         yield copy
+
+
+def _version(fs: Any, path: str) -> dict[str, str]:
+    """What tells a file elsewhere from what it was before, as far as its server says."""
+    try:
+        facts = fs.info(path)
+    except Exception:  # every client has its own; whoever reads the file says what is wrong
+        return {}
+    return {name: str(facts[name]) for name in ("size", "ETag", "LastModified", "mtime", "generation") if name in facts}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -41,6 +42,32 @@ class ReadResult:
     classes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class FileState:
+    """What tells a file from what it was before: its size in bytes, when it was written in nanoseconds, its inode, and
+    the sha256 of its bytes, hexadecimal."""
+
+    size: int
+    modified: int
+    inode: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino, sha256)
+
+    def differences(self, other: FileState) -> str:
+        """What has moved, for people; "" where nothing has."""
+        return ", ".join(
+            f"{field.name} {getattr(self, field.name)} -> {getattr(other, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        )
+
+
 @dataclass
 class Reading:
     """A file's usable rows, one at a time: memory does not grow with the file. path: the file, or a copy of it here.
@@ -65,9 +92,19 @@ class Reading:
 
     def sha256(self) -> str:
         """The sha256 of the file's bytes, and of the class names beside it where there are some; hexadecimal."""
-        with open(self.path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = self._state.sha256
         return hashlib.sha256(json.dumps([found, *self._beside]).encode()).hexdigest() if self._beside else found
+
+    def check_unchanged(self) -> None:
+        """Raises UserError where the file is another by now than when `sha256` was first asked for, which belongs to be
+        before its rows are gone through."""
+        before, now = self._state, FileState.of(self.path)
+        if moved := before.differences(now):
+            raise UserError(f"{self.uri}: changed while it was read ({moved}); run again when nothing writes to it")
+
+    @cached_property
+    def _state(self) -> FileState:
+        return FileState.of(self.path)
 
     @cached_property
     def _beside(self) -> Sequence[str]:
@@ -217,6 +254,11 @@ class Shards:
         found = [part.sha256() for part in self.parts]
         return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
+    def check_unchanged(self) -> None:
+        """Raises UserError where one of the files is another than when `sha256` was first asked for."""
+        for part in self.parts:
+            part.check_unchanged()
+
     def examples(self) -> Iterator[Example]:
         """Malformed rows are left out. Raises UserError as `read_examples`; for too many of those, or no rows, at
         the end: one of several files may be empty."""
@@ -252,9 +294,9 @@ def read_examples(
     Raises UserError for a file that cannot be read, a missing column, no rows, or too many malformed ones.
     """
     with Shards.opened(uri, spec, labelled, columns, max_bad_rows) as shards:
-        examples = tuple(shards.examples())
-        first = shards.parts[0]
-        return ReadResult(shards.source, shards.sha256(), examples, shards.quarantined, shards.form, first.classes)
+        sha256, examples, first = shards.sha256(), tuple(shards.examples()), shards.parts[0]
+        shards.check_unchanged()
+        return ReadResult(shards.source, sha256, examples, shards.quarantined, shards.form, first.classes)
 
 
 def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapping[str, str | int]) -> dict[str, str]:

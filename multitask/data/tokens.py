@@ -1,15 +1,16 @@
-"""Tokens, made once: a data file's examples as flat arrays in one memory-mapped safetensors file.
+"""Tokens, made once: a data file's examples as flat arrays in one memory-mapped, sealed file.
 
 The file lies at `<storage>/cache/tokens/<key>.safetensors`; the key hashes the data file's content, the
-tokenizer and how both are read, so a cache is never stale and never has to be invalidated.
+tokenizer and how both are read, so a cache is never stale and never has to be invalidated. A damaged one is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice, pairwise
@@ -19,8 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -28,22 +27,31 @@ from multitask.data.ids import Ids, SentenceIds
 from multitask.data.readers import Example, Shards
 from multitask.data.samplers import Rows
 from multitask.data.table import BadRow
+from multitask.sealed import Damaged
+from multitask.sealed_tensors import SealedTensors, open_tensors, write_tensors
 from multitask.storage import Storage
 from multitask.tasks import TaskSpec
 
-FORMAT = 3
+FORMAT = 4
 CHUNK = 4096  # examples that are read and tokenized at a time
 TYPES = {
     "input_ids": torch.int32, "offsets": torch.int64, "labels": torch.float32, "ids": torch.uint8,
     "id_offsets": torch.int64,
 }  # fmt: skip
+Touch = Callable[[int, int], None]  # told of the tokens that are about to be looked at, from one to before another
+log = logging.getLogger(__name__)
+
+
+def untouched(start: int, stop: int) -> None:
+    """Tokens in memory need no check."""
 
 
 @dataclass(frozen=True)
 class TokenTable:
     """The tokens of N examples of `sentences` sentences each; sentence s of example i is i * sentences + s.
 
-    input_ids: (L,) int32, all sentences end to end. offsets: (N * sentences + 1,) int64.
+    input_ids: (L,) int32, all sentences end to end; who looks at it says so to `touch` first, or takes `tokens`.
+    offsets: (N * sentences + 1,) int64.
     labels: (N,) float32, nan where the file has none. ids: the N examples' own ids.
     source, sha256: the data file and its content. quarantined: its rows that were left out.
     """
@@ -56,6 +64,7 @@ class TokenTable:
     source: str
     sha256: str
     quarantined: list[BadRow]
+    touch: Touch = untouched
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,6 +93,7 @@ class TokenTable:
     @cached_property
     def keys(self) -> Tensor:
         """(N * sentences,) int64: equal for sentences of equal tokens, on every machine."""
+        self.touch(0, len(self.input_ids))
         flat, offsets = self.input_ids.numpy(), self.offsets.numpy()
         return torch.tensor(
             [
@@ -93,8 +103,11 @@ class TokenTable:
         )
 
     def sentence(self, index: int) -> Tensor:
-        """(T,) int32 token ids of a sentence."""
-        return self.input_ids[self.offsets[index] : self.offsets[index + 1]]
+        """(T,) int32 token ids of a sentence. Raises Damaged where they are not what was written."""
+        start, stop = self.offsets[index], self.offsets[index + 1]
+        if self.touch is not untouched:
+            self.touch(int(start), int(stop))
+        return self.input_ids[start:stop]
 
 
 class Columns:
@@ -176,7 +189,7 @@ def cache_tokens(
         ]  # fmt: skip
         key = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()[:32]
         path = f"cache/tokens/{key}.safetensors"
-        if not storage.exists(path):
+        if not _is_sound(storage, path):
             with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as folder:
                 tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder), joined=spec.joined)
                 facts = {
@@ -185,16 +198,46 @@ def cache_tokens(
                     "sentences": str(spec.sentences),
                     "quarantined": json.dumps([asdict(row) for row in reading.quarantined]),
                 }
-                save_file(tensors, f"{folder}/tokens", metadata=facts)
-                storage.write_file(path, Path(folder) / "tokens")
+                reading.check_unchanged()
+                write_tensors(storage, path, tensors, facts, key)
     return path
 
 
+def _is_sound(storage: Storage, path: str) -> bool:
+    """Whether the cache is there; a damaged one is named in a warning."""
+    if not storage.exists(path):
+        return False
+    try:
+        _open(storage, path)
+    except Damaged as error:
+        log.warning("%s; made again", error)
+        return False
+    return True
+
+
+def _open(storage: Storage, path: str) -> SealedTensors:
+    return open_tensors(storage, path, Path(path).stem)
+
+
 def load_tokens(storage: Storage, path: str) -> TokenTable:
-    """The table at that path, memory-mapped (from a local copy where the storage is remote)."""
-    with safe_open(str(storage.local_file(path)), framework="pt") as file:
-        facts = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    """The table at that path, memory-mapped (from a local copy where the storage is remote). Raises Damaged.
+
+    In a large file the tokens are checked when they are first looked at; what is damaged there is removed, so that the
+    next run makes it again.
+    """
+    file = _open(storage, path)
+    for name in set(TYPES) - {"input_ids"}:
+        file.touch_all(name)
+    tensors, facts = file.tensors, file.facts
+
+    def touch(start: int, stop: int) -> None:
+        try:
+            file.touch("input_ids", start, stop)
+        except Damaged as error:
+            file.file.unlink(missing_ok=True)
+            storage.remove(path)
+            raise Damaged(f"{error}; removed: the same command makes it again") from error
+
     return TokenTable(
         input_ids=tensors["input_ids"],
         offsets=tensors["offsets"],
@@ -204,4 +247,5 @@ def load_tokens(storage: Storage, path: str) -> TokenTable:
         source=facts["source"],
         sha256=facts["sha256"],
         quarantined=[BadRow(**row) for row in json.loads(facts["quarantined"])],
+        touch=untouched if file.whole else touch,
     )
