@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from multitask.metrics import Score
 from multitask.model.multitask import MultitaskModel
 from multitask.optim import build_optimizer, schedule
 from multitask.recipe import Stage
+from multitask.records import Record
 from multitask.tasks import TASKS, TaskSpec
 
 
@@ -211,8 +212,8 @@ class StageModule(pl.LightningModule):
             fused=self.stage.fused,
         )
 
-    def checkpoint(self) -> Checkpoint:
-        """Everything that resuming needs, by reference."""
+    def checkpoint(self, records: Sequence[Record] = ()) -> Checkpoint:
+        """Everything that resuming needs, by reference. records: what was measured so far."""
         names = self._parameter_names()
         moments = {
             f"{names[index]}/{key}": torch.as_tensor(value)
@@ -220,7 +221,8 @@ class StageModule(pl.LightningModule):
             for key, value in entry.items()
         }
         scaler = self.trainer.precision_plugin.state_dict()
-        return Checkpoint(replace(self.state, scaler=scaler), self.model.trained_weights(), moments, self.extra())
+        state, measured = replace(self.state, scaler=scaler), [asdict(record) for record in records]
+        return Checkpoint(state, self.model.trained_weights(), moments, self.extra(), measured)
 
     def extra(self) -> dict[str, Tensor]:
         """Tensors of the objective's own that resuming needs."""

@@ -111,7 +111,7 @@ class Checkpointing(Callback):
     def _save(self, module: StageModule) -> None:
         best = chosen(self.records, module.stage) if isinstance(module.stage.keep, KeepBest) else None
         self.store.pinned = {best.steps} if best else set()
-        self.store.save(module.checkpoint())
+        self.store.save(module.checkpoint(self.records))
         self._last, self._owed = time.monotonic(), False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import asdict
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -16,7 +17,7 @@ from multitask.bundle import bundle_of, save_bundle
 from multitask.checkpoints import CheckpointStore
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.evaluate import EvalSet, predictions
-from multitask.experiment import BUNDLE, OUTCOME, Fence, StageJob
+from multitask.experiment import BUNDLE, Fence, StageJob, write_outcome
 from multitask.predictions import write_predictions, write_submission_zip
 from multitask.records import Record, chosen
 from multitask.sealed import Damaged
@@ -45,7 +46,7 @@ class Finishing(Callback):
             self.fence()
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
             save_bundle(self.job.folder, BUNDLE, bundle_of(module.model, module.tokenizer_json, about))
-            self.job.folder.write_json(OUTCOME, self._outcome(module, record))
+            write_outcome(self.job.folder, self._outcome(module, record))
 
     def _keep(self, module: StageModule) -> Record:
         """Puts the weights that the stage keeps into the module; returns what was measured of them."""
@@ -109,4 +110,5 @@ class Finishing(Callback):
             "why": record.why,
             "intervals": record.intervals,
             "start": {key: getattr(start, key) for key in ("metrics", "why", "intervals")} if start else None,
+            "records": [asdict(record) for record in self.records],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -24,9 +25,9 @@ from lightning_modules.trainer import Execution, build_trainer
 from multitask.bundle import read_bundle
 from multitask.checkpoints import CheckpointStore, State
 from multitask.definitions import known
-from multitask.experiment import OUTCOME, Fence, StageJob, check_attempt
+from multitask.experiment import Fence, StageJob, check_attempt, read_outcome
 from multitask.recipe import Stage
-from multitask.records import read_records
+from multitask.records import resumed_records
 from multitask.storage import Storage
 
 OBJECTIVES: dict[str, type[StageModule]] = {
@@ -47,14 +48,14 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     this machine does not see the driver's storage.
     """
     check_attempt(job)
-    if job.folder.exists(OUTCOME):
+    if read_outcome(job.folder) is not None:
         return
     stage = Stage.model_validate(job.stage)
     data = StageData(job, stage, OBJECTIVES[stage.objective])
     fence = Fence(job)
     with CheckpointStore(job.folder.at("checkpoints"), fence=fence) as store:
-        module, resume = _load(job, stage, data, store, fence)
-        records = read_records(job.folder, module.state.position.steps)
+        module, resume, covered = _load(job, stage, data, store, fence)
+        records = resumed_records(job.folder, module.state.position.steps, covered)
         throttle = Throttle(report, every)
         module.wants_stop = lambda: throttle.stop
         dev = DevMetrics(data, job, records, throttle, execution.measured)
@@ -77,9 +78,10 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 
 def _load(
     job: StageJob, stage: Stage, data: StageData, store: CheckpointStore, fence: Fence
-) -> tuple[StageModule, Resume]:
-    """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, and what
-    resumes its optimizer. Bundle and checkpoint themselves are dropped: each is as large as the model."""
+) -> tuple[StageModule, Resume, list[dict[str, Any]] | None]:
+    """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, what resumes
+    its optimizer, and what the checkpoint says was measured so far. Bundle and checkpoint themselves are dropped: each
+    is as large as the model."""
     bundle, checkpoint = read_bundle(Storage(job.storage), job.start), store.newest()
     bundle = replace(bundle, specs=known(job.specs, "job"))
     model = bundle.model(
@@ -95,4 +97,4 @@ def _load(
     if checkpoint:
         model.load_trained(checkpoint.weights)
     module.start_at(checkpoint.state if checkpoint else State(), data.steps_per_epoch)
-    return module, Resume(checkpoint, data, fence)
+    return module, Resume(checkpoint, data, fence), checkpoint.records if checkpoint else []

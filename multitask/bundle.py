@@ -24,7 +24,7 @@ from multitask.errors import UserError
 from multitask.model.config import BertConfig
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import SOURCES, Source
-from multitask.sealed import Content, Damaged, is_sealed, read_sealed, write_sealed
+from multitask.sealed import Content, Damaged, is_sealed, read_document, read_sealed, write_sealed
 from multitask.storage import MANIFEST, Storage
 from multitask.tasks import TASKS, TaskSpec
 
@@ -169,7 +169,7 @@ def read_bundle(storage: Storage, path: str = "") -> Bundle:
 
 def bundle_fingerprint(storage: Storage) -> str:
     """sha256 over the checksums of a bundle's files: its content, wherever it lies."""
-    files = storage.read_json(MANIFEST)["files"]
+    files = read_document(storage, MANIFEST)["files"]
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 

@@ -59,12 +59,14 @@ class State:
 @dataclass(frozen=True)
 class Checkpoint:
     """weights: those that the stage trains; a frozen encoder is in the bundle that it starts from. optimizer:
-    `<parameter name>/<state name>` -> tensor. extra: what else the stage's objective keeps from step to step."""
+    `<parameter name>/<state name>` -> tensor. extra: what else the stage's objective keeps from step to step.
+    records: what metrics.jsonl held by then; None in a checkpoint of a build that did not keep it."""
 
     state: State
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     extra: dict[str, Tensor] = field(default_factory=dict)
+    records: list[dict[str, Any]] | None = None
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,7 +94,11 @@ class CheckpointStore:
         """Copies and starts the upload; waits for the one before, and raises what stopped it."""
         self.flush()
         copied = Checkpoint(
-            checkpoint.state, _copy(checkpoint.weights), _copy(checkpoint.optimizer), _copy(checkpoint.extra)
+            checkpoint.state,
+            _copy(checkpoint.weights),
+            _copy(checkpoint.optimizer),
+            _copy(checkpoint.extra),
+            checkpoint.records,
         )
         self._flying = self._pool.submit(self._upload, copied)
 
@@ -132,7 +138,7 @@ class CheckpointStore:
             "weights.safetensors": checkpoint.weights,
             "optimizer.safetensors": checkpoint.optimizer,
             "extra.safetensors": checkpoint.extra,
-            "state.json": json.dumps(asdict(checkpoint.state)).encode(),
+            "state.json": json.dumps({**asdict(checkpoint.state), "records": checkpoint.records}).encode(),
         }
         self.fence()
         write_sealed(self.folder, path, files, {"schema": 1}, self.fence)
@@ -175,11 +181,13 @@ class CheckpointStore:
         try:
             state = json.loads(files["state.json"])
             state["position"] = Position(**state["position"])
+            records = state.pop("records", None)
             return Checkpoint(
                 State(**state),
                 load_tensors(files["weights.safetensors"]),
                 load_tensors(files["optimizer.safetensors"]),
                 load_tensors(files["extra.safetensors"]) if "extra.safetensors" in files else {},  # old ones have none
+                records,
             )
         except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise Damaged(f"{join(self.folder.uri, name)}: {type(error).__name__}: {error}") from error

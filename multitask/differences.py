@@ -8,6 +8,7 @@ from typing import Any
 
 from multitask.errors import well_formed
 from multitask.recipe_files import parse_yaml
+from multitask.sealed import Damaged, read_document
 from multitask.storage import Storage, join
 
 Content = Mapping[str, Any]  # experiment.py: stage_content; or of a swept stage its trials, and what decides
@@ -45,8 +46,11 @@ def named_before(experiment: Storage) -> dict[str, str]:
     """sha256 -> the encoder and the files that an experiment's last run had."""
     if not all(experiment.exists(name) for name in ("results.json", "recipe.yaml")):
         return {}
+    try:
+        results = read_document(experiment, "results.json")
+    except Damaged:  # which the next run writes again
+        return {}
     with well_formed(join(experiment.uri, "results.json")):
-        results = experiment.read_json("results.json")
         pooling = parse_yaml(experiment.read_bytes("recipe.yaml").decode(), "recipe.yaml").get("pooling")
         named = {results["encoder"]["fingerprint"]: encoder_words(results["encoder"]["source"], pooling)}
         for facts in results["data"].values():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import socket
 import uuid
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Literal
 
 from multitask.definitions import definitions
@@ -16,7 +18,8 @@ from multitask.differences import differences, named_before
 from multitask.errors import UserError, well_formed
 from multitask.events import events_folder
 from multitask.recipe import Recipe, Stage
-from multitask.storage import Storage, join
+from multitask.sealed import Damaged, read_document, write_document
+from multitask.storage import Storage, file_at, join
 from multitask.tasks import Split
 
 EXPERIMENT_FILE = "experiment.json"
@@ -24,6 +27,7 @@ WRITER = "writer.json"  # in a trainer's folder: the process that writes its che
 OUTCOME = "outcome.json"  # in a trainer's folder: what makes its stage finished
 BUNDLE = "bundle"  # in a trainer's folder: a directory
 Status = Literal["pending", "running", "finished", "interrupted", "failed", "stopped"]  # stopped: a trial, by ASHA
+log = logging.getLogger(__name__)
 
 
 def digest(value: Any) -> str:
@@ -140,13 +144,26 @@ class Experiment:
         self.attempt, self.writer = 0, ""
         self.stages: dict[str, StageRecord] = {}
         self.superseded: list[dict[str, Any]] = []
+        self.recipe = ""  # sha256 of recipe.yaml as the newest attempt wrote it; attempts of older builds say nothing
         self.named: dict[str, str] = {}  # sha256 -> what this run calls it, for who reads a refusal
         if self.folder.exists(EXPERIMENT_FILE):
             with well_formed(join(self.folder.uri, EXPERIMENT_FILE)):
-                saved = self.folder.read_json(EXPERIMENT_FILE)
-                self.attempt = saved["attempt"]
+                saved = read_document(self.folder, EXPERIMENT_FILE)
+                self.attempt, self.recipe = saved["attempt"], saved.get("recipe", "")
                 self.stages = {name: StageRecord(**record) for name, record in saved["stages"].items()}
                 self.superseded = saved["superseded"]
+                self._check_own(saved["experiment"])
+
+    @property
+    def trainers(self) -> set[str]:
+        """The names of all trainers that it has had."""
+        found = {record.trainer for record in self.stages.values()} | {old["trainer"] for old in self.superseded}
+        return found - {""}
+
+    def _check_own(self, called: str) -> None:
+        """A folder may be renamed or copied; a file of another folder speaks of trainers that are not here."""
+        if called != self.name and self.trainers and self.trainers.isdisjoint(self.folder.list()):
+            raise Damaged(f"{join(self.folder.uri, EXPERIMENT_FILE)}: another experiment's, '{called}'")
 
     def save(self) -> None:
         """Raises Superseded where another driver has begun an attempt since."""
@@ -157,13 +174,15 @@ class Experiment:
         check_writer(self.folder, self.attempt, self.writer)
 
     def _write(self) -> None:
-        self.folder.write_json(
+        write_document(
+            self.folder,
             EXPERIMENT_FILE,
             {
                 "schema": 1,
                 "experiment": self.name,
                 "attempt": self.attempt,
                 "writer": self.writer,
+                "recipe": self.recipe,
                 "stages": {name: asdict(record) for name, record in self.stages.items()},
                 "superseded": self.superseded,
             },
@@ -171,7 +190,8 @@ class Experiment:
 
     def begin_attempt(self) -> None:
         """Takes over: a writer of an older attempt is fenced off from here on."""
-        found = self.folder.read_json(EXPERIMENT_FILE)["attempt"] if self.folder.exists(EXPERIMENT_FILE) else 0
+        there = self.folder.exists(EXPERIMENT_FILE)
+        found = read_document(self.folder, EXPERIMENT_FILE)["attempt"] if there else 0
         self.attempt, self.writer = found + 1, uuid.uuid4().hex
         self._write()
 
@@ -241,6 +261,29 @@ class Experiment:
         )
 
 
+def write_outcome(trainer: Storage, outcome: dict[str, Any]) -> None:
+    """Writes what makes the stage of a trainer's folder finished, to be called last of all."""
+    write_document(trainer, OUTCOME, outcome, file_at(trainer.uri)[1])
+
+
+def read_outcome(trainer: Storage) -> dict[str, Any] | None:
+    """What a finished stage has left; None of another. A damaged one is none, and is named in a warning: the stage goes
+    on from its last checkpoint, and ends once more."""
+    try:
+        return read_document(trainer, OUTCOME, file_at(trainer.uri)[1])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except Damaged as error:
+        _warn(f"{error}; its stage is taken for unfinished")
+        return None
+
+
+@cache
+def _warn(line: str) -> None:
+    """Logs a line once, however often what it speaks of is read."""
+    log.warning(line)
+
+
 def node_key(name: str, variant: int) -> str:
     """What a stage's or a trial's record is known by: `sst`, and `sst#1` under the second of several seeds."""
     return f"{name}#{variant}" if variant else name
@@ -258,7 +301,7 @@ def check_writer(experiment: Storage, attempt: int, writer: str) -> None:
     found: dict[str, Any] = {"attempt": 0, "writer": ""}
     if experiment.exists(EXPERIMENT_FILE):
         with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
-            found |= experiment.read_json(EXPERIMENT_FILE)
+            found |= read_document(experiment, EXPERIMENT_FILE)
     if found["attempt"] < attempt:
         raise UserError(
             f"storage '{experiment.uri}': {socket.gethostname()} does not see what the driver wrote there; "
@@ -288,11 +331,12 @@ class Fence:
 
     def claim(self) -> None:
         self._id = uuid.uuid4().hex
-        self.job.folder.write_json(WRITER, {"id": self._id, "host": socket.gethostname(), "process": os.getpid()})
+        writer = {"id": self._id, "host": socket.gethostname(), "process": os.getpid()}
+        write_document(self.job.folder, WRITER, writer, self.job.trainer)
 
     def __call__(self) -> None:
         check_attempt(self.job)
-        if self._id and (found := self.job.folder.read_json(WRITER))["id"] != self._id:
+        if self._id and (found := read_document(self.job.folder, WRITER, self.job.trainer))["id"] != self._id:
             raise Replaced(
                 f"{self.job.folder.uri}: process {found['process']} on {found['host']} writes this stage now"
             )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from multitask.errors import well_formed
+from multitask.checkpoints import CheckpointStore
+from multitask.experiment import read_outcome
 from multitask.metrics import goodness
 from multitask.recipe import Stage
 from multitask.recipe_parts import KeepBest
-from multitask.storage import Storage, join
+from multitask.sealed import BLANK, Damaged, checked_text, sealed_text
+from multitask.storage import Storage, file_at, join
 
 FILE = "metrics.jsonl"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,17 +34,64 @@ class Record:
 
 
 def read_records(folder: Storage, upto: float = math.inf) -> list[Record]:
-    """The records up to that many steps; what lies beyond the checkpoint is measured again."""
-    if not folder.exists(FILE):
-        return []
-    with well_formed(join(folder.uri, FILE)):
-        records = [Record(**json.loads(line)) for line in folder.read_bytes(FILE).decode().splitlines()]
+    """The records of a trainer's folder up to that many steps.
+
+    Where metrics.jsonl is damaged they are those of the stage's outcome, or of its newest checkpoint, with a warning.
+    Raises Damaged where that checkpoint, an older build's, holds none.
+    """
+    try:
+        records = _read(folder)
+    except Damaged as error:
+        kept = _kept(folder)
+        if kept is None:
+            raise
+        log.warning("%s; taken from the stage's outcome or newest checkpoint", error)
+        records = [Record(**entry) for entry in kept]
     return [record for record in records if record.steps <= upto]
 
 
+def _kept(folder: Storage) -> Sequence[Mapping[str, Any]] | None:
+    """The records that are kept a second time; none of a stage that has saved nothing yet."""
+    if outcome := read_outcome(folder):
+        found: Sequence[Mapping[str, Any]] | None = outcome.get("records")
+        return found
+    with CheckpointStore(folder.at("checkpoints")) as store:
+        newest = store.newest()
+    return newest.records if newest else []
+
+
+def resumed_records(folder: Storage, upto: int, covered: Sequence[Mapping[str, Any]] | None) -> list[Record]:
+    """The records up to the checkpoint, of `upto` steps, that a stage goes on from: what lies beyond is measured again.
+
+    covered: those that the checkpoint holds, which are taken, with a warning, where metrics.jsonl is damaged. Raises
+    Damaged where that is so and the checkpoint, an older build's, holds none.
+    """
+    try:
+        return [record for record in _read(folder) if record.steps <= upto]
+    except Damaged as error:
+        if covered is None:
+            raise
+        log.warning("%s; made again from the checkpoint", error)
+        return [Record(**entry) for entry in covered]
+
+
+def _read(folder: Storage) -> list[Record]:
+    """Raises Damaged."""
+    if not folder.exists(FILE):
+        return []
+    where = join(folder.uri, FILE)
+    text = checked_text(folder.read_bytes(FILE), where, file_at(folder.uri)[1])
+    try:
+        entries = [json.loads(line) for line in text.splitlines()]
+        return [Record(**entry) for entry in entries if "seal" not in entry]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Damaged(f"{where}: damaged: {error}") from error
+
+
 def write_records(folder: Storage, records: list[Record]) -> None:
-    lines = [json.dumps(asdict(record), allow_nan=False) + "\n" for record in records]
-    folder.write_bytes(FILE, "".join(lines).encode())
+    """Writes metrics.jsonl: a line with its seal, then a line a record."""
+    lines = [json.dumps(entry, allow_nan=False) + "\n" for entry in ({"seal": BLANK}, *map(asdict, records))]
+    folder.write_bytes(FILE, sealed_text("".join(lines), file_at(folder.uri)[1]))
 
 
 def chosen(records: list[Record], stage: Stage) -> Record | None:

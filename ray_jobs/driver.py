@@ -6,6 +6,7 @@ what it leaves in the storage is read from there.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from multitask.experiment import BUNDLE, Experiment, StageJob, StageRecord
 from multitask.lease import Lease
 from multitask.model.heads import loss_for
 from multitask.recipe import Recipe, Stage
+from multitask.sealed import write_document
 from multitask.storage import Storage
 from multitask.sweeps import best
 from multitask.tasks import Split
@@ -77,9 +79,10 @@ class Driver:
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
         self.claim()
+        recipe = yaml.safe_dump(self.recipe.model_dump(mode="json", by_alias=True), sort_keys=False).encode()
+        self.experiment.recipe = hashlib.sha256(recipe).hexdigest()
         self.experiment.begin_attempt()
-        recipe = yaml.safe_dump(self.recipe.model_dump(mode="json", by_alias=True), sort_keys=False)
-        self.experiment.folder.write_bytes("recipe.yaml", recipe.encode())
+        self.experiment.folder.write_bytes("recipe.yaml", recipe)
         for node in self.plan.nodes:
             if self.plan.outcome(node):
                 record = self.plan.records[node.key]
@@ -237,7 +240,7 @@ class Driver:
         """results.json as it stands. Raises Superseded where another driver writes it now."""
         self.experiment.check()
         results = results_of(self.plan, self.request.experiment)
-        self.experiment.folder.write_json("results.json", results)
+        write_document(self.experiment.folder, "results.json", results)
         return results
 
 

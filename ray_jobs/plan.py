@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multitask.differences import encoder_words
-from multitask.experiment import OUTCOME, Experiment, StageRecord, node_key, stage_content
+from multitask.experiment import Experiment, StageRecord, node_key, read_outcome, stage_content
 from multitask.recipe import Recipe, Stage
 from multitask.sweeps import Trial, trials
 from ray_jobs.prepare import Prepared, Start
@@ -88,11 +88,7 @@ class Plan:
     def outcome(self, node: Node) -> dict[str, Any] | None:
         """What a finished node has left; None of the others."""
         trainer = self.records[node.key].trainer
-        folder = self.experiment.folder
-        found: dict[str, Any] | None = None
-        if trainer and folder.exists(f"{trainer}/{OUTCOME}"):
-            found = folder.read_json(f"{trainer}/{OUTCOME}")
-        return found
+        return read_outcome(self.experiment.folder.at(trainer)) if trainer else None
 
 
 def _nodes(recipe: Recipe, stage: Stage, variant: int) -> list[Node]:

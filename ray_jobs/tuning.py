@@ -18,7 +18,7 @@ from typing import Any
 
 from lightning_modules.progress import Progress
 from multitask.errors import UserError
-from multitask.experiment import OUTCOME, StageJob, Status
+from multitask.experiment import StageJob, Status, read_outcome
 from multitask.metrics import LOWER_IS_BETTER
 from multitask.recipe_parts import Sweep
 from multitask.records import Record, read_records
@@ -56,12 +56,12 @@ class Trainable:
         job = StageJob(**self.jobs[config["trial"]])
         for record in read_records(job.folder):
             _tell_tune(job, record)
-        if not job.folder.exists(OUTCOME) and not ray.get(self.board.stopping.remote()):
+        if read_outcome(job.folder) is None and not ray.get(self.board.stopping.remote()):
             if self.scaling["high"]:
                 self._on_workers(job)
             else:
                 self._here(job)
-        if job.folder.exists(OUTCOME) and (facts := _facts(job, read_records(job.folder)[-1])):
+        if read_outcome(job.folder) is not None and (facts := _facts(job, read_records(job.folder)[-1])):
             tune.report(facts)  # only now: Tune may stop a trial at its last epoch, before its bundle is there
 
     def _here(self, job: StageJob) -> None:
@@ -225,7 +225,7 @@ class _Trials:
         if news.line:
             self.screen.progress(Progress.of(news.line))
         for label in news.stopped - self._lagging:
-            if not self.jobs[label].folder.exists(OUTCOME):
+            if read_outcome(self.jobs[label].folder) is None:
                 self.screen.note(f"{label}: lags behind, stopped")
                 self.lags(label)
         self._lagging = news.stopped
@@ -241,11 +241,11 @@ class _Trials:
         if self._error and not failures:
             raise self._error
         for label, (kind, message) in failures.items():
-            if kind != DIVERGED and not self.jobs[label].folder.exists(OUTCOME):
+            if kind != DIVERGED and read_outcome(self.jobs[label].folder) is None:
                 raise UserError(message) if kind == "UserError" else RuntimeError(f"{label}: {kind}: {message}")
 
     def _end(self, label: str, job: StageJob, failures: dict[str, tuple[str, str]]) -> Status:
-        if job.folder.exists(OUTCOME):
+        if read_outcome(job.folder) is not None:
             return "finished"
         if label in self._lagging:
             return "stopped"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from multitask.experiment import StageRecord, node_key
 from multitask.report.parts import Table
 from multitask.report.reading import Evidence, read_evidence
 from multitask.results import row
-from multitask.storage import Storage
+from multitask.storage import Storage, file_at
 
 NASTY = "<script>alert('x')</script> & \"co\" | *b*"
 PAPER = {
@@ -58,15 +60,22 @@ def write(folder: Path | str, stages: list[dict[str, Any]], encoder: str = "tiny
         "data": {"sst": data}, "versions": {"python": "3.11.7"}, "stages": stages,
     }  # fmt: skip
     home.write_json("results.json", results)
-    records = {one["name"]: {"trainer": one["trainer"], "fingerprint": "12" * 32} for one in stages if one["trainer"]}
-    home.write_json("experiment.json", {"stages": records})
-    named = [{"name": name, "tasks": [name]} for name in records]
+    trained = [one for one in stages if one["trainer"]]
+    known = {node_key(one["name"], one["variant"]): _record(one["trainer"], "12" * 32) for one in trained}
+    name = file_at(home.uri)[1]
+    made = {"schema": 1, "experiment": name, "attempt": 1, "writer": "", "stages": known, "superseded": []}
+    home.write_json("experiment.json", made)
+    named = [{"name": name, "tasks": [name]} for name in dict.fromkeys(one["name"] for one in trained)]
     home.write_bytes("recipe.yaml", yaml.safe_dump({"stages": named, **recipe}, sort_keys=False).encode())
     for one in stages:
         if one["trainer"] and one["metrics"]:
             record = {"epoch": 1, "steps": 20, "seconds": 1.0, "metrics": one["metrics"], "why": {}}
             home.at(one["trainer"]).write_bytes("metrics.jsonl", (json.dumps(record) + "\n").encode())
     return home
+
+
+def _record(trainer: str, fingerprint: str) -> dict[str, Any]:
+    return asdict(StageRecord(trainer, fingerprint, "encoder", "finished", 1, {}))
 
 
 def evidence(folder: Path, stages: list[dict[str, Any]], **more: Any) -> Evidence:

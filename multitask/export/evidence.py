@@ -10,7 +10,8 @@ from multitask.bundle import is_bundle
 from multitask.errors import well_formed
 from multitask.experiment import OUTCOME
 from multitask.finding import find_bundle
-from multitask.storage import Storage, join
+from multitask.sealed import read_document
+from multitask.storage import Storage, file_at, join
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def evidence_of(uri: str) -> Evidence:
     """Of the bundle at a URI, or of an encoder's name; a bundle in no trainer's folder has none."""
     place = find_bundle(uri).uri
     trainer, _, _ = place.rstrip("/").rpartition("/")
-    if not is_bundle(place) or (outcome := _found(trainer, OUTCOME)) is None:
+    if not is_bundle(place) or (outcome := _found(trainer, OUTCOME, file_at(trainer)[1])) is None:
         return Evidence()
     experiment, _, name = trainer.rpartition("/")
     results = _found(experiment, "results.json")
@@ -37,11 +38,10 @@ def evidence_of(uri: str) -> Evidence:
         return Evidence(outcome, results["data"], _line(results["stages"], name))
 
 
-def _found(folder: str, name: str) -> Any:
-    """The JSON file's content; None where there is none."""
+def _found(folder: str, name: str, of: str = "") -> Any:
+    """A sealed document's content; None where there is none. Raises Damaged."""
     try:
-        with well_formed(join(folder, name)):
-            return Storage(folder).read_json(name)
+        return read_document(Storage(folder), name, of)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -22,7 +22,7 @@ from multitask.errors import UserError
 from multitask.evaluate import Done, silent
 from multitask.recruit.passages import PASSAGE_WORDS, Passage, passages
 from multitask.recruit.postings import Posting
-from multitask.sealed import Content, Damaged, is_sealed, read_sealed, write_sealed
+from multitask.sealed import Content, Damaged, is_sealed, read_document, read_sealed, write_sealed
 from multitask.storage import MANIFEST, Storage
 
 SCHEMA = 1
@@ -139,7 +139,7 @@ def check_target(storage: Storage) -> None:
     """Raises UserError where an index would replace anything but an index, or the beginning of one."""
     names = storage.list()
     foreign = sorted(set(names) - {MANIFEST, ENCODER, *PARTS, *FILES})
-    if is_sealed(storage) and storage.read_json(MANIFEST).get("kind") == KIND:
+    if is_sealed(storage) and read_document(storage, MANIFEST).get("kind") == KIND:
         return
     if foreign or MANIFEST in names:
         held = ", ".join(names[:5])
@@ -152,7 +152,7 @@ def load_index(storage: Storage) -> Index:
         names = ", ".join(storage.list()[:10]) or "nothing"
         raise UserError(f"index '{storage.uri}': none there (no {MANIFEST}); it holds {names}")
     try:
-        files, facts = read_sealed(storage), storage.read_json(MANIFEST)
+        files, facts = read_sealed(storage), read_document(storage, MANIFEST)
         if facts.get("kind") != KIND or facts.get("schema") != SCHEMA:
             kind, schema = facts.get("kind", "something else"), facts.get("schema")
             raise UserError(f"index '{storage.uri}': a {kind} of schema {schema}; this version reads {KIND} {SCHEMA}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,14 @@ from pydantic import ValidationError
 
 from multitask.errors import UserError, well_formed
 from multitask.events import event_files
-from multitask.experiment import EXPERIMENT_FILE
+from multitask.experiment import Experiment
 from multitask.recipe_files import parse_yaml
 from multitask.recipe_parts import Table as PaperTable
 from multitask.records import read_records
 from multitask.report.numbers import ordered
 from multitask.results import Rows, leaves
-from multitask.storage import Storage, join
+from multitask.sealed import Damaged, read_document
+from multitask.storage import Storage, file_at, join
 from multitask.sweeps import stage_of
 
 ENCODER = "encoder"  # the row of results.json before any training
@@ -109,10 +111,12 @@ def read_evidence(folder: Storage) -> Evidence:
             "<storage>/<experiment>, after its first stage has started"
         )
     results = _results(folder)
-    recipe = _recipe(folder)
+    made = experiment_in(folder)
+    _check_own(folder, results, made)
+    recipe = _recipe(folder, made)
     with well_formed(join(folder.uri, "recipe.yaml")):
         trained = {stage["name"]: tuple(stage.get("tasks") or ()) for stage in recipe.get("stages", [])}
-    prints = _fingerprints(folder)
+    prints = _fingerprints(made)
     rows = _with_sweeps(results["stages"], recipe)
     runs = [_run(folder, row, prints, trained.get(stage_of(row["name"]), ())) for row in rows]
     return Evidence(folder.uri, results, runs, _paper_tables(recipe, join(folder.uri, "recipe.yaml")))
@@ -124,7 +128,7 @@ def _results(folder: Storage) -> dict[str, Any]:
 
     schema = json.loads((resources.files("multitask") / "assets" / "results.schema.json").read_text())
     try:
-        results: dict[str, Any] = folder.read_json("results.json")
+        results = read_document(folder, "results.json")
         jsonschema.validate(results, schema)
     except (ValueError, RecursionError, jsonschema.ValidationError) as error:
         at = f" {error.json_path}:" if isinstance(error, jsonschema.ValidationError) else ""
@@ -148,20 +152,33 @@ def _with_sweeps(rows: list[dict[str, Any]], recipe: dict[str, Any]) -> list[dic
     return [{"sweep": sweeps.get((stage_of(row["name"]), row["variant"])), **row} for row in rows]
 
 
-def _recipe(folder: Storage) -> dict[str, Any]:
+def experiment_in(folder: Storage) -> Experiment:
+    storage, name = file_at(folder.uri)
+    return Experiment(storage, name)
+
+
+def _check_own(folder: Storage, results: dict[str, Any], made: Experiment) -> None:
+    """Raises Damaged where results.json speaks of trainers that experiment.json does not know."""
+    strange = [row["trainer"] for row in results["stages"] if row["trainer"] not in {None, *made.trainers}]
+    if strange and made.stages:
+        raise Damaged(f"{join(folder.uri, 'results.json')}: another experiment's: it has {strange[0]}")
+
+
+def _recipe(folder: Storage, made: Experiment) -> dict[str, Any]:
+    """recipe.yaml's tree; empty where there is none. Raises Damaged where it is not what the driver wrote."""
     if not folder.exists("recipe.yaml"):
         return {}
-    where = join(folder.uri, "recipe.yaml")
+    where, data = join(folder.uri, "recipe.yaml"), folder.read_bytes("recipe.yaml")
+    if made.recipe and hashlib.sha256(data).hexdigest() != made.recipe:
+        raise Damaged(f"{where}: damaged: not what this experiment's last run wrote; the same command writes it again")
     with well_formed(where):
-        tree = parse_yaml(folder.read_bytes("recipe.yaml").decode(), where)
+        tree = parse_yaml(data.decode(), where)
     return tree if isinstance(tree, dict) else {}
 
 
-def _fingerprints(folder: Storage) -> dict[str, str]:
+def _fingerprints(made: Experiment) -> dict[str, str]:
     """Trainer name -> fingerprint; a best trial's own, which is there before that of the stage it stands for."""
-    with well_formed(join(folder.uri, EXPERIMENT_FILE)):
-        stages = folder.read_json(EXPERIMENT_FILE)["stages"] if folder.exists(EXPERIMENT_FILE) else {}
-        return {record["trainer"]: record["fingerprint"] for record in reversed(stages.values())}
+    return {record.trainer: record.fingerprint for record in reversed(made.stages.values())}
 
 
 def _paper_tables(recipe: dict[str, Any], where: str) -> list[PaperTable]:

@@ -64,7 +64,7 @@ class Training:
                 stage=self.stage,
                 steps_per_epoch=EPOCH,
                 stopping=self.stopping,
-                checkpoint=lambda count=count: count,
+                checkpoint=lambda records, count=count: count,
             )
             trainer: Any = SimpleNamespace(is_global_zero=self.rank == 0)
             self.callback.on_train_batch_end(trainer, module)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from multitask import __version__
 from multitask.bundle import bundle_of, save_bundle
 from multitask.data.sample import sample_uri
+from multitask.sealed import read_document
 from multitask.storage import Storage
 from ray_jobs.cli import app
 from tests.conftest import ROOT
@@ -133,4 +134,4 @@ def test_quiet_training_prints_its_outcome_alone_and_json_what_results_json_hold
     words += ("--set", "defaults.epochs=1")
     quiet = CliRunner().invoke(app, [*words, "--quiet"]).stdout
     assert "step" not in quiet and "reading" not in quiet and "bundle:" in quiet
-    assert document(*words) == json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert document(*words) == read_document(Storage(str(tmp_path / "demo")), "results.json")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from multitask import markdown
+from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
 from multitask.errors import UserError
-from multitask.experiment import Experiment, check_writer
+from multitask.experiment import Experiment, check_writer, read_outcome, write_outcome
 from multitask.export.evidence import evidence_of
 from multitask.finding import find_bundle
 from multitask.metrics import goodness
 from multitask.recipe_files import load_sweep
-from multitask.records import read_records
+from multitask.records import Record, read_records, resumed_records, write_records
 from multitask.report.reading import read_evidence
+from multitask.sealed import Damaged, read_document, write_document
 from multitask.storage import Storage
 from multitask.sweeps import SWEEPABLE
 from ray_jobs.local import LocalRunner
@@ -33,7 +37,6 @@ TORN = ("{", '{"attempt": 1}', "[1]", "\udcff")
     [
         ("first/experiment.json", lambda storage: Experiment(storage, "first")),
         ("first/experiment.json", lambda storage: find_bundle(f"{storage.uri}/first/sst")),
-        ("first/metrics.jsonl", lambda storage: read_records(storage.at("first"))),
     ],
 )
 def test_an_experiments_own_files(tmp_path: Path, file: str, read: Callable[[Storage], object], content: str) -> None:
@@ -41,6 +44,81 @@ def test_an_experiments_own_files(tmp_path: Path, file: str, read: Callable[[Sto
     storage.write_bytes(file, content.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=f"{file}: damaged"):
         read(storage)
+
+
+@pytest.mark.parametrize("content", [*TORN, ""])
+def test_damaged_metrics_are_what_is_kept_a_second_time(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the outcome of a finished stage, else in its newest checkpoint, else nowhere: then they are measured again."""
+    folder = Storage(str(tmp_path / "TorchTrainer_1"))
+    folder.write_bytes("metrics.jsonl", content.encode(errors="surrogateescape"))
+    assert read_records(folder) == []
+    records = [
+        Record(0, 0, 1.0, {"sst/accuracy": 0.25}),
+        Record(1, 8, 2.0, {"sst/accuracy": None}, {"sst/accuracy": "?"}),
+    ]
+    with CheckpointStore(folder.at("checkpoints")) as store:
+        store.save(Checkpoint(State(Position(1, 0, 8)), {}, {}, {}, [asdict(record) for record in records[:1]]))
+    assert read_records(folder) == records[:1]
+    write_outcome(folder, {"epochs": 1, "records": [asdict(record) for record in records]})
+    assert read_records(folder) == records
+    assert read_records(folder, upto=0) == records[:1]
+    assert f"{folder.uri}/metrics.jsonl: damaged" in caplog.text
+
+
+def test_metrics_of_another_stage_are_none(tmp_path: Path) -> None:
+    mine, other = (Storage(str(tmp_path / name)) for name in ("mine", "other"))
+    write_records(mine, [Record(1, 8, 2.0, {"sst/accuracy": 0.5})])
+    assert len(read_records(mine)) == 1
+    other.write_bytes("metrics.jsonl", mine.read_bytes("metrics.jsonl"))
+    assert read_records(other) == []
+
+
+def test_an_older_builds_checkpoint_cannot_stand_for_damaged_metrics(tmp_path: Path) -> None:
+    folder = Storage(str(tmp_path))
+    folder.write_bytes("metrics.jsonl", b"{")
+    with CheckpointStore(folder.at("checkpoints")) as store:
+        store.save(Checkpoint(State(Position(1, 0, 8)), {}, {}))
+    for read in (lambda: read_records(folder), lambda: resumed_records(folder, 8, None)):
+        with pytest.raises(Damaged, match=r"metrics\.jsonl: damaged"):
+            read()
+
+
+def test_a_damaged_outcome_is_none_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = Storage(str(tmp_path))
+    write_outcome(folder, {"epochs": 3})
+    assert read_outcome(folder) == {"epochs": 3}
+    content = folder.read_bytes("outcome.json")
+    folder.write_bytes("outcome.json", content.replace(b"3", b"4", 1))
+    assert read_outcome(folder) is None and read_outcome(folder) is None
+    assert caplog.text.count("outcome.json: damaged") == 1
+    assert "its stage is taken for unfinished" in caplog.text
+
+
+def test_another_experiments_file_is_refused_and_a_renamed_folder_is_not(tmp_path: Path) -> None:
+    home = write(tmp_path / "demo", FINISHED)
+    home.at(trainer("sst")).write_bytes("bundle/model.json", b"{}")
+    (tmp_path / "demo").rename(tmp_path / "renamed")
+    assert set(Experiment(Storage(str(tmp_path)), "renamed").trainers) == {trainer("sts"), trainer("sst")}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "experiment.json").write_bytes((tmp_path / "renamed" / "experiment.json").read_bytes())
+    with pytest.raises(Damaged, match=r"other/experiment\.json: another experiment's, 'demo'"):
+        Experiment(Storage(str(tmp_path)), "other")
+
+
+def test_a_report_is_of_its_own_experiment(tmp_path: Path) -> None:
+    home = write(tmp_path, FINISHED)
+    made, recipe = home.read_json("experiment.json"), home.read_bytes("recipe.yaml")
+    write_document(home, "experiment.json", {**made, "recipe": hashlib.sha256(recipe).hexdigest()})
+    assert len(read_evidence(home).runs) == 3
+    home.write_bytes("recipe.yaml", recipe + b"# another\n")
+    with pytest.raises(Damaged, match=r"recipe\.yaml: damaged: not what this experiment's last run wrote"):
+        read_evidence(home)
+    foreign = {**FINISHED[1], "trainer": trainer("para")}
+    write_document(home, "results.json", {**read_document(home, "results.json"), "stages": [foreign]})
+    with pytest.raises(Damaged, match=rf"results\.json: another experiment's: it has {trainer('para')}"):
+        read_evidence(home)
 
 
 def test_the_fence_names_what_it_cannot_read(tmp_path: Path) -> None:
@@ -61,8 +139,8 @@ def test_the_results_behind_a_model_card(tmp_path: Path) -> None:
     home = write(tmp_path, FINISHED)
     bundle = f"{trainer('sst')}/bundle"
     home.write_bytes(f"{bundle}/model.json", b"{}")
-    home.write_json(f"{trainer('sst')}/outcome.json", {})
-    home.write_json("results.json", {"stages": [{}]})
+    home.write_json(f"{trainer('sst')}/outcome.json", {"epochs": 1})
+    home.write_json("results.json", {"schema": 1, "stages": [{}]})
     with pytest.raises(UserError, match=r"results\.json: damaged"):
         evidence_of(f"{home.uri}/{bundle}")
 

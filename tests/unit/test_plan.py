@@ -13,11 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from lightning_modules.finishing import OUTCOME
 from lightning_modules.progress import Interrupted
 from multitask.bundle import bundle_of, read_bundle, save_bundle
 from multitask.errors import UserError
-from multitask.experiment import StageJob
+from multitask.experiment import StageJob, write_outcome
 from multitask.results import seeds_cell, table_rows
 from multitask.storage import Storage
 from ray_jobs.driver import Driver
@@ -57,7 +56,7 @@ class Pretend:
         measured: dict[str, Any] = {"metrics": metrics, "why": {}, "intervals": {}}
         start = measured if job.measure_start else None
         outcome = {"epochs": 1, "steps": 3, "seconds": 1.0, "examples_per_second": 9.0, **measured, "start": start}
-        job.folder.write_json(OUTCOME, outcome)
+        write_outcome(job.folder, outcome)
         return 0
 
 

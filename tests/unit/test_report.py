@@ -54,7 +54,7 @@ def test_a_folder_without_results_is_refused_in_one_line(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}"])
 def test_a_broken_results_file_is_refused(tmp_path: Path, content: bytes) -> None:
     Storage(str(tmp_path)).write_bytes("results.json", content)
-    with pytest.raises(UserError, match=r"results\.json: not an experiment's results"):
+    with pytest.raises(UserError, match=r"results\.json: damaged: "):
         read_evidence(Storage(str(tmp_path)))
 
 
