@@ -14,13 +14,12 @@ from torch import Tensor
 
 from multitask.bundle import Bundle, bundle_fingerprint, bundle_from, is_bundle, read_bundle, source_bundle
 from multitask.errors import UserError
-from multitask.model.folders import Folder
+from multitask.model.folders import FACTS, Folder
 from multitask.model.layout import MODULES
 from multitask.model.sources import SOURCES, load_source, located
 from multitask.storage import Storage
 
-# What an export of ours adds to a folder: what model.json says in a bundle, and the weights that are not the encoder's.
-FACTS, HEADS = "minibert.json", "minibert.safetensors"
+HEADS = "minibert.safetensors"  # what an export of ours adds to a folder: the weights that are not the encoder's
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,7 @@ def read_source(source: str, seed: int = 0, pooling: str | None = None) -> Found
         return _found(source_bundle(load_source(source, seed, pooling)))
     place = located(source)
     folder, named = Folder(place), source_bundle(load_source(place, seed, pooling), source)
-    facts = folder.find_json(FACTS)
-    return _found(named) if facts is None else _with_heads(named, folder, facts, pooling)
+    return _found(named) if folder.facts is None else _with_heads(named, folder, folder.facts, pooling)
 
 
 def read_model(source: str, pooling: str | None = None) -> Bundle:

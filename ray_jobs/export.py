@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multitask.bundle import is_bundle, save_bundle
-from multitask.bundle_sources import FACTS, read_model
+from multitask.bundle_sources import read_model
 from multitask.data.files import short_list
 from multitask.errors import UserError, near
 from multitask.export import DTYPES, FORMATS
@@ -20,7 +22,9 @@ from multitask.export.evidence import evidence_of
 from multitask.export.huggingface import write_text
 from multitask.finding import open_bundle
 from multitask.model.bert import POOLINGS
+from multitask.model.folders import FACTS
 from multitask.retries import said_clearly
+from multitask.sealed import write_document
 from multitask.storage import MANIFEST, Storage
 from ray_jobs.hub import Hub
 from ray_jobs.screen import Screen
@@ -43,6 +47,7 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
         if dtype != "float32":
             lines.append("scores are of float32 weights")
         page = card(bundle, form, evidence_of(uri), push or ".", lines, dtype)
+        _seal(folder)
         write_text(folder / CARD, page)
         files = _files(folder)
         folder = _publish(folder, target, FACTS, chosen.entry)
@@ -110,6 +115,13 @@ def _publish(folder: Path, target: Storage, first: str, last: str) -> Path:
     for name in sorted(_files(folder), key=lambda name: (name == last, name != first)):
         target.write_file(name, folder / name)
     return folder
+
+
+def _seal(folder: Path) -> None:
+    """Puts the files' checksums into FACTS, for `minibert import` and whatever else reads the folder."""
+    facts, names = json.loads((folder / FACTS).read_bytes()), sorted(set(_files(folder)) - {FACTS})
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    write_document(Storage(str(folder)), FACTS, {**facts, "files": sums})
 
 
 def _files(folder: Path) -> dict[str, int]:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from multitask.bundle import Bundle, facts_of
 from multitask.bundle_checks import ENCODER
-from multitask.bundle_sources import FACTS, HEADS
+from multitask.bundle_sources import HEADS
 from multitask.data.special import special_tokens
 from multitask.errors import UserError
 from multitask.export.figures import rounding, upwards
+from multitask.model.folders import FACTS
 from multitask.model.tokenizer_files import words_of
 from multitask.model.weights import POOLER, has_pooler
 from multitask.retries import said_clearly

@@ -180,8 +180,8 @@ REFUSED = {
     ),
     "another width": (lambda at: edited(at, "2_Dense/config.json", out_features=32), "Tanh of 64 to 32 over cls"),
     "no list": (lambda at: (at / "modules.json").write_text("{}"), "modules.json: holds a dict; valid: a list"),
-    "no JSON": (lambda at: (at / "minibert.json").write_text("{"), "minibert.json: not JSON"),
-    "no facts": (lambda at: (at / "minibert.json").write_text("{}"), "minibert.json: schema missing; this"),
+    "no JSON": (lambda at: (at / "minibert.json").write_text("{"), "minibert.json: damaged: "),
+    "no facts": (lambda at: (at / "minibert.json").write_text("{}"), "minibert.json: damaged: "),
     "no heads' names": (lambda at: edited(at, "minibert.json", heads=7), "model.json: heads: Input should be a"),
     "no length": (lambda at: edited(at, "minibert.json", about={"max_length": "x"}), "about.max_length: Input"),
     "no heads": (lambda at: (at / "minibert.safetensors").unlink(), "minibert.safetensors: no such file"),
@@ -194,10 +194,35 @@ REFUSED = {
 }
 
 
+def unseal(folder: Path) -> None:
+    """As builds before the seals exported."""
+    facts = json.loads((folder / "minibert.json").read_bytes())
+    del facts["seal"], facts["files"]
+    (folder / "minibert.json").write_text(json.dumps(facts, indent=2))
+
+
+def test_an_export_that_has_changed_is_refused_by_the_files_name(tmp_path: Path) -> None:
+    bundle = bundle_with({"quora": "interaction"}, pooling="pooler")
+    folder = exported(saved(tmp_path / "bundle", bundle), "sentence-transformers", tmp_path / "out")
+    read = [*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.rglob("*.safetensors")]
+    unread = {folder / name for name in ("special_tokens_map.json", "config_sentence_transformers.json")}
+    assert len(set(read) - unread) == 11
+    for file in sorted(set(read) - unread):
+        content = file.read_bytes()
+        file.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        with pytest.raises(UserError, match=f"{file}: damaged") as caught:
+            import_model(str(folder), str(tmp_path / "back"), Screen())
+        assert ("remove minibert.json" in str(caught.value)) == (file.name != "minibert.json")
+        file.write_bytes(content)
+    (folder / "README.md").write_text("my own words\n")
+    imported(folder, tmp_path / "back")
+
+
 @pytest.mark.parametrize("fault", REFUSED)
 def test_what_cannot_be_a_bundle_is_refused_in_one_line(tmp_path: Path, fault: str) -> None:
     bundle = bundle_with({"quora": "interaction"}, pooling="pooler")
     folder = exported(saved(tmp_path / "bundle", bundle), "sentence-transformers", tmp_path / "out")
+    unseal(folder)
     damage, message = REFUSED[fault]
     damage(folder)
     with pytest.raises(UserError) as caught:
