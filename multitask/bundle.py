@@ -24,7 +24,7 @@ from multitask.errors import UserError
 from multitask.model.config import BertConfig
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import SOURCES, Source
-from multitask.sealed import Content, Damaged, is_sealed, read_document, read_sealed, write_sealed
+from multitask.sealed import Content, Damaged, is_sealed, read_document, read_sealed, said_of, write_sealed
 from multitask.storage import MANIFEST, Storage
 from multitask.tasks import TASKS, TaskSpec
 
@@ -163,7 +163,7 @@ def read_bundle(storage: Storage, path: str = "") -> Bundle:
         tensors = load_tensors(files["weights.safetensors"])
         tokenizer_json = files["tokenizer.json"].decode()
     except (Damaged, KeyError, ValueError, RecursionError, SafetensorError) as error:
-        raise UserError(f"bundle '{place.uri}': damaged: {type(error).__name__}: {error}") from error
+        raise UserError(f"bundle '{place.uri}': damaged: {said_of(error)}") from error
     return bundle_from(facts, tensors, tokenizer_json, f"bundle '{place.uri}'")
 
 

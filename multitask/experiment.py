@@ -148,7 +148,7 @@ class Experiment:
         self.named: dict[str, str] = {}  # sha256 -> what this run calls it, for who reads a refusal
         if self.folder.exists(EXPERIMENT_FILE):
             with well_formed(join(self.folder.uri, EXPERIMENT_FILE)):
-                saved = read_document(self.folder, EXPERIMENT_FILE)
+                saved = _read_experiment(self.folder)
                 self.attempt, self.recipe = saved["attempt"], saved.get("recipe", "")
                 self.stages = {name: StageRecord(**record) for name, record in saved["stages"].items()}
                 self.superseded = saved["superseded"]
@@ -190,8 +190,7 @@ class Experiment:
 
     def begin_attempt(self) -> None:
         """Takes over: a writer of an older attempt is fenced off from here on."""
-        there = self.folder.exists(EXPERIMENT_FILE)
-        found = read_document(self.folder, EXPERIMENT_FILE)["attempt"] if there else 0
+        found = _read_experiment(self.folder)["attempt"] if self.folder.exists(EXPERIMENT_FILE) else 0
         self.attempt, self.writer = found + 1, uuid.uuid4().hex
         self._write()
 
@@ -261,6 +260,14 @@ class Experiment:
         )
 
 
+def _read_experiment(folder: Storage) -> dict[str, Any]:
+    """Raises Damaged: what was trained cannot be known without it."""
+    try:
+        return read_document(folder, EXPERIMENT_FILE)
+    except Damaged as error:
+        raise Damaged(f"{error}; put a copy of it there, or give --experiment another name") from error
+
+
 def write_outcome(trainer: Storage, outcome: dict[str, Any]) -> None:
     """Writes what makes the stage of a trainer's folder finished, to be called last of all."""
     write_document(trainer, OUTCOME, outcome, file_at(trainer.uri)[1])
@@ -301,7 +308,7 @@ def check_writer(experiment: Storage, attempt: int, writer: str) -> None:
     found: dict[str, Any] = {"attempt": 0, "writer": ""}
     if experiment.exists(EXPERIMENT_FILE):
         with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
-            found |= read_document(experiment, EXPERIMENT_FILE)
+            found |= _read_experiment(experiment)
     if found["attempt"] < attempt:
         raise UserError(
             f"storage '{experiment.uri}': {socket.gethostname()} does not see what the driver wrote there; "

@@ -34,6 +34,11 @@ class Damaged(UserError):
     """Something that was written whole is torn, truncated or altered, or another's; says what and where."""
 
 
+def said_of(error: Exception) -> str:
+    """What an error says; its kind too, where that is a part of it."""
+    return str(error) if type(error) in (ValueError, Damaged) else f"{type(error).__name__}: {error}"
+
+
 def sealed_text(text: str, of: str = "") -> bytes:
     """A text that begins with `{"seal": BLANK`, with its checksum in the place of BLANK.
 
@@ -105,16 +110,22 @@ def write_sealed(
 def _write_content(file: Path, content: Content) -> dict[str, Any]:
     """Writes one file through to the disk; returns its size and checksum."""
     with said_clearly("written", str(file)):  # a full disk, say, which safetensors reports in its own way
-        file.touch()  # as others may read it, which a file of safetensors' own making says of its owner alone
-        mode = file.stat().st_mode
         if isinstance(content, bytes):
             file.write_bytes(content)
         else:
-            save_file(dict(content), file)
-            file.chmod(mode)
+            save_tensors(file, content)
     with said_clearly("written", str(file)), open(file, "rb+") as written:
         os.fsync(written.fileno())
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
+
+
+def save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file with the mode of any other new file: from 0.8 on safetensors makes one that its owner
+    alone can read."""
+    file.touch()
+    mode = file.stat().st_mode
+    save_file(dict(tensors), file, dict(metadata) if metadata else None)
+    file.chmod(mode)
 
 
 def is_sealed(storage: Storage, path: str = "") -> bool:
@@ -132,7 +143,7 @@ def read_sealed(storage: Storage, path: str = "") -> dict[str, bytes]:
         expected = _manifest(storage, path)
         files = {name: _file_of(storage, below(path, name), *entry) for name, entry in expected.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{where}: {type(error).__name__}: {error}") from error
+        raise Damaged(f"{where}: damaged: {said_of(error)}") from error
     return files
 
 

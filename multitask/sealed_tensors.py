@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from multitask.retries import said_clearly
-from multitask.sealed import BLANK, Damaged
+from multitask.sealed import BLANK, Damaged, said_of
 from multitask.storage import Storage, join
 
 CHUNK = 1 << 22  # bytes
@@ -89,7 +89,7 @@ class SealedTensors:
         try:
             self._open(of)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-            raise Damaged(f"{where}: damaged: {type(error).__name__}: {error}") from error
+            raise Damaged(f"{where}: damaged: {said_of(error)}") from error
 
     def _open(self, of: str) -> None:
         with open(self.file, "rb") as opened:

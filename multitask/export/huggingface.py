@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from multitask.model.folders import FACTS
 from multitask.model.tokenizer_files import words_of
 from multitask.model.weights import POOLER, has_pooler
 from multitask.retries import said_clearly
+from multitask.sealed import save_tensors
 
 
 def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
@@ -108,7 +108,7 @@ def _vocabulary(tokenizer_json: str) -> list[str] | None:
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     with said_clearly("written", str(file)):  # a full disk, say, which safetensors reports in its own way
-        save_file(dict(tensors), file, metadata={"format": "pt"})  # transformers wants to be told
+        save_tensors(file, tensors, {"format": "pt"})  # transformers wants to be told
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -191,7 +191,7 @@ DAMAGE: dict[str, Callable[[Storage], None]] = {
     "manifest.json: damaged: 0 bytes that begin": lambda step: step.write_bytes(MANIFEST, b""),
     "manifest.json: damaged: 'utf-8' codec": lambda step: step.write_bytes(MANIFEST, b'{"files": "\xff"}'),
     "manifest.json: damaged: 2 bytes that begin": lambda step: step.write_bytes(MANIFEST, b"[]"),
-    "step: KeyError": lambda step: write_document(step, MANIFEST, {"schema": 1}),
+    "step: damaged: KeyError": lambda step: write_document(step, MANIFEST, {"schema": 1}),
     "no mapping of files": lambda step: write_document(step, MANIFEST, {"files": 3}),
     "names '../weights'": lambda step: names(step, "../weights"),
     "names '/etc/passwd'": lambda step: names(step, "/etc/passwd"),
