@@ -34,7 +34,7 @@ demo: $(VENV)/runtime.stamp ## train the demo on the packaged sample data with t
 	$(BIN)/minibert train configs/recipes/demo.yaml --workers 2
 
 test: $(VENV)/dev.stamp ## every test that this machine can run
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest -q -m "(ray or slow or gpu) and not cluster and (quick or not faults)" --timeout 600
 
 faults: $(VENV)/dev.stamp ## kill workers, drivers, nodes and storages; writes the table of docs/reliability.md
