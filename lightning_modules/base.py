@@ -90,6 +90,7 @@ class StageModule(pl.LightningModule):
     def start_at(self, state: State, steps_per_epoch: int) -> None:
         """Puts the module where a checkpoint, or nothing, says that the stage stands."""
         self.steps_per_epoch, self.state = steps_per_epoch, state.rolled(steps_per_epoch)
+        self.restore_losses()
         self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
 
     @classmethod
@@ -221,8 +222,13 @@ class StageModule(pl.LightningModule):
             for key, value in entry.items()
         }
         scaler = self.trainer.precision_plugin.state_dict()
-        state, measured = replace(self.state, scaler=scaler), [asdict(record) for record in records]
+        losses = {task: [*pair] for task, pair in self.task_losses.items()}
+        state, measured = replace(self.state, scaler=scaler, losses=losses), [asdict(record) for record in records]
         return Checkpoint(state, self.model.trained_weights(), moments, self.extra(), measured)
+
+    def restore_losses(self) -> None:
+        """The tasks' losses since the last point of their curves, as the checkpoint holds them."""
+        self.task_losses = {task: [*pair] for task, pair in self.state.losses.items()}
 
     def extra(self) -> dict[str, Tensor]:
         """Tensors of the objective's own that resuming needs."""

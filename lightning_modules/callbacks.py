@@ -21,7 +21,7 @@ from lightning_modules.progress import Interrupted, Progress, Throttle
 from lightning_modules.summary import BEST, tell_curves, tell_results, tell_sentences, tell_settings
 from lightning_modules.tensorboard import EventLog
 from multitask.checkpoints import Checkpoint, CheckpointStore
-from multitask.experiment import Fence
+from multitask.experiment import claim
 from multitask.recipe_parts import KeepBest
 from multitask.records import Record, chosen
 
@@ -34,15 +34,17 @@ LEAVING_SECONDS = 10.0  # between two checkpoints when it is: no more than that 
 class Resume(Callback):
     """Puts the optimizer where the checkpoint left it, and makes DDP's summation order the same from step one.
 
-    Rank 0 then is the stage's writer; one that was thought dead finds another's name at the fence.
+    Rank 0 first becomes the stage's writer; one that was thought dead finds another's name at the fence.
     """
 
-    def __init__(self, checkpoint: Checkpoint | None, data: StageData, fence: Fence) -> None:
-        self.checkpoint, self.data, self.fence = checkpoint, data, fence
+    def __init__(self, checkpoint: Checkpoint | None, data: StageData) -> None:
+        self.checkpoint, self.data = checkpoint, data
+
+    def setup(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
+        if trainer.is_global_zero:
+            claim(module.job)
 
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        if trainer.is_global_zero:
-            self.fence.claim()
         if self.checkpoint is not None:
             module.restore_optimizer(self.checkpoint)
             module.restore_extra(self.checkpoint.extra)
@@ -64,7 +66,7 @@ class Resume(Callback):
             assert isinstance(loss, torch.Tensor)
             loss.backward()
         module.zero_grad()
-        module.task_losses.clear()
+        module.restore_losses()
 
 
 class Checkpointing(Callback):
@@ -116,25 +118,26 @@ class Checkpointing(Callback):
 
 
 class Telling(Callback):
-    """The progress line and TensorBoard's events, from rank 0. Comes after those that do what it tells."""
+    """The progress line and TensorBoard's events, from rank 0.
 
-    def __init__(self, throttle: Throttle, dev: DevMetrics) -> None:
-        self.throttle, self.dev, self.records = throttle, dev, dev.records
+    Comes after the measurements that it tells, and before the checkpoints: before one counts, the events of all steps
+    that it covers are copied. What lies beyond it is hidden when the stage goes on from there, and told again.
+    """
+
+    def __init__(self, throttle: Throttle, dev: DevMetrics, store: CheckpointStore) -> None:
+        self.throttle, self.dev, self.records, self.store = throttle, dev, dev.records, store
+        self.dev.untold = self._lost
         self.events: EventLog | None = None
         self._norm = math.nan
         self._mark = (0.0, 0)
-        self._told = 0  # how many of the records: a resumed stage's earlier ones lie in an earlier attempt's events
+        self._told = 0  # how many of the records, in this process
 
     def setup(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
         if not trainer.is_global_zero:
             self.throttle.mute()
             return
-        steps = module.state.position.steps
-        if steps:  # what was told of the last step done stays; what lies beyond it is told again
-            self._told = len(self.records)
-            self.events = EventLog(module.job.events, purge=steps + 1)
-            return
-        self.events = EventLog(module.job.events, purge=0)
+        self.events = EventLog(module.job.events, purge=module.state.position.steps + 1)
+        self.store.before = self.events.copy_now
         if module.job.settings:
             self.events.settings(module.job.settings, f"dev/{module.job.by}", BEST)
         tell_settings(self.events, module)
@@ -143,14 +146,14 @@ class Telling(Callback):
     def on_exception(self, *_: Any) -> None:
         self._close()
 
-    def on_train_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        if self.events and self.records and not module.stopping:
+    def on_fit_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
+        """Also where a stage was killed behind its last step, and has nothing left to train."""
+        if self.events and self.records:
+            module.to(trainer.strategy.root_device)  # Lightning has taken it off its device by now
             steps, tables = self.records[-1].steps, self.dev.data.dev_tables
             tell_results(self.events, self.records[-1], tables)
             if not module.job.settings:  # of a sweep's trials the best is looked at, with `minibert report`
                 tell_sentences(self.events, module, tables, trainer.precision_plugin.forward_context, steps)
-
-    def on_fit_end(self, *_: Any) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -199,12 +202,17 @@ class Telling(Callback):
         seconds, examples = module.state.seconds - self._mark[0], module.state.examples - self._mark[1]
         return examples / seconds if seconds > 0 else None
 
+    def _lost(self, steps: int) -> bool:
+        """Whether nothing is shown of what was measured then: the kill came between metrics.jsonl and the events."""
+        shown = self.events.shown if self.events else set()
+        return self.events is not None and not any(at == steps and tag.startswith("dev/") for tag, at in shown)
+
     def _tell_dev(self) -> None:
-        """Each record once, and soon copied: after a kill it is not told again."""
+        """The curves first: where a kill cuts the copy short, scalars that are there say that the curves are too."""
         new, self._told = self.records[self._told :], len(self.records)
         if not self.events or not new:
             return
+        tell_curves(self.events, self.dev.logits, self.dev.data.dev_tables, new[-1].steps)
         for record in new:
             self.events.scalars({f"dev/{name}": value for name, value in record.metrics.items()}, record.steps)
-        tell_curves(self.events, self.dev.logits, self.dev.data.dev_tables, new[-1].steps)
         self.events.copy()

@@ -85,7 +85,8 @@ class DevMetrics(Callback):
     """Measures every task's dev set: before training where the job says so, after epochs as `validate` says.
 
     predicted: task -> the predictions that the newest record rests on, empty where this attempt has measured nothing;
-    logits: the same before they became yes or no.
+    logits: the same before they became yes or no. untold: on rank 0, whether what was measured after that many steps
+    was lost before it was told; it is measured again, since its curves need the logits.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class DevMetrics(Callback):
         self.data, self.job, self.records, self.throttle, self.tell = data, job, records, throttle, tell
         self.predicted: dict[str, Tensor] = {}
         self.logits: dict[str, Tensor] = {}
+        self.untold: Callable[[int], bool] = lambda steps: False
         self._encoding = 0.0  # seconds spent on encoding for a frozen stage, told with the next measurement
 
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
@@ -108,11 +110,13 @@ class DevMetrics(Callback):
             task: EvalSet.of(task, table, device.type, rank, world) for task, table in self.data.dev_tables.items()
         }
         position = module.state.position
+        if any_rank(self.untold(position.steps)):
+            self.records[:] = [record for record in self.records if record.steps != position.steps]
         if module.model.encoder_frozen:
             self._encode_once(trainer, module)
         if self.job.measure_start and not self.records:
             self._measure(trainer, module, epoch=0, steps=0)
-        # Stopped between an epoch's last step and its measurement: that comes first.
+        # Ended between an epoch's last step and its measurement: that comes first.
         measured = any(record.steps == position.steps for record in self.records)
         if position.steps and position.step == 0 and not measured and self._wanted(module, position.epoch):
             self._measure(trainer, module, epoch=position.epoch, steps=position.steps)

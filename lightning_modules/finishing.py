@@ -17,7 +17,7 @@ from multitask.bundle import bundle_of, save_bundle
 from multitask.checkpoints import CheckpointStore
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.evaluate import EvalSet, predictions
-from multitask.experiment import BUNDLE, Fence, StageJob, write_outcome
+from multitask.experiment import BUNDLE, StageJob, write_outcome
 from multitask.predictions import write_predictions, write_submission_zip
 from multitask.records import Record, chosen
 from multitask.sealed import Damaged
@@ -30,10 +30,8 @@ log = logging.getLogger(__name__)
 class Finishing(Callback):
     """Runs on every rank when training is done; rank 0 writes, outcome.json last."""
 
-    def __init__(
-        self, job: StageJob, dev: DevMetrics, store: CheckpointStore, throttle: Throttle, fence: Fence
-    ) -> None:
-        self.job, self.dev, self.store, self.throttle, self.fence = job, dev, store, throttle, fence
+    def __init__(self, job: StageJob, dev: DevMetrics, store: CheckpointStore, throttle: Throttle) -> None:
+        self.job, self.dev, self.store, self.throttle = job, dev, store, throttle
         self.records = dev.records
 
     def on_fit_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
@@ -43,7 +41,6 @@ class Finishing(Callback):
         record = self._keep(module)
         self._predict(trainer, module, record)
         if trainer.is_global_zero:
-            self.fence()
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
             save_bundle(self.job.folder, BUNDLE, bundle_of(module.model, module.tokenizer_json, about))
             write_outcome(self.job.folder, self._outcome(module, record))

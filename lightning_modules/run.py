@@ -25,7 +25,7 @@ from lightning_modules.trainer import Execution, build_trainer
 from multitask.bundle import read_bundle
 from multitask.checkpoints import CheckpointStore, State
 from multitask.definitions import known
-from multitask.experiment import Fence, StageJob, check_attempt, read_outcome
+from multitask.experiment import StageJob, check_attempt, claimable, read_outcome
 from multitask.recipe import Stage
 from multitask.records import resumed_records
 from multitask.storage import Storage
@@ -50,11 +50,10 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     check_attempt(job)
     if read_outcome(job.folder) is not None:
         return
-    stage = Stage.model_validate(job.stage)
+    job, stage = claimable(job), Stage.model_validate(job.stage)
     data = StageData(job, stage, OBJECTIVES[stage.objective])
-    fence = Fence(job)
-    with CheckpointStore(job.folder.at("checkpoints"), fence=fence) as store:
-        module, resume, covered = _load(job, stage, data, store, fence)
+    with CheckpointStore(job.folder.at("checkpoints")) as store:
+        module, resume, covered = _load(job, stage, data, store)
         records = resumed_records(job.folder, module.state.position.steps, covered)
         throttle = Throttle(report, every)
         module.wants_stop = lambda: throttle.stop
@@ -64,10 +63,10 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             resume,
             *trace_callbacks(),
             *([Profile(job.folder)] if stage.profile else []),
-            Checkpointing(store, records, execution.leaving),
             dev,
-            Telling(throttle, dev),
-            Finishing(job, dev, store, throttle, fence),
+            Telling(throttle, dev, store),
+            Checkpointing(store, records, execution.leaving),
+            Finishing(job, dev, store, throttle),
         ]
         epochs_left = stage.epochs - module.state.position.epoch
         try:
@@ -77,7 +76,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 
 
 def _load(
-    job: StageJob, stage: Stage, data: StageData, store: CheckpointStore, fence: Fence
+    job: StageJob, stage: Stage, data: StageData, store: CheckpointStore
 ) -> tuple[StageModule, Resume, list[dict[str, Any]] | None]:
     """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, what resumes
     its optimizer, and what the checkpoint says was measured so far. Bundle and checkpoint themselves are dropped: each
@@ -97,4 +96,4 @@ def _load(
     if checkpoint:
         model.load_trained(checkpoint.weights)
     module.start_at(checkpoint.state if checkpoint else State(), data.steps_per_epoch)
-    return module, Resume(checkpoint, data, fence), checkpoint.records if checkpoint else []
+    return module, Resume(checkpoint, data), checkpoint.records if checkpoint else []

@@ -58,7 +58,8 @@ def tell_best(job: StageJob, trials: Rows) -> None:
     rows = [(row["name"], cell(row["metrics"].get(job.by)) + "*" * (row is mine), row["status"]) for row in trials]
     events = EventLog(job.events, purge=mine["steps"] + 1)  # nothing of what the trial told is hidden
     table = markdown.table(("trial", job.by, "status"), rows)
-    events.text("stage/sweep", f"{job.label} is the best of {len(rows)} trials by {job.by}\n\n{table}", mine["steps"])
+    content = f"{job.label} is the best of {len(rows)} trials by {job.by}\n\n{table}"
+    events.text("stage/sweep", content, mine["steps"], again=True)
     events.scalars({BEST: mine["metrics"][job.by]}, mine["steps"])
     events.close()
 

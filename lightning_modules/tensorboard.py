@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from multitask.errors import Overtaken
 from multitask.retries import said_clearly
 from multitask.storage import Storage
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 class EventLog:
     """What one stage tells; events from `purge` steps on, of an attempt before, are hidden by TensorBoard.
+
+    shown: (tag, steps) of what is not hidden; it is not told again, wherever the attempt before was cut off.
 
     The mark that hides them is written by the first attempt too: one of TensorBoard's loaders takes a run's first mark
     for its beginning, and would hide nothing at the first resume.
@@ -41,7 +44,8 @@ class EventLog:
         with said_clearly("written", tempfile.gettempdir()):
             self._local = tempfile.TemporaryDirectory(prefix="minibert-events-", ignore_cleanup_errors=True)
             self._writer = SummaryWriter(self._local.name, purge_step=purge)
-        self._newest = _newest(folder)
+        self._newest, self.shown = _before(folder, purge)
+        self._copying = threading.Lock()
         self._broken = self._closing = False
         self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._copy_often, name="events", daemon=True)
@@ -49,26 +53,31 @@ class EventLog:
 
     def scalars(self, values: Mapping[str, float | None], step: int) -> None:
         for name, value in values.items():
-            if value is not None:
+            if value is not None and (name, step) not in self.shown:
                 self._try_to_write(partial(self._writer.add_scalar, name, value, step))
 
     def settings(self, values: Mapping[str, Any], *metrics: str) -> None:
         """What a sweep's trial tries, for TensorBoard's HParams page; metrics: the scalars that it compares."""
         parts = hparams(dict(values), dict.fromkeys(metrics, 0.0))
+        if (parts[0].value[0].tag, 0) in self.shown:
+            return
         for part in parts:  # add_hparams would make a run of its own for it
             self._try_to_write(partial(self._writer._get_file_writer().add_summary, part))
 
-    def text(self, name: str, content: str, step: int) -> None:
-        """Markdown."""
-        self._try_to_write(partial(self._writer.add_text, name, content, step))
+    def text(self, name: str, content: str, step: int, again: bool = False) -> None:
+        """Markdown. again: also where it stands there already, and may be another now."""
+        if again or (f"{name}/text_summary", step) not in self.shown:
+            self._try_to_write(partial(self._writer.add_text, name, content, step))
 
     def layout(self, charts: Mapping[str, Mapping[str, list[Any]]]) -> None:
         """The page of custom scalars: category -> chart -> its kind and the tags in it, as regular expressions."""
-        self._try_to_write(partial(self._writer.add_custom_scalars, charts))
+        if ("custom_scalars__config__", 0) not in self.shown:
+            self._try_to_write(partial(self._writer.add_custom_scalars, charts))
 
     def curve(self, name: str, labels: Tensor, probabilities: Tensor, step: int) -> None:
         """Precision over recall of (N,) labels 0 and 1."""
-        self._try_to_write(partial(self._writer.add_pr_curve, name, labels, probabilities, step))
+        if (name, step) not in self.shown:
+            self._try_to_write(partial(self._writer.add_pr_curve, name, labels, probabilities, step))
 
     def projector(self, vectors: Sequence[Tensor], metadata: list[list[str]], header: list[str], step: int) -> None:
         """Points to look at, (N, H) in all, with what stands beside each."""
@@ -80,8 +89,16 @@ class EventLog:
         """Soon, in the thread: a kill within the next seconds then loses nothing of what was told so far."""
         self._wanted.set()
 
+    def copy_now(self) -> None:
+        """Returns when all that was told so far is copied, or a warning says why not. For threads beside training."""
+        with self._copying:
+            if not self._closing:
+                self._try_to_write(self._writer.flush)
+                self._try_to_copy()
+
     def close(self) -> None:
-        self._closing = True
+        with self._copying:
+            self._closing = True
         self._wanted.set()
         self._thread.join()
         self._try_to_write(self._writer.close)
@@ -94,8 +111,7 @@ class EventLog:
             self._wanted.clear()
             if self._closing:
                 return
-            self._try_to_write(self._writer.flush)
-            self._try_to_copy()
+            self.copy_now()
 
     def _try_to_write(self, write: Callable[[], None]) -> None:
         """The writer's own thread ends at its first failure, a full disk say, which every later call then raises."""
@@ -119,15 +135,38 @@ class EventLog:
             local = Path(self._local.name)
             for file in sorted(file for file in local.rglob("*") if file.is_file()):
                 self.folder.write_bytes(self._name(file.relative_to(local)), file.read_bytes())
+        except Overtaken:  # what the stage writes next says so
+            log.info("TensorBoard events not copied: another process writes %s now", self.folder.uri)
         except Exception as error:  # the next copy holds all of it
             log.warning("TensorBoard events not copied to %s: %s", self.folder.uri, error)
 
 
-def _newest(folder: Storage) -> int:
-    """The latest time in the names of the event files there, 0 for none."""
+def _before(folder: Storage, purge: int) -> tuple[int, set[tuple[str, int]]]:
+    """Of the event files there: the latest time in their names, 0 for none, and the (tag, steps) that TensorBoard
+    shows of them when what lies from `purge` steps on is hidden."""
+    shown: set[tuple[str, int]] = set()
     try:
-        names = folder.list()
+        names = [name for name in folder.list() if EVENTS.fullmatch(name)]
+        for name in names:
+            shown = _shown(folder.read_bytes(name), shown)
     except Exception as error:  # what cannot be read now is told of when it is written
-        log.warning("TensorBoard events of before not listed in %s: %s", folder.uri, error)
-        return 0
-    return max((int(found[1]) for name in names if (found := EVENTS.fullmatch(name))), default=0)
+        log.warning("TensorBoard events of before not read in %s: %s", folder.uri, error)
+        return 0, set()
+    newest = max((int(found[1]) for name in names if (found := EVENTS.fullmatch(name))), default=0)
+    return newest, {(tag, step) for tag, step in shown if step < purge}
+
+
+def _shown(content: bytes, before: set[tuple[str, int]]) -> set[tuple[str, int]]:
+    """What is shown after that event file too: a mark in it hides what lies before it from the mark's step on."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
+
+    shown = set(before)
+    with tempfile.NamedTemporaryFile(prefix="minibert-events-") as file:
+        file.write(content)
+        file.flush()
+        for event in LegacyEventFileLoader(file.name).Load():
+            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+                shown = {(tag, step) for tag, step in shown if step < event.step}
+            shown |= {(value.tag, event.step) for value in event.summary.value}
+    return shown

@@ -1,7 +1,7 @@
 """The checkpoint store: what a stage needs to go on exactly where it stopped.
 
 `<trainer>/checkpoints/step-00000400/` holds weights, optimizer and extra.safetensors and state.json, sealed by
-manifest.json. Saving copies the tensors and returns; a thread serialises, checks the fence and uploads, with at
+manifest.json. Saving copies the tensors and returns; a thread serialises and uploads, with at
 most one snapshot in flight, so memory stays bounded and training goes on beside it. The storage waits out what passes.
 """
 
@@ -39,7 +39,8 @@ class State:
     """What of a stage is not a tensor.
 
     seconds, examples: training so far, over all attempts. seen: a hash of the examples of every global batch so far,
-    in order. scaler: the loss scaler's state under 16-mixed.
+    in order. scaler: the loss scaler's state under 16-mixed. losses: task -> [sum, count] since the last point of its
+    curve.
     """
 
     position: Position = Position()
@@ -47,6 +48,7 @@ class State:
     examples: int = 0
     seen: str = ""
     scaler: dict[str, Any] = field(default_factory=dict)
+    losses: dict[str, list[float]] = field(default_factory=dict)
 
     def rolled(self, steps_per_epoch: int) -> State:
         """The same, an epoch whose last step is done being the next epoch's start."""
@@ -78,14 +80,15 @@ def _name(steps: int) -> str:
 
 
 class CheckpointStore:
-    """The checkpoints of one stage, in its trainer's folder.
+    """The checkpoints of one stage, in its trainer's folder, whose fence stands before each write.
 
-    keep: how many of the newest stay; those of `pinned` steps stay besides. fence: called before a checkpoint is
-    written; raises Superseded where a newer attempt has taken over. Rank 0 alone saves; all ranks read.
+    keep: how many of the newest stay; those of `pinned` steps stay besides. before: called in the thread before each
+    checkpoint is written, for what it covers. Rank 0 alone saves; all ranks read.
     """
 
-    def __init__(self, folder: Storage, keep: int = 2, fence: Callable[[], None] = lambda: None) -> None:
-        self.folder, self.keep, self.fence = folder, keep, fence
+    def __init__(self, folder: Storage, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
+        self.before: Callable[[], None] = lambda: None
         self.pinned: set[int] = set()
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._flying: Future[None] | None = None
@@ -140,10 +143,9 @@ class CheckpointStore:
             "extra.safetensors": checkpoint.extra,
             "state.json": json.dumps({**asdict(checkpoint.state), "records": checkpoint.records}).encode(),
         }
-        self.fence()
-        write_sealed(self.folder, path, files, {"schema": 1}, self.fence)
+        self.before()
+        write_sealed(self.folder, path, files, {"schema": 1})
         try:
-            self.fence()  # a slow upload may have been superseded meanwhile: what lies there now is the other's
             self._retain(path)
         except StorageError as error:  # the checkpoint is sound; what could not be removed only takes room
             log.warning("old checkpoints not removed: %s", error)

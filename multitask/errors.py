@@ -30,6 +30,10 @@ class StorageError(UserError):
     """
 
 
+class Overtaken(RuntimeError):
+    """Another process owns now what this one was about to write or remove: it leaves that alone, and ends."""
+
+
 def printable(text: str) -> str:
     """The text with Python's escapes for what a terminal would obey; line feeds and tabs stay."""
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -8,14 +8,14 @@ import logging
 import os
 import socket
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 from multitask.definitions import definitions
 from multitask.differences import differences, named_before
-from multitask.errors import UserError, well_formed
+from multitask.errors import Overtaken, UserError, well_formed
 from multitask.events import events_folder
 from multitask.recipe import Recipe, Stage
 from multitask.sealed import Damaged, read_document, write_document
@@ -71,7 +71,8 @@ class StageJob:
     attempt, writer: of the driver, for the fence. start: the bundle it starts from. train, dev: task -> token cache.
     heads, losses: task -> name. about: what its bundle says of itself.
     label: what it is known by among its run's jobs. shown: what progress calls it; its seed too, where there are more.
-    settings, by: of a sweep's trial, what it tries, and what decides.
+    settings, by: of a sweep's trial, what it tries, and what decides. process: the id under which a process that runs
+    the job claims to be its writer; none in the driver's hands.
     measure_start: measure the dev sets before training too (the results' row `encoder`). keep_features: leave the dev
     sentences' encodings in the cache, for a stage that starts from this one and freezes its encoder. predict: task ->
     split -> token cache of what the finished stage predicts. specs: own tasks' definitions.
@@ -98,10 +99,13 @@ class StageJob:
     by: str = ""
     about: dict[str, Any] = field(default_factory=dict)
     specs: dict[str, Any] = field(default_factory=dict)
+    process: str = ""
 
     @property
     def folder(self) -> Storage:
-        return Storage(self.storage).at(f"{self.experiment}/{self.trainer}")
+        """The trainer's, fenced: nothing is written or removed there for a driver, or by a process, that another has
+        taken the stage over from."""
+        return Storage(join(self.storage, self.experiment, self.trainer), partial(check_job, self))
 
     @property
     def events(self) -> Storage:
@@ -135,12 +139,14 @@ class Experiment:
     """experiment.json: written by the driver alone, read by everyone.
 
     Every start is an attempt with a writer's id of its own. Whoever finds another id there than its own has been
-    superseded and writes nothing more.
+    superseded and writes nothing more: `folder` is fenced by that, `place` is the same folder without a fence, for
+    the lease and for `begin_attempt`.
     """
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.storage, self.name = storage, name
-        self.folder = storage.at(name)
+        self.place = storage.at(name)
+        self.folder = Storage(self.place.uri, self.check)
         self.attempt, self.writer = 0, ""
         self.stages: dict[str, StageRecord] = {}
         self.superseded: list[dict[str, Any]] = []
@@ -167,15 +173,15 @@ class Experiment:
 
     def save(self) -> None:
         """Raises Superseded where another driver has begun an attempt since."""
-        self.check()
-        self._write()
+        self._write(self.folder)
 
     def check(self) -> None:
-        check_writer(self.folder, self.attempt, self.writer)
+        """The fence of `folder`: raises Superseded where another driver has begun an attempt since."""
+        check_writer(self.place, self.attempt, self.writer)
 
-    def _write(self) -> None:
+    def _write(self, folder: Storage) -> None:
         write_document(
-            self.folder,
+            folder,
             EXPERIMENT_FILE,
             {
                 "schema": 1,
@@ -189,10 +195,15 @@ class Experiment:
         )
 
     def begin_attempt(self) -> None:
-        """Takes over: a writer of an older attempt is fenced off from here on."""
-        found = _read_experiment(self.folder)["attempt"] if self.folder.exists(EXPERIMENT_FILE) else 0
+        """Takes over: a writer of an older attempt is fenced off from here on.
+
+        Raises Superseded where another driver has begun one since this object was made, and read what is there.
+        """
+        found = _writer_of(self.place)["attempt"]
+        if found != self.attempt:
+            raise Superseded(f"{self.place.uri}: another driver began attempt {found} meanwhile, and owns it now")
         self.attempt, self.writer = found + 1, uuid.uuid4().hex
-        self._write()
+        self._write(self.place)
 
     def claim(
         self, name: str, content: dict[str, Any], parent: str, fresh: bool, variant: int = 0, trial: int | None = 0
@@ -296,7 +307,7 @@ def node_key(name: str, variant: int) -> str:
     return f"{name}#{variant}" if variant else name
 
 
-class Superseded(RuntimeError):
+class Superseded(Overtaken):
     """A newer attempt writes this experiment now."""
 
 
@@ -305,45 +316,57 @@ def check_writer(experiment: Storage, attempt: int, writer: str) -> None:
 
     Raises UserError where the driver's own cannot be seen: each machine then has a folder of its own at that path.
     """
-    found: dict[str, Any] = {"attempt": 0, "writer": ""}
-    if experiment.exists(EXPERIMENT_FILE):
-        with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
-            found |= _read_experiment(experiment)
+    found = _writer_of(experiment)
     if found["attempt"] < attempt:
         raise UserError(
             f"storage '{experiment.uri}': {socket.gethostname()} does not see what the driver wrote there; "
             f"give --storage a folder that all machines share, or an object store (s3://bucket/prefix)"
         )
     if found["writer"] != writer:
-        raise Superseded(f"{experiment.uri}: attempt {attempt} was superseded by attempt {found['attempt']}")
+        raise Superseded(
+            f"{experiment.uri}: attempt {attempt} was superseded by attempt {found['attempt']} of another driver, "
+            f"which owns the experiment now; this one has ended and writes nothing more"
+        )
 
 
-def check_attempt(job: StageJob) -> None:
-    """The same for the job of a worker."""
-    check_writer(Storage(job.storage).at(job.experiment), job.attempt, job.writer)
+def _writer_of(experiment: Storage) -> dict[str, Any]:
+    """Attempt and writer's id; 0 and none before there is an experiment. One read: it precedes every write."""
+    with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
+        try:
+            saved = _read_experiment(experiment)
+        except (FileNotFoundError, NotADirectoryError):
+            return {"attempt": 0, "writer": ""}
+        return {"attempt": saved["attempt"], "writer": saved["writer"]}
 
 
-class Replaced(RuntimeError):
+class Replaced(Overtaken):
     """Ray has started the workers again elsewhere: this rank 0 was thought dead."""
 
 
-class Fence:
-    """Between a stage's writers: drivers by their attempts, and rank 0s that one driver's workers were started with.
+def check_attempt(job: StageJob) -> None:
+    """The fence between drivers, by their attempts, for the job of a worker."""
+    check_writer(Storage(join(job.storage, job.experiment)), job.attempt, job.writer)
 
-    `claim` makes this process the stage's writer; the call raises Superseded or Replaced where it is that no more.
-    """
 
-    def __init__(self, job: StageJob) -> None:
-        self.job, self._id = job, ""
+def check_job(job: StageJob) -> None:
+    """The fence of a job's folder: between drivers, and between the rank 0s that one driver's workers were started
+    with. Raises Superseded or Replaced."""
+    check_attempt(job)
+    if not job.process:
+        return
+    trainer = Storage(join(job.storage, job.experiment, job.trainer))
+    with well_formed(join(trainer.uri, WRITER)):
+        found = read_document(trainer, WRITER, job.trainer)
+        if found["id"] != job.process:
+            raise Replaced(f"{trainer.uri}: process {found['process']} on {found['host']} writes this stage now")
 
-    def claim(self) -> None:
-        self._id = uuid.uuid4().hex
-        writer = {"id": self._id, "host": socket.gethostname(), "process": os.getpid()}
-        write_document(self.job.folder, WRITER, writer, self.job.trainer)
 
-    def __call__(self) -> None:
-        check_attempt(self.job)
-        if self._id and (found := read_document(self.job.folder, WRITER, self.job.trainer))["id"] != self._id:
-            raise Replaced(
-                f"{self.job.folder.uri}: process {found['process']} on {found['host']} writes this stage now"
-            )
+def claimable(job: StageJob) -> StageJob:
+    """The job in the hands of a process that runs it: it writes nothing there until it has claimed the stage."""
+    return replace(job, process=uuid.uuid4().hex)
+
+
+def claim(job: StageJob) -> None:
+    """Makes this process the stage's writer; one that was before finds this one's id at the fence."""
+    writer = {"id": job.process, "host": socket.gethostname(), "process": os.getpid()}
+    write_document(replace(job, process="").folder, WRITER, writer, job.trainer)

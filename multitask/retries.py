@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from weakref import WeakKeyDictionary
 from fsspec import AbstractFileSystem
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from multitask.errors import StorageError, UserError
+from multitask.errors import Overtaken, StorageError, UserError
 
 PATIENCE = 120.0  # seconds for which a storage may fail before it is given up
 LONGEST_PAUSE = 15.0  # seconds; the pauses begin at up to one second and double, each shortened at random
@@ -80,9 +81,12 @@ def persist(fs: AbstractFileSystem, doing: Doing, where: str, call: Callable[[],
     itself is not cut off: a large upload may take its time. Raises as `said_clearly`.
     """
 
+    failing = math.inf  # since when, by this call's own count: a fence before each attempt is read from the same fs
+
     def give_up(state: RetryCallState) -> bool:
-        since = _failing_since.setdefault(fs, time.monotonic())
-        return time.monotonic() - since >= PATIENCE
+        nonlocal failing
+        failing = min(failing, _failing_since.setdefault(fs, time.monotonic()))
+        return time.monotonic() - failing >= PATIENCE
 
     def warn(state: RetryCallState) -> None:
         attempt, error = state.attempt_number, state.outcome.exception() if state.outcome else None
@@ -120,7 +124,7 @@ def said_clearly(doing: Doing, where: str) -> Iterator[None]:
     except OSError as error:
         raise _said(doing, where, error) from error
     except Exception as error:
-        if type(error).__module__ == "builtins" or isinstance(error, UserError):
+        if type(error).__module__ == "builtins" or isinstance(error, UserError | Overtaken):
             raise  # a mistake of this program, or said already
         raise _said(doing, where, error) from error
 

@@ -102,7 +102,10 @@ def write_sealed(
     """
     storage.remove(path)
     with storage.staged(path) as folder:
-        sums = {name: _write_content(folder / name, content) for name, content in files.items()}
+        sums = {}
+        for name, content in files.items():
+            storage.check()
+            sums[name] = _write_content(folder / name, content)
     fence()
     write_document(storage, below(path, MANIFEST), {**facts, "files": sums})
 

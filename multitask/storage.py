@@ -25,6 +25,7 @@ from multitask.retries import Doing, persist, said_clearly
 
 MANIFEST = "manifest.json"
 PASSWORD = re.compile(r"([\w+.-]+://)[^/@\s]*:[^/@\s]*@")
+Fence = Callable[[], None]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -74,14 +75,17 @@ class Storage:
 
     What passes is waited out (retries.py). Raises StorageError for what does not, FileNotFoundError for what is not
     there.
+
+    fence: called before each write and removal, here and in what lies below, and again where one is tried again; it
+    raises Overtaken where another process owns the place now.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = absolute(uri)
+    def __init__(self, uri: str, fence: Fence | None = None) -> None:
+        self.uri, self._fence = absolute(uri), fence
         self.fs, self.root = open_fs(uri)
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return Storage, (self.uri,)
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, Fence | None]]:
+        return Storage, (self.uri, self._fence)
 
     @cached_property
     def is_local(self) -> bool:
@@ -89,7 +93,12 @@ class Storage:
 
     def at(self, path: str) -> Storage:
         """The storage below `path`."""
-        return Storage(join(self.uri, path))
+        return Storage(join(self.uri, path), self._fence)
+
+    def check(self) -> None:
+        """What each write begins with, for who writes into a `staged` folder by himself."""
+        if self._fence:
+            self._fence()
 
     def full(self, path: str) -> str:
         return join(self.root, path) if path else self.root
@@ -153,8 +162,7 @@ class Storage:
         with temporary as name:
             yield Path(name)
             for file in sorted(Path(name).iterdir()):
-                put = partial(self.fs.put_file, str(file))
-                self._do("written", below(path, file.name), put)
+                self.write_file(below(path, file.name), file)
 
     def write_json(self, path: str, value: Any) -> None:
         self.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
@@ -167,7 +175,7 @@ class Storage:
         files = self._do("listed", path, self.fs.find)
         for file in sorted(files, key=lambda file: not file.endswith(f"/{MANIFEST}")):
             with suppress(FileNotFoundError):
-                persist(self.fs, "removed", join(self.uri, path), partial(self.fs.rm_file, file))
+                self._persist("removed", join(self.uri, path), partial(self.fs.rm_file, file))
         if self._do("read", path, self.fs.isdir):  # an object store has none without files
             self._do("removed", path, partial(self.fs.rm, recursive=True))
 
@@ -191,7 +199,14 @@ class Storage:
 
     def _do(self, doing: Doing, path: str, call: Callable[[str], T]) -> T:
         where, full = join(self.uri, path) if path else self.uri, self.full(path)
-        return persist(self.fs, doing, where, lambda: call(full))
+        return self._persist(doing, where, lambda: call(full))
+
+    def _persist(self, doing: Doing, where: str, call: Callable[[], T]) -> T:
+        def fenced() -> T:
+            self.check()
+            return call()
+
+        return persist(self.fs, doing, where, fenced if doing in ("written", "removed") else call)
 
 
 def _write_local(full: str, data: bytes) -> None:

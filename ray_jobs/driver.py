@@ -73,7 +73,7 @@ class Driver:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Every stage that is not finished, in the recipe's order; returns the results."""
-        with Lease(self.experiment.folder, self.screen.note):
+        with Lease(self.experiment.place, self.screen.note):
             self._read_experiment()  # as it stands now that it is ours alone
             return self._run(stop)
 
@@ -98,6 +98,11 @@ class Driver:
         if stop.asked and not all(self.plan.outcome(node) for node in todo):
             raise Interrupted(self.request.experiment)
         return self.write_results()
+
+    def check(self) -> None:
+        """The fence: raises Superseded where this driver's attempt was another's to go on with."""
+        if self.experiment.writer:
+            self.experiment.check()
 
     def claim(self) -> None:
         """Names and fingerprints of all nodes; another stage under a known name is refused here."""
@@ -238,7 +243,6 @@ class Driver:
 
     def write_results(self) -> dict[str, Any]:
         """results.json as it stands. Raises Superseded where another driver writes it now."""
-        self.experiment.check()
         results = results_of(self.plan, self.request.experiment)
         write_document(self.experiment.folder, "results.json", results)
         return results

@@ -9,18 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from multitask.errors import PlainFormatter
+from multitask.errors import Overtaken, PlainFormatter
 from multitask.experiment import EXPERIMENT_FILE
-from multitask.storage import Storage
+from multitask.storage import Fence, Storage
 
 PACKAGES = ("multitask", "lightning_modules", "ray_jobs")
 
 
 class DriverLog:
-    """Context manager. `path` is relative to the experiment; an exception that passes goes in with its traceback."""
+    """Context manager. `path` is relative to the experiment; an exception that passes goes in with its traceback.
+
+    fence: the driver's, once there is one: a log of who was superseded is not copied.
+    """
 
     def __init__(self, experiment: Storage) -> None:
         self.experiment = experiment
+        self.fence: Fence = lambda: None
         self.path = f"logs/driver-{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}.log"
         self._folder = tempfile.TemporaryDirectory(prefix="minibert-log-")
         self._file = Path(self._folder.name) / "driver.log"
@@ -49,7 +53,9 @@ class DriverLog:
         self._handler.close()
         try:
             if self.experiment.exists(EXPERIMENT_FILE):  # what was refused before it began leaves nothing
-                self.experiment.write_bytes(self.path, self._file.read_bytes())
+                Storage(self.experiment.uri, self.fence).write_bytes(self.path, self._file.read_bytes())
+        except Overtaken:
+            pass  # the error that is on its way says so
         except Exception as failure:  # must not hide how the run itself ended
             print(f"log not copied to {self.experiment.uri}: {failure}", file=sys.stderr)
         self._folder.cleanup()

@@ -40,7 +40,9 @@ def run_training(
     with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
         request = Request(recipe, data, storage, experiment, workers, fresh, log.path, seeds, submission_id())
         try:
-            return Driver(request, screen).run(stop)
+            driver = Driver(request, screen)
+            log.fence = driver.check
+            return driver.run(stop)
         except Interrupted:
             logger.info("interrupted; what was saved is safe")
             screen.say(f"interrupted; what was saved is safe; {again}")

@@ -18,7 +18,7 @@ from typing import Any
 
 from lightning_modules.progress import Progress
 from multitask.errors import UserError
-from multitask.experiment import StageJob, Status, read_outcome
+from multitask.experiment import StageJob, Status, Superseded, read_outcome
 from multitask.metrics import LOWER_IS_BETTER
 from multitask.recipe_parts import Sweep
 from multitask.records import Record, read_records
@@ -242,7 +242,8 @@ class _Trials:
             raise self._error
         for label, (kind, message) in failures.items():
             if kind != DIVERGED and read_outcome(self.jobs[label].folder) is None:
-                raise UserError(message) if kind == "UserError" else RuntimeError(f"{label}: {kind}: {message}")
+                known = {"UserError": UserError, "Superseded": Superseded}
+                raise known[kind](message) if kind in known else RuntimeError(f"{label}: {kind}: {message}")
 
     def _end(self, label: str, job: StageJob, failures: dict[str, tuple[str, str]]) -> Status:
         if read_outcome(job.folder) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning_modules.progress import Interrupted, Progress
 from multitask.errors import UserError
-from multitask.experiment import StageJob
+from multitask.experiment import StageJob, Superseded
 from multitask.records import Record
 from ray_jobs.board import Board, News
 from ray_jobs.cluster import Cluster, scaling
@@ -57,7 +57,6 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
     from lightning_modules.base import NonFiniteLoss
     from lightning_modules.run import run_stage
     from lightning_modules.trainer import quiet_libraries
-    from multitask.experiment import Superseded
 
     quiet_libraries()
 
@@ -156,6 +155,8 @@ class RayRunner:
         """The error of that kind, with the traceback of the worker that met it."""
         if kind == "UserError":
             return UserError(message)
+        if kind == "Superseded":
+            return Superseded(message)
         error = RuntimeError(f"{kind}: {message}")
         for trace in {end.trace for end in self._ends if end.kind == kind and end.trace}:
             error.add_note(f"In a worker:\n{trace}")

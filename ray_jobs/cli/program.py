@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from multitask.errors import PlainFormatter, UserError, printable
+from multitask.errors import Overtaken, PlainFormatter, UserError, printable
 from ray_jobs.cli import batch, export, inspection, recruit, training
 from ray_jobs.cli.shared import USER_ERROR
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
@@ -79,6 +79,9 @@ def main() -> None:
     except UserError as error:
         print(f"minibert: {error}", file=sys.stderr)
         _leave(USER_ERROR)
+    except Overtaken as error:
+        print(f"minibert: {printable(str(error))}", file=sys.stderr)
+        _leave(1)
     except ModuleNotFoundError as error:
         if (extra := EXTRAS.get(error.name or "")) is None:
             _fail(error)

@@ -166,7 +166,7 @@ def test_a_save_is_a_snapshot(folder: Storage) -> None:
     """Training changes its tensors in place while the upload waits."""
     weights, optimizer = torch.ones(4), torch.ones(4)
     changed = Event()
-    store = CheckpointStore(folder, fence=lambda: assert_in_time(changed))
+    store = CheckpointStore(Storage(folder.uri, lambda: assert_in_time(changed)))
     store.save(Checkpoint(State(), {"w": weights}, {"w/exp_avg": optimizer}))
     weights.zero_()
     optimizer.zero_()
@@ -185,7 +185,7 @@ def test_a_fenced_writer_leaves_nothing_and_hears_of_it(folder: Storage, surface
     def fence() -> None:
         raise Superseded("attempt 1 was superseded by attempt 2")
 
-    store = CheckpointStore(folder, fence=fence)
+    store = CheckpointStore(Storage(folder.uri, fence))
     store.save(checkpoint(10, 5.0))
     calls = {"flush": store.flush, "save": lambda: store.save(checkpoint(30)), "exit": lambda: store.__exit__(None)}
     with pytest.raises(Superseded, match="attempt 2"):
@@ -203,7 +203,7 @@ def test_training_hears_of_a_failed_upload_without_waiting_for_one(folder: Stora
         assert_in_time(failing)
         raise StorageError("the storage is gone")
 
-    store = CheckpointStore(folder, fence=fence)
+    store = CheckpointStore(Storage(folder.uri, fence))
     store.check()
     store.save(checkpoint(10))
     assert_in_time(saving)
@@ -220,13 +220,14 @@ def test_training_hears_of_a_failed_upload_without_waiting_for_one(folder: Stora
 
 
 def test_who_is_superseded_during_an_upload_seals_nothing(folder: Storage) -> None:
-    calls = iter([None, Superseded("attempt 1 was superseded by attempt 2")])
+    passed = 5  # the folder and its four files
+    calls = iter([*[None] * passed, Superseded("attempt 1 was superseded by attempt 2")])
 
     def fence() -> None:
         if error := next(calls):
             raise error
 
-    store = CheckpointStore(folder, fence=fence)
+    store = CheckpointStore(Storage(folder.uri, fence))
     store.save(checkpoint(10))
     with pytest.raises(Superseded, match="attempt 2"):
         store.flush()

@@ -15,11 +15,12 @@ from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.experiment import (
     Experiment,
-    Fence,
     Replaced,
     StageJob,
     Superseded,
     check_attempt,
+    claim,
+    claimable,
     digest,
     stage_content,
     trainer_name,
@@ -200,12 +201,15 @@ def job_of(experiment: Experiment) -> StageJob:
 
 
 def test_driver_and_workers_of_an_older_attempt_are_fenced_off(storage: Storage) -> None:
-    older, newer = Experiment(storage, "exp"), Experiment(storage, "exp")
+    older, early = Experiment(storage, "exp"), Experiment(storage, "exp")
     check_attempt(job_of(older))  # nothing there yet
     older.begin_attempt()
     check_attempt(job_of(older))
     older.save()
-    newer.begin_attempt()  # though it was read before the other began
+    with pytest.raises(Superseded, match="another driver began attempt 1 meanwhile"):
+        early.begin_attempt()  # held between reading and beginning, it does not take over from who owns it now
+    newer = Experiment(storage, "exp")
+    newer.begin_attempt()
     assert (older.attempt, newer.attempt) == (1, 2)
     with pytest.raises(Superseded, match="attempt 1 was superseded by attempt 2"):
         check_attempt(job_of(older))
@@ -219,13 +223,13 @@ def test_a_storage_that_a_worker_does_not_see_is_refused(storage: Storage) -> No
     """Each machine has a folder of its own at the path: an empty one, or one with an older run in it."""
     experiment = Experiment(storage, "exp")
     experiment.begin_attempt()
-    before = experiment.folder.read_bytes("experiment.json")
+    before = experiment.place.read_bytes("experiment.json")
     experiment.begin_attempt()
     job = job_of(experiment)
-    experiment.folder.write_bytes("experiment.json", before)
+    experiment.place.write_bytes("experiment.json", before)
     with pytest.raises(UserError, match="does not see what the driver wrote there; give --storage a folder"):
         check_attempt(job)
-    experiment.folder.remove("experiment.json")
+    experiment.place.remove("experiment.json")
     with pytest.raises(UserError, match="does not see what the driver wrote there"):
         check_attempt(job)
 
@@ -239,11 +243,13 @@ def test_a_job_is_plain_json(storage: Storage) -> None:
 def test_a_rank_that_was_thought_dead_finds_another_at_the_fence(storage: Storage) -> None:
     experiment = Experiment(storage, "exp")
     experiment.begin_attempt()
-    older, newer = Fence(job_of(experiment)), Fence(job_of(experiment))
-    older()  # nobody writes yet
-    older.claim()
-    older()
-    newer.claim()
-    newer()
+    older, newer = claimable(job_of(experiment)), claimable(job_of(experiment))
+    claim(older)
+    older.folder.write_bytes("file", b"older")
+    claim(newer)
+    newer.folder.write_bytes("file", b"newer")
     with pytest.raises(Replaced, match=r"process \d+ on .* writes this stage now"):
-        older()
+        older.folder.write_bytes("file", b"older")
+    with pytest.raises(Replaced):
+        older.folder.remove("file")
+    assert storage.read_bytes("exp/TorchTrainer_x/file") == b"newer"
