@@ -204,7 +204,7 @@ class Telling(Callback):
 
     def _lost(self, steps: int) -> bool:
         """Whether nothing is shown of what was measured then: the kill came between metrics.jsonl and the events."""
-        shown = self.events.shown if self.events else set()
+        shown = self.events.shown if self.events else ()
         return self.events is not None and not any(at == steps and tag.startswith("dev/") for tag, at in shown)
 
     def _tell_dev(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
-FAULTS, LAB = "make faults", "make lab-test"
+FAULTS, LAB, KILLS = "make faults", "make lab-test", "make ray-kills"
 KEPT = {FAULTS: ROOT / "runs" / "faults.json", LAB: ROOT / "runs" / "lab.json"}  # by the command that makes the table
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -18,9 +23,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as PluginAccumulator
 
-from lightning_modules import tensorboard
+from lightning_modules import callbacks, tensorboard
 from lightning_modules.progress import Progress
 from lightning_modules.tensorboard import EventLog
+from multitask import storage
 from multitask.experiment import StageJob
 from multitask.storage import Storage
 from tests.helpers import run, small_job, stop_at
@@ -71,6 +77,54 @@ def test_points_are_shown_once_after_resumes(tmp_path: Path, s3: S3, remote: boo
     assert scalars(parts.events.uri) == undisturbed
     assert shown(parts.events.uri) == shown(whole.events.uri)
     assert shown(whole.events.uri).items() >= undisturbed.items()
+
+
+def values(uri: str) -> dict[str, list[tuple[int, float]]]:
+    """Tag -> steps and values; of what is a measure of time, the steps alone."""
+    found = EventAccumulator(uri)
+    found.Reload()
+    timed = "train/examples_per_second"
+    return {
+        tag: [(point.step, 0.0 if tag == timed else point.value) for point in found.Scalars(tag)]
+        for tag in found.Tags()["scalars"]
+    }
+
+
+def states_of(job: StageJob, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Runs the job; a copy of its storage as it stood after each write or removal, by whichever thread."""
+    true, lock, states = storage.persist, threading.Lock(), list[Path]()
+
+    def kept(fs: object, doing: str, where: str, call: Callable[[], Any]) -> Any:
+        if doing not in ("written", "removed") or not where.startswith(job.storage):
+            return true(fs, doing, where, call)  # type: ignore[arg-type]
+        with lock:
+            given = true(fs, doing, where, call)  # type: ignore[arg-type]
+            states.append(folder / f"{len(states):03d}")
+            shutil.copytree(job.storage, states[-1])
+        return given
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "persist", kept)
+        assert run(job)
+    return states
+
+
+@pytest.mark.parametrize("measure_start", [False, True])
+def test_killed_after_any_write_the_curves_are_those_of_an_undisturbed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measure_start: bool
+) -> None:
+    monkeypatch.setattr(callbacks, "LOG_STEPS", 2)
+    stage = {"epochs": 2, "checkpoint_steps": 3, "tasks": ["quora", "sst"], "max_examples": 64}
+    job = replace(small_job(tmp_path / "whole", **stage), measure_start=measure_start)
+    states = states_of(job, tmp_path / "states", monkeypatch)
+    expected, pages = values(job.events.uri), shown(job.events.uri)
+    assert [step for step, _ in expected["train/loss_sst"]] and len(expected["dev/sst/accuracy"]) == 2 + measure_start
+    every = int(os.environ.get("MINIBERT_STATES", "5"))  # 1: all of them
+    for at, state in list(enumerate(states))[int(measure_start) :: every]:
+        resumed = replace(job, storage=str(state))
+        assert run(resumed)
+        assert values(resumed.events.uri) == expected, f"killed after write {at} of {len(states)}"
+        assert shown(resumed.events.uri) == pages, f"killed after write {at} of {len(states)}"
 
 
 def test_the_first_attempt_writes_the_mark(tmp_path: Path) -> None:
