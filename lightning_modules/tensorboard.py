@@ -1,6 +1,7 @@
 """TensorBoard events, one run per trainer name: written locally, copied whole to the storage.
 
-A remote event file would be reopened for every scalar, so a thread copies it every 30 s, when asked to, and at the end.
+A remote event file would be reopened for every scalar, so a thread copies it every 30 s, when asked to, and at the end;
+a checkpoint's thread copies it before the checkpoint that covers the events.
 """
 
 from __future__ import annotations
@@ -158,15 +159,16 @@ def _before(folder: Storage, purge: int) -> tuple[int, set[tuple[str, int]]]:
 
 def _shown(content: bytes, before: set[tuple[str, int]]) -> set[tuple[str, int]]:
     """What is shown after that event file too: a mark in it hides what lies before it from the mark's step on."""
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader  # type: ignore[import-untyped]
-    from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
+        LegacyEventFileLoader,
+    )
 
     shown = set(before)
     with tempfile.NamedTemporaryFile(prefix="minibert-events-") as file:
         file.write(content)
         file.flush()
         for event in LegacyEventFileLoader(file.name).Load():
-            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+            if event.HasField("session_log") and event.session_log.status == event.session_log.START:
                 shown = {(tag, step) for tag, step in shown if step < event.step}
             shown |= {(value.tag, event.step) for value in event.summary.value}
     return shown

@@ -206,8 +206,9 @@ class _Trials:
                 ends_at = min(ends_at, time.monotonic() + GRACE_SECONDS)
         news = self._look()
         failures = {**self._errors(), **news.failures}
-        for label, (_, message) in failures.items():
-            self.screen.say(f"{label}: failed: {message}")
+        for label, (kind, message) in failures.items():
+            if kind != "Superseded":  # of all trials alike: said once, by the command
+                self.screen.say(f"{label}: failed: {message}")
         if not self.stop.asked:
             self._raise(failures)
         return {label: self._end(label, job, failures) for label, job in self.jobs.items()}
