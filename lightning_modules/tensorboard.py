@@ -159,7 +159,7 @@ def _before(folder: Storage, purge: int) -> tuple[int, set[tuple[str, int]]]:
 
 def _shown(content: bytes, before: set[tuple[str, int]]) -> set[tuple[str, int]]:
     """What is shown after that event file too: a mark in it hides what lies before it from the mark's step on."""
-    from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_file_loader import (
         LegacyEventFileLoader,
     )
 

@@ -210,7 +210,7 @@ def _losses(home: Storage) -> dict[str, Curve]:
     names = event_files(home)
     if not names:
         return {}
-    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_accumulator import (
         EventAccumulator,
     )
 
