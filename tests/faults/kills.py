@@ -135,20 +135,20 @@ def family(process: int) -> dict[int, str]:
     return found
 
 
-def strike(experiment: Experiment, process: subprocess.Popen[bytes], kill: Kill, draw: random.Random) -> bool:
-    """Kills when the moment has come; whether it came before the end."""
+def strike(experiment: Experiment, process: subprocess.Popen[bytes], kill: Kill, draw: random.Random) -> dict[int, str]:
+    """Kills when the moment has come; the run's processes right before, none where the moment did not come."""
     until = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < until:
         if experiment.lines() >= kill.lines:
             time.sleep(kill.pause)
             sign = KINDS[kill.command][kill.what]
-            there = sorted(family(process.pid).items())
-            found = [at for at, line in there if sign in line] if sign else [process.pid]
+            there = family(process.pid)
+            found = sorted(at for at, line in there.items() if sign in line) if sign else [process.pid]
             if found and process.poll() is None:
                 os.kill(draw.choice(found), signal.SIGKILL)
-                return True
+                return there
         time.sleep(0.02)
-    return False
+    return {}
 
 
 def end(process: subprocess.Popen[bytes], children: dict[int, str]) -> str:
@@ -181,9 +181,9 @@ def survive(folder: Path, number: int, kill: Kill, expected: dict[str, str]) -> 
     """One kill, and all that comes after it."""
     experiment, began = Experiment(folder / f"{number:02d}", kill.command), time.monotonic()
     process = experiment.start()
-    struck = strike(experiment, process, kill, random.Random(f"{kill}"))
-    before, children = experiment.finished(), family(process.pid)
-    said = end(process, children) if struck else f"not struck: {end(process, children)}"
+    children = strike(experiment, process, kill, random.Random(f"{kill}"))
+    before = experiment.finished()
+    said = end(process, children) if children else f"not struck: {end(process, children)}"
     starts = 0
     while process.returncode and starts < 2:
         process, starts = experiment.start(), starts + 1

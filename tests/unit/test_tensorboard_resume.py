@@ -119,7 +119,7 @@ def test_killed_after_any_write_the_curves_are_those_of_an_undisturbed_run(
     states = states_of(job, tmp_path / "states", monkeypatch)
     expected, pages = values(job.events.uri), shown(job.events.uri)
     assert [step for step, _ in expected["train/loss_sst"]] and len(expected["dev/sst/accuracy"]) == 2 + measure_start
-    every = int(os.environ.get("MINIBERT_STATES", "5"))  # 1: all of them
+    every = int(os.environ.get("MINIBERT_STATES", "9"))  # 1: all of them
     for at, state in list(enumerate(states))[int(measure_start) :: every]:
         resumed = replace(job, storage=str(state))
         assert run(resumed)
