@@ -200,10 +200,13 @@ def serve(
     directory: DirectoryArgument,
     host: Annotated[str, typer.Option(help="Another than this machine alone wants MINIBERT_TOKEN.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    per_client: Annotated[
+        int, typer.Option(min=1, help="Requests of one address at once; behind a proxy all come from the proxy's.")
+    ] = 64,
 ) -> None:
     """Serve search, completion and suitability. On Ray Serve, with a page and an API."""
     from ray_jobs.recruit.serve import serve
     from ray_jobs.screen import Screen
 
     with Screen() as screen:
-        serve(directory, host, port, screen)
+        serve(directory, host, port, screen, per_client)

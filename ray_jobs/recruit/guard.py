@@ -17,6 +17,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 # Two texts at their longest, every character written as a pair of \uXXXX, are 480,000 bytes.
 MAX_BODY = 500_000
+TOO_LARGE = f"body: too large; valid: up to {MAX_BODY:,} bytes"
 READ_ON = 20 * MAX_BODY  # of a body that is too large: a sender that is not read to the end may miss the answer
 OPEN = frozenset(
     {"/", "/style.css", "/script.js", "/icon.svg", "/docs", "/openapi.json", "/health"}
@@ -43,12 +44,16 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = _Answer(send)
-        if refusal := self._refusal(scope):
+        answer = Answer(send)
+        if refusal := unwanted(scope, self.token):
             await answer.refuse(*refusal)
             return
-        if (body := await read_body(receive)) is None:
-            await answer.refuse(413, f"body: too large; valid: up to {MAX_BODY:,} bytes")
+        try:
+            body = await read_body(receive)
+        except Gone:
+            return
+        if body is None:
+            await answer.refuse(413, TOO_LARGE)
             return
         try:
             await self.app(scope, replayed(body, receive), answer)
@@ -59,21 +64,23 @@ class Guard:
                 raise ConnectionAbortedError("the answer had begun") from None
             await answer.refuse(500, "the server failed; its log says where")
 
-    def _refusal(self, scope: Message) -> tuple[int, str] | None:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if self.token is None:
-            if HERE.fullmatch(headers.get("host", "")):
-                return None
-            return 403, "host: without a token only this machine is answered; valid: localhost, 127.0.0.1"
-        if scope["path"] in OPEN:
+
+def unwanted(scope: Message, token: str | None) -> tuple[int, str] | None:
+    """Status and message for a request that is refused for where it comes from; None where it is welcome."""
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    if token is None:
+        if HERE.fullmatch(headers.get("host", "")):
             return None
-        given = headers.get("authorization", "").encode("latin-1")
-        if hmac.compare_digest(given, b"Bearer " + self.token.encode()):
-            return None
-        return 401, "token: missing or wrong; valid: the header Authorization: Bearer TOKEN"
+        return 403, "host: without a token only this machine is answered; valid: localhost, 127.0.0.1"
+    if scope["path"] in OPEN:
+        return None
+    given = headers.get("authorization", "").encode("latin-1")
+    if hmac.compare_digest(given, b"Bearer " + token.encode()):
+        return None
+    return 401, "token: missing or wrong; valid: the header Authorization: Bearer TOKEN"
 
 
-class _Answer:
+class Answer:
     """Sends what the app sends, with HEADERS."""
 
     def __init__(self, send: Send) -> None:
@@ -86,22 +93,30 @@ class _Answer:
             message = {**message, "headers": [*message.get("headers", []), *own]}
         await self.send(message)
 
-    async def refuse(self, status: int, message: str) -> None:
+    async def refuse(self, status: int, message: str, *more: tuple[bytes, bytes]) -> None:
+        """more: headers."""
         body = json.dumps({"message": message, "problems": []}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+        headers += more
         await self({"type": "http.response.start", "status": status, "headers": headers})
         await self({"type": "http.response.body", "body": body})
 
 
+class Gone(Exception):
+    """The client has closed the connection before its request was whole."""
+
+
 async def read_body(receive: Receive) -> bytes | None:
-    """The whole body; None where it is larger than MAX_BODY."""
+    """The whole body; None where it is larger than MAX_BODY. Raises Gone."""
     parts, size, more = list[bytes](), 0, True
     while more and size <= READ_ON:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
         size += len(part := message.get("body", b""))
         parts += [part] if size <= MAX_BODY else []
-        more = message["type"] == "http.request" and message.get("more_body", False)
+        more = message.get("more_body", False)
     return b"".join(parts) if size <= MAX_BODY else None
 
 

@@ -28,22 +28,24 @@ from multitask.storage import Storage
 from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
 from ray_jobs.recruit.api import Facts, Judgement, build_app
+from ray_jobs.recruit.gate import CALLBACK, DEFAULT_PER_CLIENT, PER_CLIENT, TOKEN
 from ray_jobs.recruit.messages import CompleteRequest, SearchRequest, SuitabilityRequest
 from ray_jobs.screen import Screen
 
-TOKEN = "MINIBERT_TOKEN"
 TOKEN_CHARS = 16  # at least
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 BATCH = 16  # requests at once
 WAIT_SECONDS = 0.005  # for company; more than a batch's own time would only be waited
-ONGOING = 64  # requests in the replica; batches are made of those
+ONGOING = 64  # requests in the replica, their bodies read (gate.py); batches are made of those
+KEEP_ALIVE_SECONDS = 30  # that a connection may be silent between two requests
 QUEUED = 256  # requests that wait for it; what is more is refused with 503
 
 ENVIRONMENT = {  # read when Ray is imported, here and in the processes that it starts
     # Whatever --host is, Ray's own ports listen on all interfaces: they want a token that Ray makes.
     "RAY_AUTH_MODE": "token",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": CALLBACK,
     # The models have a thread of their own. Without Ray's two more a request costs a third less of CPU beside them.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
@@ -143,8 +145,10 @@ def application(directory: str, token: str | None) -> Any:
     return deployment.bind(directory, token)
 
 
-def serve(directory: str, host: str, port: int, screen: Screen) -> None:
+def serve(directory: str, host: str, port: int, screen: Screen, per_client: int = DEFAULT_PER_CLIENT) -> None:
     """Serves an index directory until Ctrl-C or SIGTERM. The token is that of the environment's MINIBERT_TOKEN.
+
+    per_client: requests of one address that may be in progress.
 
     Raises UserError before anything starts: no sound index, no token for a host that others reach, a port in use.
     """
@@ -153,13 +157,14 @@ def serve(directory: str, host: str, port: int, screen: Screen) -> None:
     if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
         raise UserError("RAY_ADDRESS: set; `recruit serve` is for this machine, with a Ray of its own: unset it")
     facts = Models.open(directory).facts  # says what is wrong with it in one line, which a replica cannot
-    os.environ.update(ENVIRONMENT)
+    os.environ.update({**ENVIRONMENT, PER_CLIENT: str(per_client)})
     from ray import serve as ray_serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
     with Cluster(Workers(), screen):  # its end is Serve's too
-        ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
+        listen = {"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE_SECONDS}
+        ray_serve.start(proxy_location="HeadOnly", http_options=listen, logging_config=quiet)
         screen.note(f"loading {facts.postings} postings, {', '.join(['search', *sorted(facts.parts)])} ...")
         ray_serve.run(application(Storage(directory).uri, token), name="recruiter", logging_config=quiet)
         with signals() as stop:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 
@@ -19,12 +23,13 @@ from multitask.embed import TextEncoder
 from multitask.recruit.index import build, save_index
 from multitask.recruit.postings import Posting
 from multitask.storage import Storage
-from ray_jobs.recruit.serve import TOKEN
+from ray_jobs.recruit.gate import TOKEN, Limits
 from tests.helpers import tiny
 from tests.recruiter import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[2]
+LIMITS = Limits()
 SECRET = "correct-horse-battery"
 TYPED = "sesquipedalian"
 POSTINGS = [
@@ -53,6 +58,8 @@ class Serving:
             assert line, f"it ended: {self.said}"
             self.said += line
 
+        self.url = next(word for word in self.said.split() if word.startswith("http://"))
+
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -76,18 +83,93 @@ def descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
-@pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
-    save_index(Storage(str(tmp_path / "index")), build(TextEncoder(tiny()), POSTINGS), tiny(), {})
-    serving = Serving(tmp_path / "index", free_port())
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    index = tmp_path_factory.mktemp("served") / "index"
+    save_index(Storage(str(index)), build(TextEncoder(tiny()), POSTINGS), tiny(), {})
+    serving = Serving(index, free_port())
     yield serving
     if serving.process.poll() is None:
         serving.process.kill()
 
 
+class Crowd:
+    """Connections of another address than the healthy one's that send what is given, and then nothing."""
+
+    def __init__(self, url: str, count: int, words: bytes) -> None:
+        host, port = url.removeprefix("http://").split(":")
+        self.stop = threading.Event()
+        self.some = [
+            socket.create_connection((host, int(port)), timeout=30, source_address=("127.0.0.2", 0))
+            for _ in range(count)
+        ]
+        for one in self.some:
+            one.sendall(words)
+
+    def trickle(self) -> None:
+        """A byte a second each, until the end."""
+        while not self.stop.wait(1):
+            for one in self.some:
+                with suppress(OSError):  # closed by the server
+                    one.sendall(b"x")
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for one in self.some:
+            one.close()
+
+
+HEAD = (
+    f"POST /search HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {SECRET}\r\n"
+    "Content-Type: application/json\r\nContent-Length: 400000\r\n\r\n"
+).encode()
+
+
+def latencies(client: httpx.Client, count: int) -> list[float]:
+    """Milliseconds of as many searches, each of which is answered."""
+    found = []
+    for _ in range(count):
+        began = time.perf_counter()
+        assert client.post("/search", json={"text": "drive trucks"}).status_code == 200
+        found.append((time.perf_counter() - began) * 1e3)
+    return found
+
+
+def p99(values: list[float]) -> float:
+    return sorted(values)[math.ceil(0.99 * len(values)) - 1]
+
+
+def test_slow_clients_take_nothing_from_the_others(serving: Serving) -> None:
+    """Unloaded and loaded searches in turn, so that what else the machine does meets both alike."""
+    url = serving.url
+    with httpx.Client(base_url=url, timeout=30, headers={"authorization": f"Bearer {SECRET}"}) as client:
+        latencies(client, 30)
+        alone, beside = list[float](), list[float]()
+        for count, words, trickling in (
+            (64, HEAD, False),
+            (300, HEAD, False),
+            (300, HEAD + b'{"text": "', True),
+            (300, HEAD[:30], False),
+        ):
+            alone += latencies(client, 60)
+            with Crowd(url, count, words) as crowd:
+                if trickling:
+                    threading.Thread(target=crowd.trickle, daemon=True).start()
+                beside += latencies(client, 60)
+        with Crowd(url, LIMITS.per_client + 1, HEAD) as crowd:
+            answers = Counter(one.recv(12) for one in crowd.some)
+            assert answers == {b"HTTP/1.1 408": LIMITS.per_client, b"HTTP/1.1 429": 1}
+        with Crowd(url, 1, HEAD[:30]) as crowd:
+            assert crowd.some[0].recv(1) == b""  # closed: its headers never came
+    print(f"p99 {p99(alone):.0f} ms alone, {p99(beside):.0f} ms beside slow clients")
+    assert p99(beside) < 2 * p99(alone)
+
+
 def test_it_answers_wants_its_token_and_ends_with_ctrl_c(serving: Serving) -> None:
-    url = next(word for word in serving.said.split() if word.startswith("http://"))
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=serving.url, timeout=30) as client:
         assert client.get("/health").json() == {"status": "ok", "postings": 2, "passages": 2, "parts": ["search"]}
         assert client.post("/search", json={"text": TYPED}).status_code == 401
         client.headers["authorization"] = f"Bearer {SECRET}"

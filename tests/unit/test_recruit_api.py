@@ -18,9 +18,10 @@ from multitask.errors import UserError
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import Hit
 from ray_jobs.recruit.api import Facts, build_app
+from ray_jobs.recruit.gate import TOKEN
 from ray_jobs.recruit.guard import MAX_BODY, OPEN
 from ray_jobs.recruit.messages import MAX_CHARS, PROBLEMS, VALID, SearchRequest
-from ray_jobs.recruit.serve import TOKEN, Models, check_port, wanted_token
+from ray_jobs.recruit.serve import Models, check_port, wanted_token
 from tests.recruiter import MARKUP, PARTS, PASSAGE, FakeEngine
 
 SECRET = "correct-horse-battery"
