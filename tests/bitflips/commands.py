@@ -1,0 +1,105 @@
+"""Commands run in forked children of this one process, which has imported everything: a start costs milliseconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+SECONDS = 60  # that a command may take; it is killed then
+
+Command = list[str] | Callable[[], object]  # of `minibert`, or what stands for one that serves for ever
+
+
+@dataclass(frozen=True)
+class End:
+    """status: of the exit, or minus the signal that ended it. said: all that it printed, errors too."""
+
+    status: int
+    out: str
+    said: str
+
+
+def warm() -> None:
+    """Imports what the commands need, and keeps all arithmetic to one thread: a forked child has no others."""
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+    import bm25s  # noqa: F401
+    import jsonschema  # noqa: F401
+    import onnx  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import rich.table  # noqa: F401
+    import tensorboard.backend.event_processing.event_accumulator  # noqa: F401
+
+    import lightning_modules.run  # noqa: F401
+    import multitask.report  # noqa: F401
+    import ray_jobs.batch.run  # noqa: F401
+    import ray_jobs.bundles  # noqa: F401
+    import ray_jobs.export  # noqa: F401
+    import ray_jobs.local  # noqa: F401
+    import ray_jobs.recruit.serve  # noqa: F401
+    import ray_jobs.training  # noqa: F401
+    from multitask.lease import Lease
+
+    Lease.__init__.__defaults__ = (10.0, 0.3, 0.02)  # how long a lease is watched is not what is looked at here
+
+
+def run(command: Command, folder: Path) -> End:
+    """The command in that folder, with a temporary directory there."""
+    with tempfile.TemporaryDirectory(prefix="minibert-said-") as said:
+        out, err = Path(said, "out"), Path(said, "err")
+        child = os.fork()
+        if not child:
+            _child(command, folder, out, err)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        told = out.read_text(errors="replace")
+        return End(status, told, told + err.read_text(errors="replace"))
+
+
+def _child(command: Command, folder: Path, out: Path, err: Path) -> None:
+    """Never returns."""
+    status = 99
+    try:
+        signal.alarm(SECONDS)
+        for file, number in ((out, 1), (err, 2)):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+        os.chdir(folder)
+        (folder / "tmp").mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")
+        status = _status(command)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _status(command: Command) -> int:
+    """Exit status, as the command line has it."""
+    from multitask.errors import UserError
+    from ray_jobs.cli import main
+
+    try:
+        if isinstance(command, list):
+            sys.argv = ["minibert", *command]
+            main()
+        else:
+            command()
+        return 0
+    except UserError as error:
+        print(f"minibert: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except BaseException:
+        traceback.print_exc()
+        return 1
