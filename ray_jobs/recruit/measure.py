@@ -20,6 +20,7 @@ from multitask.recruit.quality import compare
 from multitask.recruit.repeats import repeat_groups
 from multitask.recruit.suitability import TASK as SUITABILITY
 from multitask.results import cell
+from multitask.sealed import Damaged, read_document
 from multitask.storage import file_at, join, local_copy
 from multitask.tasks import Split
 from ray_jobs.recruit.completion import pairs_of
@@ -130,7 +131,7 @@ def _files(bundle: Bundle, data: str) -> list[Row]:
 def _findings(uri: str) -> list[Row]:
     folder, name = file_at(uri)
     try:
-        findings: list[Row] = folder.read_json(name)["findings"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        findings: list[Row] = read_document(folder, name)["findings"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, Damaged) as error:
         raise UserError(f"--audit {uri}: {error}; valid: what `minibert recruit audit --output` wrote") from error
     return findings

@@ -60,12 +60,12 @@ class Range:
         file = self.file(kind, "one")
         if file is None:
             return None
-        (end, one, _), (_, other, _) = (self.after(kind, None, f"undisturbed-{at}") for at in range(2))
+        (end, one), (_, other) = (self.after(kind, None, f"undisturbed-{at}") for at in range(2))
         if end.status:
             raise RuntimeError(f"{kind.name}: undisturbed it ends with {end.status}:\n{end.said}")
         return Undisturbed(file, one, moving(kind, one, other), end)
 
-    def after(self, kind: Kind, change: tuple[Path, bytes] | None, name: str) -> tuple[End, Leaves, Path]:
+    def after(self, kind: Kind, change: tuple[Path, bytes] | None, name: str) -> tuple[End, Leaves]:
         """The command in a copy of the state with that file changed."""
         place = self.folder / name
         shutil.copytree(self.folder / "one" / kind.state, place, copy_function=os.link)
@@ -76,7 +76,7 @@ class Range:
                 (place / file).write_bytes(content)
             end = run(kind.command, place)
             said = End(end.status, end.out.replace(str(place), "WORLD"), end.said.replace(str(place), "WORLD"))
-            return said, leaves(kind, end, place), place
+            return said, leaves(kind, end, place)
         finally:
             shutil.rmtree(place)
 
@@ -95,7 +95,7 @@ class Range:
     def hit(self, kind: Kind, sound: Undisturbed, hit: Hit, name: str) -> tuple[str, list[str], str]:
         """What it came to, what differs, and what was said."""
         content = hit.of(self.content("one", kind, sound.file), self.other(kind, sound.file))
-        end, found, place = self.after(kind, (sound.file, content), name)
+        end, found = self.after(kind, (sound.file, content), name)
         state = self.folder / "one" / kind.state
         came = judged(kind, state / sound.file, end, found, sound.expected, sound.masked, sound.end.said)
         return came, differences(found, sound.expected, sound.masked), end.said

@@ -9,9 +9,17 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 SECONDS = 60  # that a command may take; it is killed then
+
+MODULES = [
+    *("bm25s", "jsonschema", "onnx", "onnxruntime", "onnxscript", "pyarrow.parquet", "rich.table"),
+    *("tensorboard.backend.event_processing.event_accumulator", "lightning_modules.run", "multitask.report"),
+    *("ray_jobs.batch.run", "ray_jobs.bundles", "ray_jobs.export", "ray_jobs.local", "ray_jobs.recruit.serve"),
+    "ray_jobs.training",
+]
 
 Command = list[str] | Callable[[], object]  # of `minibert`, or what stands for one that serves for ever
 
@@ -32,23 +40,8 @@ def warm() -> None:
 
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
-    import bm25s  # noqa: F401
-    import jsonschema  # noqa: F401
-    import onnx  # noqa: F401
-    import onnxruntime  # noqa: F401
-    import onnxscript  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
-    import rich.table  # noqa: F401
-    import tensorboard.backend.event_processing.event_accumulator  # noqa: F401
-
-    import lightning_modules.run  # noqa: F401
-    import multitask.report  # noqa: F401
-    import ray_jobs.batch.run  # noqa: F401
-    import ray_jobs.bundles  # noqa: F401
-    import ray_jobs.export  # noqa: F401
-    import ray_jobs.local  # noqa: F401
-    import ray_jobs.recruit.serve  # noqa: F401
-    import ray_jobs.training  # noqa: F401
+    for name in MODULES:
+        import_module(name)
     from multitask.lease import Lease
 
     Lease.__init__.__defaults__ = (10.0, 0.3, 0.02)  # how long a lease is watched is not what is looked at here

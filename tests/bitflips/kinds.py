@@ -11,7 +11,15 @@ EVALUATE = ["evaluate", BUNDLE, "--data", "data", "--json", "--quiet"]
 REPORT = ["report", "runs/one"]
 EXPORT = ["export", BUNDLE, "--format", "transformers", "--output", "again", "--quiet"]
 
-TRAINED = ("results.json", "*/bundle/*", "*/predictions/*", "*/metrics.jsonl", "*/outcome.json", "*.zip")
+TRAINED = (
+    "results.json",
+    "*/bundle/[!m]*",
+    "*/bundle/model.json",
+    "*/predictions/*",
+    "*/metrics.jsonl",
+    "*/outcome.json",
+    "*.zip",
+)
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,7 @@ def _kinds() -> list[Kind]:
     trained = tuple(f"runs/one/{pattern}" for pattern in TRAINED)
     found = [
         Kind("token cache", "fresh", "runs/cache/tokens/*.safetensors", TRAIN, trained),
-        Kind("token cache, its manifest", "fresh", "runs/cache/tokens/*/manifest.json", TRAIN, trained),
         Kind("features", "fresh", "runs/cache/features/*.safetensors", TRAIN, trained),
-        Kind("features, their manifest", "fresh", "runs/cache/features/*/manifest.json", TRAIN, trained),
     ]
     for file in ("weights.safetensors", "model.json", "tokenizer.json", "manifest.json"):
         found.append(Kind(f"encoder in cache/, {file}", "fresh", f"runs/cache/encoders/*/{file}", TRAIN, trained))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,48 @@ def test_work_that_was_stopped_makes_the_parts_that_are_not_there(
     assert manifest(output)["rows"] == 50
     embed_table(request(table), Screen())
     assert made == [0, 1, 2, 3] and "all 4 parts are in" in capsys.readouterr().out
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:40] + bytes([data[40] ^ 1]) + data[41:]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("part-00001.parquet", flipped, "part-00001.parquet: damaged or of other work, made again"),
+        ("part-00001.parquet", lambda data: data[:-100], "part-00001.parquet: damaged or of other work, made again"),
+        (MANIFEST, flipped, f"{MANIFEST}: damaged: .*; made again"),
+        (WORK, flipped, f"{WORK}: damaged: .*; written again"),
+    ],
+)
+def test_what_was_damaged_meanwhile_is_made_again(
+    table: Path, complete: bool, name: str, damage: Callable[[bytes], bytes], said: str, caplog: Any
+) -> None:
+    output = table.parent / "out"
+    embed_table(request(table), Screen())
+    before = {file.name: file.read_bytes() for file in output.iterdir()}
+    (output / name).write_bytes(damage(before[name]))
+    if not complete:
+        (output / MANIFEST).unlink()
+    caplog.clear()
+    embed_table(request(table), Screen())
+    assert {file.name: file.read_bytes() for file in output.iterdir()} == before
+    assert bool(re.search(said, caplog.text)) == (complete or name != MANIFEST)
+
+
+def test_a_part_of_other_work_is_made_again(table: Path, tmp_path: Path) -> None:
+    """Sound, of the same name, and of other texts; and one that is another part of this work."""
+    embed_table(request(table), Screen())
+    output = table.parent / "out"
+    before = {file.name: file.read_bytes() for file in output.iterdir()}
+    other = request(table, output=str(tmp_path / "other"), rows=17)
+    embed_table(other, Screen())
+    (output / "part-00000.parquet").write_bytes((tmp_path / "other" / "part-00000.parquet").read_bytes())
+    (output / "part-00002.parquet").write_bytes(before["part-00001.parquet"])
+    embed_table(request(table), Screen())
+    assert {file.name: file.read_bytes() for file in output.iterdir()} == before
 
 
 def test_the_same_table_elsewhere_is_the_same_work(table: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from multitask.data import formats
 from multitask.data.files import expanded, find_file
 from multitask.data.readers import read_examples
 from multitask.data.values import number_of
@@ -148,6 +149,18 @@ def arrow_files(folder: Path, table: pa.Table) -> list[Path]:
     with pa.ipc.new_stream(folder / "stream.arrow", table.schema) as out:
         out.write_table(table)
     return [folder / name for name in ("a.parquet", "a.feather", "file.arrow", "stream.arrow")]
+
+
+def test_a_file_that_unpacks_to_very_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here much is 100 kB: the bound below which the ratio does not count is a gigabyte otherwise."""
+    monkeypatch.setattr(formats, "LARGE", 100_000)
+    rows = "".join(f"{at}\tthe same words again and again and again\t1\n" for at in range(20))
+    sound, wide = tmp_path / "sound.tsv.gz", tmp_path / "wide.tsv.gz"
+    sound.write_bytes(gzip.compress(f"id\tsentence\tsentiment\n{rows}".encode()))
+    wide.write_bytes(gzip.compress(b"id\tsentence\tsentiment\n" + b" " * 1_000_000))
+    assert len(read_examples(str(sound), TASKS["sst"], labelled=True).examples) == 20
+    with pytest.raises(UserError, match=r"wide\.tsv\.gz.*more than 200 times its size when it is unpacked"):
+        read_examples(str(wide), TASKS["sst"], labelled=True)
 
 
 @pytest.mark.parametrize("index", [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.int64()])
