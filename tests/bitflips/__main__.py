@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -41,6 +42,7 @@ class Range:
 
     def __init__(self, folder: Path, seed: str) -> None:
         self.folder, self.seed = folder, seed
+        self._undisturbed: dict[tuple[str, str], tuple[End, Leaves, set[str]]] = {}
         for number, name in enumerate(("one", "other")):
             worlds.build(folder / name, number)
 
@@ -57,13 +59,17 @@ class Range:
         return found[0].relative_to(state) if found else None
 
     def undisturbed(self, kind: Kind) -> Undisturbed | None:
-        file = self.file(kind, "one")
+        """None where this build writes no such file. The same for all kinds that one command reads in one state."""
+        file, key = self.file(kind, "one"), (kind.state, str(kind.command))
         if file is None:
             return None
-        (end, one), (_, other) = (self.after(kind, None, f"undisturbed-{at}") for at in range(2))
-        if end.status:
-            raise RuntimeError(f"{kind.name}: undisturbed it ends with {end.status}:\n{end.said}")
-        return Undisturbed(file, one, moving(kind, one, other), end)
+        if key not in self._undisturbed:
+            (end, one), (_, other) = (self.after(kind, None, f"undisturbed-{os.getpid()}-{at}") for at in range(2))
+            if end.status:
+                raise RuntimeError(f"{kind.name}: undisturbed it ends with {end.status}:\n{end.said}")
+            self._undisturbed[key] = end, one, moving(kind, one, other)
+        end, expected, masked = self._undisturbed[key]
+        return Undisturbed(file, expected, masked, end)
 
     def after(self, kind: Kind, change: tuple[Path, bytes] | None, name: str) -> tuple[End, Leaves]:
         """The command in a copy of the state with that file changed."""
@@ -111,7 +117,11 @@ def main() -> int:
         if asked.only:
             return _repeat(where, asked.only)
         chosen = [kind for kind in KINDS.values() if asked.kinds in kind.name]
-        results = _spread(where, chosen, asked.hits, asked.jobs)
+        hits = {kind: asked.hits for kind in chosen}
+        if asked.sample:
+            drawn = random.Random(asked.seed).choices(chosen, k=asked.sample)
+            hits = dict(Counter(drawn))
+        results = _spread(where, hits, asked.jobs)
     table = _table(results)
     print(table)
     print(f"{sum(sum(row.values()) for row in results.values())} hits in {time.monotonic() - began:.0f} s")
@@ -126,6 +136,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--hits", type=int, default=200, help="Hits a kind.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="Processes.")
     parser.add_argument("--kinds", default="", help="Only kinds with that in their name.")
+    parser.add_argument("--sample", type=int, help="As many hits of kinds that are drawn from the seed, too.")
     parser.add_argument("--only", metavar="KIND:NUMBER", help="One hit, and what it says.")
     parser.add_argument("--write", action="store_true", help="Put the table into docs/reliability.md.")
     return parser.parse_args()
@@ -142,8 +153,9 @@ def _repeat(where: Range, only: str) -> int:
     return int(came in FAULTS)
 
 
-def _spread(where: Range, kinds: list[Kind], count: int, jobs: int) -> dict[str, Counter[str]]:
-    """Every job takes the next kind that nobody has; a pipe's bytes are the kinds' numbers."""
+def _spread(where: Range, hits: dict[Kind, int], jobs: int) -> dict[str, Counter[str]]:
+    """Every job takes the next kind that nobody has; a pipe's bytes are the kinds' numbers. hits: of each kind."""
+    kinds = list(hits)
     todo, done = os.pipe(), where.folder / "results.jsonl"
     os.write(todo[1], bytes(range(len(kinds))))
     os.close(todo[1])
@@ -152,7 +164,7 @@ def _spread(where: Range, kinds: list[Kind], count: int, jobs: int) -> dict[str,
         if not (child := os.fork()):
             status = 1
             try:
-                _job(where, kinds, count, todo[0], done)
+                _job(where, hits, todo[0], done)
                 status = 0
             finally:
                 os._exit(status)
@@ -164,7 +176,8 @@ def _spread(where: Range, kinds: list[Kind], count: int, jobs: int) -> dict[str,
     return {kind.name: found[kind.name] for kind in kinds if kind.name in found}
 
 
-def _job(where: Range, kinds: list[Kind], count: int, todo: int, done: Path) -> None:
+def _job(where: Range, hits: dict[Kind, int], todo: int, done: Path) -> None:
+    kinds = list(hits)
     while taken := os.read(todo, 1):
         kind, began = kinds[taken[0]], time.monotonic()
         sound = where.undisturbed(kind)
@@ -172,7 +185,7 @@ def _job(where: Range, kinds: list[Kind], count: int, todo: int, done: Path) -> 
             print(f"{kind.name}: no such file in this build", flush=True)
             continue
         ends: Counter[str] = Counter()
-        for number, hit in enumerate(where.drawn(kind, sound.file, count)):
+        for number, hit in enumerate(where.drawn(kind, sound.file, hits[kind])):
             came, differs, said = where.hit(kind, sound, hit, f"hit-{os.getpid()}")
             ends[came] += 1
             if came in FAULTS:

@@ -15,7 +15,7 @@ from pathlib import Path
 SECONDS = 60  # that a command may take; it is killed then
 
 MODULES = [
-    *("bm25s", "jsonschema", "onnx", "onnxruntime", "onnxscript", "pyarrow.parquet", "rich.table"),
+    *("bm25s", "jsonschema", "pyarrow.parquet", "rich.table"),
     *("tensorboard.backend.event_processing.event_accumulator", "lightning_modules.run", "multitask.report"),
     *("ray_jobs.batch.run", "ray_jobs.bundles", "ray_jobs.export", "ray_jobs.local", "ray_jobs.recruit.serve"),
     "ray_jobs.training",

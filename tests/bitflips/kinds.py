@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.bitflips.commands import Command
-from tests.bitflips.worlds import ANSWER, BUNDLE, EMBED, FORMS, PREDICT, TRAIN, ask_index
+from tests.bitflips.worlds import ANSWER, BUNDLE, EMBED, FORMS, PREDICT, TRAIN, ask_index, read_remote
 
 EVALUATE = ["evaluate", BUNDLE, "--data", "data", "--json", "--quiet"]
 REPORT = ["report", "runs/one"]
@@ -22,7 +22,7 @@ TRAINED = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """state: which of a world's. pattern: the file in it, the first that fits. results: what the command makes, as
     patterns; what it prints belongs to it where `printed`."""
@@ -43,6 +43,7 @@ def _kinds() -> list[Kind]:
     ]
     for file in ("weights.safetensors", "model.json", "tokenizer.json", "manifest.json"):
         found.append(Kind(f"encoder in cache/, {file}", "fresh", f"runs/cache/encoders/*/{file}", TRAIN, trained))
+    found.append(Kind("copy of a remote file", "fresh", "tmp/minibert-cache-*/*/*", read_remote, (), True))
     for file in ("weights.safetensors", "optimizer.safetensors", "extra.safetensors", "state.json", "manifest.json"):
         where = f"runs/one/*/checkpoints/step-*6/{file}"
         found.append(Kind(f"checkpoint, {file}", "mid", where, TRAIN, trained))
@@ -62,7 +63,7 @@ def _kinds() -> list[Kind]:
     for file in ("runs/one/results.json", "{last}/outcome.json"):
         name = file.rpartition("/")[2]
         found.append(Kind(f"{name}, exported", "done", file, EXPORT, ("again/**/*",)))
-    for form in FORMS[:2]:
+    for form in FORMS:
         command = ["import", f"exported/{form}", "--output", "back"]
         for file in _exported(form):
             found.append(Kind(f"{form} export, {file}", "done", f"exported/{form}/{file}", command, ("back/*",)))
@@ -84,7 +85,14 @@ def _kinds() -> list[Kind]:
 
 
 def _exported(form: str) -> list[str]:
-    files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    files = [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+        "minibert.json",
+    ]
     if form == "sentence-transformers":
         files += ["modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"]
         files += ["sentence_bert_config.json"]

@@ -24,7 +24,7 @@ EMBED = ["embed", BUNDLE, "texts.csv", "embedded", "--rows", "4", "--json", "--q
 ANSWER = ["predict", BUNDLE, "--input", "texts.csv", "--task", "sst", "--column", "text", "--rows", "4"]
 ANSWER += ["--output", "answered", "--json", "--quiet"]
 PREDICT = ["predict", BUNDLE, "--data", "data", "--output", "predicted", "--quiet"]
-FORMS = ("transformers", "sentence-transformers", "onnx")
+FORMS = ("transformers", "sentence-transformers")  # which `minibert import` reads; nothing here reads ONNX
 
 
 def _recipe(seed: int) -> dict[str, Any]:
@@ -72,6 +72,7 @@ def build(folder: Path, number: int) -> None:
         _sound(run(command, done))
     shutil.copytree(mid, fresh)
     shutil.copytree(done / "runs" / "cache", fresh / "runs" / "cache")
+    _sound(run(read_remote, fresh))
     if (ended := run(killed_in_mid_stage, mid)).status != KILLED:
         raise RuntimeError(f"the driver that is to be killed ended with {ended.status}:\n{ended.said}")
     shutil.copytree(done, stopped := folder / "stopped")
@@ -142,3 +143,17 @@ def ask_index() -> None:
         print(models.search([SearchRequest(text="cook who keeps books", k=6, mode=mode)]))
     print(models.complete([CompleteRequest(text="Keeps the books.", k=3)]))
     print(models.suitability([SuitabilityRequest(job="cook", application="I cook.", score=True)]))
+
+
+def read_remote() -> None:
+    """The token caches of a storage elsewhere, of which copies lie in this machine's temporary directory."""
+    import fsspec
+
+    from multitask.data.tokens import load_tokens
+    from multitask.storage import Storage
+
+    memory, tokens = fsspec.filesystem("memory"), "cache/tokens"
+    for file in sorted(Path("runs", tokens).iterdir()):
+        memory.pipe_file(f"/elsewhere/{tokens}/{file.name}", file.read_bytes())
+        table = load_tokens(Storage("memory://elsewhere"), f"{tokens}/{file.name}")
+        print(file.name, table.input_ids.tolist(), table.labels.tolist(), list(table.ids))
