@@ -24,7 +24,7 @@ from multitask.model.sources import SOURCES
 from multitask.model.weights import has_pooler
 from multitask.recipe import NAME, Recipe
 from multitask.recipe_checks import check_heads
-from multitask.sealed import Damaged, read_sealed
+from multitask.sealed import Damaged, is_sealed, read_sealed
 from multitask.storage import Storage, absolute, join
 from multitask.tasks import Split, TaskSpec
 
@@ -196,7 +196,9 @@ def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
     path = f"cache/encoders/{fingerprint[:32]}"
     try:
         read_sealed(storage, path)
-    except Damaged:  # or not there yet
+    except Damaged as error:
+        if is_sealed(storage, path):  # else it is not there yet, or was never finished
+            log.warning("%s; made again", error)
         save_bundle(storage, path, bundle)
     trained = bundle.about.get("trained", list(bundle.heads))  # older bundles do not say
     return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads, trained)

@@ -74,6 +74,12 @@ def write(folder: Path | str, stages: list[dict[str, Any]], encoder: str = "tiny
     return home
 
 
+def add_dev(writer: Any, one: dict[str, Any]) -> None:
+    """A stage's dev metrics as TensorBoard events: what a finished run's end with. writer: a SummaryWriter."""
+    for name, value in one["metrics"].items():
+        writer.add_scalar(f"dev/{name}", value, 20)
+
+
 def _record(trainer: str, fingerprint: str) -> dict[str, Any]:
     return asdict(StageRecord(trainer, fingerprint, "encoder", "finished", 1, {}))
 

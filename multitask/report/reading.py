@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from multitask.errors import UserError, well_formed
@@ -18,7 +19,7 @@ from multitask.events import event_files
 from multitask.experiment import Experiment
 from multitask.recipe_files import parse_yaml
 from multitask.recipe_parts import Table as PaperTable
-from multitask.records import read_records
+from multitask.records import Record, read_records
 from multitask.report.numbers import ordered
 from multitask.results import Rows, leaves
 from multitask.sealed import Damaged, read_document
@@ -196,17 +197,18 @@ def _run(folder: Storage, row: dict[str, Any], fingerprints: dict[str, str], tas
     if not row["trainer"]:
         return run
     home = folder.at(row["trainer"])
-    return replace(
-        run, fingerprint=fingerprints.get(row["trainer"], ""), measured=_measured(home), losses=_losses(home)
-    )
+    records = read_records(home)
+    measured = tuple((record.epoch, record.metrics) for record in records)
+    losses = _losses(home, records[-1] if records and run.finished else None)
+    return replace(run, fingerprint=fingerprints.get(row["trainer"], ""), measured=measured, losses=losses)
 
 
-def _measured(home: Storage) -> tuple[tuple[int, dict[str, float | None]], ...]:
-    return tuple((record.epoch, record.metrics) for record in read_records(home))
+def _losses(home: Storage, last: Record | None) -> dict[str, Curve]:
+    """The training losses of a trainer's event files; steps that a resumed run took again are TensorBoard's to hide.
 
-
-def _losses(home: Storage) -> dict[str, Curve]:
-    """The training losses of a trainer's event files; steps that a resumed run took again are TensorBoard's to hide."""
+    last: what a finished run's curves end with. Raises Damaged where these do not: TensorBoard stops reading at the
+    first event whose checksum is wrong, and says nothing.
+    """
     names = event_files(home)
     if not names:
         return {}
@@ -220,5 +222,19 @@ def _losses(home: Storage) -> dict[str, Curve]:
             (Path(local) / Path(name).name).write_bytes(home.read_bytes(name))
         events = EventAccumulator(local, size_guidance={"scalars": 0})
         events.Reload()
+        if last and not _ends_with(events, last):
+            files = ", ".join(join(home.uri, name) for name in names)
+            raise Damaged(
+                f"{files}: damaged, cut or another run's: no dev metrics of step {last.steps} as in metrics.jsonl; "
+                f"moved away, the report goes without these curves"
+            )
         tags = [tag for tag in events.Tags()["scalars"] if tag == LOSS or tag.startswith(f"{LOSS}_")]
         return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
+
+
+def _ends_with(events: Any, last: Record) -> bool:
+    """Whether the dev metrics of that record stand in the events, which are of 32 bits."""
+    measured = {f"dev/{name}": value for name, value in last.metrics.items() if value is not None}
+    tags = set(events.Tags()["scalars"])
+    found = {tag: {point.step: point.value for point in events.Scalars(tag)} for tag in measured.keys() & tags}
+    return all(found.get(tag, {}).get(last.steps) == float(np.float32(value)) for tag, value in measured.items())

@@ -24,7 +24,7 @@ from multitask.report.reading import read_evidence
 from multitask.report.tables import paper_table, retention_table, stages_table
 from multitask.storage import Storage
 from ray_jobs.cli import app
-from tests.reports import ENCODER, FINISHED, NASTY, PAPER, column, evidence, stage, texts, trainer, write
+from tests.reports import ENCODER, FINISHED, NASTY, PAPER, add_dev, column, evidence, stage, texts, trainer, write
 
 # What it says
 
@@ -236,7 +236,26 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for step in range(10, 30, 10):
             writer.add_scalar("train/loss", 1.0 / step, step)
             writer.add_scalar("train/lr", 0.1, step)
+        add_dev(writer, FINISHED[1])
     return {Path(place).suffix: Path(place).read_text() for place in write_report(str(folder))}
+
+
+@pytest.mark.parametrize("damage", ["a bit", "the end", "another run's"])
+def test_events_that_are_not_the_runs_are_refused_by_name(tmp_path: Path, damage: str) -> None:
+    home = write(tmp_path, FINISHED)
+    for one in FINISHED[1:]:
+        with SummaryWriter(str(tmp_path / one["trainer"])) as writer:
+            writer.add_scalar("train/loss", 0.5, 10)
+            add_dev(writer, one)
+    mine, other = (next((tmp_path / one["trainer"]).glob("events.out.*")) for one in FINISHED[1:])
+    assert read_evidence(home).runs[1].losses["train/loss"] == [(10, 0.5)]
+    data = mine.read_bytes()
+    changed = {"a bit": data[:-60] + bytes([data[-60] ^ 1]) + data[-59:], "the end": data[: len(data) // 2]}
+    mine.write_bytes(changed.get(damage, other.read_bytes()))
+    with pytest.raises(UserError, match=rf"{mine.name}: damaged, cut or another run's: .* step 20 as in metrics.jsonl"):
+        read_evidence(home)
+    mine.unlink()
+    assert read_evidence(home).runs[1].losses == {}
 
 
 def test_the_page_stands_alone_and_escapes_what_it_is_given(built: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ from multitask.report.figures import LINE, MOST_POINTS, apart, dev_curve, smooth
 from multitask.report.numbers import ordered, signed, spread
 from multitask.report.reading import read_evidence
 from multitask.results import summary
-from tests.reports import ENCODER, FINISHED, evidence, stage, trainer, write
+from tests.reports import ENCODER, FINISHED, add_dev, evidence, stage, trainer, write
 
 
 def test_a_stage_of_one_epoch_starts_from_where_its_parent_ended(tmp_path: Path) -> None:
@@ -46,6 +46,7 @@ def test_losses_of_several_tasks_and_another_scale_are_drawn_apart(tmp_path: Pat
         for step in range(10, 100, 10):
             for tag in ("train/loss", "train/loss_sst", "train/loss_sts"):
                 writer.add_scalar(tag, step / 100, step)
+        add_dev(writer, stages[1])
     found = read_evidence(home)
     assert sorted(found.runs[1].losses) == ["train/loss", "train/loss_sst", "train/loss_sts"]
     assert [step for step, _ in found.runs[1].losses["train/loss"]] == list(range(10, 100, 10))
