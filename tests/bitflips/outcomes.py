@@ -88,9 +88,10 @@ def judged(kind: Kind, file: Path, end: End, found: Leaves, expected: Leaves, ma
 
 
 def _names(file: Path) -> set[str]:
-    """What a line may call the file: its own name or, in a sealed directory, the directory's."""
-    sealed = (file.parent / "manifest.json").exists()
-    return {file.name, *({f"{file.parent.parent.name}/{file.parent.name}"} if sealed else ())}
+    """What a line may call the file: its own name, that of its sealed directory, or an experiment's."""
+    parent = file.parent
+    found = {file.name} | ({f"{parent.parent.name}/{parent.name}"} if (parent / "manifest.json").exists() else set())
+    return found | ({f"experiment '{parent.name}' at"} if file.name == "experiment.json" else set())
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any], masked: set[str]) -> list[str]:
