@@ -162,7 +162,8 @@ def _check_own(folder: Storage, results: dict[str, Any], made: Experiment) -> No
     """Raises Damaged where results.json speaks of trainers that experiment.json does not know."""
     strange = [row["trainer"] for row in results["stages"] if row["trainer"] not in {None, *made.trainers}]
     if strange and made.stages:
-        raise Damaged(f"{join(folder.uri, 'results.json')}: another experiment's: it has {strange[0]}")
+        place = join(folder.uri, "results.json")
+        raise Damaged(f"{place}: another experiment's than experiment.json: it has {strange[0]}")
 
 
 def _recipe(folder: Storage, made: Experiment) -> dict[str, Any]:
