@@ -22,7 +22,7 @@ from multitask.sealed import Damaged, read_document, write_document
 from multitask.storage import Storage, file_at, join
 from multitask.tasks import Split
 
-EXPERIMENT_FILE = "experiment.json"
+EXPERIMENT_FILE, RESULTS_FILE = "experiment.json", "results.json"
 WRITER = "writer.json"  # in a trainer's folder: the process that writes its checkpoints
 OUTCOME = "outcome.json"  # in a trainer's folder: what makes its stage finished
 BUNDLE = "bundle"  # in a trainer's folder: a directory
@@ -165,6 +165,13 @@ class Experiment:
         """The names of all trainers that it has had."""
         found = {record.trainer for record in self.stages.values()} | {old["trainer"] for old in self.superseded}
         return found - {""}
+
+    def check_results(self, results: dict[str, Any]) -> None:
+        """Raises Damaged where results.json speaks of trainers that this experiment has not had."""
+        strange = [row["trainer"] for row in results["stages"] if row["trainer"] not in {None, *self.trainers}]
+        if strange and self.stages:
+            place = join(self.folder.uri, RESULTS_FILE)
+            raise Damaged(f"{place}: another experiment's than {EXPERIMENT_FILE}: it has {strange[0]}")
 
     def _check_own(self, called: str) -> None:
         """A folder may be renamed or copied; a file of another folder speaks of trainers that are not here."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from multitask.bundle import is_bundle
 from multitask.errors import well_formed
-from multitask.experiment import OUTCOME
+from multitask.experiment import OUTCOME, Experiment
 from multitask.finding import find_bundle
 from multitask.sealed import read_document
 from multitask.storage import Storage, file_at, join
@@ -34,7 +34,9 @@ def evidence_of(uri: str) -> Evidence:
     results = _found(experiment, "results.json")
     if results is None:
         return Evidence(outcome)
+    storage, called = file_at(experiment)
     with well_formed(join(experiment, "results.json")):
+        Experiment(storage, called).check_results(results)
         return Evidence(outcome, results["data"], _line(results["stages"], name))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,6 +27,7 @@ from multitask.sealed import Damaged, read_document
 from multitask.storage import Storage, file_at, join
 from multitask.sweeps import stage_of
 
+log = logging.getLogger(__name__)
 ENCODER = "encoder"  # the row of results.json before any training
 LOSS = "train/loss"  # and train/loss_<task> where a stage trains several tasks
 Curve = list[tuple[int, float]]  # (step, value)
@@ -113,7 +115,7 @@ def read_evidence(folder: Storage) -> Evidence:
         )
     results = _results(folder)
     made = experiment_in(folder)
-    _check_own(folder, results, made)
+    made.check_results(results)
     recipe = _recipe(folder, made)
     with well_formed(join(folder.uri, "recipe.yaml")):
         trained = {stage["name"]: tuple(stage.get("tasks") or ()) for stage in recipe.get("stages", [])}
@@ -158,14 +160,6 @@ def experiment_in(folder: Storage) -> Experiment:
     return Experiment(storage, name)
 
 
-def _check_own(folder: Storage, results: dict[str, Any], made: Experiment) -> None:
-    """Raises Damaged where results.json speaks of trainers that experiment.json does not know."""
-    strange = [row["trainer"] for row in results["stages"] if row["trainer"] not in {None, *made.trainers}]
-    if strange and made.stages:
-        place = join(folder.uri, "results.json")
-        raise Damaged(f"{place}: another experiment's than experiment.json: it has {strange[0]}")
-
-
 def _recipe(folder: Storage, made: Experiment) -> dict[str, Any]:
     """recipe.yaml's tree; empty where there is none. Raises Damaged where it is not what the driver wrote."""
     if not folder.exists("recipe.yaml"):
@@ -207,15 +201,14 @@ def _run(folder: Storage, row: dict[str, Any], fingerprints: dict[str, str], tas
 def _losses(home: Storage, last: Record | None) -> dict[str, Curve]:
     """The training losses of a trainer's event files; steps that a resumed run took again are TensorBoard's to hide.
 
-    last: what a finished run's curves end with. Raises Damaged where these do not: TensorBoard stops reading at the
-    first event whose checksum is wrong, and says nothing.
+    last: what a finished run's curves end with. Where these do not, all are left out, with a warning: TensorBoard stops
+    reading at the first event whose checksum is wrong, and says nothing; or another run's lie there, or they could not
+    be copied.
     """
     names = event_files(home)
     if not names:
         return {}
-    from tensorboard.backend.event_processing.event_accumulator import (
-        EventAccumulator,
-    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     # Always a copy: the run may be writing, and the storage may be remote.
     with tempfile.TemporaryDirectory(prefix="minibert-report-") as local:
@@ -225,10 +218,8 @@ def _losses(home: Storage, last: Record | None) -> dict[str, Curve]:
         events.Reload()
         if last and not _ends_with(events, last):
             files = ", ".join(join(home.uri, name) for name in names)
-            raise Damaged(
-                f"{files}: damaged, cut or another run's: no dev metrics of step {last.steps} as in metrics.jsonl; "
-                f"moved away, the report goes without these curves"
-            )
+            log.warning("%s: damaged, cut or another run's: no dev metrics of step %d; left out", files, last.steps)
+            return {}
         tags = [tag for tag in events.Tags()["scalars"] if tag == LOSS or tag.startswith(f"{LOSS}_")]
         return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
 

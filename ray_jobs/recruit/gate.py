@@ -117,13 +117,13 @@ def close_slow_heads(seconds: float) -> None:
     """Makes uvicorn, which waits for a request's headers for ever, close connections that do not send them in time."""
     from uvicorn.protocols.http import auto
 
-    auto.AutoHTTPProtocol = impatient(auto.AutoHTTPProtocol, seconds)  # type: ignore[misc]
+    auto.AutoHTTPProtocol = impatient(auto.AutoHTTPProtocol, seconds)
 
 
 def impatient(protocol: Any, seconds: float) -> Any:
     """The uvicorn protocol with a deadline for each request's headers. Between requests its own keep-alive counts."""
 
-    class Impatient(protocol):  # type: ignore[misc]
+    class Impatient(protocol):
         _deadline: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:

@@ -96,6 +96,18 @@ def test_a_damaged_outcome_is_none_and_said_once(tmp_path: Path, caplog: pytest.
     assert "its stage is taken for unfinished" in caplog.text
 
 
+def test_a_model_card_is_of_its_own_experiment(tmp_path: Path) -> None:
+    home = write(tmp_path, FINISHED)
+    bundle = f"{trainer('sst')}/bundle"
+    home.write_bytes(f"{bundle}/model.json", b"{}")
+    write_outcome(home.at(trainer("sst")), {"epochs": 1})
+    assert [row["name"] for row in evidence_of(f"{home.uri}/{bundle}").stages] == ["sts", "sst"]
+    foreign = {**FINISHED[2], "trainer": trainer("para")}
+    write_document(home, "results.json", {**read_document(home, "results.json"), "stages": [foreign]})
+    with pytest.raises(Damaged, match=r"results\.json: another experiment's"):
+        evidence_of(f"{home.uri}/{bundle}")
+
+
 def test_another_experiments_file_is_refused_and_a_renamed_folder_is_not(tmp_path: Path) -> None:
     home = write(tmp_path / "demo", FINISHED)
     home.at(trainer("sst")).write_bytes("bundle/model.json", b"{}")
