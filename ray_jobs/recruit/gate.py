@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +33,25 @@ class Limits:
     reading: int = 512
 
 
+@dataclass(eq=False)
+class Request:
+    """heard: when its body's last piece came. clock: the body's deadline, as long as it is on its way."""
+
+    client: str
+    heard: float = 0.0
+    clock: asyncio.Timeout | None = None
+
+
 class Gate:
-    """Reads bodies whole before the app hears of their requests."""
+    """Reads bodies whole before the app hears of their requests.
+
+    Where a client has too many, or too many bodies are on their way, the one that has been silent for the longest makes
+    room for the new one: who says what he has to say is answered, also beside others of his address that do not.
+    """
 
     def __init__(self, app: App, token: str | None = None, limits: Limits | None = None) -> None:
         self.app, self.token, self.limits = app, token, limits or Limits()
-        self._of_clients: Counter[str] = Counter()
-        self._reading = 0
+        self._requests: set[Request] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,33 +60,42 @@ class Gate:
         if refusal := unwanted(scope, self.token):
             await Answer(send).refuse(*refusal, CLOSE)
             return
-        client = _client(scope)
-        if self._of_clients[client] >= self.limits.per_client:
+        request = Request(_client(scope))
+        if not self._room_for(request):
             told = f"requests: {self.limits.per_client} of this address are in progress; valid: fewer at once"
             await Answer(send).refuse(429, told, (b"retry-after", b"1"), CLOSE)
             return
-        with self._counted(client):
-            await self._pass(scope, receive, send)
-
-    @contextmanager
-    def _counted(self, client: str) -> Iterator[None]:
-        self._of_clients[client] += 1
+        self._requests.add(request)
         try:
-            yield
+            await self._pass(request, scope, receive, send)
         finally:
-            self._of_clients[client] -= 1
-            if not self._of_clients[client]:
-                del self._of_clients[client]
+            self._requests.discard(request)
 
-    async def _pass(self, scope: Message, receive: Receive, send: Send) -> None:
+    def _room_for(self, request: Request) -> bool:
+        """Whether there is, or could be made; that of the address is taken by requests that are being answered else."""
+        own = [other for other in self._requests if other.client == request.client]
+        if len(own) >= self.limits.per_client and not self._cut(own):
+            return False
+        if sum(other.clock is not None for other in self._requests) >= self.limits.reading:
+            self._cut(self._requests)
+        return True
+
+    def _cut(self, requests: Iterable[Request]) -> bool:
+        """Ends the body that has been silent for the longest; False where none is on its way."""
+        silent = [(other.heard, id(other), other.clock, other) for other in requests if other.clock]
+        if not silent:
+            return False
+        _, _, clock, longest = min(silent)
+        clock.reschedule(0.0)
+        longest.clock = None
+        self._requests.discard(longest)
+        return True
+
+    async def _pass(self, request: Request, scope: Message, receive: Receive, send: Send) -> None:
         limits = self.limits
-        if self._reading >= limits.reading:
-            await Answer(send).refuse(503, "server: too many bodies on their way", (b"retry-after", b"1"), CLOSE)
-            return
-        self._reading += 1
         try:
-            async with asyncio.timeout(limits.body):
-                body = await read_body(_hurried(receive, limits.idle))
+            async with asyncio.timeout(limits.body) as request.clock:
+                body = await read_body(_hurried(request, receive, limits.idle))
         except Gone:
             return
         except TimeoutError:
@@ -84,7 +103,7 @@ class Gate:
             await Answer(send).refuse(408, told, CLOSE)
             return
         finally:
-            self._reading -= 1
+            request.clock = None
         if body is None:
             await Answer(send).refuse(413, TOO_LARGE, CLOSE)
             return
@@ -96,8 +115,11 @@ def _client(scope: Message) -> str:
     return str((scope.get("client") or ("",))[0])
 
 
-def _hurried(receive: Receive, seconds: float) -> Receive:
+def _hurried(request: Request, receive: Receive, seconds: float) -> Receive:
+    """Raises TimeoutError where a piece does not come in so many seconds."""
+
     async def soon() -> Message:
+        request.heard = asyncio.get_running_loop().time()
         async with asyncio.timeout(seconds):
             return await receive()
 
