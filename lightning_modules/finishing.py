@@ -63,7 +63,7 @@ class Finishing(Callback):
         sets encoded before are not encoded again."""
         if not self.job.predict:
             return
-        folder, measured = self.job.folder, kept is self.records[-1]
+        folder, measured, written = self.job.folder, kept is self.records[-1], []
         for task, splits in self.job.predict.items():
             for split, path in splits.items():
                 table = load_tokens(Storage(self.job.storage), path)
@@ -72,9 +72,10 @@ class Finishing(Callback):
                 else:
                     predicted = self._predictions(trainer, module, task, split, table)
                 if trainer.is_global_zero:
-                    write_predictions(folder, module.model.specs[task], split, table.ids, predicted.tolist())
+                    spec = module.model.specs[task]
+                    written.append(write_predictions(folder, spec, split, table.ids, predicted.tolist()))
         if trainer.is_global_zero:
-            write_submission_zip(folder)
+            write_submission_zip(folder, written)
 
     def _predictions(
         self, trainer: pl.Trainer, module: StageModule, task: str, split: Split, table: TokenTable

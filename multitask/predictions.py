@@ -54,12 +54,14 @@ def _cell(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
-def write_submission_zip(storage: Storage, name: str = SUBMISSION) -> str:
+def write_submission_zip(storage: Storage, written: Iterable[str] = (), name: str = SUBMISSION) -> str:
     """Zips all prediction files of the storage, in the order of their names, and returns the zip's path.
 
+    written: paths of some that were just written, which a listing may not show yet.
     Raises UserError where there are none.
     """
-    files = [file for file in storage.list(FOLDER) if file.endswith(_ENDING)]
+    names = {*storage.list(FOLDER), *(path.removeprefix(f"{FOLDER}/") for path in written)}
+    files = sorted(file for file in names if file.endswith(_ENDING))
     if not files:
         raise UserError(f"{join(storage.uri, FOLDER)}: no *{_ENDING} to zip; `minibert predict` writes them")
     content = io.BytesIO()

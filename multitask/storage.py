@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -25,6 +26,10 @@ from multitask.retries import Doing, persist, said_clearly
 
 MANIFEST = "manifest.json"
 PASSWORD = re.compile(r"([\w+.-]+://)[^/@\s]*:[^/@\s]*@")
+# What is answered where a directory cannot be synced: by file systems that have no such thing, and without permission.
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
+# What a write that was cut off leaves beside its file: a draft of ours, or of safetensors.
+DRAFT = re.compile(r"\..+\.[0-9a-f]{8}\.part|\.tmp\w{6}")
 Fence = Callable[[], None]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -154,7 +159,7 @@ class Storage:
         """A local folder for files of the directory `path`: the directory itself, or one uploaded at the end."""
         if self.is_local:
             folder = Path(self.full(path))
-            self._do("written", path, partial(os.makedirs, exist_ok=True))
+            self._do("written", path, lambda full: make_folder(Path(full)))
             yield folder
             return
         with said_clearly("written", tempfile.gettempdir()):
@@ -221,9 +226,9 @@ def _copy_local(source: str, full: str) -> None:
 
 @contextmanager
 def _draft(full: str) -> Iterator[BinaryIO]:
-    """A file that appears under its name, on the disk, when it is whole."""
+    """A file that appears under its name when it is whole; then it is on the disk, and so is its name."""
     target = Path(full)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open(draft, "wb") as file:
@@ -231,8 +236,31 @@ def _draft(full: str) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, target)
+        sync_folder(target.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a local directory, and those above it that are missing; their names are on the disk then."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts on the disk what was made, renamed and removed in a local directory: a power loss would undo it else, in any
+    order, whatever became of the files' content."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def private_folder() -> Path:

@@ -95,12 +95,12 @@ def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> N
         for missing in BOTH:
             if not place.has(bundle.specs[task], missing):
                 screen.say(f"{task}: no {missing} file in {place.uri}, none predicted")
-    files = []
+    files, paths = [], []
     for task, split, table, predicted in _predicted(bundle, model, place, list(BOTH), screen, BOTH[:1]):
-        path = write_predictions(folder, bundle.specs[task], split, table.ids, predicted.tolist())
+        paths.append(path := write_predictions(folder, bundle.specs[task], split, table.ids, predicted.tolist()))
         files.append({"task": task, "split": split, "rows": len(table), "file": join(folder.uri, path)})
         screen.say("{task}: {rows} predictions of {split} in {file}".format(**files[-1]))
-    submission = join(folder.uri, write_submission_zip(folder))
+    submission = join(folder.uri, write_submission_zip(folder, paths))
     screen.say(f"submission: {submission}")
     if screen.as_json:
         screen.document({"bundle": uri, "data": place.uri, "files": files, "submission": submission})

@@ -25,7 +25,7 @@ from multitask.model.bert import POOLINGS
 from multitask.model.folders import FACTS
 from multitask.retries import said_clearly
 from multitask.sealed import write_document
-from multitask.storage import MANIFEST, Storage
+from multitask.storage import MANIFEST, Storage, make_folder, sync_folder
 from ray_jobs.hub import Hub
 from ray_jobs.screen import Screen
 
@@ -80,8 +80,8 @@ def import_model(source: str, output: str, screen: Screen, pooling: str | None =
 
 def _check_free(target: Storage, first: str, last: str) -> None:
     """Raises UserError where files lie in the directory, unless an upload that was cut off left them."""
-    names = target.list()
-    cut_off = not target.is_local and first in names and last not in names
+    names = target.list()  # which may lag behind
+    cut_off = not target.is_local and target.exists(first) and not target.exists(last)
     if names and not cut_off:
         raise UserError(f"--output '{target.uri}': holds {short_list(names)}; name a directory that is not there yet")
 
@@ -93,7 +93,7 @@ def _draft(target: Storage) -> Iterator[Path]:
     with said_clearly("written", target.uri):
         if target.is_local:
             folder = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.part")
-            folder.mkdir(parents=True)
+            make_folder(folder)
         else:
             folder = Path(tempfile.mkdtemp(prefix="minibert-export-"))
     try:
@@ -110,7 +110,11 @@ def _publish(folder: Path, target: Storage, first: str, last: str) -> Path:
             for name in _files(folder):
                 with open(folder / name, "rb+") as file:
                     os.fsync(file.fileno())
+            for inside in (path for path in folder.rglob("*") if path.is_dir()):
+                sync_folder(inside)
+            sync_folder(folder)
             os.replace(folder, target.root)
+            sync_folder(Path(target.root).parent)
         return Path(target.root)
     for name in sorted(_files(folder), key=lambda name: (name == last, name != first)):
         target.write_file(name, folder / name)

@@ -23,7 +23,7 @@ from multitask.evaluate import Done, silent
 from multitask.recruit.passages import PASSAGE_WORDS, Passage, passages
 from multitask.recruit.postings import Posting
 from multitask.sealed import Content, Damaged, is_sealed, read_document, read_sealed, write_sealed
-from multitask.storage import MANIFEST, Storage
+from multitask.storage import DRAFT, MANIFEST, Storage
 
 SCHEMA = 1
 KIND = "recruiter's index"
@@ -137,7 +137,7 @@ def save_index(storage: Storage, index: Index, bundle: Bundle, parts: Mapping[st
 
 def check_target(storage: Storage) -> None:
     """Raises UserError where an index would replace anything but an index, or the beginning of one."""
-    names = storage.list()
+    names = [name for name in storage.list() if not DRAFT.fullmatch(name)]
     foreign = sorted(set(names) - {MANIFEST, ENCODER, *PARTS, *FILES})
     if is_sealed(storage) and read_document(storage, MANIFEST).get("kind") == KIND:
         return

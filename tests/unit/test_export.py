@@ -330,6 +330,15 @@ def test_special_tokens_by_xlm_rs_names_are_named(tmp_path: Path) -> None:
     assert rows == [[0, 4, 9, 2], [0, 9, 2, 1]]
 
 
+def test_an_upload_that_was_cut_off_is_known_though_a_listing_lags(monkeypatch: pytest.MonkeyPatch) -> None:
+    export_bundle("tiny", "transformers", "memory://cut-off", "float32", None, Screen())
+    target = Storage("memory://cut-off")
+    target.remove("config.json")  # the last file
+    monkeypatch.setattr(Storage, "list", lambda self: ["README.md"])
+    export_bundle("tiny", "transformers", "memory://cut-off", "float32", None, Screen())
+    assert target.exists("config.json")
+
+
 @pytest.mark.parametrize("command", ["export", "import"])
 def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path, command: str) -> None:
     exported("tiny", "transformers", tmp_path / "model")

@@ -66,6 +66,17 @@ def test_the_zip_holds_the_prediction_files_and_equal_ones_give_equal_bytes() ->
         assert archive.read("predictions/sst-test-output.csv").decode().endswith("a1 , 1 \n")
 
 
+def test_the_zip_holds_what_was_just_written_though_a_listing_does_not_show_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(str(tmp_path))
+    before = write_predictions(storage, TASKS["sst"], "dev", ["a1"], [1.0])
+    written = write_predictions(storage, TASKS["quora"], "dev", ["a1"], [1.0])
+    monkeypatch.setattr(Storage, "list", lambda self, path: [before.removeprefix("predictions/")])
+    with zipfile.ZipFile(io.BytesIO(storage.read_bytes(write_submission_zip(storage, [written])))) as archive:
+        assert archive.namelist() == [written, before]
+
+
 def test_nothing_to_zip(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"predictions: no \*-output.csv to zip"):
         write_submission_zip(Storage(str(tmp_path)))

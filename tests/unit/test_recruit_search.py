@@ -76,7 +76,10 @@ def test_nothing_but_an_index_is_replaced(encoder: TextEncoder, tmp_path: Path) 
     assert len(load_index(storage).postings) == 1
     assert "suitability" not in storage.list()
     storage.remove("manifest.json")  # as if the last time had been interrupted
+    (tmp_path / "index" / ".tmpab12cd").touch()  # safetensors' draft of the vectors, and one of ours
+    (tmp_path / "index" / ".manifest.json.0123abcd.part").touch()
     save_index(storage, index, tiny(), {})
+    assert not [name for name in storage.list() if name.startswith(".")]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose")
     with pytest.raises(UserError, match=r"not empty, and no index; it holds thesis.txt"):
