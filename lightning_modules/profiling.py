@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
 
+from multitask.owners import kept_in
 from multitask.storage import Storage
 
 # The first steps choose kernels and grow buffers; they are no measure of the others.
@@ -50,7 +51,7 @@ class Profile(Callback):
 
     def _keep(self, profiler: profile) -> None:
         by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        with tempfile.TemporaryDirectory(prefix="minibert-profile-") as local:
+        with tempfile.TemporaryDirectory(prefix=kept_in("profile")) as local:
             tensorboard_trace_handler(local, worker_name="rank0", use_gzip=True)(profiler)
             Path(local, SUMMARY).write_text(profiler.key_averages().table(sort_by=by, row_limit=ROWS))
             for file in Path(local).iterdir():

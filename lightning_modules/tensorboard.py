@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from multitask.errors import Overtaken
+from multitask.owners import kept_in
 from multitask.retries import said_clearly
 from multitask.storage import Storage
 
@@ -43,7 +44,7 @@ class EventLog:
     def __init__(self, folder: Storage, purge: int) -> None:
         self.folder = folder
         with said_clearly("written", tempfile.gettempdir()):
-            self._local = tempfile.TemporaryDirectory(prefix="minibert-events-", ignore_cleanup_errors=True)
+            self._local = tempfile.TemporaryDirectory(prefix=kept_in("events"), ignore_cleanup_errors=True)
             self._writer = SummaryWriter(self._local.name, purge_step=purge)
         self._newest, self.shown = _before(folder, purge)
         self._copying = threading.Lock()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -92,10 +93,17 @@ class CheckpointStore:
         self.pinned: set[int] = set()
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._flying: Future[None] | None = None
+        self._waiting: Checkpoint | None = None  # a copy that is uploaded when the one in flight has landed
+        self._at_work, self._lock = False, threading.Lock()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Copies and starts the upload; waits for the one before, and raises what stopped it."""
-        self.flush()
+        """Copies it and starts the upload, behind the one in flight; raises what stopped the newest one, once it has.
+
+        Another that still waits there gives way to this newer one; a pinned one does not, and is waited for.
+        """
+        self.check()
+        if self._waiting and self._waiting.state.position.steps in self.pinned:
+            self.flush()
         copied = Checkpoint(
             checkpoint.state,
             _copy(checkpoint.weights),
@@ -103,7 +111,11 @@ class CheckpointStore:
             _copy(checkpoint.extra),
             checkpoint.records,
         )
-        self._flying = self._pool.submit(self._upload, copied)
+        with self._lock:
+            if self._at_work:
+                self._waiting = copied
+            else:
+                self._at_work, self._flying = True, self._pool.submit(self._upload_all, copied)
 
     @property
     def busy(self) -> bool:
@@ -134,6 +146,23 @@ class CheckpointStore:
             log.warning("checkpoint in flight not saved: %s", error)
         finally:
             self._pool.shutdown()
+
+    def _upload_all(self, checkpoint: Checkpoint | None) -> None:
+        """One, and what waits behind it meanwhile."""
+        try:
+            while checkpoint:
+                self._upload(checkpoint)
+                checkpoint = self._next()
+        except BaseException:
+            with self._lock:
+                self._at_work, self._waiting = False, None
+            raise
+
+    def _next(self) -> Checkpoint | None:
+        with self._lock:
+            found, self._waiting = self._waiting, None
+            self._at_work = found is not None
+        return found
 
     def _upload(self, checkpoint: Checkpoint) -> None:
         path = _name(checkpoint.state.position.steps)

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -18,8 +19,8 @@ from multitask.differences import differences, named_before
 from multitask.errors import Overtaken, UserError, well_formed
 from multitask.events import events_folder
 from multitask.recipe import Recipe, Stage
-from multitask.sealed import Damaged, read_document, write_document
-from multitask.storage import Storage, file_at, join
+from multitask.sealed import Damaged, document_bytes, document_of, read_document, write_document
+from multitask.storage import Changed, Storage, Unconditional, file_at, join
 from multitask.tasks import Split
 
 EXPERIMENT_FILE, RESULTS_FILE = "experiment.json", "results.json"
@@ -152,9 +153,11 @@ class Experiment:
         self.superseded: list[dict[str, Any]] = []
         self.recipe = ""  # sha256 of recipe.yaml as the newest attempt wrote it; attempts of older builds say nothing
         self.named: dict[str, str] = {}  # sha256 -> what this run calls it, for who reads a refusal
-        if self.folder.exists(EXPERIMENT_FILE):
-            with well_formed(join(self.folder.uri, EXPERIMENT_FILE)):
-                saved = _read_experiment(self.folder)
+        self._version: str | None = None  # of the file that this was read from
+        with suppress(FileNotFoundError, NotADirectoryError):
+            content, self._version = self.folder.read_version(EXPERIMENT_FILE)
+            with well_formed(where := join(self.folder.uri, EXPERIMENT_FILE)):
+                saved = _experiment_of(content, where)
                 self.attempt, self.recipe = saved["attempt"], saved.get("recipe", "")
                 self.stages = {name: StageRecord(**record) for name, record in saved["stages"].items()}
                 self.superseded = saved["superseded"]
@@ -187,9 +190,10 @@ class Experiment:
         check_writer(self.place, self.attempt, self.writer)
 
     def _write(self, folder: Storage) -> None:
-        write_document(
-            folder,
-            EXPERIMENT_FILE,
+        folder.write_bytes(EXPERIMENT_FILE, self._content())
+
+    def _content(self) -> bytes:
+        return document_bytes(
             {
                 "schema": 1,
                 "experiment": self.name,
@@ -204,13 +208,20 @@ class Experiment:
     def begin_attempt(self) -> None:
         """Takes over: a writer of an older attempt is fenced off from here on.
 
-        Raises Superseded where another driver has begun one since this object was made, and read what is there.
+        Raises Changed where the file is another one than this was read from: an answer behind others, say, without the
+        trainers of the newest attempt. Raises Superseded where another driver has begun one since, on a disk.
         """
-        found = _writer_of(self.place)["attempt"]
-        if found != self.attempt:
-            raise Superseded(f"{self.place.uri}: another driver began attempt {found} meanwhile, and owns it now")
-        self.attempt, self.writer = found + 1, uuid.uuid4().hex
-        self._write(self.place)
+        read, self.attempt, self.writer = self.attempt, self.attempt + 1, uuid.uuid4().hex
+        try:
+            self.place.replace(EXPERIMENT_FILE, self._content(), self._version)
+        except Unconditional:
+            if (found := _writer_of(self.place)["attempt"]) > read:
+                if not self.place.is_local:
+                    raise Changed(self.place.uri) from None
+                raise Superseded(
+                    f"{self.place.uri}: another driver began attempt {found} meanwhile, and owns it now"
+                ) from None
+            self._write(self.place)
 
     def claim(
         self, name: str, content: dict[str, Any], parent: str, fresh: bool, variant: int = 0, trial: int | None = 0
@@ -278,10 +289,10 @@ class Experiment:
         )
 
 
-def _read_experiment(folder: Storage) -> dict[str, Any]:
+def _experiment_of(content: bytes, where: str) -> dict[str, Any]:
     """Raises Damaged: what was trained cannot be known without it."""
     try:
-        return read_document(folder, EXPERIMENT_FILE)
+        return document_of(content, where)
     except Damaged as error:
         raise Damaged(f"{error}; put a copy of it there, or give --experiment another name") from error
 
@@ -291,9 +302,11 @@ def write_outcome(trainer: Storage, outcome: dict[str, Any]) -> None:
     write_document(trainer, OUTCOME, outcome, file_at(trainer.uri)[1])
 
 
-def read_outcome(trainer: Storage) -> dict[str, Any] | None:
+def read_outcome(trainer: Storage, wait: bool = False) -> dict[str, Any] | None:
     """What a finished stage has left; None of another. A damaged one is none, and is named in a warning: the stage goes
-    on from its last checkpoint, and ends once more."""
+    on from its last checkpoint, and ends once more. wait: it is known to have finished, if not seen yet by all."""
+    if wait:
+        return trainer.caught_up(partial(read_outcome, trainer), lambda found: found is not None)
     try:
         return read_document(trainer, OUTCOME, file_at(trainer.uri)[1])
     except (FileNotFoundError, NotADirectoryError):
@@ -323,7 +336,7 @@ def check_writer(experiment: Storage, attempt: int, writer: str) -> None:
 
     Raises UserError where the driver's own cannot be seen: each machine then has a folder of its own at that path.
     """
-    found = _writer_of(experiment)
+    found = experiment.caught_up(partial(_writer_of, experiment), lambda found: found["attempt"] >= attempt)
     if found["attempt"] < attempt:
         raise UserError(
             f"storage '{experiment.uri}': {socket.gethostname()} does not see what the driver wrote there; "
@@ -340,7 +353,7 @@ def _writer_of(experiment: Storage) -> dict[str, Any]:
     """Attempt and writer's id; 0 and none before there is an experiment. One read: it precedes every write."""
     with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
         try:
-            saved = _read_experiment(experiment)
+            saved = _experiment_of(experiment.read_bytes(EXPERIMENT_FILE), join(experiment.uri, EXPERIMENT_FILE))
         except (FileNotFoundError, NotADirectoryError):
             return {"attempt": 0, "writer": ""}
         return {"attempt": saved["attempt"], "writer": saved["writer"]}
@@ -363,7 +376,8 @@ def check_job(job: StageJob) -> None:
         return
     trainer = Storage(join(job.storage, job.experiment, job.trainer))
     with well_formed(join(trainer.uri, WRITER)):
-        found = read_document(trainer, WRITER, job.trainer)
+        read = partial(read_document, trainer, WRITER, job.trainer)
+        found = trainer.caught_up(read, lambda found: found["id"] == job.process)
         if found["id"] != job.process:
             raise Replaced(f"{trainer.uri}: process {found['process']} on {found['host']} writes this stage now")
 

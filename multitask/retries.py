@@ -13,20 +13,26 @@ from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from fsspec import AbstractFileSystem
+from fsspec.asyn import sync
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from multitask.errors import Overtaken, StorageError, UserError
 
 PATIENCE = 120.0  # seconds for which a storage may fail before it is given up
-LONGEST_PAUSE = 15.0  # seconds; the pauses begin at up to one second and double, each shortened at random
+FIRST_PAUSE = 0.1  # seconds at most, before a call is tried again; the pauses double, each shortened at random
+LONGEST_PAUSE = 15.0  # seconds
 
 # HTTP says by status what may pass, S3 some of it by code alone.
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 PASSING_CODES = {
+    "ConditionalRequestConflict",  # two conditional writes at the same moment
     *("RequestTimeout", "OperationAborted", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"),
     "NoSuchUpload",  # an upload in parts that was completed, but the answer was lost: begun anew
     *("Throttling", "ThrottlingException", "RequestThrottled", "RequestLimitExceeded", "BandwidthLimitExceeded"),
 }
+# Credentials that were good until now. S3 says it with 400, others with 401 or 403.
+EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+FIXED = ("env", "explicit")  # where botocore may have found credentials that cannot change while this process lives
 # Where no answer is at hand: what s3fs makes of 409 and 503, of 500, and of what it does not know; no route, no name.
 PASSING_ERRNO = {
     *(errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.EIO),
@@ -49,6 +55,7 @@ PASSING_TYPES = {
     "requests.exceptions.Timeout",
     "requests.exceptions.ChunkedEncodingError",
 }
+EXPIRED = "the credentials have expired: with new ones the same command goes on."
 LOOK = "minibert doctor --storage URI says more"
 ADVICE = {
     errno.ENOSPC: "no room is left there: free some",
@@ -65,10 +72,12 @@ _failing_since: WeakKeyDictionary[AbstractFileSystem, float] = WeakKeyDictionary
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same call may go well later: throttling, a server's own failure, a lost connection, a timeout."""
-    status, code = _answer(error)
+    if not PASSING_TYPES.isdisjoint(_names(error)):  # half an answer, say, whatever its status was
+        return True
+    status, code = answer_of(error)
     if status is not None:
         return status in PASSING_STATUS or code in PASSING_CODES
-    if isinstance(error, TimeoutError | ConnectionError) or not PASSING_TYPES.isdisjoint(_names(error)):
+    if isinstance(error, TimeoutError | ConnectionError):
         return True
     return isinstance(error, OSError) and error.errno in PASSING_ERRNO
 
@@ -78,8 +87,15 @@ def persist(fs: AbstractFileSystem, doing: Doing, where: str, call: Callable[[],
 
     A file system has PATIENCE seconds from its first failure since it last answered, whatever is tried meanwhile, so
     that a run whose storage is gone ends once and not after each thing that it still wants to write. An attempt
-    itself is not cut off: a large upload may take its time. Raises as `said_clearly`.
+    itself is not cut off: a large upload may take its time. Credentials that have expired are read again from where
+    they came from, for as long. Raises as `said_clearly`.
     """
+
+    expired: list[BaseException] = []
+
+    def may_pass(error: BaseException) -> bool:
+        expired[:] = [error] if not is_passing(error) and has_expired(error, fs, where) else []
+        return is_passing(error) or (bool(expired) and renewed(fs))
 
     failing = math.inf  # since when, by this call's own count: a fence before each attempt is read from the same fs
 
@@ -94,8 +110,8 @@ def persist(fs: AbstractFileSystem, doing: Doing, where: str, call: Callable[[],
             log.warning("%s: not %s at attempt %d, trying again: %s", where, doing, attempt, _shown(error))
 
     again = Retrying(
-        retry=retry_if_exception(is_passing),
-        wait=wait_random_exponential(max=LONGEST_PAUSE),
+        retry=retry_if_exception(may_pass),
+        wait=wait_random_exponential(FIRST_PAUSE, LONGEST_PAUSE),
         stop=give_up,
         before_sleep=warn,
         reraise=True,
@@ -104,11 +120,44 @@ def persist(fs: AbstractFileSystem, doing: Doing, where: str, call: Callable[[],
         try:
             result = again(call)
         except Exception as error:
+            if expired:
+                raise StorageError(f"{where}: cannot be {doing}: {_shown(error)}; {EXPIRED} {LOOK}") from error
             if not is_passing(error):  # a refusal is an answer
                 _failing_since.pop(fs, None)
             raise
         _failing_since.pop(fs, None)
         return result
+
+
+def has_expired(error: BaseException, fs: AbstractFileSystem, where: str) -> bool:
+    """Whether credentials were refused that were good until now.
+
+    The answer to a HEAD has no body and so no code: the same is asked once more, by a request whose answer has one.
+    """
+    status, code = answer_of(error)
+    if code in EXPIRED_CODES or status == 401:
+        return True
+    if status not in (400, 403) or code != str(status) or "s3" not in fs.protocol:
+        return False
+    try:
+        bucket = where.partition("://")[2].partition("/")[0]
+        sync(fs.loop, fs._call_s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
+    except Exception as found:
+        return answer_of(found)[1] in EXPIRED_CODES
+    return False
+
+
+def renewed(fs: AbstractFileSystem) -> bool:
+    """Makes an S3 file system look for its credentials again; False where they cannot have changed."""
+    if "s3" not in fs.protocol or fs.key:
+        return False
+    try:
+        fs.connect(refresh=True)
+        credentials = sync(fs.loop, fs.session.get_credentials)
+    except Exception as error:  # a file that is being rewritten, say
+        log.warning("credentials could not be read again: %s", _shown(error))
+        return True
+    return credentials is None or credentials.method not in FIXED
 
 
 @contextmanager
@@ -152,10 +201,11 @@ def _names(error: BaseException) -> set[str]:
     return {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
 
 
-def _answer(error: BaseException) -> tuple[int | None, str]:
+def answer_of(error: BaseException) -> tuple[int | None, str]:
     """The HTTP status and the S3 code that a server answered with; (None, "") where there was no answer.
 
-    botocore's errors hold them, and s3fs's have botocore's as their cause; aiohttp's and gcsfs's say the status.
+    botocore's errors hold them, and s3fs's have botocore's as their cause; aiohttp's and gcsfs's say the status. A
+    StorageError has the client's own as its cause.
     """
     cause: BaseException | None = error
     while cause is not None:

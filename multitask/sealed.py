@@ -12,13 +12,14 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multitask.errors import UserError
+from multitask.errors import StorageError, UserError
 from multitask.retries import said_clearly
 from multitask.storage import MANIFEST, Storage, below, join
 
@@ -67,22 +68,30 @@ def checked_text(data: bytes, where: str, of: str = "") -> str:
         raise Damaged(f"{where}: damaged: {error}") from error
 
 
+def document_bytes(value: Mapping[str, Any], of: str = "") -> bytes:
+    """A JSON object with its seal; `of` as in `sealed_text`."""
+    return sealed_text(json.dumps({"seal": BLANK, **value}, indent=2, allow_nan=False) + "\n", of)
+
+
 def write_document(storage: Storage, path: str, value: Mapping[str, Any], of: str = "") -> None:
     """Writes a JSON object with its seal, whole or not at all; `of` as in `sealed_text`."""
-    text = json.dumps({"seal": BLANK, **value}, indent=2, allow_nan=False) + "\n"
-    storage.write_bytes(path, sealed_text(text, of))
+    storage.write_bytes(path, document_bytes(value, of))
 
 
-def read_document(storage: Storage, path: str, of: str = "") -> dict[str, Any]:
-    """The object of `write_document`, without its seal. Raises Damaged, and FileNotFoundError where there is none."""
-    where = join(storage.uri, path)
-    text = checked_text(storage.read_bytes(path), where, of)
+def document_of(data: bytes, where: str, of: str = "") -> dict[str, Any]:
+    """The object of `document_bytes`, without its seal. Raises Damaged, naming `where`."""
+    text = checked_text(data, where, of)
     try:
         found: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{where}: damaged: {error}") from error
     found.pop("seal", None)
     return found
+
+
+def read_document(storage: Storage, path: str, of: str = "") -> dict[str, Any]:
+    """The object of `write_document`, without its seal. Raises Damaged, and FileNotFoundError where there is none."""
+    return document_of(storage.read_bytes(path), join(storage.uri, path), of)
 
 
 # A file's content: bytes, or tensors, which are written as safetensors straight from where they lie in memory.
@@ -100,7 +109,8 @@ def write_sealed(
 
     Without a manifest that fits its files the directory counts as absent. fence: called right before the manifest.
     """
-    storage.remove(path)
+    with suppress(StorageError):  # where deletes are denied it is written over, by which its manifest fits no more
+        storage.remove(path)
     with storage.staged(path) as folder:
         sums = {}
         for name, content in files.items():

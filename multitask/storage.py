@@ -11,7 +11,7 @@ import re
 import shutil
 import stat
 import tempfile
-import uuid
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property, partial
@@ -19,12 +19,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
+from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
-from multitask.errors import UserError
-from multitask.retries import Doing, persist, said_clearly
+from multitask import lag
+from multitask.errors import StorageError, UserError
+from multitask.owners import TRIAL, clean_drafts, clean_temporary, draft_of, is_dead, kept_in, trial
+from multitask.retries import Doing, answer_of, persist, said_clearly
 
 MANIFEST = "manifest.json"
+SMALL = (".json", ".jsonl", ".yaml", ".csv")  # how the names of files end that are read in one go
+UNCONDITIONAL = {"InvalidArgument", "InvalidRequest", "NotImplemented", "NotSupported", "UnsupportedOperation"}
 PASSWORD = re.compile(r"([\w+.-]+://)[^/@\s]*:[^/@\s]*@")
 # What is answered where a directory cannot be synced: by file systems that have no such thing, and without permission.
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
@@ -69,10 +74,17 @@ def open_fs(uri: str) -> tuple[Any, str]:
     if found := PASSWORD.match(uri):
         raise UserError(f"storage '{found[1]}***@...': credentials come from the environment, not from a URI")
     try:  # listings are not cached: others write there too
-        fs, path = fsspec.url_to_fs(absolute(uri), use_listings_cache=False)
+        fs, path = fsspec.url_to_fs(absolute(uri), use_listings_cache=False, **_own_retries(uri))
     except (ValueError, ImportError) as error:
         raise UserError(f"storage '{uri}': {error}") from error
     return fs, path
+
+
+def _own_retries(uri: str) -> dict[str, Any]:
+    """botocore tries again by itself, after up to a second the first time: left to retries.py, unless asked for."""
+    asked = "AWS_MAX_ATTEMPTS" in os.environ or "config_kwargs" in fsspec.config.conf.get("s3", {})
+    once = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+    return once if uri.startswith(("s3://", "s3a://")) and not asked else {}
 
 
 class Storage:
@@ -109,16 +121,35 @@ class Storage:
         return join(self.root, path) if path else self.root
 
     def probe(self) -> None:
-        """Writes, reads and removes a small file. Raises StorageError where that cannot be done."""
-        path = f".probe-{uuid.uuid4().hex[:8]}"
+        """Writes, reads and removes a small file. Raises StorageError where it cannot be written or read.
+
+        That it cannot be removed is a warning.
+        """
+        path = trial("probe")
         self.write_bytes(path, b"minibert")
         self.read_bytes(path)
-        self.remove(path)
+        try:
+            self.remove(path)
+        except StorageError as error:  # a run needs no deletes
+            log.warning("old checkpoints will stay, and so does a small file: %s", error)
+
+    def clean(self, experiment: str) -> None:
+        """Removes what dead processes of this machine and user have left unfinished: temporary folders, drafts of the
+        experiment's, the caches' and this user's copies, and what was written to try a storage. Never raises."""
+        clean_temporary()
+        with suppress(Exception):  # it only takes room
+            clean_drafts(private_folder())
+            for name in self.list():
+                if TRIAL.fullmatch(name) and is_dead(name):
+                    self.remove(name)
+                    log.info("removed %s, which a process that is no more had left", self._uri_of(name))
+                elif self.is_local and name in ("cache", experiment):
+                    clean_drafts(Path(self.full(name)))
 
     def exists(self, path: str) -> bool:
         """Raises StorageError where that cannot be told; fsspec's own `exists` would call that absent, too."""
         try:
-            self._do("read", path, self.fs.info)
+            self._seen(path, self.fs.info)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
@@ -128,18 +159,60 @@ class Storage:
         try:
             entries = self._do("listed", path, partial(self.fs.ls, detail=False))
         except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+            entries = []
+        names = {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries}
+        return sorted(names | (set() if self.is_local else lag.awaited_names(self._uri_of(path))))
 
     def size(self, path: str) -> int:
         """Of a file, in bytes. Raises FileNotFoundError."""
-        facts = self._do("read", path, self.fs.info)
+        facts = self._seen(path, self.fs.info)
         if facts["type"] != "file":
             raise FileNotFoundError(f"{join(self.uri, path)}: a {facts['type']}, no file")
         return int(facts["size"])
 
     def read_bytes(self, path: str) -> bytes:
-        return cast(bytes, self._do("read", path, self.fs.cat_file))
+        read = self.fs.cat_file
+        if self._is_s3 and path.endswith(SMALL):  # else its size is asked for first, to read it in parts
+            read = partial(read, max_concurrency=1)
+        return cast(bytes, self._seen(path, read))
+
+    def caught_up(self, read: Callable[[], T], is_new: Callable[[T], bool]) -> T:
+        """What `read` gives, again until it is new, for as long as reads may lag behind writes: never on a disk."""
+        until = time.monotonic() + (0.0 if self.is_local else lag.SECONDS)
+        while not is_new(found := read()) and time.monotonic() < until:
+            time.sleep(lag.LOOK_SECONDS)
+        return found
+
+    def read_version(self, path: str) -> tuple[bytes, str]:
+        """A file's content, and what its server calls that version of it: "" where it has no such name.
+
+        Raises FileNotFoundError.
+        """
+        if not self._is_s3:
+            return self.read_bytes(path), ""
+        found: tuple[bytes, str] = self._do("read", path, partial(sync, self.fs.loop, _versioned, self.fs))
+        return found
+
+    def replace(self, path: str, data: bytes, version: str | None) -> str:
+        """Writes a file only where it still is of that version, or, for None, where there is none.
+
+        Returns the new version. Raises Changed where it is not, and Unconditional where the server knows no such
+        writes; one that ignores the condition writes in any case. After a lost answer Changed may be said of what this
+        call itself has written.
+        """
+        if not self._is_s3:
+            raise Unconditional(self.uri)
+        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+        try:
+            answer = self._do("written", path, lambda full: self.fs.pipe_file(full, data, **condition))
+        except StorageError as error:
+            status, code = answer_of(error)
+            if status == 412 or code == "NoSuchKey":
+                raise Changed(self._uri_of(path)) from error
+            if status == 501 or (status == 400 and code in UNCONDITIONAL):
+                raise Unconditional(self.uri) from error
+            raise
+        return str(answer["ETag"])
 
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))
@@ -148,11 +221,13 @@ class Storage:
         """The whole content or nothing: a local file appears by rename, an object by one put."""
         write = _write_local if self.is_local else self.fs.pipe_file
         self._do("written", path, lambda full: write(full, data))
+        self._note_there(path)
 
     def write_file(self, path: str, file: Path) -> None:
         """The same of a local file's content, which need not fit into memory."""
         write = _copy_local if self.is_local else self.fs.put_file
         self._do("written", path, lambda full: write(str(file), full))
+        self._note_there(path)
 
     @contextmanager
     def staged(self, path: str) -> Iterator[Path]:
@@ -163,7 +238,7 @@ class Storage:
             yield folder
             return
         with said_clearly("written", tempfile.gettempdir()):
-            temporary = tempfile.TemporaryDirectory(prefix="minibert-upload-")
+            temporary = tempfile.TemporaryDirectory(prefix=kept_in("upload"))
         with temporary as name:
             yield Path(name)
             for file in sorted(Path(name).iterdir()):
@@ -178,10 +253,12 @@ class Storage:
         One by one: of what S3 refuses to delete in bulk, its client says nothing.
         """
         files = self._do("listed", path, self.fs.find)
+        if not self.is_local:
+            lag.note_removed(self._uri_of(path))
         for file in sorted(files, key=lambda file: not file.endswith(f"/{MANIFEST}")):
             with suppress(FileNotFoundError):
                 self._persist("removed", join(self.uri, path), partial(self.fs.rm_file, file))
-        if self._do("read", path, self.fs.isdir):  # an object store has none without files
+        if not self._is_s3 and self._do("read", path, self.fs.isdir):  # an object store has none without files
             self._do("removed", path, partial(self.fs.rm, recursive=True))
 
     def local_file(self, path: str) -> Path:
@@ -194,17 +271,28 @@ class Storage:
         if not copy.exists():
             with said_clearly("written", str(copy)):
                 copy.parent.mkdir(exist_ok=True)
-            draft = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}.part")
+            draft = copy.with_name(draft_of(copy.name))
             try:
-                self._do("read", path, lambda full: self.fs.get_file(full, str(draft)))
+                self._seen(path, lambda full: self.fs.get_file(full, str(draft)))
                 os.replace(draft, copy)
             finally:
                 draft.unlink(missing_ok=True)
         return copy
 
+    @property
+    def _is_s3(self) -> bool:
+        return "s3" in self.fs.protocol
+
+    def _uri_of(self, path: str) -> str:
+        return join(self.uri, path) if path else self.uri
+
+    def _note_there(self, path: str) -> None:
+        if not self.is_local:
+            lag.note_there(self._uri_of(path))
+
     def _do(self, doing: Doing, path: str, call: Callable[[str], T]) -> T:
-        where, full = join(self.uri, path) if path else self.uri, self.full(path)
-        return self._persist(doing, where, lambda: call(full))
+        full = self.full(path)
+        return self._persist(doing, self._uri_of(path), lambda: call(full))
 
     def _persist(self, doing: Doing, where: str, call: Callable[[], T]) -> T:
         def fenced() -> T:
@@ -212,6 +300,34 @@ class Storage:
             return call()
 
         return persist(self.fs, doing, where, fenced if doing in ("written", "removed") else call)
+
+    def _seen(self, path: str, call: Callable[[str], T]) -> T:
+        """What a read gives; where this process has just written or seen what it does not find, it is tried again."""
+        while True:
+            try:
+                found = self._do("read", path, call)
+                self._note_there(path)
+                return found
+            except FileNotFoundError:
+                if self.is_local or not lag.awaited(self._uri_of(path)):
+                    raise
+            time.sleep(lag.LOOK_SECONDS)
+
+
+class Changed(Exception):
+    """A file is not of the version that was to be replaced."""
+
+
+class Unconditional(Exception):
+    """A storage that cannot write on conditions."""
+
+
+async def _versioned(fs: Any, full: str) -> tuple[bytes, str]:
+    """One answer of S3, so that content and version belong together."""
+    bucket, key, _ = fs.split_path(full)
+    answer = await fs._call_s3("get_object", Bucket=bucket, Key=key)
+    async with answer["Body"] as body:
+        return await body.read(), str(answer["ETag"])
 
 
 def _write_local(full: str, data: bytes) -> None:
@@ -229,7 +345,7 @@ def _draft(full: str) -> Iterator[BinaryIO]:
     """A file that appears under its name when it is whole; then it is on the disk, and so is its name."""
     target = Path(full)
     make_folder(target.parent)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    draft = target.with_name(draft_of(target.name))
     try:
         with open(draft, "wb") as file:
             yield file
@@ -282,7 +398,7 @@ def private_folder() -> Path:
 def _own_folder(refused: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder for as long as this process lives."""
     log.warning("%s: not this user's alone (owner, mode 0700), so not used; remove it to keep copies there", refused)
-    return tempfile.TemporaryDirectory(prefix="minibert-cache-", ignore_cleanup_errors=True)
+    return tempfile.TemporaryDirectory(prefix=kept_in("cache"), ignore_cleanup_errors=True)
 
 
 def below(path: str, name: str) -> str:
@@ -301,7 +417,7 @@ def local_copy(uri: str) -> Iterator[Path]:
             pass
         yield Path(path)
         return
-    with tempfile.TemporaryDirectory(prefix="minibert-download-") as folder:
+    with tempfile.TemporaryDirectory(prefix=kept_in("download")) as folder:
         copy = Path(folder) / "file"
         before = _version(fs, path)
         persist(fs, "read", uri, partial(fs.get_file, path, str(copy)))

@@ -25,6 +25,7 @@ from multitask.export.evidence import evidence_of
 from multitask.finding import open_bundle
 from multitask.metrics import bootstrap_interval, majority_baseline, overall, score
 from multitask.model.multitask import MultitaskModel
+from multitask.owners import kept_in
 from multitask.predictions import write_predictions, write_submission_zip
 from multitask.recipe_parts import Task
 from multitask.results import cell
@@ -173,7 +174,7 @@ def _predicted(
     wanted = [(spec, split) for spec in specs for split in splits if place.has(spec, split)]
     if not wanted:
         place.find(specs[0], splits[0])  # says what is there instead
-    with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as cache:
+    with tempfile.TemporaryDirectory(prefix=kept_in("tokens")) as cache:
         for spec, split in wanted:
             table = _table(bundle, Storage(cache), place, spec, split, split in labelled)
             data = EvalSet.of(spec.name, table, default_device().type)

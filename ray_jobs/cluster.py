@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from multitask.errors import UserError
+from multitask.owners import kept_in
 from ray_jobs.address import cluster_address, started_here, unreachable
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
@@ -111,7 +112,7 @@ class Cluster:
     def __enter__(self) -> Cluster:
         self._cleanup = ExitStack()
         # Ray's own bookkeeping stays with the driver: nothing in it is needed to go on.
-        self._files = tempfile.TemporaryDirectory(prefix="minibert-ray-", ignore_cleanup_errors=True)
+        self._files = tempfile.TemporaryDirectory(prefix=kept_in("ray"), ignore_cleanup_errors=True)
         self._cleanup.callback(self._files.cleanup)
         try:
             self._connect()

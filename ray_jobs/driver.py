@@ -16,13 +16,13 @@ import yaml
 
 from lightning_modules.progress import Interrupted
 from multitask.definitions import definitions
-from multitask.errors import StorageError
+from multitask.errors import StorageError, UserError
 from multitask.experiment import BUNDLE, Experiment, StageJob, StageRecord
 from multitask.lease import Lease
 from multitask.model.heads import loss_for
 from multitask.recipe import Recipe, Stage
 from multitask.sealed import write_document
-from multitask.storage import Storage
+from multitask.storage import Changed, Storage
 from multitask.sweeps import best
 from multitask.tasks import Split
 from ray_jobs.importing import uncollected
@@ -74,15 +74,27 @@ class Driver:
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Every stage that is not finished, in the recipe's order; returns the results."""
         with Lease(self.experiment.place, self.screen.note):
-            self._read_experiment()  # as it stands now that it is ours alone
+            if not self.experiment.place.caught_up(self._begin_attempt, bool):
+                raise UserError(f"experiment {self.experiment.place.uri}: another driver writes it now; try again")
             return self._run(stop)
 
-    def _run(self, stop: StopRequest) -> dict[str, Any]:
+    def _begin_attempt(self) -> bool:
+        """Begins an attempt on the experiment as it stands now that it is ours alone.
+
+        False where what was read of it is not the newest.
+        """
+        self._read_experiment()
         self.claim()
         recipe = yaml.safe_dump(self.recipe.model_dump(mode="json", by_alias=True), sort_keys=False).encode()
         self.experiment.recipe = hashlib.sha256(recipe).hexdigest()
-        self.experiment.begin_attempt()
+        try:
+            self.experiment.begin_attempt()
+        except Changed:
+            return False
         self.experiment.folder.write_bytes("recipe.yaml", recipe)
+        return True
+
+    def _run(self, stop: StopRequest) -> dict[str, Any]:
         for node in self.plan.nodes:
             if self.plan.outcome(node):
                 record = self.plan.records[node.key]
@@ -130,7 +142,7 @@ class Driver:
                 self._sweep(node, trials, runner)
             else:
                 records[-1].workers = runner.run(self.job(node))
-            if not self.plan.outcome(node):
+            if not self.plan.outcome(node, wait=True):
                 raise RuntimeError(f"stage '{node.key}' ended without an outcome in {records[-1].trainer}")
         except BaseException as error:
             if isinstance(error, Exception):
@@ -170,7 +182,8 @@ class Driver:
 
         ends = run_trials(jobs, node.stage.sweep, stopped, self.request.workers, self.screen, runner.stop, lags)
         for at in trials:
-            records[at.key].status = "finished" if self.plan.outcome(at) else ends[at.name]
+            outcome = self.plan.outcome(at, wait=ends[at.name] == "finished")
+            records[at.key].status = "finished" if outcome else ends[at.name]
         if "interrupted" in ends.values():
             raise Interrupted(node.key)
         outcomes = {at.key: outcome for at in trials if (outcome := self.plan.outcome(at))}

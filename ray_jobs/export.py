@@ -23,6 +23,7 @@ from multitask.export.huggingface import write_text
 from multitask.finding import open_bundle
 from multitask.model.bert import POOLINGS
 from multitask.model.folders import FACTS
+from multitask.owners import kept_in
 from multitask.retries import said_clearly
 from multitask.sealed import write_document
 from multitask.storage import MANIFEST, Storage, make_folder, sync_folder
@@ -95,7 +96,7 @@ def _draft(target: Storage) -> Iterator[Path]:
             folder = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.part")
             make_folder(folder)
         else:
-            folder = Path(tempfile.mkdtemp(prefix="minibert-export-"))
+            folder = Path(tempfile.mkdtemp(prefix=kept_in("export")))
     try:
         yield folder
     finally:

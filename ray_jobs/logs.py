@@ -11,6 +11,7 @@ from types import TracebackType
 
 from multitask.errors import Overtaken, PlainFormatter
 from multitask.experiment import EXPERIMENT_FILE
+from multitask.owners import kept_in
 from multitask.storage import Fence, Storage
 
 PACKAGES = ("multitask", "lightning_modules", "ray_jobs")
@@ -26,7 +27,7 @@ class DriverLog:
         self.experiment = experiment
         self.fence: Fence = lambda: None
         self.path = f"logs/driver-{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}.log"
-        self._folder = tempfile.TemporaryDirectory(prefix="minibert-log-")
+        self._folder = tempfile.TemporaryDirectory(prefix=kept_in("log"))
         self._file = Path(self._folder.name) / "driver.log"
 
     def __enter__(self) -> DriverLog:

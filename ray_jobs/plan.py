@@ -43,6 +43,7 @@ class Plan:
             node for variant in range(seeds) for stage in recipe.stages for node in _nodes(recipe, stage, variant)
         ]
         self.records: dict[str, StageRecord] = {}
+        self._outcomes: dict[str, dict[str, Any] | None] = {}  # by trainer
 
     def claim(self, fresh: bool) -> None:
         """Fingerprints of all nodes, parents first; another stage under a known name is refused here."""
@@ -85,10 +86,12 @@ class Plan:
         above = self.records.get(node_key(parent, variant))
         return above.fingerprint if above else self.start(parent).fingerprint
 
-    def outcome(self, node: Node) -> dict[str, Any] | None:
-        """What a finished node has left; None of the others."""
+    def outcome(self, node: Node, wait: bool = False) -> dict[str, Any] | None:
+        """What a finished node has left, read once; None of the others. wait: as `read_outcome` does."""
         trainer = self.records[node.key].trainer
-        return read_outcome(self.experiment.folder.at(trainer)) if trainer else None
+        if trainer and not self._outcomes.get(trainer):
+            self._outcomes[trainer] = read_outcome(self.experiment.folder.at(trainer), wait)
+        return self._outcomes.get(trainer)
 
 
 def _nodes(recipe: Recipe, stage: Stage, variant: int) -> list[Node]:

@@ -38,6 +38,7 @@ def run_training(
     again = how_to_go_on()
     storage.probe()
     with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
+        storage.clean(experiment)
         request = Request(recipe, data, storage, experiment, workers, fresh, log.path, seeds, submission_id())
         try:
             driver = Driver(request, screen)

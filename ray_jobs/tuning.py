@@ -20,6 +20,7 @@ from lightning_modules.progress import Progress
 from multitask.errors import UserError
 from multitask.experiment import StageJob, Status, Superseded, read_outcome
 from multitask.metrics import LOWER_IS_BETTER
+from multitask.owners import kept_in
 from multitask.recipe_parts import Sweep
 from multitask.records import Record, read_records
 from ray_jobs.board import Board, News
@@ -83,7 +84,7 @@ class Trainable:
         from ray.train.torch import TorchTrainer
         from ray.tune.integration.ray_train import TuneReportCallback
 
-        with tempfile.TemporaryDirectory(prefix="minibert-ray-", ignore_cleanup_errors=True) as files:
+        with tempfile.TemporaryDirectory(prefix=kept_in("ray"), ignore_cleanup_errors=True) as files:
             trainer = TorchTrainer(
                 trial_loop,
                 train_loop_config={"job": job.to_json(), "board": self.board, "accelerator": self.accelerator},
@@ -247,7 +248,8 @@ class _Trials:
                 raise known[kind](message) if kind in known else RuntimeError(f"{label}: {kind}: {message}")
 
     def _end(self, label: str, job: StageJob, failures: dict[str, tuple[str, str]]) -> Status:
-        if read_outcome(job.folder) is not None:
+        ended_well = not self.stop.asked and label not in failures and label not in self._lagging
+        if read_outcome(job.folder, wait=ended_well) is not None:
             return "finished"
         if label in self._lagging:
             return "stopped"

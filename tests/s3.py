@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -29,6 +29,7 @@ WRITES = {"PUT", "POST", "DELETE"}
 # How one of many requests fails: answers that are errors, a connection lost before and after the server had it all,
 # and a body that ends in the middle.
 WAYS = ("InternalError", "SlowDown", "drop", "lose the answer", "truncate")
+LATE = "late"  # one more: the answer comes after `pause` seconds
 KINDS = {"none": None, "slow down": "SlowDown", "refuse writes": "AccessDenied", "drop": "drop", "hang": "hang"}
 ERRORS = {
     "SlowDown": (503, "Please reduce your request rate."),
@@ -42,7 +43,8 @@ HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}  # of one conn
 class Fault:
     """What fails: for `seconds` and `times` requests, or until another is set, where the path holds `path`.
 
-    share: of requests, drawn by `seed`. pause: seconds for which a request hangs before its connection is dropped.
+    share: of requests, drawn by `seed`, each in one of the ways. pause: seconds for which a request hangs before its
+    connection is dropped, or its late answer comes.
     """
 
     kind: str = "none"
@@ -52,6 +54,7 @@ class Fault:
     seconds: float = float("inf")
     share: float = 0.1
     seed: int = 0
+    ways: Sequence[str] = WAYS
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -68,10 +71,10 @@ class Fault:
             if self.times <= 0 or (self.kind == "some" and self._random.random() >= self.share):
                 return None
             self.times -= 1
-            return self._random.choice(WAYS) if self.kind == "some" else KINDS[self.kind]
+            return self._random.choice(self.ways) if self.kind == "some" else KINDS[self.kind]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """Passes one request on, or fails it. `Expect: 100-continue` is answered by http.server itself."""
 
     protocol_version = "HTTP/1.1"
@@ -85,9 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.fault
         way = fault.way(self.command, self.path)
         self.server.note(self.command, self.path, way)
-        if way == "hang":
+        if way in ("hang", LATE):
             time.sleep(fault.pause)
-            way = "drop"
+            way = "drop" if way == "hang" else None
         if way in ERRORS:
             return self._refuse(way)
         if way == "drop":
@@ -172,8 +175,14 @@ class Proxy(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, upstream: tuple[str, int], port: int = 0, address: str = "127.0.0.1") -> None:
-        super().__init__((address, port), _Handler)
+    def __init__(
+        self,
+        upstream: tuple[str, int],
+        port: int = 0,
+        address: str = "127.0.0.1",
+        handler: type[BaseHTTPRequestHandler] | None = None,
+    ) -> None:
+        super().__init__((address, port), handler or Handler)
         self.upstream, self.fault = upstream, Fault()
         self.counts: Counter[str] = Counter()
         self.seen: list[str] = []
@@ -186,7 +195,7 @@ class Proxy(ThreadingHTTPServer):
 
     def failed(self) -> int:
         """How many requests have failed so far."""
-        return sum(self.counts[way] for way in {*WAYS, *ERRORS, "hang"})
+        return sum(self.counts[way] for way in {*WAYS, *ERRORS, "hang", LATE})
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has gone away is nothing to report."""

@@ -18,6 +18,7 @@ from multitask.data.delimited import csv, documents_csv, tsv
 from multitask.data.json_files import json_objects, text_lines
 from multitask.data.table import Reader, Table, Unreadable, Wanted
 from multitask.errors import UserError, near
+from multitask.owners import kept_in
 
 WEB = ("http://", "https://")
 MAX_EXPANSION = 200  # times a compressed file's size, of more than
@@ -102,7 +103,7 @@ def _plain(file: Path, compression: str) -> Iterator[Path]:
     if not compression:
         yield file
         return
-    with tempfile.TemporaryDirectory(prefix="minibert-plain-") as folder:
+    with tempfile.TemporaryDirectory(prefix=kept_in("plain")) as folder:
         plain = Path(folder) / "file"
         _expand(file, compression, plain)
         yield plain

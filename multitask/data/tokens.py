@@ -27,6 +27,7 @@ from multitask.data.ids import Ids, SentenceIds
 from multitask.data.readers import Example, Shards
 from multitask.data.samplers import Rows
 from multitask.data.table import BadRow
+from multitask.owners import kept_in
 from multitask.sealed import Damaged
 from multitask.sealed_tensors import SealedTensors, open_tensors, write_tensors
 from multitask.storage import Storage
@@ -190,7 +191,7 @@ def cache_tokens(
         key = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()[:32]
         path = f"cache/tokens/{key}.safetensors"
         if not _is_sound(storage, path):
-            with tempfile.TemporaryDirectory(prefix="minibert-tokens-") as folder:
+            with tempfile.TemporaryDirectory(prefix=kept_in("tokens")) as folder:
                 tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder), joined=spec.joined)
                 facts = {
                     "source": reading.source,

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from multitask.errors import UserError, well_formed
 from multitask.events import event_files
 from multitask.experiment import Experiment
+from multitask.owners import kept_in
 from multitask.recipe_files import parse_yaml
 from multitask.recipe_parts import Table as PaperTable
 from multitask.records import Record, read_records
@@ -211,7 +212,7 @@ def _losses(home: Storage, last: Record | None) -> dict[str, Curve]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     # Always a copy: the run may be writing, and the storage may be remote.
-    with tempfile.TemporaryDirectory(prefix="minibert-report-") as local:
+    with tempfile.TemporaryDirectory(prefix=kept_in("report")) as local:
         for name in names:
             (Path(local) / Path(name).name).write_bytes(home.read_bytes(name))
         events = EventAccumulator(local, size_guidance={"scalars": 0})

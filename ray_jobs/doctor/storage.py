@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from multitask.errors import UserError
+from multitask.owners import trial
 from ray_jobs.doctor.finding import Finding, within
+from ray_jobs.doctor.litter import check_litter
 
 if TYPE_CHECKING:
     from multitask.storage import Storage
@@ -31,6 +32,7 @@ def check_storage(uri: str) -> Iterator[Finding]:
             yield from within(STORAGE_SECONDS / 2, lambda: list(_s3_findings(storage.fs)))
         with _patience(STORAGE_SECONDS / 3):
             yield from within(STORAGE_SECONDS, lambda: list(_times(storage)))
+            yield from within(STORAGE_SECONDS, lambda: list(check_litter(storage)))
     except TimeoutError:
         yield Finding("problem", "storage", f"{uri}: no answer within {STORAGE_SECONDS:g} s: is the endpoint right?")
     except (UserError, FileNotFoundError) as error:
@@ -39,7 +41,7 @@ def check_storage(uri: str) -> Iterator[Finding]:
 
 def _times(storage: Storage) -> Iterator[Finding]:
     """How long each operation takes. Raises what a storage does."""
-    folder, content = storage.at(f".doctor-{uuid.uuid4().hex[:8]}"), os.urandom(1 << 20)
+    folder, content = storage.at(trial("doctor")), os.urandom(1 << 20)
     calls: dict[str, Callable[[], Any]] = {
         "write": lambda: folder.write_bytes("file", content),
         "read": lambda: folder.read_bytes("file") == content,

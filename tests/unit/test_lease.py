@@ -97,7 +97,7 @@ def test_a_failing_storage_does_not_end_the_driver(
     held = lease(storage)
     with held:
         with monkeypatch.context() as patch:
-            patch.setattr(Storage, "write_json", fail)
+            patch.setattr(Storage, "write_bytes", fail)
             time.sleep(0.2)
         assert "driver.json not renewed: slow down" in caplog.text
         before = storage.read_json(FILE)["beat"]
