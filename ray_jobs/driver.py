@@ -91,8 +91,11 @@ class Driver:
             self.experiment.begin_attempt()
         except Changed:
             return False
-        self.experiment.folder.write_bytes("recipe.yaml", recipe)
+        self._keep_recipe(recipe)
         return True
+
+    def _keep_recipe(self, recipe: bytes) -> None:
+        self.experiment.folder.write_bytes("recipe.yaml", recipe)
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
         for node in self.plan.nodes:

@@ -37,14 +37,14 @@ KINDS: dict[str, dict[str, str]] = {
         "Ray Train's controller": "TrainController",
         "the raylet": "raylet/raylet",
         "the GCS": "gcs_server",
-        "the dashboard agent": "dashboard/agent.py",
+        "the dashboard agent": "ray::DashboardAgent",
         "the driver": "",
     },
     "sweep": {
         "a trial's process": "ImplicitFunc",
         "the raylet": "raylet/raylet",
         "the GCS": "gcs_server",
-        "the dashboard agent": "dashboard/agent.py",
+        "the dashboard agent": "ray::DashboardAgent",
         "the driver, and Tune's controller in it": "",
     },
 }
