@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -22,13 +22,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from multitask.retries import said_clearly
-from multitask.sealed import BLANK, Damaged, said_of
+from multitask.sealed import BLANK, Damaged, checked, identity, said_of
 from multitask.storage import Storage, join
 
 CHUNK = 1 << 22  # bytes
 WHOLE = 1 << 26  # bytes: a file below that is checked at once
 MAX_HEADER = 1 << 28  # bytes
-_sound: set[tuple[Any, ...]] = set()  # what this process has checked: path, inode, size and time of a file
 
 
 def write_tensors(
@@ -93,7 +92,7 @@ class SealedTensors:
 
     def _open(self, of: str) -> None:
         with open(self.file, "rb") as opened:
-            stat = os.fstat(opened.fileno())
+            size = os.fstat(opened.fileno()).st_size
             header = _header(opened)
             self._start = opened.tell()
             read = json.loads(header)
@@ -102,16 +101,16 @@ class SealedTensors:
             seal, sums = self.facts.pop("seal"), self.facts.pop("chunks")
             if _checksum(_put(header, b"seal", seal.encode(), BLANK.encode()), of) != seal.encode():
                 raise ValueError("its header is not what was written there")
-            if stat.st_size != self._start + max((end for _, end in self._at.values()), default=0):
-                raise ValueError(f"{stat.st_size} bytes are not what its header says")
+            if size != self._start + max((end for _, end in self._at.values()), default=0):
+                raise ValueError(f"{size} bytes are not what its header says")
             self._expected = [sums[at : at + len(BLANK)] for at in range(0, len(sums), len(BLANK))]
             self._checked = np.zeros(len(self._expected), bool)
-            identity = (str(self.file), stat.st_ino, stat.st_size, stat.st_mtime_ns, seal)
-            if identity in _sound:
+            known = identity(str(self.file), seal)
+            if known in checked:
                 self._checked[:] = True
-            elif stat.st_size < WHOLE:
+            elif size < WHOLE:
                 self._check(0, len(self._expected))
-                _sound.add(identity)
+                checked.add(known)
         with safe_open(str(self.file), framework="pt") as tensors:
             self.tensors: dict[str, Tensor] = {name: tensors.get_tensor(name) for name in self._at}
         self.whole = bool(self._checked.all())

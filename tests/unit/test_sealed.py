@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -13,12 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multitask import sealed_tensors, storage
+from multitask import sealed, sealed_tensors, storage
 from multitask.bundle import save_bundle
 from multitask.data.readers import FileState, read_examples
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
-from multitask.sealed import Damaged, read_document, write_document
+from multitask.sealed import Damaged, read_document, read_sealed, write_document
 from multitask.sealed_tensors import SealedTensors, open_tensors, write_tensors
 from multitask.storage import Storage, private_folder
 from multitask.tasks import TASKS
@@ -31,9 +32,9 @@ TENSORS = {"some": torch.arange(3000, dtype=torch.int32), "none": torch.empty(0)
 
 
 @pytest.fixture(autouse=True)
-def nothing_checked_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_checked_yet() -> None:
     """As a new process begins."""
-    monkeypatch.setattr(sealed_tensors, "_sound", set())
+    sealed.checked.clear()
 
 
 @pytest.fixture
@@ -114,6 +115,20 @@ def test_a_file_is_hashed_once_a_process(place: Storage, monkeypatch: pytest.Mon
     write_tensors(place, "t", TENSORS, {}, "key")  # another file by now
     open_tensors(place, "t", "key")
     assert checks == [1, 1]
+
+
+def test_a_sealed_directorys_file_is_hashed_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Storage(str(tmp_path))
+    save_bundle(place, "bundle", tiny())
+    read_sealed(place, "bundle")
+    sha256, hashed = hashlib.sha256, list[int]()
+    monkeypatch.setattr(sealed.hashlib, "sha256", lambda data: hashed.append(len(data)) or sha256(data))
+    read_sealed(place, "bundle")
+    assert len(hashed) == 1, "the manifest's own seal alone"
+    save_bundle(place, "bundle", tiny())  # other files by now
+    hashed.clear()
+    read_sealed(place, "bundle")
+    assert len(hashed) == 4
 
 
 def test_a_damaged_token_cache_is_made_again(place: Storage, data: Path, caplog: pytest.LogCaptureFixture) -> None:
