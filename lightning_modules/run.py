@@ -22,7 +22,7 @@ from lightning_modules.ranking import RankingModule
 from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
-from multitask.bundle import read_bundle
+from multitask.bundle import ENCODERS, Bundle, check_trainer, read_bundle
 from multitask.checkpoints import CheckpointStore, State
 from multitask.definitions import known
 from multitask.experiment import StageJob, check_attempt, claimable, read_outcome
@@ -75,14 +75,24 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             raise Interrupted(stage.name) from error
 
 
+def job_start(job: StageJob) -> Bundle:
+    """The bundle that a stage starts from: an encoder's or a foreign one's in the cache, or another trainer's. Raises
+    UserError where it is not sound, or another's."""
+    storage, (folder, name) = Storage(job.storage), job.start.rsplit("/", 1)
+    if folder == ENCODERS:
+        return read_bundle(storage, job.start, name)
+    bundle = read_bundle(storage, job.start)
+    check_trainer(bundle.about, folder.rpartition("/")[2], job.start)
+    return bundle
+
+
 def _load(
     job: StageJob, stage: Stage, data: StageData, store: CheckpointStore
 ) -> tuple[StageModule, Resume, list[dict[str, Any]] | None]:
     """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, what resumes
     its optimizer, and what the checkpoint says was measured so far. Bundle and checkpoint themselves are dropped: each
     is as large as the model."""
-    bundle, checkpoint = read_bundle(Storage(job.storage), job.start), store.newest()
-    bundle = replace(bundle, specs=known(job.specs, "job"))
+    bundle, checkpoint = replace(job_start(job), specs=known(job.specs, "job")), store.newest()
     model = bundle.model(
         job.heads,
         dropout=stage.dropout,

@@ -29,6 +29,7 @@ from multitask.storage import MANIFEST, Storage
 from multitask.tasks import TASKS, TaskSpec
 
 SCHEMA = 1
+ENCODERS = "cache/encoders"  # in a storage: what stages start from, each under a hash of its content
 MAX_LENGTH = 512  # for bundles that do not say what they were trained with
 
 
@@ -142,23 +143,24 @@ def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokeniz
     )
 
 
-def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:
+def save_bundle(storage: Storage, path: str, bundle: Bundle, of: str = "") -> None:
+    """Writes the bundle, whole or not at all. of: what a bundle that belongs in one place belongs to."""
     files: dict[str, Content] = {
         "weights.safetensors": bundle.tensors,
         "model.json": (json.dumps(facts_of(bundle), indent=2) + "\n").encode(),
         "tokenizer.json": bundle.tokenizer_json.encode(),
     }
-    write_sealed(storage, path, files, {"schema": SCHEMA})
+    write_sealed(storage, path, files, {"schema": SCHEMA}, of=of)
 
 
-def read_bundle(storage: Storage, path: str = "") -> Bundle:
-    """Raises UserError where there is no sound bundle."""
+def read_bundle(storage: Storage, path: str = "", of: str = "") -> Bundle:
+    """The bundle there; `of` as in `save_bundle`. Raises UserError where there is no sound one."""
     place = storage.at(path) if path else storage
     if not is_sealed(place):
         names = ", ".join(place.list()[:10]) or "nothing"
         raise UserError(f"bundle '{place.uri}': no bundle there (no manifest.json); it holds {names}")
     try:
-        files = read_sealed(place)
+        files = read_sealed(place, of=of)
         facts = json.loads(files["model.json"])
         tensors = load_tensors(files["weights.safetensors"])
         tokenizer_json = files["tokenizer.json"].decode()
@@ -171,6 +173,12 @@ def bundle_fingerprint(storage: Storage) -> str:
     """sha256 over the checksums of a bundle's files: its content, wherever it lies."""
     files = read_document(storage, MANIFEST)["files"]
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def check_trainer(about: Mapping[str, Any], trainer: str, where: str) -> None:
+    """Raises Damaged where a bundle in a trainer's folder says that another trainer made it."""
+    if (other := about.get("trainer", trainer)) != trainer:
+        raise Damaged(f"bundle '{where}': another trainer's, {other}")
 
 
 def is_bundle(uri: str) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from multitask.errors import StorageError
 from multitask.sealed import Content, Damaged, is_sealed, read_sealed, write_sealed
-from multitask.storage import Storage, join
+from multitask.storage import Storage, file_at, join
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class CheckpointStore:
 
     def __init__(self, folder: Storage, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
+        self._trainer = file_at(file_at(folder.uri)[0].uri)[1]
         self.before: Callable[[], None] = lambda: None
         self.pinned: set[int] = set()
         self._pool = ThreadPoolExecutor(1, "checkpoint")
@@ -173,7 +174,7 @@ class CheckpointStore:
             "state.json": json.dumps({**asdict(checkpoint.state), "records": checkpoint.records}).encode(),
         }
         self.before()
-        write_sealed(self.folder, path, files, {"schema": 1})
+        write_sealed(self.folder, path, files, {"schema": 1}, of=self._trainer)
         try:
             self._retain(path)
         except StorageError as error:  # the checkpoint is sound; what could not be removed only takes room
@@ -208,7 +209,7 @@ class CheckpointStore:
         return self._read(_name(steps))
 
     def _read(self, name: str) -> Checkpoint:
-        files = read_sealed(self.folder, name)
+        files = read_sealed(self.folder, name, self._trainer)
         try:
             state = json.loads(files["state.json"])
             state["position"] = Position(**state["position"])

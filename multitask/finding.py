@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import cache
 
-from multitask.bundle import Bundle, is_bundle
+from multitask.bundle import Bundle, check_trainer, is_bundle
 from multitask.bundle_sources import Found, found_at
 from multitask.errors import UserError, near, well_formed
 from multitask.experiment import BUNDLE, EXPERIMENT_FILE, Experiment
@@ -32,6 +32,8 @@ def _of_a_stage(experiment: Storage, stage: str) -> Storage:
     found = Experiment(storage, name)
     record = found.stages.get(stage)
     if record and is_bundle(place := join(experiment.uri, record.trainer, BUNDLE)):
+        with well_formed(join(place, "model.json")):
+            check_trainer(Storage(place).read_json("model.json")["about"], record.trainer, place)
         with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
             _tell_seed(found, stage)
         return Storage(place)

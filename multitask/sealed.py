@@ -114,10 +114,12 @@ def write_sealed(
     files: Mapping[str, Content],
     facts: Mapping[str, Any],
     fence: Callable[[], None] = lambda: None,
+    of: str = "",
 ) -> None:
     """A directory of files with `manifest.json`, their sizes and checksums, written last.
 
-    Without a manifest that fits its files the directory counts as absent. fence: called right before the manifest.
+    Without a manifest that fits its files the directory counts as absent. fence: called right before the manifest. of:
+    what the directory belongs to, as in `sealed_text`.
     """
     with suppress(StorageError):  # where deletes are denied it is written over, by which its manifest fits no more
         storage.remove(path)
@@ -128,7 +130,7 @@ def write_sealed(
                 storage.check()
             sums[name] = _write_content(folder / name, content)
     fence()
-    write_document(storage, below(path, MANIFEST), {**facts, "files": sums})
+    write_document(storage, below(path, MANIFEST), {**facts, "files": sums}, of)
 
 
 def _write_content(file: Path, content: Content) -> dict[str, Any]:
@@ -156,26 +158,26 @@ def is_sealed(storage: Storage, path: str = "") -> bool:
     return storage.exists(below(path, MANIFEST))
 
 
-def read_sealed(storage: Storage, path: str = "") -> dict[str, bytes]:
-    """The files of a sealed directory, every checksum checked. Raises Damaged.
+def read_sealed(storage: Storage, path: str = "", of: str = "") -> dict[str, bytes]:
+    """The files of a sealed directory, every checksum checked; `of` as in `write_sealed`. Raises Damaged.
 
     What the manifest says is not believed: it names files of this directory alone, and none is read that is not of the
     size it gives.
     """
     where = join(storage.uri, path)
     try:
-        expected = _manifest(storage, path)
+        expected = _manifest(storage, path, of)
         files = {name: _file_of(storage, below(path, name), *entry) for name, entry in expected.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{where}: damaged: {said_of(error)}") from error
     return files
 
 
-def _manifest(storage: Storage, path: str) -> dict[str, tuple[int, str]]:
+def _manifest(storage: Storage, path: str, of: str) -> dict[str, tuple[int, str]]:
     """Name -> size and checksum."""
     if (size := storage.size(below(path, MANIFEST))) > MAX_MANIFEST:
         raise ValueError(f"{MANIFEST} has {size} bytes, at most {MAX_MANIFEST} are sane")
-    found = read_document(storage, below(path, MANIFEST))["files"]
+    found = read_document(storage, below(path, MANIFEST), of)["files"]
     if not isinstance(found, dict):
         raise ValueError(f"{MANIFEST} has no mapping of files")
     if strange := [name for name in found if not NAME.fullmatch(name)]:

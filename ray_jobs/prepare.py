@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
 
-from multitask.bundle import Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle
+from multitask.bundle import ENCODERS, Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle
 from multitask.bundle_sources import found_at
 from multitask.data.maps import Place, is_map
 from multitask.data.sample import sample_uri
@@ -193,13 +193,14 @@ def _say_scales(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> N
 
 
 def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
-    path = f"cache/encoders/{fingerprint[:32]}"
+    key = fingerprint[:32]
+    path = f"{ENCODERS}/{key}"
     try:
-        read_sealed(storage, path)
+        read_sealed(storage, path, key)
     except Damaged as error:
         if is_sealed(storage, path):  # else it is not there yet, or was never finished
             log.warning("%s; made again", error)
-        save_bundle(storage, path, bundle)
+        save_bundle(storage, path, bundle, key)
     trained = bundle.about.get("trained", list(bundle.heads))  # older bundles do not say
     return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads, trained)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -118,6 +119,15 @@ def test_a_damaged_checkpoint_is_skipped_and_named(
         store.at(200)
     DAMAGE["unfinished"](store.folder.at("step-00000100"))
     assert store.newest() is None
+
+
+def test_a_checkpoint_of_another_trainer_is_none(tmp_path: Path) -> None:
+    folders = [Storage(str(tmp_path / name / "checkpoints")) for name in ("TorchTrainer_1", "TorchTrainer_2")]
+    with CheckpointStore(folders[0]) as store:
+        store.save(checkpoint(1))
+    shutil.copytree(folders[0].uri, folders[1].uri)
+    with CheckpointStore(folders[0]) as mine, CheckpointStore(folders[1]) as other:
+        assert mine.newest() is not None and other.newest() is None
 
 
 def test_a_sound_newest_one_needs_no_warning(store: CheckpointStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_a_stage_stands_for_its_bundle(storage: Storage, monkeypatch: pytest.Mon
     monkeypatch.chdir("first")
     assert open_bundle(trainer + "/bundle").about == tiny().about
     assert open_bundle("sst").about == tiny().about
+
+
+def test_a_bundle_of_another_trainer_is_refused(storage: Storage) -> None:
+    trainer = Experiment(storage, "first").stages["sst"].trainer
+    foreign = replace(tiny(), about={**tiny().about, "trainer": "TorchTrainer_2"})
+    save_bundle(storage, f"first/{trainer}/bundle", foreign)
+    with pytest.raises(UserError, match=rf"bundle '.*{trainer}/bundle': another trainer's, TorchTrainer_2"):
+        find_bundle(f"{storage.uri}/first/sst")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 from lightning_modules.progress import Interrupted
+from lightning_modules.run import job_start
 from multitask.bundle import bundle_of, read_bundle, save_bundle
 from multitask.errors import UserError
 from multitask.experiment import StageJob, write_outcome
@@ -228,7 +229,7 @@ def branch(folder: Path, start: str) -> Driver:
 
 def test_a_stage_starts_from_another_experiments_stage_heads_included(other: Driver, tmp_path: Path) -> None:
     (job,), results = execute(branch(tmp_path, "other/mlm"))
-    start = read_bundle(Storage(str(tmp_path)), job.start)
+    start = job_start(job)
     was = read_bundle(other.experiment.folder.at(other.plan.records["mlm"].trainer), "bundle")
     assert start.heads == was.heads == {"sst": "mlp", "quora": "linear"}
     model, before = start.model(job.heads, seed=job.seed), was.model()
