@@ -1,8 +1,8 @@
 """The checkpoint store: what a stage needs to go on exactly where it stopped.
 
 `<trainer>/checkpoints/step-00000400/` holds weights, optimizer and extra.safetensors and state.json, sealed by
-manifest.json. Saving copies the tensors and returns; a thread serialises and uploads, with at
-most one snapshot in flight, so memory stays bounded and training goes on beside it. The storage waits out what passes.
+manifest.json. Saving copies the tensors and returns; a thread serialises and uploads, with at most one snapshot in
+flight and one that waits, so memory stays bounded and training goes on beside it. The storage waits out what passes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from multitask.errors import StorageError
-from multitask.sealed import Content, Damaged, is_sealed, read_sealed, write_sealed
+from multitask.sealed import Content, Damaged, is_sealed, read_sealed, said_of, write_sealed
 from multitask.storage import Storage, file_at, join
 
 log = logging.getLogger(__name__)
@@ -222,4 +222,4 @@ class CheckpointStore:
                 records,
             )
         except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
-            raise Damaged(f"{join(self.folder.uri, name)}: {type(error).__name__}: {error}") from error
+            raise Damaged(f"{join(self.folder.uri, name)}: damaged: {said_of(error)}") from error

@@ -158,6 +158,15 @@ def is_sealed(storage: Storage, path: str = "") -> bool:
     return storage.exists(below(path, MANIFEST))
 
 
+def is_whole(storage: Storage, path: str = "") -> bool:
+    """Whether a sealed directory's manifest is sound and its files are there in their sizes; none of them is read."""
+    try:
+        expected = _manifest(storage, path, "")
+        return all(storage.size(below(path, name)) == size for name, (size, _) in expected.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Damaged):
+        return False
+
+
 def read_sealed(storage: Storage, path: str = "", of: str = "") -> dict[str, bytes]:
     """The files of a sealed directory, every checksum checked; `of` as in `write_sealed`. Raises Damaged.
 

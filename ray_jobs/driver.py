@@ -98,6 +98,8 @@ class Driver:
         self.experiment.folder.write_bytes("recipe.yaml", recipe)
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
+        for node in self.plan.reopen_torn():
+            log.warning("%s: finished before, but its bundle is not whole; made again from its checkpoint", node.key)
         for node in self.plan.nodes:
             if self.plan.outcome(node):
                 record = self.plan.records[node.key]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from multitask.differences import encoder_words
-from multitask.experiment import Experiment, StageRecord, node_key, read_outcome, stage_content
+from multitask.experiment import BUNDLE, OUTCOME, Experiment, StageRecord, node_key, read_outcome, stage_content
 from multitask.recipe import Recipe, Stage
+from multitask.sealed import is_whole
 from multitask.sweeps import Trial, trials
 from ray_jobs.prepare import Prepared, Start
 
@@ -92,6 +93,20 @@ class Plan:
         if trainer and not self._outcomes.get(trainer):
             self._outcomes[trainer] = read_outcome(self.experiment.folder.at(trainer), wait)
         return self._outcomes.get(trainer)
+
+    def reopen_torn(self) -> list[Node]:
+        """Takes the finished nodes whose bundle is not whole for unfinished again, and returns them: each goes on from
+        its last checkpoint. The outcome is removed, or the stage would be taken for done where it runs."""
+        torn = [node for node in self.nodes if self.outcome(node) and not self._has_bundle(node)]
+        for node in torn:
+            trainer = self.records[node.key].trainer
+            self.experiment.folder.remove(f"{trainer}/{OUTCOME}")
+            self._outcomes.pop(trainer, None)
+            self.records[node.key].status = "interrupted"
+        return torn
+
+    def _has_bundle(self, node: Node) -> bool:
+        return is_whole(self.experiment.folder, f"{self.records[node.key].trainer}/{BUNDLE}")
 
 
 def _nodes(recipe: Recipe, stage: Stage, variant: int) -> list[Node]:

@@ -17,8 +17,9 @@ from lightning_modules.progress import Interrupted
 from lightning_modules.run import job_start
 from multitask.bundle import bundle_of, read_bundle, save_bundle
 from multitask.errors import UserError
-from multitask.experiment import StageJob, write_outcome
+from multitask.experiment import BUNDLE, StageJob, write_outcome
 from multitask.results import seeds_cell, table_rows
+from multitask.sealed import write_sealed
 from multitask.storage import Storage
 from ray_jobs.driver import Driver
 from ray_jobs.stopping import StopRequest
@@ -57,8 +58,14 @@ class Pretend:
         measured: dict[str, Any] = {"metrics": metrics, "why": {}, "intervals": {}}
         start = measured if job.measure_start else None
         outcome = {"epochs": 1, "steps": 3, "seconds": 1.0, "examples_per_second": 9.0, **measured, "start": start}
+        leave_bundle(job)
         write_outcome(job.folder, outcome)
         return 0
+
+
+def leave_bundle(job: StageJob) -> None:
+    """What stands for a bundle where no stage is trained."""
+    write_sealed(job.folder, BUNDLE, {"model.json": b'{"about": {}}'}, {"schema": 1})
 
 
 def execute(driver: Driver, stop_in: str = "") -> tuple[list[StageJob], dict[str, Any]]:
@@ -125,6 +132,16 @@ def test_the_same_tree_again_runs_nothing(jobs: dict[str, StageJob], storage: Pa
     assert [stage["trainer"] for stage in results["stages"][1:]] == [job.trainer for job in jobs.values()]
     assert {stage["name"]: stage["from"] for stage in results["stages"][1:]} == PARENTS
     assert results["stages"][0]["metrics"] == {"sst/accuracy": 0.5}
+
+
+def test_a_stage_whose_bundle_is_not_whole_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    driver = tree_driver(tmp_path, TREE)
+    first, _ = execute(driver)
+    torn = first[1]
+    torn.folder.remove(f"{BUNDLE}/model.json")
+    again, _ = execute(tree_driver(tmp_path, TREE))
+    assert [(job.label, job.trainer) for job in again] == [(torn.label, torn.trainer)]
+    assert f"{torn.label}: finished before, but its bundle is not whole; made again from its checkpoint" in caplog.text
 
 
 def test_a_changed_leaf_is_refused_and_touches_no_other(jobs: dict[str, StageJob], storage: Path) -> None:

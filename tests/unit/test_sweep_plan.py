@@ -18,6 +18,7 @@ from ray_jobs.driver import Driver
 from ray_jobs.local import LocalRunner
 from ray_jobs.stopping import StopRequest
 from tests.helpers import tree_driver
+from tests.unit.test_plan import leave_bundle
 
 SCHEMA = json.loads((Path(multitask.__file__).parent / "assets" / "results.schema.json").read_text())
 SWEPT = {"name": "sst", "tasks": ["sst"], "lr": {"sweep": [1e-3, 1e-4, 1e-5], "by": "sst/accuracy"}}
@@ -27,6 +28,7 @@ LAST = {"name": "last", "tasks": ["quora"]}
 def leave(job: StageJob, value: float | None) -> None:
     measured: dict[str, Any] = {"metrics": {"sst/accuracy": value}, "why": {}, "intervals": {}}
     outcome = {"epochs": 1, "steps": 3, "seconds": 1.0, "examples_per_second": 9.0, **measured, "start": None}
+    leave_bundle(job)
     job.folder.write_json(OUTCOME, {**outcome, "start": measured if job.measure_start else None})
 
 
