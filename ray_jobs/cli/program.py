@@ -76,12 +76,9 @@ def main() -> None:
         logging.lastResort.setFormatter(PlainFormatter())
     try:
         app(prog_name="minibert")
-    except UserError as error:
-        print(f"minibert: {error}", file=sys.stderr)
-        _leave(USER_ERROR)
-    except Overtaken as error:
+    except (UserError, Overtaken) as error:
         print(f"minibert: {printable(str(error))}", file=sys.stderr)
-        _leave(1)
+        _leave(USER_ERROR)
     except ModuleNotFoundError as error:
         if (extra := EXTRAS.get(error.name or "")) is None:
             _fail(error)
