@@ -78,11 +78,9 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 def job_start(job: StageJob) -> Bundle:
     """The bundle that a stage starts from: an encoder's or a foreign one's in the cache, or another trainer's. Raises
     UserError where it is not sound, or another's."""
-    storage, (folder, name) = Storage(job.storage), job.start.rsplit("/", 1)
-    if folder == ENCODERS:
-        return read_bundle(storage, job.start, name)
-    bundle = read_bundle(storage, job.start)
-    check_trainer(bundle.about, folder.rpartition("/")[2], job.start)
+    bundle, folder = read_bundle(Storage(job.storage), job.start), job.start.rpartition("/")[0]
+    if folder != ENCODERS:
+        check_trainer(bundle.about, folder.rpartition("/")[2], job.start)
     return bundle
 
 

@@ -25,7 +25,7 @@ from multitask.model.config import BertConfig
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import SOURCES, Source
 from multitask.sealed import Content, Damaged, is_sealed, read_document, read_sealed, said_of, write_sealed
-from multitask.storage import MANIFEST, Storage
+from multitask.storage import MANIFEST, Storage, file_at
 from multitask.tasks import TASKS, TaskSpec
 
 SCHEMA = 1
@@ -143,24 +143,30 @@ def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokeniz
     )
 
 
-def save_bundle(storage: Storage, path: str, bundle: Bundle, of: str = "") -> None:
-    """Writes the bundle, whole or not at all. of: what a bundle that belongs in one place belongs to."""
+def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:
+    """Writes the bundle, whole or not at all."""
     files: dict[str, Content] = {
         "weights.safetensors": bundle.tensors,
         "model.json": (json.dumps(facts_of(bundle), indent=2) + "\n").encode(),
         "tokenizer.json": bundle.tokenizer_json.encode(),
     }
-    write_sealed(storage, path, files, {"schema": SCHEMA}, of=of)
+    write_sealed(storage, path, files, {"schema": SCHEMA}, of=_key(storage.at(path) if path else storage))
 
 
-def read_bundle(storage: Storage, path: str = "", of: str = "") -> Bundle:
-    """The bundle there; `of` as in `save_bundle`. Raises UserError where there is no sound one."""
+def _key(place: Storage) -> str:
+    """What the manifest of a bundle in ENCODERS belongs to; bundles elsewhere may be copied about."""
+    folder, name = file_at(place.uri.rstrip("/"))
+    return name if folder.uri.endswith(f"/{ENCODERS}") else ""
+
+
+def read_bundle(storage: Storage, path: str = "") -> Bundle:
+    """Raises UserError where there is no sound bundle."""
     place = storage.at(path) if path else storage
     if not is_sealed(place):
         names = ", ".join(place.list()[:10]) or "nothing"
         raise UserError(f"bundle '{place.uri}': no bundle there (no manifest.json); it holds {names}")
     try:
-        files = read_sealed(place, of=of)
+        files = read_sealed(place, of=_key(place))
         facts = json.loads(files["model.json"])
         tensors = load_tensors(files["weights.safetensors"])
         tokenizer_json = files["tokenizer.json"].decode()

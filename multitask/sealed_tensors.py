@@ -81,14 +81,16 @@ def _sums(opened: BinaryIO) -> list[bytes]:
 
 
 class SealedTensors:
-    """The tensors of a file, memory-mapped. facts: its metadata. Raises Damaged, naming `where` and what to do."""
+    """The tensors of a file, memory-mapped. facts: its metadata. Raises Damaged, naming `where`, and StorageError where
+    it cannot be read."""
 
     def __init__(self, file: Path, where: str, of: str) -> None:
         self.file, self.where = file, where
-        try:
-            self._open(of)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-            raise Damaged(f"{where}: damaged: {said_of(error)}") from error
+        with said_clearly("read", where):
+            try:
+                self._open(of)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+                raise Damaged(f"{where}: damaged: {said_of(error)}") from error
 
     def _open(self, of: str) -> None:
         with open(self.file, "rb") as opened:

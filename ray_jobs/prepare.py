@@ -200,7 +200,7 @@ def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
     except Damaged as error:
         if is_sealed(storage, path):  # else it is not there yet, or was never finished
             log.warning("%s; made again", error)
-        save_bundle(storage, path, bundle, key)
+        save_bundle(storage, path, bundle)
     trained = bundle.about.get("trained", list(bundle.heads))  # older bundles do not say
     return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads, trained)
 

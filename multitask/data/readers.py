@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -59,13 +59,20 @@ class FileState:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(found.st_size, found.st_mtime_ns, found.st_ino, sha256)
 
-    def differences(self, other: FileState) -> str:
-        """What has moved, for people; "" where nothing has."""
-        return ", ".join(
-            f"{field.name} {getattr(self, field.name)} -> {getattr(other, field.name)}"
+    def check(self, path: Path, uri: str) -> None:
+        """Raises UserError where the file is another by now."""
+        self.refuse(FileState.of(path), uri)
+
+    def refuse(self, now: FileState, uri: str) -> None:
+        """Raises UserError, with what has moved, where that state of the file is another."""
+        moved = [
+            f"{field.name} {getattr(self, field.name)} -> {getattr(now, field.name)}"
             for field in fields(self)
-            if getattr(self, field.name) != getattr(other, field.name)
-        )
+            if getattr(self, field.name) != getattr(now, field.name)
+        ]
+        if moved:
+            said = ", ".join(moved)
+            raise UserError(f"{uri}: changed while it was read ({said}); run again when nothing writes to it")
 
 
 @dataclass
@@ -98,9 +105,13 @@ class Reading:
     def check_unchanged(self) -> None:
         """Raises UserError where the file is another by now than when `sha256` was first asked for, which belongs to be
         before its rows are gone through."""
-        before, now = self._state, FileState.of(self.path)
-        if moved := before.differences(now):
-            raise UserError(f"{self.uri}: changed while it was read ({moved}); run again when nothing writes to it")
+        self._state.check(self.path, self.uri)
+
+    def check_untouched(self) -> None:
+        """The part of `check_unchanged` that does not read the file: its size, its time, its inode."""
+        found = os.stat(self.path)
+        now = replace(self._state, size=found.st_size, modified=found.st_mtime_ns, inode=found.st_ino)
+        self._state.refuse(now, self.uri)
 
     @cached_property
     def _state(self) -> FileState:

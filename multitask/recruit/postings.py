@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from multitask.data.files import local, short_list
 from multitask.data.formats import DOCUMENT_FORMATS, reader_of, table_of
+from multitask.data.readers import FileState
 from multitask.data.table import BadRow, Row, Wanted, shown
 from multitask.data.values import MAX_TEXT_CHARS
 from multitask.errors import UserError, near
@@ -72,11 +72,11 @@ def read_postings(uri: str, columns: Mapping[str, str] | None = None, max_bad_ro
         raise UserError(f"columns for {uri}: postings have no '{unknown[0]}'; they have {known}")
     names = {"id": "id", **COLUMNS, **(columns or {})}
     with local(uri) as path:
+        before = FileState.of(path)
         with table_of(uri, path, Wanted(names.values()), DOCUMENT_FORMATS) as table:
             _check_columns(uri, table.columns, names)
             rows = list(_rows(table.rows, list(table.columns), names))
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        before.check(path, uri)
     good = tuple(row for row in rows if isinstance(row, Posting))
     bad = tuple(row for row in rows if isinstance(row, BadRow))
     if not rows:
@@ -84,7 +84,7 @@ def read_postings(uri: str, columns: Mapping[str, str] | None = None, max_bad_ro
     if not good or len(bad) > max_bad_rows * len(rows):
         reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3])
         raise UserError(f"{uri}: {len(bad)} of {len(rows)} postings cannot be used, {max_bad_rows:.0%} may: {reasons}")
-    return Postings(uri, sha256, good, bad)
+    return Postings(uri, before.sha256, good, bad)
 
 
 def _check_columns(uri: str, found: Collection[str], names: Mapping[str, str]) -> None:

@@ -6,8 +6,8 @@ Memory holds a shard, however long the table is.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -45,30 +45,36 @@ class Shard:
 class Source:
     """The files of an input, in order, and how they are read. columns: of the texts. rows: of a shard.
 
-    several: whether the input was a directory or a pattern, so that a row's file says something.
+    several: whether the input was a directory or a pattern, so that a row's file says something. known: file -> its
+    sha256 when the work began, of those on this machine.
     """
 
     files: tuple[str, ...]
     several: bool
     columns: tuple[str, ...]
     rows: int
+    known: Mapping[str, str] = field(default_factory=dict)
 
     def shards(self, made: Collection[int] = ()) -> Iterator[Shard]:
         """All usable rows, in order. made: numbers of shards whose parts are there: read, but not kept.
 
-        Raises UserError where a file cannot be read, or none of them has a usable row.
+        Raises UserError where a file cannot be read, changes while it is, or none of them has a usable row.
         """
         shard = Shard(0)
         for file in self.files:
             with local(file) as path:
                 reading = Reading(file, path, self._spec(), labelled=False, formats=TEXT_FORMATS)
+                if (was := self.known.get(file, reading.sha256())) != reading.sha256():
+                    raise UserError(f"{file}: changed since the work began (sha256 {was} -> {reading.sha256()})")
                 for example in reading.usable():
                     if shard.rows == self.rows:
+                        reading.check_untouched()
                         yield shard
                         shard = Shard(shard.number + 1)
                     self._add(shard, example, file, made)
                     _take_bad(shard, reading)
                 _take_bad(shard, reading)
+                reading.check_unchanged()
         if not shard.rows and not shard.number:
             why = f": {'; '.join(shard.bad[:3])}" if shard.bad else ""
             raise UserError(f"{self.files[0]}: no usable row with {', '.join(self.columns)}{why}")
@@ -103,6 +109,11 @@ class Source:
     def content(self) -> list[dict[str, Any]]:
         """What each file is, wherever it lies: name, bytes, and sha256 or the storage's own mark of a version."""
         return [{"file": _name(file), **_identity(file)} for file in self.files]
+
+    def held_to(self, content: Sequence[Mapping[str, Any]]) -> Source:
+        """The source whose files have to be what `content` said of them."""
+        known = {file: facts["sha256"] for file, facts in zip(self.files, content, strict=True) if "sha256" in facts}
+        return replace(self, known=known)
 
 
 def _take_bad(shard: Shard, reading: Reading) -> None:

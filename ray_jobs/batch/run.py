@@ -75,6 +75,7 @@ def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...
     bundle, output = found.bundle, Storage(request.output)
     PartPlan(output, columns, task, request.keep).check()
     source = source_of(request.input, columns, request.rows)
+    content = source.content()
     work = {
         "schema": SCHEMA,
         "bundle": found.fingerprint,
@@ -82,12 +83,12 @@ def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...
         "columns": list(columns),
         "keep": request.keep,
         "part_rows": request.rows,
-        "input": source.content(),
+        "input": content,
     }  # fmt: skip
     if bundle.about.get("fingerprint") == found.fingerprint:  # of a source: weights and tokenizer, not how it is used
         work |= {"pooling": bundle.pooling, "max_length": bundle.max_length}
     plan = PartPlan(output, columns, task, request.keep, digest(work))
-    made = begin(plan, work)
+    made, source = begin(plan, work), source.held_to(content)
     if (before := _manifest(output, plan.work)) and before["parts"] == len(made):
         screen.say(f"all {len(made)} parts are in {output.uri} already")
         if screen.as_json:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import fsspec
 import pytest
 from hypothesis import given
@@ -33,3 +36,31 @@ def test_shards_hold_every_row_once_in_order(sizes: list[int], rows: int, made: 
         assert (one.number, one.rows) == (other.number, other.rows) and other.made == (one.number in made)
         assert other.texts == ([[]] if other.made else one.texts)
         assert of_arrow(to_arrow(other)) == [other]
+
+
+@pytest.mark.parametrize("same_time", [False, True])
+def test_a_file_that_changes_while_it_is_read_is_said(tmp_path: Path, same_time: bool) -> None:
+    """Before another shard is taken from it; where its time was put back, at its end."""
+    file = tmp_path / "texts.txt"
+    file.write_text("".join(f"text {line}\n" for line in range(40)))
+    source = source_of(str(file), ("text",), 10)
+    shards = source.held_to(source.content()).shards()
+    assert next(shards).rows == 10
+    before = file.stat()
+    file.write_text(file.read_text().replace("39", "xx"))
+    if same_time:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(
+        UserError, match=rf"{file}: changed while it was read \(.*{'sha256' if same_time else 'modified'}"
+    ):
+        list(shards)
+
+
+def test_a_file_that_changed_between_two_looks_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("one\ntwo\n")
+    source = source_of(str(file), ("text",), 10)
+    held = source.held_to(source.content())
+    file.write_text("one\nxxx\n")
+    with pytest.raises(UserError, match=rf"{file}: changed since the work began \(sha256 \w+ -> \w+\)"):
+        list(held.shards())

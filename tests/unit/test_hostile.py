@@ -196,9 +196,10 @@ def test_a_hostile_encoder_is_refused_in_one_line(
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b"[" * 10**6, b'{"position": {"epoch": 1, "wicked": 2}}', b"\xff"])
 def test_a_checkpoint_that_is_sealed_but_none_is_passed_over(content: bytes, tmp_path: Path) -> None:
-    folder = Storage(str(tmp_path))
+    folder = Storage(str(tmp_path / "TorchTrainer_1" / "checkpoints"))
     names = ("weights.safetensors", "optimizer.safetensors", "extra.safetensors")
-    write_sealed(folder, "step-00000001", {"state.json": content, **{name: save({}) for name in names}}, {"schema": 1})
+    files = {"state.json": content, **{name: save({}) for name in names}}
+    write_sealed(folder, "step-00000001", files, {"schema": 1}, of="TorchTrainer_1")
     with CheckpointStore(folder) as store:
         assert store.newest() is None
         with pytest.raises(Damaged, match="step-00000001: "):

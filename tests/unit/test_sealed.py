@@ -18,7 +18,8 @@ from multitask import sealed, sealed_tensors, storage
 from multitask.bundle import save_bundle
 from multitask.data.readers import FileState, read_examples
 from multitask.data.tokens import cache_tokens, load_tokens
-from multitask.errors import UserError
+from multitask.errors import StorageError, UserError
+from multitask.recruit.postings import read_postings
 from multitask.sealed import Damaged, read_document, read_sealed, write_document
 from multitask.sealed_tensors import SealedTensors, open_tensors, write_tensors
 from multitask.storage import Storage, private_folder
@@ -215,6 +216,29 @@ def test_reading_says_so_too(data: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(FileState, "of", lambda path: next(states))
     with pytest.raises(UserError, match=r"changed while it was read \(modified 2 -> 5\)"):
         read_examples(str(data), SST, labelled=True)
+
+
+def test_postings_that_change_while_they_are_read_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "jobs.csv"
+    file.write_text("Title,JobDescription\nnurse,cares for people\n")
+    assert len(read_postings(str(file)).items) == 1
+    states = iter([FileState(1, 2, 3, "a"), FileState(1, 2, 3, "b")])
+    monkeypatch.setattr(FileState, "of", lambda path: next(states))
+    with pytest.raises(UserError, match=rf"{file}: changed while it was read \(sha256 a -> b\)"):
+        read_postings(str(file))
+
+
+def test_a_cache_that_may_not_be_read_is_not_damaged(
+    place: Storage, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cached(place, data)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(SealedTensors, "_open", refused)
+    with pytest.raises(StorageError, match=f"{path}: cannot be read: .*permission is missing"):
+        cached(place, data)
 
 
 @settings(max_examples=100, deadline=None)
