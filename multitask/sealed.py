@@ -28,7 +28,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # of a file
 BLANK = "0" * 64  # stands in a seal's place while its checksum is taken
 _SEALED = re.compile(rb'\{\s*"seal": "([0-9a-f]{64})"')
 # What a document of a build before the seals begins with: its first key.
-_UNSEALED = re.compile(rb'\{\s*"(schema|files|epochs|epoch|id)":')
+_UNSEALED = re.compile(rb'\{\s*"(schema|files|source|epochs|epoch|id)":')
 
 
 Identity = tuple[str, int, int, int, str]

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 
-from multitask.bundle import Bundle, save_bundle
+from multitask.bundle import Bundle, bundle_fingerprint, save_bundle
 from multitask.embed import Vectors
 from multitask.errors import UserError
 from multitask.evaluate import Done, silent
@@ -127,12 +127,15 @@ def save_index(storage: Storage, index: Index, bundle: Bundle, parts: Mapping[st
     if index.nearest is not None:
         files[NEAREST] = bytes(index.nearest.save())
 
+    bundles: dict[str, str] = {}
+    facts = {"schema": SCHEMA, "kind": KIND, "encoder": bundle.about, "parts": sorted(parts), **index.facts}
+
     def save_parts() -> None:
         for name, part in {ENCODER: bundle, **parts}.items():
             save_bundle(storage, name, part)
+            bundles[name] = bundle_fingerprint(storage.at(name))
 
-    facts = {"schema": SCHEMA, "kind": KIND, "encoder": bundle.about, "parts": sorted(parts), **index.facts}
-    write_sealed(storage, "", files, facts, fence=save_parts)
+    write_sealed(storage, "", files, {**facts, "bundles": bundles}, fence=save_parts)
 
 
 def check_target(storage: Storage) -> None:
@@ -160,14 +163,22 @@ def load_index(storage: Storage) -> Index:
             tuple(Posting(**row) for row in _rows(files["postings.jsonl"])),
             tuple(Passage(**row) for row in _rows(files["passages.jsonl"])),
             load_arrays(files["vectors.safetensors"])["vectors"],
-            {name: value for name, value in facts.items() if name != "files"},
+            {name: value for name, value in facts.items() if name not in ("files", "bundles")},
             _restored(files.get(NEAREST)),
         )
-    except (Damaged, KeyError, TypeError, ValueError) as error:
+        _check_bundles(storage, facts.get("bundles", {}))  # an older build's index does not name them
+    except (Damaged, KeyError, TypeError, ValueError, FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"index '{storage.uri}': damaged: {error}") from error
     if len(index.vectors) != len(index.passages):
         raise UserError(f"index '{storage.uri}': damaged: {len(index.vectors)} vectors, {len(index.passages)} passages")
     return index
+
+
+def _check_bundles(storage: Storage, bundles: Mapping[str, str]) -> None:
+    """Raises Damaged where a part of the index is not the bundle that it was made with."""
+    for name, fingerprint in bundles.items():
+        if bundle_fingerprint(storage.at(name)) != fingerprint:
+            raise Damaged(f"{name}: another bundle than the index was made with")
 
 
 def _restored(data: bytes | None) -> Any:

@@ -130,7 +130,9 @@ def begin(plan: PartPlan, work: dict[str, Any]) -> set[int]:
     found = {int(match[1]): name for name in names if (match := PART.fullmatch(name))}
     sound = {number for number, name in found.items() if is_sound(output.read_bytes(name), f"{plan.work} {name}")}
     for number in sorted(found.keys() - sound):
-        log.warning("%s/%s: damaged or of other work, made again", output.uri, found[number])
+        log.warning(
+            "%s/%s: damaged, of other work, or of a build without checksums; made again", output.uri, found[number]
+        )
     return sound
 
 

@@ -256,8 +256,16 @@ def flipped(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
-        ("part-00001.parquet", flipped, "part-00001.parquet: damaged or of other work, made again"),
-        ("part-00001.parquet", lambda data: data[:-100], "part-00001.parquet: damaged or of other work, made again"),
+        (
+            "part-00001.parquet",
+            flipped,
+            "part-00001.parquet: damaged, of other work, or of a build without checksums; made again",
+        ),
+        (
+            "part-00001.parquet",
+            lambda data: data[:-100],
+            "part-00001.parquet: damaged, of other work, or of a build without checksums; made again",
+        ),
         (MANIFEST, flipped, f"{MANIFEST}: damaged: .*; made again"),
         (WORK, flipped, f"{WORK}: damaged: .*; written again"),
     ],

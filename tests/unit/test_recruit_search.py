@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multitask.bundle import save_bundle
 from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.recruit.index import Index, build, load_index, longest, save_index
@@ -67,6 +68,18 @@ def test_no_index_and_a_damaged_one_are_named(encoder: TextEncoder, tmp_path: Pa
         Searcher.open(str(folder))
     with pytest.raises(UserError, match="something else of schema"):
         load_index(Storage(str(folder / "encoder")))
+
+
+def test_an_index_with_another_bundle_in_it_is_refused(encoder: TextEncoder, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "index"))
+    save_index(storage, build(encoder, POSTINGS), tiny(), {"suitability": tiny()})
+    assert "bundles" not in load_index(storage).facts
+    save_bundle(storage, "suitability", replace(tiny(), about={"trainer": "another"}))
+    with pytest.raises(UserError, match="damaged: suitability: another bundle than the index was made with"):
+        load_index(storage)
+    storage.remove("suitability")
+    with pytest.raises(UserError, match=r"index '.*': damaged: .*suitability/manifest\.json"):
+        load_index(storage)
 
 
 def test_nothing_but_an_index_is_replaced(encoder: TextEncoder, tmp_path: Path) -> None:
