@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ HOUR, DAY = 3600.0, 86400.0
 SETTLED = HOUR  # what is younger may still be in the making
 UNUSED = 30 * DAY  # of a cache
 SHOWN = 3  # of a kind's places
+LOOKS = 4  # at a storage that changes
 # Directories that count as there by their manifest.
 SEALED = re.compile(r"(?:.*/)?(?:checkpoints/step-\d+|bundle|cache/encoders/[^/]+)")
 
@@ -72,8 +73,13 @@ def _ago(age: float) -> str:
 
 
 def _files(storage: Storage) -> list[Left]:
-    """Every file of the storage."""
-    found = storage.fs.find(storage.root, detail=True)
+    """Every file of the storage; one that a run removes amid the listing begins it again."""
+    for _ in range(LOOKS - 1):
+        with suppress(FileNotFoundError):
+            found = storage.fs.find(storage.root, detail=True)
+            break
+    else:
+        found = storage.fs.find(storage.root, detail=True)
     root, now = storage.root.rstrip("/") + "/", time.time()
     return [Left(path.removeprefix(root), int(facts["size"] or 0), now - _when(facts)) for path, facts in found.items()]
 
@@ -127,12 +133,16 @@ def _leases(storage: Storage, files: list[Left]) -> list[Left]:
 def _superseded(storage: Storage, files: list[Left]) -> list[Left]:
     """Their folders, but for those that a stage of the experiment stands for."""
     from multitask.experiment import EXPERIMENT_FILE
+    from multitask.sealed import Damaged, read_document
 
     folders: set[str] = set()
     for left in files:
         home, _, name = left.path.rpartition("/")
         if name == EXPERIMENT_FILE:
-            saved = json.loads(storage.read_bytes(left.path))
+            try:
+                saved = read_document(storage, left.path)
+            except Damaged:  # every command on that experiment says so
+                continue
             kept = {record["trainer"] for record in saved["stages"].values()}
             folders |= {f"{home}/{old['trainer']}" for old in saved["superseded"] if old["trainer"] not in {"", *kept}}
     return _together(files, folders)
@@ -162,7 +172,8 @@ def _temporary() -> Iterator[Left]:
 
     now = time.time()
     for path in Path(tempfile.gettempdir()).glob("minibert-*"):
-        facts = path.lstat()
-        if facts.st_uid == os.geteuid() and path.is_dir() and KEPT_IN.fullmatch(path.name) and is_dead(path.name):
-            size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
-            yield Left(path.name, size, now - facts.st_mtime)
+        with suppress(FileNotFoundError):  # a run that ends meanwhile removes its own
+            facts = path.lstat()
+            if facts.st_uid == os.geteuid() and path.is_dir() and KEPT_IN.fullmatch(path.name) and is_dead(path.name):
+                size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+                yield Left(path.name, size, now - facts.st_mtime)

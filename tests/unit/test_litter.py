@@ -16,6 +16,7 @@ import pytest
 from multitask.experiment import EXPERIMENT_FILE
 from multitask.lease import FILE, this_process
 from multitask.owners import born, draft_of, is_dead, kept_in, tag
+from multitask.sealed import write_document
 from multitask.storage import Storage
 from ray_jobs.doctor.litter import HOUR, UNUSED, check_litter
 from tests.s3 import S3
@@ -106,7 +107,7 @@ def test_the_doctor_lists_what_nothing_needs(tmp_path: Path, temporary: Path, ne
     written(root / "demo" / "T0" / "outcome.json", day)
     stages = {"sst": {"trainer": "T1"}}
     superseded = [{"stage": "sst", "trainer": "T0"}, {"stage": "sst", "trainer": "T1"}]
-    storage.write_json(f"demo/{EXPERIMENT_FILE}", {"attempt": 1, "stages": stages, "superseded": superseded})
+    write_document(storage, f"demo/{EXPERIMENT_FILE}", {"attempt": 1, "stages": stages, "superseded": superseded})
     written(root / "cache" / "tokens" / "old.safetensors", UNUSED + day)
     written(root / "cache" / "tokens" / "new.safetensors", day)
     written(temporary / f"{of(kept_in('ray'), neighbour, '1')}x" / "file")
@@ -133,3 +134,31 @@ def test_the_doctor_lists_uploads_that_were_never_completed(s3: S3) -> None:
     assert finding.subject == "uploads"
     assert finding.fact.startswith(f"{storage.uri}: 1 uploads in parts that were never completed, the oldest ")
     assert finding.fact.endswith(f"--key runs/demo/weights.safetensors --upload-id {made['UploadId']}")
+
+
+def test_the_doctor_looks_again_where_a_run_removes_files_meanwhile(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, fallible = Storage(str(tmp_path / "runs")), iter([FileNotFoundError("gone"), None])
+    written(tmp_path / "runs" / "cache" / "tokens" / "old.safetensors", UNUSED + HOUR)
+    (temporary / "minibert-gone").mkdir()
+    find, lstat = storage.fs.find, Path.lstat
+
+    def finding(*given: object, **named: object) -> object:
+        if error := next(fallible):
+            raise error
+        return find(*given, **named)
+
+    def looking(path: Path) -> os.stat_result:
+        if path.name == "minibert-gone":
+            raise FileNotFoundError(str(path))
+        return lstat(path)
+
+    monkeypatch.setattr(storage.fs, "find", finding)
+    monkeypatch.setattr(Path, "lstat", looking)
+    assert [found.subject for found in check_litter(storage)] == ["caches"]
+
+
+def test_the_doctor_passes_over_a_damaged_experiment(tmp_path: Path, temporary: Path) -> None:
+    written(tmp_path / "runs" / "demo" / EXPERIMENT_FILE)
+    assert list(check_litter(Storage(str(tmp_path / "runs")))) == []
