@@ -125,12 +125,15 @@ class Log:
             if isinstance(operation, Sync):
                 synced[operation.inode] = max(operation.covers, synced.get(operation.inode, 0))
         found, bound = [], set[tuple[int, str]]()  # names whose changes so far are on the disk
+        gone = set[int | None]()  # directories whose removal is: what became of their entries before is, too
         for number in range(after - 1, -1, -1):
             operation = self.operations[number]
             if isinstance(operation, Entries):
                 keys = {(directory, name) for directory, name, _ in operation.changes}
-                if keys & bound or any(synced.get(directory, 0) > number for directory, _ in keys):
+                done = any(synced.get(directory, 0) > number or directory in gone for directory, _ in keys)
+                if keys & bound or done:
                     bound |= keys
+                    gone.add(operation.removed)
                 else:
                     found.append(number)
         return found[::-1]

@@ -233,7 +233,7 @@ class Runner:
         if status:
             told = tried.log.told(tried.states[number])
             tried.wrong[number] = (folder / "output").read_text(errors="replace")
-            print(f"WRONG {tried.name}:{number}: {told}", flush=True)
+            print(f"WRONG {tried.name}:{number}: {told}\n{tried.wrong[number][-2000:]}", flush=True)
             if self.logs:
                 self.logs.mkdir(parents=True, exist_ok=True)
                 file = self.logs / f"{tried.name.replace(' ', '-')}-{number}.log"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from multitask.sealed import Damaged, read_sealed, write_sealed
-from multitask.storage import Storage
+from multitask.storage import Storage, make_folder
 from ray_jobs.export import _draft, _publish
 from tests.crashpoints.bucket import Change, Changes, Left
 from tests.crashpoints.disk import Log, State
@@ -167,6 +167,24 @@ def test_states_of_a_bucket(tmp_path: Path) -> None:
     states = list(log.states(random.Random(0)))
     assert [state.after for state in states if state.kind == "cut off"] == list(range(7))
     assert Left("lagging", 6, 1) in states and Left("lagging", 3, 1) not in states, "a part is in no listing"
+
+
+def made_again(place: Path) -> None:
+    """A directory is removed with what is in it, and made again; each name is on the disk then."""
+    make_folder(place / "step")
+    (place / "step" / "torn").write_bytes(b"torn")
+    (place / "step" / "torn").unlink()
+    (place / "step").rmdir()
+    make_folder(place / "step")
+    Storage(str(place / "step")).write_bytes("whole", b"whole")
+    (place / "later").write_bytes(b"")
+
+
+def test_a_removal_that_is_on_the_disk_takes_its_entries_along(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    log = traced(lambda: made_again(place), place, tmp_path)
+    assert [log.names[number] for number in log.loose(len(log.operations))] == ["create later"]
 
 
 def test_as_many_states_of_either_kind_are_chosen_where_there_are() -> None:
