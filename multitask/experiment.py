@@ -178,9 +178,7 @@ class Experiment:
 
     def _check_own(self, called: str) -> None:
         """A folder may be renamed or copied; a file of another folder speaks of trainers that are not here."""
-        finished = {record.trainer for record in self.stages.values() if record.status == "finished"} - {""}
-        known = finished if called == self.name else self.trainers  # what has only been claimed has no folder yet
-        if known and known.isdisjoint(self.folder.list()):
+        if called != self.name and self.trainers and self.trainers.isdisjoint(self.folder.list()):
             raise Damaged(f"{join(self.folder.uri, EXPERIMENT_FILE)}: another experiment's, '{called}'")
 
     def save(self) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 from multitask.bundle import Bundle, check_trainer, is_bundle
 from multitask.bundle_sources import Found, found_at
 from multitask.errors import UserError, near, well_formed
-from multitask.experiment import BUNDLE, EXPERIMENT_FILE, Experiment
+from multitask.experiment import BUNDLE, EXPERIMENT_FILE, Experiment, StageRecord
 from multitask.storage import Storage, file_at, join, shown
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,15 @@ def _of_a_stage(experiment: Storage, stage: str) -> Storage:
         with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
             _tell_seed(found, stage)
         return Storage(place)
-    what = f"stage '{stage}' has no bundle yet" if record else f"no stage '{stage}'"
+    what = _lacking(stage, record) if record else f"no stage '{stage}'"
     raise UserError(f"bundle '{experiment.uri}/{stage}': {what}; {_stages(experiment)}{near(stage, found.stages)}")
+
+
+def _lacking(stage: str, record: StageRecord) -> str:
+    """What to say of a stage without a bundle."""
+    if record.status != "finished":
+        return f"stage '{stage}' has no bundle yet"
+    return f"{EXPERIMENT_FILE} says that stage '{stage}' has finished, but there is no bundle of {record.trainer}"
 
 
 def _tell_seed(experiment: Experiment, stage: str) -> None:

@@ -39,6 +39,15 @@ def test_a_stage_stands_for_its_bundle(storage: Storage, monkeypatch: pytest.Mon
     assert open_bundle("sst").about == tiny().about
 
 
+def test_a_finished_stage_without_its_bundle_is_said(storage: Storage) -> None:
+    trainer = Experiment(storage, "first").stages["sst"].trainer
+    storage.remove(f"first/{trainer}")
+    with pytest.raises(
+        UserError, match=rf"experiment\.json says that stage 'sst' has finished, .* no bundle of {trainer};"
+    ):
+        find_bundle(f"{storage.uri}/first/sst")
+
+
 def test_a_bundle_of_another_trainer_is_refused(storage: Storage) -> None:
     trainer = Experiment(storage, "first").stages["sst"].trainer
     foreign = replace(tiny(), about={**tiny().about, "trainer": "TorchTrainer_2"})
