@@ -113,12 +113,12 @@ def write_sealed(
     path: str,
     files: Mapping[str, Content],
     facts: Mapping[str, Any],
-    fence: Callable[[], None] = lambda: None,
+    before: Callable[[], None] = lambda: None,
     of: str = "",
 ) -> None:
     """A directory of files with `manifest.json`, their sizes and checksums, written last.
 
-    Without a manifest that fits its files the directory counts as absent. fence: called right before the manifest. of:
+    Without a manifest that fits its files the directory counts as absent. before: called right before the manifest. of:
     what the directory belongs to, as in `sealed_text`.
     """
     with suppress(StorageError):  # where deletes are denied it is written over, by which its manifest fits no more
@@ -129,7 +129,7 @@ def write_sealed(
             if storage.is_local:  # these files lie there at once; elsewhere their upload asks
                 storage.check()
             sums[name] = _write_content(folder / name, content)
-    fence()
+    before()
     write_document(storage, below(path, MANIFEST), {**facts, "files": sums}, of)
 
 

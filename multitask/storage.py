@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
 import os
 import re
-import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import fsspec
 from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
 from multitask import lag
+from multitask.disk import copy_local, make_folder, private_folder, write_local
 from multitask.errors import StorageError, UserError
 from multitask.owners import TRIAL, clean_drafts, clean_temporary, draft_of, is_dead, kept_in, trial
 from multitask.retries import Doing, answer_of, persist, said_clearly
@@ -31,10 +29,6 @@ MANIFEST = "manifest.json"
 SMALL = (".json", ".jsonl", ".yaml", ".csv")  # how the names of files end that are read in one go
 UNCONDITIONAL = {"InvalidArgument", "InvalidRequest", "NotImplemented", "NotSupported", "UnsupportedOperation"}
 PASSWORD = re.compile(r"([\w+.-]+://)[^/@\s]*:[^/@\s]*@")
-# What is answered where a directory cannot be synced: by file systems that have no such thing, and without permission.
-NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
-# What a write that was cut off leaves beside its file: a draft of ours, or of safetensors.
-DRAFT = re.compile(r"\..+\.[0-9a-f]{8}\.part|\.tmp\w{6}")
 Fence = Callable[[], None]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -219,13 +213,13 @@ class Storage:
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """The whole content or nothing: a local file appears by rename, an object by one put."""
-        write = _write_local if self.is_local else self.fs.pipe_file
+        write = write_local if self.is_local else self.fs.pipe_file
         self._do("written", path, lambda full: write(full, data))
         self._note_there(path)
 
     def write_file(self, path: str, file: Path) -> None:
-        """The same of a local file's content, which need not fit into memory."""
-        write = _copy_local if self.is_local else self.fs.put_file
+        """Writes a local file's content, which need not fit into memory, whole or not at all."""
+        write = copy_local if self.is_local else self.fs.put_file
         self._do("written", path, lambda full: write(str(file), full))
         self._note_there(path)
 
@@ -328,77 +322,6 @@ async def _versioned(fs: Any, full: str) -> tuple[bytes, str]:
     answer = await fs._call_s3("get_object", Bucket=bucket, Key=key)
     async with answer["Body"] as body:
         return await body.read(), str(answer["ETag"])
-
-
-def _write_local(full: str, data: bytes) -> None:
-    with _draft(full) as file:
-        file.write(data)
-
-
-def _copy_local(source: str, full: str) -> None:
-    with open(source, "rb") as content, _draft(full) as file:
-        shutil.copyfileobj(content, file)
-
-
-@contextmanager
-def _draft(full: str) -> Iterator[BinaryIO]:
-    """A file that appears under its name when it is whole; then it is on the disk, and so is its name."""
-    target = Path(full)
-    make_folder(target.parent)
-    draft = target.with_name(draft_of(target.name))
-    try:
-        with open(draft, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-        sync_folder(target.parent)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a local directory, and those above it that are missing; their names are on the disk then."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Puts on the disk what was made, renamed and removed in a local directory: a power loss would undo it else, in any
-    order, whatever became of the files' content."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in NO_SYNC:
-            raise
-
-
-def private_folder() -> Path:
-    """Where this user's copies of remote files lie: a folder that nobody else can write to or read.
-
-    One of that name that is somebody else's, or open to others, is not believed: this process then has one of its own.
-    """
-    folder = Path(tempfile.gettempdir()) / f"minibert-cache-{os.geteuid()}"
-    with said_clearly("written", str(folder)):
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        found = folder.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
-        return folder
-    return Path(_own_folder(folder).name)
-
-
-@cache
-def _own_folder(refused: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for as long as this process lives."""
-    log.warning("%s: not this user's alone (owner, mode 0700), so not used; remove it to keep copies there", refused)
-    return tempfile.TemporaryDirectory(prefix=kept_in("cache"), ignore_cleanup_errors=True)
 
 
 def below(path: str, name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from multitask.bundle import is_bundle, save_bundle
 from multitask.bundle_sources import read_model
 from multitask.data.files import short_list
+from multitask.disk import make_folder, sync_folder
 from multitask.errors import UserError, near
 from multitask.export import DTYPES, FORMATS
 from multitask.export.card import card
@@ -26,7 +27,7 @@ from multitask.model.folders import FACTS
 from multitask.owners import kept_in
 from multitask.retries import said_clearly
 from multitask.sealed import write_document
-from multitask.storage import MANIFEST, Storage, make_folder, sync_folder
+from multitask.storage import MANIFEST, Storage
 from ray_jobs.hub import Hub
 from ray_jobs.screen import Screen
 

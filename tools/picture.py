@@ -60,7 +60,7 @@ TABLE = {
         ("model", "miniBERT and its heads", "model"),
         ("data", "readers, tokens, samplers, masks", "data"),
         ("tasks", "the TASKS table, own ones", "tasks definitions"),
-        ("storage", "any URI, whole or absent", "storage sealed retries lag owners errors markdown"),
+        ("storage", "any URI, whole or absent", "storage disk sealed retries lag owners errors markdown"),
     ],
 }
 PARTS = [

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 
 from multitask.bundle import Bundle, bundle_fingerprint, save_bundle
+from multitask.disk import DRAFT
 from multitask.embed import Vectors
 from multitask.errors import UserError
 from multitask.evaluate import Done, silent
 from multitask.recruit.passages import PASSAGE_WORDS, Passage, passages
 from multitask.recruit.postings import Posting
 from multitask.sealed import Content, Damaged, is_sealed, read_document, read_sealed, write_sealed
-from multitask.storage import DRAFT, MANIFEST, Storage
+from multitask.storage import MANIFEST, Storage
 
 SCHEMA = 1
 KIND = "recruiter's index"
@@ -135,7 +136,7 @@ def save_index(storage: Storage, index: Index, bundle: Bundle, parts: Mapping[st
             save_bundle(storage, name, part)
             bundles[name] = bundle_fingerprint(storage.at(name))
 
-    write_sealed(storage, "", files, {**facts, "bundles": bundles}, fence=save_parts)
+    write_sealed(storage, "", files, {**facts, "bundles": bundles}, before=save_parts)
 
 
 def check_target(storage: Storage) -> None:

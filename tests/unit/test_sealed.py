@@ -14,15 +14,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multitask import sealed, sealed_tensors, storage
+from multitask import disk, sealed, sealed_tensors
 from multitask.bundle import save_bundle
 from multitask.data.readers import FileState, read_examples
 from multitask.data.tokens import cache_tokens, load_tokens
+from multitask.disk import private_folder
 from multitask.errors import StorageError, UserError
 from multitask.recruit.postings import read_postings
 from multitask.sealed import Damaged, read_document, read_sealed, write_document
 from multitask.sealed_tensors import SealedTensors, open_tensors, write_tensors
-from multitask.storage import Storage, private_folder
+from multitask.storage import Storage
 from multitask.tasks import TASKS
 from tests.helpers import tiny
 
@@ -294,7 +295,7 @@ def test_a_folder_of_copies_that_others_may_write_to_is_not_believed(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    storage._own_folder.cache_clear()
+    disk._own_folder.cache_clear()
     taken = tmp_path / f"minibert-cache-{os.geteuid()}"
     if how == "a link":
         (tmp_path / "elsewhere").mkdir(mode=0o700)
@@ -309,7 +310,7 @@ def test_a_folder_of_copies_that_others_may_write_to_is_not_believed(
     assert folder.stat().st_mode & 0o777 == 0o700
     assert private_folder() == folder
     assert caplog.text.count("not this user's alone") == 1
-    storage._own_folder.cache_clear()
+    disk._own_folder.cache_clear()
 
 
 def test_a_bundles_weights_may_be_read_by_whom_the_mask_allows(tmp_path: Path) -> None:
