@@ -144,8 +144,8 @@ class EventLog:
 
 
 def _before(folder: Storage, purge: int) -> tuple[int, set[tuple[str, int]]]:
-    """Of the event files there: the latest time in their names, 0 for none, and the (tag, steps) that TensorBoard
-    shows of them when what lies from `purge` steps on is hidden."""
+    """The latest time in the names of a folder's event files, 0 for none, and the (tag, steps) that TensorBoard shows
+    of them when what lies from `purge` steps on is hidden."""
     shown: set[tuple[str, int]] = set()
     try:
         names = [name for name in folder.list() if EVENTS.fullmatch(name)]

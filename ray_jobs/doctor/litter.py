@@ -167,7 +167,7 @@ def _uploads(storage: Storage) -> Iterator[Finding]:
 
 
 def _temporary() -> Iterator[Left]:
-    """Of this user's, in the temporary directory."""
+    """This user's folders of dead runs in the temporary directory."""
     from multitask.owners import KEPT_IN, is_dead
 
     now = time.time()

@@ -69,7 +69,7 @@ class Changes:
         return found
 
     def uploads(self, after: int) -> dict[str, tuple[str, dict[int, bytes]]]:
-        """Those that were begun and not completed: key and parts."""
+        """Uploads in parts that were begun and not completed: key and parts."""
         found: dict[str, tuple[str, dict[int, bytes]]] = {}
         for change in self.operations[:after]:
             if change.kind == "begin":

@@ -139,7 +139,7 @@ class Log:
         return found[::-1]
 
     def _with_followers(self, after: int, undone: list[int]) -> frozenset[int]:
-        """Those changes, and those that could not have been made without them."""
+        """The changes of those numbers, and all that could not have been made without them."""
         if not undone:
             return frozenset()
         lost, keys, emptied = set(undone), set[tuple[int, str]](), set[int]()

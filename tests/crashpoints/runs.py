@@ -135,16 +135,24 @@ def _done(words: list[str], place: Path) -> None:
         raise RuntimeError(f"{words}: exit status {status}")
 
 
+def _places(folder: Path) -> tuple[Path, Path, Path]:
+    """An empty folder's place of the storage, its file of what is printed, and its file of what is to come."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "place").mkdir(parents=True)
+    return folder / "place", folder / "output", folder / "expected.json"
+
+
+def _prepare(job: Job, folder: Path) -> None:
+    """Gives the commands whose work lies there before the job's own."""
+    prepare_process(folder / "tmp")
+    for words in job.before:
+        _done(words, folder / "place")
+
+
 def _on_disk(job: Job, folder: Path, lay: Callable[[Path], Any] | None = None) -> tuple[Any, dict[str, str]]:
     """The job's log, and what came of it. lay: lays out what is there before, where that is not what commands made."""
-    place, output, told = folder / "place", folder / "output", folder / "expected.json"
-    shutil.rmtree(folder, ignore_errors=True)
-    place.mkdir(parents=True)
-
-    def prepare() -> None:
-        prepare_process(folder / "tmp")
-        for words in job.before:
-            _done(words, place)
+    place, output, told = _places(folder)
+    prepare = partial(_prepare, job, folder)
 
     def work() -> None:
         _write_to(output)
@@ -165,14 +173,8 @@ def _on_disk(job: Job, folder: Path, lay: Callable[[Path], Any] | None = None) -
 
 
 def _on_s3(job: Job, folder: Path) -> tuple[Any, dict[str, str]]:
-    place, output, told = folder / "place", folder / "output", folder / "expected.json"
-    shutil.rmtree(folder, ignore_errors=True)
-    place.mkdir(parents=True)
-
-    def prepare() -> None:
-        prepare_process(folder / "tmp")
-        for words in job.before:
-            _done(words, place)
+    place, output, told = _places(folder)
+    prepare = partial(_prepare, job, folder)
 
     def work() -> None:
         _done(job.command, place)
