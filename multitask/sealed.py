@@ -198,7 +198,7 @@ def _file_of(storage: Storage, path: str, size: int, sha256: str) -> bytes:
     found, known = storage.size(path), storage.is_local and identity(storage.full(path), sha256)
     data = storage.read_bytes(path) if found == size else b""
     if found != size or (known not in checked and hashlib.sha256(data).hexdigest() != sha256):
-        raise ValueError(f"{path}: {found} bytes do not match the manifest")
+        raise ValueError(f"{path}: {found} bytes do not match {MANIFEST}")
     if known:
         checked.add(known)
     return data

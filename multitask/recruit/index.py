@@ -179,7 +179,7 @@ def _check_bundles(storage: Storage, bundles: Mapping[str, str]) -> None:
     """Raises Damaged where a part of the index is not the bundle that it was made with."""
     for name, fingerprint in bundles.items():
         if bundle_fingerprint(storage.at(name)) != fingerprint:
-            raise Damaged(f"{name}: another bundle than the index was made with")
+            raise Damaged(f"{name}/{MANIFEST}: of another bundle than the index was made with")
 
 
 def _restored(data: bytes | None) -> Any:
