@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from multitask.storage import Storage, join
 CHUNK = 1 << 22  # bytes
 WHOLE = 1 << 26  # bytes: a file below that is checked at once
 MAX_HEADER = 1 << 28  # bytes
+log = logging.getLogger(__name__)
 
 
 def write_tensors(
@@ -153,7 +155,9 @@ def open_tensors(storage: Storage, path: str, of: str) -> SealedTensors:
         return SealedTensors(copy, where, of)
     except Damaged:  # the copy alone, perhaps
         copy.unlink(missing_ok=True)
-    return SealedTensors(storage.local_file(path), where, of)
+    found = SealedTensors(storage.local_file(path), where, of)
+    log.warning("%s: damaged, a copy of %s; fetched again", copy, where)
+    return found
 
 
 def _there(file: Path) -> Path:

@@ -278,12 +278,15 @@ def test_copies_of_remote_files_are_one_users_alone(tmp_path: Path, monkeypatch:
     assert [file for file in folder.rglob("*") if file.is_file()] == [found.file]
 
 
-def test_a_damaged_copy_of_a_remote_file_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_copy_of_a_remote_file_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     remote = Storage("memory://private-damaged")
     write_tensors(remote, "cache/one", TENSORS, {}, "key")
     flip(open_tensors(remote, "cache/one", "key").file, 900)
     assert open_tensors(remote, "cache/one", "key").tensors["one"].tolist() == [1.5]
+    assert caplog.messages[-1].endswith("damaged, a copy of memory://private-damaged/cache/one; fetched again")
     remote.write_bytes("cache/one", remote.read_bytes("cache/one")[:-1])
     with pytest.raises(Damaged, match="memory://private-damaged/cache/one: damaged"):
         flip(open_tensors(remote, "cache/one", "key").file, 900)
