@@ -75,7 +75,9 @@ def test_an_index_with_another_bundle_in_it_is_refused(encoder: TextEncoder, tmp
     save_index(storage, build(encoder, POSTINGS), tiny(), {"suitability": tiny()})
     assert "bundles" not in load_index(storage).facts
     save_bundle(storage, "suitability", replace(tiny(), about={"trainer": "another"}))
-    with pytest.raises(UserError, match=r"damaged: suitability/manifest.json: of another bundle than the index was made with"):
+    with pytest.raises(
+        UserError, match=r"damaged: suitability/manifest.json: of another bundle than the index was made with"
+    ):
         load_index(storage)
     storage.remove("suitability")
     with pytest.raises(UserError, match=r"index '.*': damaged: .*suitability/manifest\.json"):
