@@ -63,8 +63,8 @@ def one_checkpoint(server: int, count: int = 4) -> tuple[float, float]:
     """CPU seconds that one checkpoint of a MiniLM takes here and in the server, mean of all but the first."""
     import torch
 
-    from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
-    from multitask.storage import Storage
+    from multitask.experiment.checkpoints import Checkpoint, CheckpointStore, Position, State
+    from multitask.storage.storage import Storage
 
     tensors = {f"{name}/{at}": torch.randn(PARAMETERS // 20) for name in "wmv" for at in range(20)}
     weights = {name: value for name, value in tensors.items() if name.startswith("w")}

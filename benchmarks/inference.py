@@ -40,11 +40,11 @@ def checksum(embeddings: Tensor) -> dict[str, float]:
 
 def encode_ours(material: Material) -> Callable[[], Pass]:
     """From texts to embeddings, tokenising included."""
-    from multitask.bundle import source_bundle
+    from multitask.bundle.bundle import source_bundle
     from multitask.data.ids import Ids
     from multitask.data.readers import Example
     from multitask.data.tokens import TokenTable, tokenize
-    from multitask.evaluate import EvalSet, encode_sentences
+    from multitask.measure.evaluate import EvalSet, encode_sentences
     from multitask.model.sources import load_source
 
     bundle = source_bundle(load_source("minilm-l6"))
@@ -82,14 +82,14 @@ def encode_sbert(material: Material) -> Callable[[], Pass]:
 
 def dev(material: Material, in_file_order: bool) -> Callable[[], Pass]:
     """Every task's dev set through a model with all heads; Quora's cut. In file order: padded, as a plain loop is."""
-    from multitask.bundle import source_bundle
+    from multitask.bundle.bundle import source_bundle
     from multitask.data.batches import collate
     from multitask.data.tokens import cache_tokens, load_tokens
-    from multitask.evaluate import EvalSet, predictions
+    from multitask.measure.evaluate import EvalSet, predictions
     from multitask.model import bert
     from multitask.model.sources import load_source
-    from multitask.storage import Storage
-    from multitask.tasks import TASKS
+    from multitask.storage.storage import Storage
+    from multitask.tasks.table import TASKS
 
     source, storage = load_source("minilm-l6"), Storage(str(material.folder / "storage"))
     model = source_bundle(source).model(HEADS, dropout=0.0, encoder_dropout=None, seed=0, mlm=None)

@@ -32,7 +32,7 @@ def _rank(rank: int, job: dict[str, Any], world: int, port: int, trace: str) -> 
 
     from lightning_modules.run import run_stage
     from lightning_modules.trainer import Execution, quiet_libraries
-    from multitask.experiment import StageJob
+    from multitask.experiment.stages import StageJob
 
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),

@@ -29,8 +29,8 @@ def ours(material: Material) -> Callable[[], Pass]:
     """Then again with the cache there: the warm start."""
     from multitask.data.tokens import cache_tokens, load_tokens
     from multitask.model.sources import load_source
-    from multitask.storage import Storage
-    from multitask.tasks import TASKS
+    from multitask.storage.storage import Storage
+    from multitask.tasks.table import TASKS
 
     many_pairs(material)
     tokenizer, cache = load_source("minilm-l6").tokenizer, material.folder / "storage"

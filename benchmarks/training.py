@@ -45,9 +45,9 @@ def train(material: Material, tree: dict[str, Any], workers: int = 0) -> dict[st
     """Trains a recipe as `minibert train` does, its driver this process; what its last stage leaves."""
     from rich.console import Console
 
-    from multitask.recipe_checks import build_recipe
-    from multitask.storage import Storage
-    from ray_jobs.driver import Driver, Request
+    from multitask.recipe.checks import build_recipe
+    from multitask.storage.storage import Storage
+    from ray_jobs.driver.driver import Driver, Request
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
     from ray_jobs.stopping import StopRequest
@@ -69,8 +69,8 @@ def tokenising_seconds(material: Material) -> float:
     """Of the training file, from its bytes to the cache."""
     from multitask.data.tokens import cache_tokens
     from multitask.model.sources import load_source
-    from multitask.storage import Storage
-    from multitask.tasks import TASKS
+    from multitask.storage.storage import Storage
+    from multitask.tasks.table import TASKS
 
     cache = material.folder / "tokens"
     tokenizer, storage = load_source("minilm-l6").tokenizer, Storage(str(cache))
@@ -211,10 +211,10 @@ def bare(material: Material) -> Callable[[], Pass]:
     """The same steps as ours without Lightning: the same batches, model, loss and optimizer in a loop."""
     from lightning_modules.data import StageData
     from lightning_modules.supervised import SupervisedModule
-    from multitask.bundle import read_bundle
+    from multitask.bundle.bundle import read_bundle
     from multitask.optim import build_optimizer
-    from multitask.recipe import Stage
-    from multitask.storage import Storage
+    from multitask.recipe.stages import Stage
+    from multitask.storage.storage import Storage
 
     write_pairs(material)
     job = claimed(material, stage_recipe())
@@ -243,9 +243,9 @@ def claimed(material: Material, tree: dict[str, Any]) -> Any:
     """The job of a recipe's only stage, as the driver would hand it to a runner."""
     from rich.console import Console
 
-    from multitask.recipe_checks import build_recipe
-    from multitask.storage import Storage
-    from ray_jobs.driver import Driver, Request
+    from multitask.recipe.checks import build_recipe
+    from multitask.storage.storage import Storage
+    from ray_jobs.driver.driver import Driver, Request
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
 

@@ -3,7 +3,7 @@
 # where one of mode 0644 lay before; it writes a temporary file beside it and renames that. 0.7.0 wrote in place and kept
 # the umask. So a model's folder on a shared disk has a config.json that colleagues can read and weights that they cannot,
 # and a hard link to the old weights (a snapshot, a deduplicated cache) keeps the old content.
-# What this project does: multitask/sealed.py, save_tensors.
+# What this project does: multitask/storage/sealed.py, save_tensors.
 # Exit status 0: it is so; 1: it is not any more; 2: could not be tried.
 set -euo pipefail
 work=$(mktemp -d)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The HParams page of TensorBoard keeps the first settings that a run has ever written: a run that is resumed with a
 # corrected learning rate, or begun again in the same folder, is listed with the old one for good, beside the metrics of
-# the new one. What this project does: multitask/events.py gives each trial, with its settings, a run of its own.
+# the new one. What this project does: multitask/experiment/events.py gives each trial, with its settings, a run of its own.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -16,18 +16,18 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from multitask.checkpoints import Checkpoint, State
 from multitask.data.batches import Batch, Features, collate
 from multitask.data.samplers import Rows, derive_seed
 from multitask.data.tokens import TokenTable
-from multitask.evaluate import Autocast
-from multitask.experiment import StageJob
-from multitask.metrics import Score
+from multitask.experiment.checkpoints import Checkpoint, State
+from multitask.experiment.records import Record
+from multitask.experiment.stages import StageJob
+from multitask.measure.evaluate import Autocast
+from multitask.measure.metrics import Score
 from multitask.model.multitask import MultitaskModel
 from multitask.optim import build_optimizer, schedule
-from multitask.recipe import Stage
-from multitask.records import Record
-from multitask.tasks import TASKS, TaskSpec
+from multitask.recipe.stages import Stage
+from multitask.tasks.table import TASKS, TaskSpec
 
 
 class NonFiniteLoss(RuntimeError):

@@ -20,10 +20,10 @@ from lightning_modules.dev import DevMetrics
 from lightning_modules.progress import Interrupted, Progress, Throttle
 from lightning_modules.summary import BEST, tell_curves, tell_results, tell_sentences, tell_settings
 from lightning_modules.tensorboard import EventLog
-from multitask.checkpoints import Checkpoint, CheckpointStore
-from multitask.experiment import claim
-from multitask.recipe_parts import KeepBest
-from multitask.records import Record, chosen
+from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
+from multitask.experiment.records import Record, chosen
+from multitask.experiment.stages import claim
+from multitask.recipe.settings import KeepBest
 
 log = logging.getLogger(__name__)
 LOG_STEPS = 10

@@ -12,14 +12,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from lightning_modules.mlm import HiddenTokens
-from multitask.bundle import longest
+from multitask.bundle.bundle import longest
 from multitask.data.batches import Batch
 from multitask.data.samplers import Rows, derive_seed
 from multitask.data.tokens import TokenTable
-from multitask.evaluate import Autocast
-from multitask.metrics import COMPLETION, Score
+from multitask.measure.evaluate import Autocast
+from multitask.measure.metrics import COMPLETION, Score
 from multitask.recruit.completion import Prompt
-from multitask.tasks import TASKS, TaskSpec
+from multitask.tasks.table import TASKS, TaskSpec
 
 
 class CompletionModule(HiddenTokens):

@@ -14,11 +14,11 @@ from multitask.data.batches import Batch, EpochSlices
 from multitask.data.mixing import batches_in, plan_epoch
 from multitask.data.samplers import Rows, derive_seed, training_rows
 from multitask.data.tokens import load_tokens
-from multitask.definitions import known
-from multitask.evaluate import EvalSet
-from multitask.experiment import StageJob
-from multitask.recipe import Stage
-from multitask.storage import Storage
+from multitask.experiment.stages import StageJob
+from multitask.measure.evaluate import EvalSet
+from multitask.recipe.stages import Stage
+from multitask.storage.storage import Storage
+from multitask.tasks.own import known
 
 
 class StageData(pl.LightningDataModule):

@@ -17,10 +17,10 @@ from lightning_modules.progress import Throttle
 from multitask.data.batches import Features
 from multitask.data.samplers import Rows
 from multitask.data.tokens import TokenTable
-from multitask.evaluate import EvalSet, encode_sentences, feature_places, measure
-from multitask.experiment import StageJob
-from multitask.features import FeatureCache, encoder_key
-from multitask.records import Record, write_records
+from multitask.experiment.features import FeatureCache, encoder_key
+from multitask.experiment.records import Record, write_records
+from multitask.experiment.stages import StageJob
+from multitask.measure.evaluate import EvalSet, encode_sentences, feature_places, measure
 
 AGREE_EVERY = 8  # batches of a measurement on several ranks, of some tenths of a second each
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from lightning_modules.base import StageModule, sum_over_ranks
 from lightning_modules.dev import DevMetrics, counter
 from lightning_modules.progress import Throttle
-from multitask.bundle import bundle_of, save_bundle
-from multitask.checkpoints import CheckpointStore
+from multitask.bundle.bundle import bundle_of, save_bundle
 from multitask.data.tokens import TokenTable, load_tokens
-from multitask.evaluate import EvalSet, predictions
-from multitask.experiment import BUNDLE, StageJob, write_outcome
-from multitask.predictions import write_predictions, write_submission_zip
-from multitask.records import Record, chosen
-from multitask.sealed import Damaged
-from multitask.storage import Storage
-from multitask.tasks import Split
+from multitask.experiment.checkpoints import CheckpointStore
+from multitask.experiment.records import Record, chosen
+from multitask.experiment.stages import BUNDLE, StageJob, write_outcome
+from multitask.inference.submission import write_predictions, write_submission_zip
+from multitask.measure.evaluate import EvalSet, predictions
+from multitask.storage.sealed import Damaged
+from multitask.storage.storage import Storage
+from multitask.tasks.table import Split
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from multitask.data.batches import Batch, collate
 from multitask.data.masking import Masking
 from multitask.data.samplers import Rows, derive_seed, stacked, subset
 from multitask.data.tokens import TokenTable
-from multitask.evaluate import Autocast, EvalSet
-from multitask.metrics import PERPLEXITY, Score
-from multitask.tasks import TASKS, TaskSpec
+from multitask.measure.evaluate import Autocast, EvalSet
+from multitask.measure.metrics import PERPLEXITY, Score
+from multitask.tasks.table import TASKS, TaskSpec
 
 # Perplexity is measured on at most this many sentences of each dev file, always the same ones with the same tokens
 # hidden, whatever the stage and the seed: some 5,000 hidden tokens give it to 3 %, and all of Quora's 40,000

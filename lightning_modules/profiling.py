@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
 
-from multitask.owners import kept_in
-from multitask.storage import Storage
+from multitask.storage.owners import kept_in
+from multitask.storage.storage import Storage
 
 # The first steps choose kernels and grow buffers; they are no measure of the others.
 SKIPPED, WARMUP, RECORDED = 5, 2, 10

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from multitask.recipe import Stage
+from multitask.recipe.stages import Stage
 
 
 class Interrupted(RuntimeError):

@@ -15,7 +15,7 @@ from lightning_modules.base import StageModule
 from multitask.data.batches import Batch, collate
 from multitask.data.negatives import HardNegatives
 from multitask.data.samplers import Rows, derive_seed, stacked
-from multitask.losses import multiple_negatives
+from multitask.objectives.losses import multiple_negatives
 
 
 class Gather(torch.autograd.Function):

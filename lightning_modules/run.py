@@ -22,13 +22,13 @@ from lightning_modules.ranking import RankingModule
 from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
-from multitask.bundle import ENCODERS, Bundle, check_trainer, read_bundle
-from multitask.checkpoints import CheckpointStore, State
-from multitask.definitions import known
-from multitask.experiment import StageJob, check_attempt, claimable, read_outcome
-from multitask.recipe import Stage
-from multitask.records import resumed_records
-from multitask.storage import Storage
+from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, read_bundle
+from multitask.experiment.checkpoints import CheckpointStore, State
+from multitask.experiment.records import resumed_records
+from multitask.experiment.stages import StageJob, check_attempt, claimable, read_outcome
+from multitask.recipe.stages import Stage
+from multitask.storage.storage import Storage
+from multitask.tasks.own import known
 
 OBJECTIVES: dict[str, type[StageModule]] = {
     "supervised": SupervisedModule,

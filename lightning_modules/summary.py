@@ -15,11 +15,11 @@ from lightning_modules.tensorboard import EventLog
 from multitask import markdown
 from multitask.data.samplers import subset
 from multitask.data.tokens import TokenTable
-from multitask.evaluate import Autocast, EvalSet, encode_sentences
-from multitask.experiment import StageJob
-from multitask.records import Record
-from multitask.results import Rows, cell
-from multitask.tasks import TaskSpec
+from multitask.experiment.records import Record
+from multitask.experiment.results import Rows, cell
+from multitask.experiment.stages import StageJob
+from multitask.measure.evaluate import Autocast, EvalSet, encode_sentences
+from multitask.tasks.table import TaskSpec
 
 SHOWN = 100  # dev rows a task in the projector: a second's work for a small BERT on a CPU
 SEED = 11711

@@ -12,9 +12,9 @@ from torch.func import functional_call
 from lightning_modules.base import StageModule
 from multitask.data.batches import Batch
 from multitask.data.samplers import derive_seed
-from multitask.losses import LOSSES
-from multitask.recipe_parts import Smart
-from multitask.smart import WeightAverage, adversarial_noise, divergence, draw_noise
+from multitask.objectives.losses import LOSSES
+from multitask.objectives.smart import WeightAverage, adversarial_noise, divergence, draw_noise
+from multitask.recipe.settings import Smart
 
 
 class SupervisedModule(StageModule):

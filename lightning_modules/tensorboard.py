@@ -21,9 +21,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from multitask.errors import Overtaken
-from multitask.owners import kept_in
-from multitask.retries import said_clearly
-from multitask.storage import Storage
+from multitask.storage.owners import kept_in
+from multitask.storage.retries import said_clearly
+from multitask.storage.storage import Storage
 
 COPY_SECONDS = 30.0
 EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\..*")  # the second in which a file was begun

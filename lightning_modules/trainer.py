@@ -13,8 +13,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.precision import HalfPrecision
 
-from multitask.recipe import Stage
-from multitask.records import Record
+from multitask.experiment.records import Record
+from multitask.recipe.stages import Stage
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.data.table import shown
-from multitask.embed import Vectors, default_device
 from multitask.errors import UserError
-from multitask.finding import open_bundle
-from multitask.metrics import Floats
-from multitask.predict import Answers, Predictor, answerable, require
+from multitask.experiment.finding import open_bundle
+from multitask.inference.embed import Vectors, default_device
+from multitask.inference.predict import Answers, Predictor, answerable, require
+from multitask.measure.metrics import Floats
 
 Texts = str | Iterable[str]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 
 from multitask.errors import Overtaken, PlainFormatter
-from multitask.experiment import EXPERIMENT_FILE
-from multitask.owners import kept_in
-from multitask.storage import Fence, Storage
+from multitask.experiment.stages import EXPERIMENT_FILE
+from multitask.storage.owners import kept_in
+from multitask.storage.storage import Fence, Storage
 
 PACKAGES = ("multitask", "lightning_modules", "ray_jobs")
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from multitask import retries
+from multitask.storage import retries
 from tests.s3 import S3
 
 ROOT = Path(__file__).resolve().parent.parent

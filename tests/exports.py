@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multitask.bundle import Bundle, bundle_of, read_bundle
+from multitask.bundle.bundle import Bundle, bundle_of, read_bundle
 from multitask.data.batches import Batch, padded
-from multitask.embed import TextEncoder, Vectors
-from multitask.storage import Storage
-from multitask.tasks import TASKS
-from ray_jobs.export import export_bundle, import_model
+from multitask.inference.embed import TextEncoder, Vectors
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
+from ray_jobs.bundles.export import export_bundle, import_model
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 

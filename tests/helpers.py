@@ -24,17 +24,17 @@ from lightning_modules.base import StageModule
 from lightning_modules.progress import Interrupted, Progress
 from lightning_modules.run import OBJECTIVES, run_stage
 from lightning_modules.trainer import Execution, quiet_libraries
-from multitask.bundle import Bundle, source_bundle
-from multitask.checkpoints import Checkpoint, CheckpointStore
+from multitask.bundle.bundle import Bundle, source_bundle
 from multitask.data.sample import sample_uri
 from multitask.data.special import SPECIAL
 from multitask.data.tokens import TokenTable
-from multitask.experiment import StageJob
+from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
+from multitask.experiment.stages import StageJob
 from multitask.model.sources import load_source
-from multitask.recipe import Stage
-from multitask.recipe_checks import build_recipe
-from multitask.storage import Storage
-from ray_jobs.driver import Driver, Request
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.stages import Stage
+from multitask.storage.storage import Storage
+from ray_jobs.driver.driver import Driver, Request
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 

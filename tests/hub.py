@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from multitask.data.files import find_file
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
-from multitask.tasks import TASKS, Split
+from multitask.tasks.table import TASKS, Split
 
 # Task -> its folder on the hub, the files of its splits, the texts' columns.
 FILES: dict[str, tuple[str, dict[Split, str], tuple[str, ...]]] = {

@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from multitask.experiment import StageRecord, node_key
+from multitask.experiment.results import row
+from multitask.experiment.stages import StageRecord, node_key
 from multitask.report.parts import Table
 from multitask.report.reading import Evidence, read_evidence
-from multitask.results import row
-from multitask.storage import Storage, file_at
+from multitask.storage.storage import Storage, file_at
 
 NASTY = "<script>alert('x')</script> & \"co\" | *b*"
 PAPER = {

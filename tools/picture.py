@@ -31,10 +31,10 @@ TABLE = {
     "ray_jobs": [
         ("commands", "minibert ...", "cli __main__"),
         ("recruiter's work", "index, search, serve, audit", "recruit"),
-        ("driver", "plan, prepare, results", "training driver plan prepare ledger"),
-        ("runners", "this process, Ray workers, trials", "local workers tuning board cluster ends strategy address"),
-        ("bundles at work", "evaluate, batch, export, doctor", "bundles batch export hub doctor"),
-        ("terminal", "options, screen, logs, signals", "options screen logs stopping submission importing"),
+        ("driver", "plan, prepare, results", "driver"),
+        ("runners", "this process, Ray workers, trials", "runners"),
+        ("bundles at work", "evaluate, batch, export, doctor", "bundles batch doctor"),
+        ("terminal", "options, screen, logs, signals", "options screen logs stopping importing"),
     ],
     "lightning_modules": [
         (
@@ -49,18 +49,17 @@ TABLE = {
         ("report", "tables, figures, the page", "report"),
         ("recruiter", "index, search, suitability, audit", "recruit"),
         ("export", "transformers, ONNX, model card", "export"),
-        ("use", "Python API, embed, predict", "api predict embed finding"),
-        ("training and measuring", "losses, AdamW, dev metrics", "losses smart optim evaluate features predictions"),
-        (
-            "recipes and experiments",
-            "schema, fingerprints, lease",
-            "recipe sweeps packaged experiment differences events lease records results metrics data.maps data.check",
-        ),
-        ("bundles and checkpoints", "weights, no pickle", "bundle checkpoints"),
+        ("Python API", "load_bundle, read_table", "api"),
+        ("experiment", "fingerprints, lease, checkpoints", "experiment"),
+        ("inference", "embed, predict, submission", "inference"),
+        ("recipe", "stages, settings, checks, sweeps", "recipe"),
+        ("objectives", "losses, SMART", "objectives"),
+        ("measure", "metrics, intervals, dev sets", "measure"),
+        ("bundle", "weights, no pickle", "bundle"),
         ("model", "miniBERT and its heads", "model"),
         ("data", "readers, tokens, samplers, masks", "data"),
-        ("tasks", "the TASKS table, own ones", "tasks definitions"),
-        ("storage", "any URI, whole or absent", "storage disk sealed retries lag owners errors markdown"),
+        ("tasks", "the TASKS table, own ones", "tasks"),
+        ("storage", "any URI, whole or absent", "storage errors markdown optim"),
     ],
 }
 PARTS = [

@@ -15,14 +15,14 @@ from typing import Any
 from pydantic import BaseModel
 
 import configs
-from multitask.packaged import packaged, packaged_recipes
-from multitask.recipe import Recipe
-from multitask.recipe_checks import NESTED
+from multitask.recipe.checks import NESTED
+from multitask.recipe.packaged import packaged, packaged_recipes
+from multitask.recipe.stages import Recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 HEAD = """# Recipes
 
-<!-- Made by `python -m tools.recipes_page` from multitask/recipe*.py and configs/; a test holds it to that. -->
+<!-- Made by `python -m tools.recipes_page` from multitask/recipe/*.py and configs/; a test holds it to that. -->
 
 A recipe is a YAML file: a tree of stages over a set of tasks, from one encoder. It is read strictly: an unknown key, a
 value out of its range, a stage that nothing defines is refused before anything runs, with its path, the value and the

@@ -9,7 +9,7 @@ from typing import Any
 from multitask.data.arrow_files import names_in
 from multitask.data.formats import WEB
 from multitask.errors import UserError
-from multitask.storage import Storage, file_at
+from multitask.storage.storage import Storage, file_at
 
 FILES = ("dataset_info.json", "dataset_infos.json")  # the latter of old
 

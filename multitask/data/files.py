@@ -11,9 +11,9 @@ from fsspec.utils import glob_translate
 
 from multitask.data.formats import COMPRESSIONS, FORMATS, WEB
 from multitask.errors import StorageError, UserError, near
-from multitask.retries import LOOK, persist
-from multitask.storage import Storage, join, local_copy, open_fs
-from multitask.tasks import Split, TaskSpec
+from multitask.storage.retries import LOOK, persist
+from multitask.storage.storage import Storage, join, local_copy, open_fs
+from multitask.tasks.table import Split, TaskSpec
 
 _LISTED = 10
 _PLAIN = re.compile(r"[\[?]")  # special to fsspec, and part of names to people

@@ -18,7 +18,7 @@ from multitask.data.delimited import csv, documents_csv, tsv
 from multitask.data.json_files import json_objects, text_lines
 from multitask.data.table import Reader, Table, Unreadable, Wanted
 from multitask.errors import UserError, near
-from multitask.owners import kept_in
+from multitask.storage.owners import kept_in
 
 WEB = ("http://", "https://")
 MAX_EXPANSION = 200  # times a compressed file's size, of more than

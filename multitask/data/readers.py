@@ -17,7 +17,7 @@ from multitask.data.formats import FORMATS, table_of
 from multitask.data.table import BadRow, Reader, Row, Table, Wanted
 from multitask.data.values import MalformedError, classes_of, id_of, label_of, text_of
 from multitask.errors import UserError, near
-from multitask.tasks import TaskSpec
+from multitask.tasks.table import TaskSpec
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from multitask.data import sample_words as words
-from multitask.tasks import TASKS, Split, TaskSpec
+from multitask.tasks.table import TASKS, Split, TaskSpec
 
 T = TypeVar("T")
 Row = tuple[str, ...]  # the text columns, then the label

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from multitask.tasks import TASKS, TaskSpec
+from multitask.tasks.table import TASKS, TaskSpec
 
 SCALES = ((0, 1), (-1, 1), (0, 5), (1, 5), (0, 10), (0, 100))  # that people use
 ENOUGH = 100  # rows of which none has the scale's least label

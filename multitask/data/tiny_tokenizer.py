@@ -21,7 +21,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from multitask.data.sample import GENERATORS, generate
-from multitask.tasks import TASKS
+from multitask.tasks.table import TASKS
 
 VOCABULARY = 2000
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # [PAD] is 0

@@ -27,11 +27,11 @@ from multitask.data.ids import Ids, SentenceIds
 from multitask.data.readers import Example, Shards
 from multitask.data.samplers import Rows
 from multitask.data.table import BadRow
-from multitask.owners import kept_in
-from multitask.sealed import Damaged
-from multitask.sealed_tensors import SealedTensors, open_tensors, write_tensors
-from multitask.storage import Storage
-from multitask.tasks import TaskSpec
+from multitask.storage.owners import kept_in
+from multitask.storage.sealed import Damaged
+from multitask.storage.storage import Storage
+from multitask.storage.tensors import SealedTensors, open_tensors, write_tensors
+from multitask.tasks.table import TaskSpec
 
 FORMAT = 4
 CHUNK = 4096  # examples that are read and tokenized at a time

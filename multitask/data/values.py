@@ -10,7 +10,7 @@ from numbers import Real
 from multitask.data.files import short_list
 from multitask.data.table import shown
 from multitask.errors import UserError
-from multitask.tasks import LabelSpec
+from multitask.tasks.table import LabelSpec
 
 MAX_TEXT_CHARS = 100_000
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # lone surrogates stand for bytes that are not UTF-8

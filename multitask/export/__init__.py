@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.export.huggingface import write_transformers
 from multitask.export.onnx_files import ENTRY, write_onnx
 from multitask.export.sentences import write_sentence_transformers

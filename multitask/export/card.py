@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from multitask import markdown
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.data.sample import sample_uri
 from multitask.export import FORMATS
 from multitask.export.evidence import Evidence
-from multitask.tasks import LabelKind, TaskSpec
+from multitask.tasks.table import LabelKind, TaskSpec
 
 
 @dataclass(frozen=True)

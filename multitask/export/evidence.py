@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from multitask.bundle import is_bundle
+from multitask.bundle.bundle import is_bundle
 from multitask.errors import well_formed
-from multitask.experiment import OUTCOME, Experiment
-from multitask.finding import find_bundle
-from multitask.sealed import read_document
-from multitask.storage import Storage, file_at, join
+from multitask.experiment.finding import find_bundle
+from multitask.experiment.stages import OUTCOME, Experiment
+from multitask.storage.sealed import read_document
+from multitask.storage.storage import Storage, file_at, join
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multitask.bundle import Bundle
-from multitask.embed import TextEncoder
+from multitask.bundle.bundle import Bundle
+from multitask.inference.embed import TextEncoder
 
 STORY = "A long story of a harbour town, its boats, its storms and the people who stay. "
 # Of several lengths; the third is cut.

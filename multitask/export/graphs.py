@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.model.bert import POOLINGS, Encoding, MiniBert
 from multitask.model.heads import BiLstmHead
 from multitask.model.multitask import text_means
-from multitask.tasks import LabelKind, LabelSpec
+from multitask.tasks.table import LabelKind, LabelSpec
 
 
 class Graph(nn.Module):

@@ -12,17 +12,17 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from multitask.bundle import Bundle, facts_of
-from multitask.bundle_checks import ENCODER
-from multitask.bundle_sources import HEADS
+from multitask.bundle.bundle import Bundle, facts_of
+from multitask.bundle.checks import ENCODER
+from multitask.bundle.sources import HEADS
 from multitask.data.special import special_tokens
 from multitask.errors import UserError
 from multitask.export.figures import rounding, upwards
 from multitask.model.folders import FACTS
 from multitask.model.tokenizer_files import words_of
 from multitask.model.weights import POOLER, has_pooler
-from multitask.retries import said_clearly
-from multitask.sealed import save_tensors
+from multitask.storage.retries import said_clearly
+from multitask.storage.sealed import save_tensors
 
 
 def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.data.batches import Batch, padded
-from multitask.embed import TextEncoder
 from multitask.errors import UserError
 from multitask.export.figures import TEXTS, largest_share, upwards
 from multitask.export.graphs import GraphPlan, plan_of
 from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_text
-from multitask.retries import said_clearly
+from multitask.inference.embed import TextEncoder
+from multitask.storage.retries import said_clearly
 
 ENTRY = "onnx.json"
 TOLERANCE = 1e-4  # of numbers up to 1; of larger ones, that share of them

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.export.huggingface import in_dtype, write_json, write_tensors, write_transformers
 from multitask.model.layout import MODULES, POOLING_KEYS, SETTINGS, TRANSFORMER
 from multitask.model.sources import TANH

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from multitask.errors import UserError
-from multitask.sealed import Damaged, read_document
-from multitask.storage import Storage, join
+from multitask.storage.sealed import Damaged, read_document
+from multitask.storage.storage import Storage, join
 
 # What an export of ours adds to a folder: what model.json says in a bundle and, as `files`, the other files' checksums.
 FACTS = "minibert.json"

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from multitask.errors import UserError, near
 from multitask.model.bert import Encoding
-from multitask.tasks import LabelKind, LabelSpec, TaskSpec
+from multitask.tasks.table import LabelKind, LabelSpec, TaskSpec
 
 
 def concatenation(u: Tensor, v: Tensor | None = None) -> Tensor:

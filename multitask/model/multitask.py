@@ -15,7 +15,7 @@ from multitask.model.bert import Encoding, MiniBert, encode, mean_pool
 from multitask.model.config import BertConfig
 from multitask.model.heads import build_head
 from multitask.model.mlm import MlmHead
-from multitask.tasks import TASKS, TaskSpec
+from multitask.tasks.table import TASKS, TaskSpec
 
 
 class MultitaskModel(nn.Module):

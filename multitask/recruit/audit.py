@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from multitask.evaluate import INTERVAL_SEED
-from multitask.metrics import Floats, percentiles
+from multitask.measure.evaluate import INTERVAL_SEED
+from multitask.measure.metrics import Floats, percentiles
 from multitask.recruit.calibration import RESAMPLES
 from multitask.recruit.names import NameSet, templates, with_name
 from multitask.recruit.suitability import Pair, qualified

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.errors import UserError
-from multitask.evaluate import INTERVAL_SEED
-from multitask.metrics import Floats, percentiles
+from multitask.measure.evaluate import INTERVAL_SEED
+from multitask.measure.metrics import Floats, percentiles
 
 BINS = 10
 TEMPERATURES = (0.02, 50.0)  # beyond them the outputs say nothing of the labels, or all

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.data.batches import padded
 from multitask.data.masking import NO_TARGET
 from multitask.data.special import SPECIAL
-from multitask.embed import TextEncoder
 from multitask.errors import UserError
-from multitask.evaluate import INTERVAL_SEED
-from multitask.metrics import share_interval
+from multitask.inference.embed import TextEncoder
+from multitask.measure.evaluate import INTERVAL_SEED
+from multitask.measure.metrics import share_interval
 
 PROMPT = "The role in this job description is"
 MOST = 8  # tokens of a title; of the postings' titles nine in ten have no more, others are cut

@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 
-from multitask.bundle import Bundle, bundle_fingerprint, save_bundle
-from multitask.disk import DRAFT
-from multitask.embed import Vectors
+from multitask.bundle.bundle import Bundle, bundle_fingerprint, save_bundle
 from multitask.errors import UserError
-from multitask.evaluate import Done, silent
+from multitask.inference.embed import Vectors
+from multitask.measure.evaluate import Done, silent
 from multitask.recruit.passages import PASSAGE_WORDS, Passage, passages
 from multitask.recruit.postings import Posting
-from multitask.sealed import Content, Damaged, is_sealed, read_document, read_sealed, write_sealed
-from multitask.storage import MANIFEST, Storage
+from multitask.storage.disk import DRAFT
+from multitask.storage.sealed import Content, Damaged, is_sealed, read_document, read_sealed, write_sealed
+from multitask.storage.storage import MANIFEST, Storage
 
 SCHEMA = 1
 KIND = "recruiter's index"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from multitask.embed import TextEncoder, Tokens, Vectors
+from multitask.inference.embed import TextEncoder, Tokens, Vectors
 from multitask.recruit.index import Index
 from multitask.recruit.passages import Passage
 from multitask.recruit.words import Lexical, Word, words

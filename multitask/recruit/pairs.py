@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from multitask.data.samplers import derive_seed
 from multitask.recruit.postings import COLUMNS, Posting
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 
 # Weak labels of suitability, made and not judged by anyone: whose qualifications the application states.
 WEAK = {"own": 1.0, "near": 0.5, "far": 0.0}

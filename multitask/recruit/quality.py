@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from multitask.embed import TextEncoder
-from multitask.evaluate import INTERVAL_SEED
-from multitask.metrics import share_interval
+from multitask.inference.embed import TextEncoder
+from multitask.measure.evaluate import INTERVAL_SEED
+from multitask.measure.metrics import share_interval
 from multitask.recruit.index import build
 from multitask.recruit.passages import first_words
 from multitask.recruit.postings import Posting

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multitask.bundle import read_bundle
-from multitask.embed import TextEncoder, Vectors
+from multitask.bundle.bundle import read_bundle
 from multitask.errors import UserError, near
+from multitask.inference.embed import TextEncoder, Vectors
 from multitask.recruit.index import ENCODER, NEIGHBOURS, Index, load_index, longest
 from multitask.recruit.marks import Marker, Spans
 from multitask.recruit.passages import pieces
 from multitask.recruit.postings import Posting
 from multitask.recruit.words import Lexical, terms
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 
 
 class Mode(NamedTuple):

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multitask.bundle import Bundle
-from multitask.evaluate import Done, silent
-from multitask.metrics import Floats
-from multitask.predict import Predictor, require
+from multitask.bundle.bundle import Bundle
+from multitask.inference.predict import Predictor, require
+from multitask.measure.evaluate import Done, silent
+from multitask.measure.metrics import Floats
 
 TASK = "suitability"
 THRESHOLD = 0.5  # from this probability on: qualified

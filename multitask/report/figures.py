@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from multitask.experiment.results import summary
 from multitask.report.numbers import SCORES, kind_of, number, spread, task_of
 from multitask.report.parts import Figure
 from multitask.report.reading import ENCODER, LOSS, Curve, Evidence, Run
 from multitask.report.svg import GRID, INK, MUTED, PAPER, SERIES, drawing
-from multitask.results import summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from multitask.metrics import OVERALL_OF
-from multitask.results import Summary, cell
+from multitask.experiment.results import Summary, cell
+from multitask.measure.metrics import OVERALL_OF
 
 FIRST = (*OVERALL_OF, "overall/mean", "overall/normalised")
 # Kinds on one scale, where more is better; any other (perplexity, say) has a scale of its own.

@@ -16,17 +16,17 @@ import numpy as np
 from pydantic import ValidationError
 
 from multitask.errors import UserError, well_formed
-from multitask.events import event_files
-from multitask.experiment import Experiment
-from multitask.owners import kept_in
-from multitask.recipe_files import parse_yaml
-from multitask.recipe_parts import Table as PaperTable
-from multitask.records import Record, read_records
+from multitask.experiment.events import event_files
+from multitask.experiment.records import Record, read_records
+from multitask.experiment.results import Rows, leaves
+from multitask.experiment.stages import Experiment
+from multitask.recipe.files import parse_yaml
+from multitask.recipe.settings import Table as PaperTable
+from multitask.recipe.sweeps import stage_of
 from multitask.report.numbers import ordered
-from multitask.results import Rows, leaves
-from multitask.sealed import Damaged, read_document
-from multitask.storage import Storage, file_at, join
-from multitask.sweeps import stage_of
+from multitask.storage.owners import kept_in
+from multitask.storage.sealed import Damaged, read_document
+from multitask.storage.storage import Storage, file_at, join
 
 log = logging.getLogger(__name__)
 ENCODER = "encoder"  # the row of results.json before any training

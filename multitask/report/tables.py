@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from multitask.recipe_parts import Condition
-from multitask.recipe_parts import Table as PaperTable
+from multitask.experiment.results import decided, setting_cell, summary, sweep_lines, swept_settings
+from multitask.recipe.settings import Condition
+from multitask.recipe.settings import Table as PaperTable
 from multitask.report.numbers import DASH, SCORES, kind_of, number, ordered, spread, task_of
 from multitask.report.parts import Cell, Table
 from multitask.report.reading import Evidence, Run
-from multitask.results import decided, setting_cell, summary, sweep_lines, swept_settings
 
 LEAST_SCALE = 0.1  # of the retention matrix's colours, so that noise stays pale
 # Encoders whose own pre-training has seen the like of some tasks' data: source -> tasks, what to say of them.

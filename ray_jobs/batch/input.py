@@ -17,9 +17,9 @@ from multitask.data.files import expanded, is_pattern, local, short_list
 from multitask.data.formats import TEXT_FORMATS, endings, reader_of
 from multitask.data.readers import Example, Reading
 from multitask.errors import UserError
-from multitask.retries import persist
-from multitask.storage import Storage, join, open_fs
-from multitask.tasks import LabelSpec, TaskSpec
+from multitask.storage.retries import persist
+from multitask.storage.storage import Storage, join, open_fs
+from multitask.tasks.table import LabelSpec, TaskSpec
 
 
 @dataclass

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multitask.bundle import Bundle
-from multitask.embed import TextEncoder
+from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
-from multitask.predict import Predictor
-from multitask.sealed import BLANK
-from multitask.storage import Storage
+from multitask.inference.embed import TextEncoder
+from multitask.inference.predict import Predictor
+from multitask.storage.sealed import BLANK
+from multitask.storage.storage import Storage
 from ray_jobs.batch.input import Shard
 
 Columns = dict[str, Any]  # name -> Arrow array

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_modules.progress import Progress
-from multitask.bundle import Bundle
-from multitask.bundle_sources import Found
-from multitask.embed import default_device
+from multitask.bundle.bundle import Bundle
+from multitask.bundle.sources import Found
 from multitask.errors import UserError
-from multitask.experiment import digest
-from multitask.finding import open_found
-from multitask.predict import answerable, require
-from multitask.sealed import Damaged, read_document, write_document
-from multitask.storage import Storage
+from multitask.experiment.finding import open_found
+from multitask.experiment.stages import digest
+from multitask.inference.embed import default_device
+from multitask.inference.predict import answerable, require
+from multitask.storage.sealed import Damaged, read_document, write_document
+from multitask.storage.storage import Storage
 from ray_jobs.batch.input import Shard, Source, source_of
 from ray_jobs.batch.parts import PartPlan, Writer, is_sound
 from ray_jobs.screen import Screen

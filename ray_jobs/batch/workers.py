@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
 from ray_jobs.batch.input import Shard, Source, of_arrow, to_arrow
 from ray_jobs.batch.parts import PartPlan, Writer
-from ray_jobs.cluster import Cluster
 from ray_jobs.options import Workers
+from ray_jobs.runners.cluster import Cluster
 from ray_jobs.screen import Screen
 
 SHARDS_IN_FLIGHT = 4  # for each worker: one that it has, one that it gets next, and as many again for Ray's accounts

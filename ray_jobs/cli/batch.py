@@ -76,7 +76,7 @@ def predict(
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
         if input_ is None:
-            from ray_jobs.bundles import predict_bundle
+            from ray_jobs.bundles.scoring import predict_bundle
 
             predict_bundle(bundle, data, output, screen)
         else:

@@ -39,7 +39,7 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Take a bundle elsewhere. As transformers, sentence-transformers or ONNX, with a model card."""
-    from ray_jobs.export import export_bundle
+    from ray_jobs.bundles.export import export_bundle
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet) as screen:
@@ -61,7 +61,7 @@ def import_(
     ] = None,
 ) -> None:
     """Make a bundle of someone else's BERT. Or of what `minibert export` wrote."""
-    from ray_jobs.export import import_model
+    from ray_jobs.bundles.export import import_model
     from ray_jobs.screen import Screen
 
     with Screen() as screen:

@@ -24,7 +24,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Exact metrics of a bundle, with 95 % bootstrap intervals."""
-    from ray_jobs.bundles import evaluate_bundle
+    from ray_jobs.bundles.scoring import evaluate_bundle
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
@@ -37,7 +37,7 @@ def data_check(
 ) -> None:
     """What a data directory holds. Counts, label balance, lengths and quarantined rows; exit status 2 where nothing
     could be trained on a file."""
-    from multitask.data.check import check_data, render
+    from multitask.recipe.data_check import check_data, render
     from ray_jobs.screen import Screen
 
     with Screen(as_json=as_json) as screen:

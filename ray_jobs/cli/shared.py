@@ -11,13 +11,13 @@ USER_ERROR = 2  # exit status
 
 
 def _recipes(incomplete: str) -> list[str]:
-    from multitask.packaged import packaged_recipes
+    from multitask.recipe.packaged import packaged_recipes
 
     return [name for name in packaged_recipes() if name.startswith(incomplete)]
 
 
 def _maps(incomplete: str) -> list[str]:
-    from multitask.packaged import packaged_maps
+    from multitask.recipe.packaged import packaged_maps
 
     return [name for name in packaged_maps() if name.startswith(incomplete)]
 

@@ -25,8 +25,8 @@ from ray_jobs.options import Workers, sweep_settings, workers_span
 from ray_jobs.stopping import INTERRUPTED
 
 if TYPE_CHECKING:
-    from multitask.recipe import Recipe
-    from multitask.results import Rows
+    from multitask.experiment.results import Rows
+    from multitask.recipe.stages import Recipe
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -72,8 +72,8 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe, or go on with it. Finished stages are skipped, a stopped one resumes."""
-    from multitask.data.maps import mapped
-    from multitask.recipe_files import load_recipe
+    from multitask.recipe.data_maps import mapped
+    from multitask.recipe.files import load_recipe
 
     overrides, span = [*(set_ or [])], workers_span(workers, device)
     if profile:
@@ -105,9 +105,9 @@ def sweep(
     as_json: JsonOption = False,
 ) -> None:
     """Train one stage with several settings. After what it starts from; names the best."""
-    from multitask.data.maps import mapped
-    from multitask.recipe_files import load_recipe, load_sweep
-    from ray_jobs.submission import after_sweep
+    from multitask.recipe.data_maps import mapped
+    from multitask.recipe.files import load_recipe, load_sweep
+    from ray_jobs.driver.submission import after_sweep
 
     settings = sweep_settings(grid or [], random or [], samples, by, asha)
     loaded, stage = load_sweep(recipe, set_, stage, settings, mapped(data))
@@ -138,10 +138,10 @@ def _run(
 ) -> None:
     """Trains and tells; with --json the document is what results.json holds. after: how to go on from those rows."""
     with uncollected():
-        from multitask.recipe import NAME
-        from multitask.storage import Storage
+        from multitask.recipe.stages import NAME
+        from multitask.storage.storage import Storage
+        from ray_jobs.driver.training import run_training, tell_results
         from ray_jobs.screen import Screen
-        from ray_jobs.training import run_training, tell_results
 
     name = experiment or recipe.name
     if not re.fullmatch(NAME, name) or name == "cache":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ray_jobs.doctor.finding import Finding
 
 if TYPE_CHECKING:
-    from multitask.storage import Storage
+    from multitask.storage.storage import Storage
 
 HOUR, DAY = 3600.0, 86400.0
 SETTLED = HOUR  # what is younger may still be in the making
@@ -91,7 +91,7 @@ def _when(facts: dict[str, Any]) -> float:
 
 
 def _unfinished(files: list[Left]) -> list[Left]:
-    from multitask.owners import DRAFT, TRIAL, is_dead
+    from multitask.storage.owners import DRAFT, TRIAL, is_dead
 
     old = re.compile(r"\..+\.[0-9a-f]{8}\.part|\.(?:probe|doctor)-[0-9a-f]{8}")  # of builds before the tags
     found = []
@@ -125,15 +125,15 @@ def _together(files: list[Left], folders: Iterable[str]) -> list[Left]:
 
 
 def _leases(storage: Storage, files: list[Left]) -> list[Left]:
-    from multitask.lease import FILE, is_over
+    from multitask.experiment.lease import FILE, is_over
 
     return [left for left in files if left.path.endswith(f"/{FILE}") and is_over(storage, left.path, left.age)]
 
 
 def _superseded(storage: Storage, files: list[Left]) -> list[Left]:
     """Their folders, but for those that a stage of the experiment stands for."""
-    from multitask.experiment import EXPERIMENT_FILE
-    from multitask.sealed import Damaged, read_document
+    from multitask.experiment.stages import EXPERIMENT_FILE
+    from multitask.storage.sealed import Damaged, read_document
 
     folders: set[str] = set()
     for left in files:
@@ -168,7 +168,7 @@ def _uploads(storage: Storage) -> Iterator[Finding]:
 
 def _temporary() -> Iterator[Left]:
     """This user's folders of dead runs in the temporary directory."""
-    from multitask.owners import KEPT_IN, is_dead
+    from multitask.storage.owners import KEPT_IN, is_dead
 
     now = time.time()
     for path in Path(tempfile.gettempdir()).glob("minibert-*"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 
-from ray_jobs.address import cluster_address, started_here, unreachable
 from ray_jobs.doctor.finding import Finding, within
+from ray_jobs.runners.address import cluster_address, started_here, unreachable
 
 HUB_SECONDS = 5.0
 

@@ -10,12 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from multitask.errors import UserError
-from multitask.owners import trial
+from multitask.storage.owners import trial
 from ray_jobs.doctor.finding import Finding, within
 from ray_jobs.doctor.litter import check_litter
 
 if TYPE_CHECKING:
-    from multitask.storage import Storage
+    from multitask.storage.storage import Storage
 
 STORAGE_SECONDS = 30.0  # for all that is asked of a storage
 BOTO3_WITH_ENDPOINTS = (1, 28)  # takes AWS_ENDPOINT_URL, as TensorBoard's reader then does
@@ -23,8 +23,8 @@ BOTO3_WITH_ENDPOINTS = (1, 28)  # takes AWS_ENDPOINT_URL, as TensorBoard's reade
 
 def check_storage(uri: str) -> Iterator[Finding]:
     """Whether it can be written, read, listed and removed from, how fast, and for S3 by which way."""
-    from multitask.retries import LOOK
-    from multitask.storage import Storage
+    from multitask.storage.retries import LOOK
+    from multitask.storage.storage import Storage
 
     try:
         storage = Storage(uri)
@@ -105,7 +105,7 @@ def _version(name: str) -> str | None:
 @contextmanager
 def _patience(seconds: float) -> Iterator[None]:
     """Storages are given up sooner than in a run."""
-    from multitask import retries
+    from multitask.storage import retries
 
     before, retries.PATIENCE = retries.PATIENCE, seconds
     try:

@@ -13,11 +13,12 @@ from lightning_modules.progress import Progress
 from multitask.data.files import find_file
 from multitask.data.readers import ReadResult, read_examples
 from multitask.data.samplers import subset
-from multitask.embed import default_device
 from multitask.errors import UserError
-from multitask.evaluate import Done
-from multitask.finding import open_bundle
-from multitask.metrics import Floats
+from multitask.experiment.finding import open_bundle
+from multitask.experiment.results import cell
+from multitask.inference.embed import default_device
+from multitask.measure.evaluate import Done
+from multitask.measure.metrics import Floats
 from multitask.recruit.audit import (
     Bounds,
     Finding,
@@ -31,10 +32,9 @@ from multitask.recruit.audit import (
 )
 from multitask.recruit.names import SETS
 from multitask.recruit.suitability import Pair, Suitability, TaskModel, labels_note
-from multitask.results import cell
-from multitask.sealed import write_document
-from multitask.storage import file_at
-from multitask.tasks import TASKS
+from multitask.storage.sealed import write_document
+from multitask.storage.storage import file_at
+from multitask.tasks.table import TASKS
 from ray_jobs.recruit.suitability import interval_cell
 from ray_jobs.screen import Screen
 

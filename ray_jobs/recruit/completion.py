@@ -6,12 +6,12 @@ from dataclasses import asdict
 
 from multitask.data.files import find_file
 from multitask.data.readers import read_examples
-from multitask.embed import default_device
 from multitask.errors import UserError
-from multitask.finding import open_bundle
+from multitask.experiment.finding import open_bundle
+from multitask.experiment.results import cell
+from multitask.inference.embed import default_device
 from multitask.recruit.completion import PROMPT, Completer, Pair
-from multitask.results import cell
-from multitask.tasks import TASKS, Split
+from multitask.tasks.table import TASKS, Split
 from ray_jobs.recruit.texts import given_text
 from ray_jobs.screen import Screen
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from multitask.bundle import Bundle
-from multitask.embed import TextEncoder, default_device
+from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
-from multitask.finding import open_bundle
-from multitask.recipe_files import load_recipe
+from multitask.experiment.finding import open_bundle
+from multitask.inference.embed import TextEncoder, default_device
+from multitask.recipe.files import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
-from multitask.storage import Storage, join
+from multitask.storage.storage import Storage, join
+from ray_jobs.driver.training import run_training, tell_results
 from ray_jobs.options import workers_span
 from ray_jobs.recruit.prepare import read_corpus, write_fold
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import INTERRUPTED
-from ray_jobs.training import run_training, tell_results
 
 RESULT = "search.json"
 DECIDING = "ndcg@10"

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.data.files import find_file
 from multitask.data.readers import read_examples
-from multitask.embed import default_device
 from multitask.errors import UserError
-from multitask.finding import open_bundle
+from multitask.experiment.finding import open_bundle
+from multitask.experiment.results import cell
+from multitask.inference.embed import default_device
 from multitask.recruit.card import card
 from multitask.recruit.completion import Completer
 from multitask.recruit.completion import measure as measure_titles
@@ -19,10 +20,9 @@ from multitask.recruit.postings import read_postings
 from multitask.recruit.quality import compare
 from multitask.recruit.repeats import repeat_groups
 from multitask.recruit.suitability import TASK as SUITABILITY
-from multitask.results import cell
-from multitask.sealed import Damaged, read_document
-from multitask.storage import file_at, join, local_copy
-from multitask.tasks import Split
+from multitask.storage.sealed import Damaged, read_document
+from multitask.storage.storage import file_at, join, local_copy
+from multitask.tasks.table import Split
 from ray_jobs.recruit.completion import pairs_of
 from ray_jobs.recruit.folds import summary, systems
 from ray_jobs.recruit.suitability import suitability_metrics
@@ -86,7 +86,7 @@ def _search(bundle: Bundle, data: str) -> list[Row]:
 
 
 def _completion(bundle: Bundle, data: str) -> list[Row]:
-    from multitask.embed import TextEncoder
+    from multitask.inference.embed import TextEncoder
 
     completer, encoder = Completer(bundle, default_device()), TextEncoder(bundle, default_device())
     found = measure_titles(completer, encoder, pairs_of(data, "train"), pairs_of(data, "dev"))

@@ -9,7 +9,7 @@ from lightning_modules.progress import Progress
 from multitask.recruit.pairs import WEAK_NOTE, Corpus, write_training_files
 from multitask.recruit.postings import Postings, read_postings
 from multitask.recruit.repeats import repeat_groups
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from ray_jobs.screen import Screen
 
 SHOWN = 5

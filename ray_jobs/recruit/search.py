@@ -12,17 +12,17 @@ import torch
 from rich.text import Text
 
 from lightning_modules.progress import Progress
-from multitask.bundle import Bundle
-from multitask.embed import TextEncoder, Vectors, default_device
-from multitask.evaluate import Done, silent
-from multitask.finding import open_bundle
+from multitask.bundle.bundle import Bundle
+from multitask.experiment.finding import open_bundle
+from multitask.inference.embed import TextEncoder, Vectors, default_device
+from multitask.measure.evaluate import Done, silent
 from multitask.recruit.index import PARTS, Index, build, check_target, save_index
 from multitask.recruit.postings import read_postings
 from multitask.recruit.search import Hit, Searcher
-from multitask.storage import Storage
-from ray_jobs.cluster import Cluster
+from multitask.storage.storage import Storage
 from ray_jobs.options import Workers
 from ray_jobs.recruit.texts import given_text
+from ray_jobs.runners.cluster import Cluster
 from ray_jobs.screen import Screen
 
 BLOCK = 256  # texts that a Ray worker embeds at once: some seconds of a CPU

@@ -17,19 +17,19 @@ from typing import Any
 
 import torch
 
-from multitask.bundle import read_bundle
-from multitask.embed import default_device
+from multitask.bundle.bundle import read_bundle
 from multitask.errors import UserError
+from multitask.inference.embed import default_device
 from multitask.recruit.completion import Completer, Title
 from multitask.recruit.index import PARTS
 from multitask.recruit.search import Hit, Searcher
 from multitask.recruit.suitability import Suitability, labels_note, qualified
-from multitask.storage import Storage
-from ray_jobs.cluster import Cluster
+from multitask.storage.storage import Storage
 from ray_jobs.options import Workers
 from ray_jobs.recruit.api import Facts, Judgement, build_app
 from ray_jobs.recruit.gate import CALLBACK, DEFAULT_PER_CLIENT, PER_CLIENT, TOKEN
 from ray_jobs.recruit.messages import CompleteRequest, SearchRequest, SuitabilityRequest
+from ray_jobs.runners.cluster import Cluster
 from ray_jobs.screen import Screen
 
 TOKEN_CHARS = 16  # at least

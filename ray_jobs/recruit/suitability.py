@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multitask.bundle import Bundle, save_bundle
+from multitask.bundle.bundle import Bundle, save_bundle
 from multitask.data.files import find_file, short_list
 from multitask.data.readers import read_examples
 from multitask.data.samplers import derive_seed
-from multitask.embed import default_device
 from multitask.errors import UserError
-from multitask.finding import open_bundle
-from multitask.metrics import Floats, pearson
+from multitask.experiment.finding import open_bundle
+from multitask.experiment.results import cell
+from multitask.inference.embed import default_device
+from multitask.measure.metrics import Floats, pearson
 from multitask.recruit.calibration import (
     Bin,
     auc,
@@ -29,9 +30,8 @@ from multitask.recruit.calibration import (
     reliability,
 )
 from multitask.recruit.suitability import TASK, Pair, Suitability, cooled, labels_note, qualified, sigmoid
-from multitask.results import cell
-from multitask.storage import Storage, join
-from multitask.tasks import TASKS
+from multitask.storage.storage import Storage, join
+from multitask.tasks.table import TASKS
 from ray_jobs.recruit.texts import given_text
 from ray_jobs.screen import Screen
 

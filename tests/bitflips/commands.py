@@ -18,8 +18,14 @@ SECONDS = 60  # that a command may take; it is killed then
 MODULES = [
     *("bm25s", "jsonschema", "pyarrow.parquet", "rich.table"),
     *("tensorboard.backend.event_processing.event_accumulator", "lightning_modules.run", "multitask.report"),
-    *("ray_jobs.batch.run", "ray_jobs.bundles", "ray_jobs.export", "ray_jobs.local", "ray_jobs.recruit.serve"),
-    "ray_jobs.training",
+    *(
+        "ray_jobs.batch.run",
+        "ray_jobs.bundles.scoring",
+        "ray_jobs.bundles.export",
+        "ray_jobs.runners.local",
+        "ray_jobs.recruit.serve",
+    ),
+    "ray_jobs.driver.training",
 ]
 
 Command = list[str] | Callable[[], object]  # of `minibert`, or what stands for one that serves for ever
@@ -45,7 +51,7 @@ def warm() -> None:
         import_module(name)
     gc.collect()
     gc.freeze()  # the children's collections need not look at it all again
-    from multitask.lease import Lease
+    from multitask.experiment.lease import Lease
 
     Lease.__init__.__defaults__ = (10.0, 0.3, 0.02)  # how long a lease is watched is not what is looked at here
 

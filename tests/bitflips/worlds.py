@@ -90,7 +90,7 @@ KILLED = 77
 
 def killed_in_mid_stage() -> None:
     """Trains until the third checkpoint of the first stage is about to be written."""
-    from multitask.checkpoints import CheckpointStore
+    from multitask.experiment.checkpoints import CheckpointStore
     from ray_jobs.cli import main
 
     upload, saved = CheckpointStore._upload, []
@@ -112,13 +112,13 @@ def make_index() -> None:
     """An index with every part: an approximate search, a completion, a suitability."""
     import torch
 
-    from multitask.bundle import Bundle, bundle_of, source_bundle
-    from multitask.embed import TextEncoder
+    from multitask.bundle.bundle import Bundle, bundle_of, source_bundle
+    from multitask.inference.embed import TextEncoder
     from multitask.model.sources import load_source
     from multitask.recruit.index import build as built
     from multitask.recruit.index import save_index
     from multitask.recruit.postings import read_postings
-    from multitask.storage import Storage
+    from multitask.storage.storage import Storage
 
     def with_head(heads: dict[str, str], mlm: str | None) -> Bundle:
         about = {"trained": list(heads), "max_length": 64}
@@ -150,7 +150,7 @@ def read_remote() -> None:
     import fsspec
 
     from multitask.data.tokens import load_tokens
-    from multitask.storage import Storage
+    from multitask.storage.storage import Storage
 
     memory, tokens = fsspec.filesystem("memory"), "cache/tokens"
     for file in sorted(Path("runs", tokens).iterdir()):

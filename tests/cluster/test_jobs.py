@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from multitask.data.sample import sample_uri
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from tests.cluster.lab import BUCKET
 from tests.cluster.onprem import Job, OnPrem
 from tests.faults.harness import STAGES, random_step, same_as

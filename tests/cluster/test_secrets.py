@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from tests.cluster.hosts import FOLDER
 from tests.cluster.lab import BUCKET
 from tests.cluster.onprem import TOKEN, URL, Job, OnPrem

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from multitask.bundle import save_bundle
-from multitask.events import event_files, events_folder
-from multitask.experiment import Experiment, node_key
-from multitask.finding import find_bundle
-from multitask.storage import Storage
+from multitask.bundle.bundle import save_bundle
+from multitask.experiment.events import event_files, events_folder
+from multitask.experiment.finding import find_bundle
+from multitask.experiment.stages import Experiment, node_key
+from multitask.storage.storage import Storage
 from tests.compat.table import Row
 from tests.helpers import tiny
 

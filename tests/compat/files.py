@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from multitask.data.files import expanded
 from multitask.data.readers import read_examples
-from multitask.definitions import Definition, spec_of
-from multitask.predictions import write_predictions
-from multitask.storage import Storage
+from multitask.inference.submission import write_predictions
+from multitask.storage.storage import Storage
+from multitask.tasks.own import Definition, spec_of
 from tests.compat.table import Row
 
 Run = Callable[[Path], None]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from multitask.bundle_sources import read_model
-from multitask.embed import TextEncoder
+from multitask.bundle.sources import read_model
+from multitask.inference.embed import TextEncoder
 from tests.compat.table import Row
 from tests.model_folders import KINDS, TEXTS, sentences, small
 

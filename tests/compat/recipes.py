@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from multitask.data.check import check_data, render
 from multitask.errors import UserError
-from multitask.recipe_files import load_recipe, load_sweep
+from multitask.recipe.data_check import check_data, render
+from multitask.recipe.files import load_recipe, load_sweep
 from ray_jobs.options import workers_span
 from tests.compat.table import Row
 

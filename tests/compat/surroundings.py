@@ -15,9 +15,9 @@ from lightning_modules.mlm import perplexity
 from lightning_modules.tensorboard import EventLog
 from lightning_modules.trainer import resolve_precision
 from multitask.optim import build_optimizer
-from multitask.storage import Storage
-from ray_jobs import cluster
+from multitask.storage.storage import Storage
 from ray_jobs.options import Workers
+from ray_jobs.runners import cluster
 from ray_jobs.screen import Screen
 from tests.compat.table import Row
 from tests.servers import server_that_says
@@ -29,10 +29,10 @@ def _another_lightning(folder: Path) -> None:
     (folder / "lightning" / "pytorch" / "__init__.py").write_text("raise RuntimeError('the other Lightning is used')\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        patch.delitem(sys.modules, "ray_jobs.strategy", raising=False)
+        patch.delitem(sys.modules, "ray_jobs.runners.strategy", raising=False)
         from pytorch_lightning.strategies import DDPStrategy
 
-        from ray_jobs.strategy import WorkerStrategy
+        from ray_jobs.runners.strategy import WorkerStrategy
 
         assert issubclass(WorkerStrategy, DDPStrategy)
 

@@ -96,8 +96,8 @@ def prepare_process(temporary: Path) -> None:
     since who decides which trial runs when is not what is tried here."""
     import torch
 
-    from multitask.lease import Lease
-    from ray_jobs import driver
+    from multitask.experiment.lease import Lease
+    from ray_jobs.driver import driver
 
     torch.set_num_threads(1)
     temporary.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def prepare_process(temporary: Path) -> None:
 
 
 def _in_turn(jobs: Mapping[str, Any], sweep: Any, stopped: Any, workers: Any, screen: Any, stop: Any, lags: Any) -> Any:
-    from ray_jobs.local import LocalRunner
+    from ray_jobs.runners.local import LocalRunner
 
     with LocalRunner("auto", screen, stop) as runner:
         for job in jobs.values():
@@ -130,7 +130,7 @@ def command(words: list[str], place: Path) -> int:
 
 def digests(uri: str) -> Results:
     """Every file's that has no leading dot."""
-    from multitask.storage import Storage
+    from multitask.storage.storage import Storage
 
     storage = Storage(uri)
     names = sorted(file.removeprefix(storage.root).strip("/") for file in storage.fs.find(storage.root))
@@ -147,8 +147,8 @@ def _plain(content: bytes) -> bytes:
 
 def experiment(uri: str) -> Results:
     """What a driver has left: each stage's weights, moments, ids fed, metrics and predictions, and the results."""
-    from multitask.experiment import Experiment
-    from multitask.storage import Storage
+    from multitask.experiment.stages import Experiment
+    from multitask.storage.storage import Storage
 
     storage = Storage(uri)
     records = Experiment(storage, EXPERIMENT)
@@ -164,10 +164,10 @@ def experiment(uri: str) -> Results:
 
 
 def _stage(folder: Any) -> Results:
-    from multitask.checkpoints import CheckpointStore
-    from multitask.experiment import read_outcome
-    from multitask.records import read_records
-    from multitask.sealed import read_sealed
+    from multitask.experiment.checkpoints import CheckpointStore
+    from multitask.experiment.records import read_records
+    from multitask.experiment.stages import read_outcome
+    from multitask.storage.sealed import read_sealed
 
     checkpoint = CheckpointStore(folder.at("checkpoints")).newest()
     assert checkpoint is not None, f"{folder.uri}: no checkpoint"

@@ -33,9 +33,15 @@ ON_S3 = {"train": 0.04, "sweep": 0.02, "predict": 0.015, "export": 0.015, "embed
 
 WARM = (
     *("moto.s3.responses", "moto.server", "pyarrow.parquet", "pytorch_lightning", "s3fs", "torch.utils.tensorboard"),
-    *("lightning_modules.run", "lightning_modules.summary", "ray_jobs.batch.run", "ray_jobs.bundles"),
-    *("ray_jobs.cli.program", "ray_jobs.driver", "ray_jobs.export", "ray_jobs.local", "ray_jobs.recruit.search"),
-    "ray_jobs.training",
+    *("lightning_modules.run", "lightning_modules.summary", "ray_jobs.batch.run", "ray_jobs.bundles.scoring"),
+    *(
+        "ray_jobs.cli.program",
+        "ray_jobs.driver.driver",
+        "ray_jobs.bundles.export",
+        "ray_jobs.runners.local",
+        "ray_jobs.recruit.search",
+    ),
+    "ray_jobs.driver.training",
 )
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from multitask.disk import make_folder
-from multitask.sealed import Damaged, read_sealed, write_sealed
-from multitask.storage import Storage
-from ray_jobs.export import _draft, _publish
+from multitask.storage.disk import make_folder
+from multitask.storage.sealed import Damaged, read_sealed, write_sealed
+from multitask.storage.storage import Storage
+from ray_jobs.bundles.export import _draft, _publish
 from tests.crashpoints.bucket import Change, Changes, Left
 from tests.crashpoints.disk import Log, State
 from tests.crashpoints.runs import chosen

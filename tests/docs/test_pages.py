@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from multitask.recipe_checks import build_recipe
+from multitask.recipe.checks import build_recipe
 from tests.docs.pages import REASONS, ROOT, Block, blocks, pages, run, script
 from tools import picture, recipes_page
 from tools.picture import PACKAGES

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import yaml
 
 from lightning_modules.trace import VARIABLE
-from multitask.checkpoints import Checkpoint, CheckpointStore
-from multitask.storage import Storage
+from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
+from multitask.storage.storage import Storage
 from tests.helpers import difference
 
 RANKS = 3

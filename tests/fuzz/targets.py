@@ -22,20 +22,20 @@ import typer
 from safetensors.torch import save
 from typer.exceptions import TyperException
 
-from multitask.bundle import read_bundle, save_bundle, source_bundle
-from multitask.bundle_sources import read_model
-from multitask.data.maps import mapped, place_of
+from multitask.bundle.bundle import read_bundle, save_bundle, source_bundle
+from multitask.bundle.sources import read_model
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.model.config import BertConfig
 from multitask.model.sources import load_source, parse_tokenizer
-from multitask.recipe_files import load_recipe, load_sweep
+from multitask.recipe.data_maps import mapped, place_of
+from multitask.recipe.files import load_recipe, load_sweep
 from multitask.recruit.postings import read_postings
 from multitask.report.reading import read_evidence
-from multitask.sealed import Damaged, read_sealed, write_sealed
-from multitask.storage import MANIFEST, Storage, open_fs
-from multitask.tasks import TASKS
+from multitask.storage.sealed import Damaged, read_sealed, write_sealed
+from multitask.storage.storage import MANIFEST, Storage, open_fs
+from multitask.tasks.table import TASKS
 from ray_jobs.options import sweep_settings, workers_span
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -296,18 +296,20 @@ def run_command(words: list[str]) -> None:
 @contextlib.contextmanager
 def _harmless() -> Iterator[None]:
     """Commands that would train, serve, wait or start Ray do nothing."""
-    import ray_jobs.cluster
     import ray_jobs.doctor
+    import ray_jobs.driver.training
     import ray_jobs.recruit.folds
     import ray_jobs.recruit.serve
-    import ray_jobs.training
+    import ray_jobs.runners.cluster
 
     no_cluster = Mock(side_effect=UserError("no Ray here"))
     serving = [name for name in vars(ray_jobs.recruit.serve) if name.startswith(("serve", "run_"))]
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}))
-        stack.enter_context(patch.object(ray_jobs.cluster.Cluster, "__enter__", no_cluster))
-        stack.enter_context(patch.object(ray_jobs.training, "run_training", side_effect=UserError("no training here")))
+        stack.enter_context(patch.object(ray_jobs.runners.cluster.Cluster, "__enter__", no_cluster))
+        stack.enter_context(
+            patch.object(ray_jobs.driver.training, "run_training", side_effect=UserError("no training here"))
+        )
         stack.enter_context(patch.object(ray_jobs.doctor, "examine", return_value=[]))
         stack.enter_context(patch.object(ray_jobs.recruit.folds, "run_folds", return_value=0))
         for name in serving:

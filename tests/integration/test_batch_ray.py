@@ -15,8 +15,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from multitask.bundle import bundle_of, save_bundle
-from multitask.storage import Storage
+from multitask.bundle.bundle import bundle_of, save_bundle
+from multitask.storage.storage import Storage
 from ray_jobs.batch.run import MANIFEST, Request, embed_table, predict_table
 from ray_jobs.batch.workers import RETRIES
 from ray_jobs.screen import Screen

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from s3fs import S3FileSystem
 
-from multitask import retries
-from multitask.storage import Storage
+from multitask.storage import retries
+from multitask.storage.storage import Storage
 from ray_jobs.doctor import machine, network, software, storage
 from tests.integration.test_experiment import minibert
 from tests.s3 import S3

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from lightning_modules import dev
-from multitask.bundle import read_bundle
+from multitask.bundle.bundle import read_bundle
 from multitask.data.tokens import load_tokens
-from multitask.evaluate import EvalSet, predictions
-from multitask.experiment import StageJob
-from multitask.metrics import score
-from multitask.storage import Storage
+from multitask.experiment.stages import StageJob
+from multitask.measure.evaluate import EvalSet, predictions
+from multitask.measure.metrics import score
+from multitask.storage.storage import Storage
 from tests.helpers import difference, newest, run, run_ranks, stop_at, tree_driver
 
 pytestmark = pytest.mark.slow

@@ -11,13 +11,13 @@ import torch
 
 from lightning_modules.data import StageData
 from lightning_modules.run import OBJECTIVES
-from multitask.bundle import read_bundle
-from multitask.checkpoints import CheckpointStore
-from multitask.events import event_files
-from multitask.experiment import StageJob
-from multitask.recipe import Stage
-from multitask.records import read_records
-from multitask.storage import Storage
+from multitask.bundle.bundle import read_bundle
+from multitask.experiment.checkpoints import CheckpointStore
+from multitask.experiment.events import event_files
+from multitask.experiment.records import read_records
+from multitask.experiment.stages import StageJob
+from multitask.recipe.stages import Stage
+from multitask.storage.storage import Storage
 from tests.helpers import difference, newest, run, run_ranks, small_job, stop_at
 
 EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}

@@ -18,13 +18,13 @@ import pytest
 import pytorch_lightning
 
 from lightning_modules.progress import Progress
-from multitask.experiment import StageJob
-from multitask.recipe_checks import build_recipe
-from multitask.storage import Storage
-from ray_jobs.address import unreachable
-from ray_jobs.driver import Driver, Request
+from multitask.experiment.stages import StageJob
+from multitask.recipe.checks import build_recipe
+from multitask.storage.storage import Storage
+from ray_jobs.driver.driver import Driver, Request
 from ray_jobs.logs import DriverLog
 from ray_jobs.options import Workers
+from ray_jobs.runners.address import unreachable
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from tests.faults.harness import workers_of

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from multitask.bundle import read_bundle
-from multitask.finding import find_bundle, open_bundle
-from multitask.recipe_files import load_recipe
-from multitask.storage import Storage
+from multitask.bundle.bundle import read_bundle
+from multitask.experiment.finding import find_bundle, open_bundle
+from multitask.recipe.files import load_recipe
+from multitask.storage.storage import Storage
+from ray_jobs.driver.training import run_training
 from ray_jobs.options import Workers
 from ray_jobs.recruit.folds import run_folds
 from ray_jobs.recruit.measure import measured, write_card
 from ray_jobs.recruit.prepare import prepare_files
 from ray_jobs.screen import Screen
-from ray_jobs.training import run_training
 from tests.unit.test_recruit_postings import corpus
 
 pytestmark = pytest.mark.slow

@@ -18,10 +18,10 @@ from queue import Queue
 import httpx
 import pytest
 
-from multitask.embed import TextEncoder
+from multitask.inference.embed import TextEncoder
 from multitask.recruit.index import build, save_index
 from multitask.recruit.postings import Posting
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from ray_jobs.recruit.gate import TOKEN, Limits
 from tests.helpers import tiny
 from tests.recruiter import free_port

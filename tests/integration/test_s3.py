@@ -16,12 +16,12 @@ from s3fs import S3FileSystem
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules.progress import Progress
-from multitask import retries
-from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
 from multitask.data.sample import sample_uri
 from multitask.errors import StorageError
-from multitask.sealed import is_sealed, read_sealed, write_sealed
-from multitask.storage import MANIFEST, Storage, join
+from multitask.experiment.checkpoints import Checkpoint, CheckpointStore, Position, State
+from multitask.storage import retries
+from multitask.storage.sealed import is_sealed, read_sealed, write_sealed
+from multitask.storage.storage import MANIFEST, Storage, join
 from tests.helpers import difference, newest, run, small_job
 from tests.integration.test_experiment import minibert
 from tests.s3 import S3

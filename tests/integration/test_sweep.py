@@ -17,11 +17,11 @@ import yaml
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from lightning_modules.summary import BEST
-from multitask.bundle import read_bundle
+from multitask.bundle.bundle import read_bundle
+from multitask.experiment.results import cell
 from multitask.report import write_report
 from multitask.report.markdown import escaped
-from multitask.results import cell
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from tests.helpers import recipe_tree
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

@@ -19,10 +19,10 @@ from lightning_modules import dev
 from lightning_modules.progress import Interrupted, Progress
 from lightning_modules.run import run_stage
 from lightning_modules.trainer import quiet_libraries
-from multitask.bundle import read_bundle
-from multitask.storage import Storage
-from ray_jobs import local
-from ray_jobs.driver import Driver
+from multitask.bundle.bundle import read_bundle
+from multitask.storage.storage import Storage
+from ray_jobs.driver.driver import Driver
+from ray_jobs.runners import local
 from tests.helpers import difference, newest, run, small_job, tree_driver
 
 TREE: list[dict[str, Any]] = [

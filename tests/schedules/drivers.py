@@ -20,12 +20,13 @@ import torch
 import yaml
 
 import lightning_modules.run  # noqa: F401  the warm part: what takes seconds to import
-import ray_jobs.driver
-import ray_jobs.training
+import ray_jobs.driver.driver
+import ray_jobs.driver.training
 from lightning_modules import tensorboard
 from lightning_modules.progress import Interrupted
-from multitask import lag, lease, retries
-from multitask.experiment import StageJob, Status
+from multitask.experiment import lease
+from multitask.experiment.stages import StageJob, Status
+from multitask.storage import lag, retries
 from ray_jobs.cli.program import main
 
 # In seconds; a run's own are some ten times as long. A lag lasts two thirds of what is waited for it, as it may there.
@@ -136,7 +137,7 @@ def shortened(machine: str) -> None:
     tensorboard.COPY_SECONDS = 1.0
     lease._machine = lambda: machine
     lease.Lease.__init__.__defaults__ = (BEAT, WATCH, 0.2)
-    ray_jobs.driver.run_trials = one_by_one
+    ray_jobs.driver.driver.run_trials = one_by_one
     torch.set_num_threads(1)
 
 
@@ -150,7 +151,7 @@ def one_by_one(
     lags: Any,
 ) -> dict[str, Status]:
     """What `run_trials` does, without Ray."""
-    from ray_jobs.local import LocalRunner
+    from ray_jobs.runners.local import LocalRunner
 
     ends: dict[str, Status] = {}
     with LocalRunner("cpu", screen, stop) as runner:
@@ -179,9 +180,9 @@ def results(storage: str, experiment: str, environment: dict[str, str], folder: 
 
 
 def _results(storage: str, experiment: str) -> dict[str, Any]:
-    from multitask.bundle import read_bundle
-    from multitask.checkpoints import CheckpointStore
-    from multitask.storage import Storage
+    from multitask.bundle.bundle import read_bundle
+    from multitask.experiment.checkpoints import CheckpointStore
+    from multitask.storage.storage import Storage
 
     home, found = Storage(storage).at(experiment), {}
     rows = home.read_json("results.json")["stages"]

@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 import multitask.api
 from multitask import load_bundle
 from multitask.api import Model
-from multitask.bundle import Bundle, bundle_of, save_bundle
+from multitask.bundle.bundle import Bundle, bundle_of, save_bundle
 from multitask.data.files import find_file
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import cache_tokens, load_tokens
-from multitask.embed import TextEncoder
 from multitask.errors import UserError
-from multitask.evaluate import EvalSet, predictions
-from multitask.predict import BLOCK, Predictor, answerable
-from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.inference.embed import TextEncoder
+from multitask.inference.predict import BLOCK, Predictor, answerable
+from multitask.measure.evaluate import EvalSet, predictions
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 from tests.helpers import tiny
 
 HEADS = {"sst": "mlp", "quora": "interaction", "sts": "cosine"}
@@ -82,7 +82,7 @@ def test_more_pairs_than_a_block_and_repeated_sentences(monkeypatch: pytest.Monk
     whole = predictor.predict("sts", first, second)
     encode = predictor.sentences
     monkeypatch.setattr(predictor, "sentences", lambda texts: seen.append(len(texts)) or encode(texts))
-    monkeypatch.setattr("multitask.predict.BLOCK", 20)
+    monkeypatch.setattr("multitask.inference.predict.BLOCK", 20)
     done: list[int] = []
     np.testing.assert_allclose(predictor.predict("sts", first, second, done.append), whole, atol=1e-6)
     assert BLOCK > 50 and done == [20, 40, 50]

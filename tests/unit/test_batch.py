@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from multitask.bundle import Bundle, bundle_of, save_bundle
-from multitask.embed import TextEncoder
+from multitask.bundle.bundle import Bundle, bundle_of, save_bundle
 from multitask.errors import UserError
-from multitask.predict import Predictor
-from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.inference.embed import TextEncoder
+from multitask.inference.predict import Predictor
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 from ray_jobs.batch.input import Shard
 from ray_jobs.batch.parts import Writer
 from ray_jobs.batch.run import MANIFEST, WORK, Request, embed_table, predict_table

@@ -7,8 +7,8 @@ from typing import Any
 
 from fsspec.exceptions import FSTimeoutError
 
-from ray_jobs.board import MAX_STARTS, Board, News
-from ray_jobs.ends import End
+from ray_jobs.runners.board import MAX_STARTS, Board, News
+from ray_jobs.runners.ends import End
 
 LOST = "rank 0: ConnectionResetError: lost"
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from multitask.bundle import (
+from multitask.bundle.bundle import (
     Bundle,
     bundle_fingerprint,
     bundle_of,
@@ -25,8 +25,8 @@ from multitask.data.batches import Batch
 from multitask.errors import UserError
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import Source, load_source
-from multitask.sealed import write_sealed
-from multitask.storage import Storage
+from multitask.storage.sealed import write_sealed
+from multitask.storage.storage import Storage
 from tests.helpers import tiny
 
 HEADS = {"sst": "mlp", "quora": "linear", "sts": "cosine"}

@@ -10,9 +10,9 @@ import pytest
 from lightning_modules import callbacks
 from lightning_modules.callbacks import Checkpointing
 from lightning_modules.progress import Interrupted
-from multitask.checkpoints import Position
 from multitask.errors import StorageError
-from multitask.recipe import Stage
+from multitask.experiment.checkpoints import Position
+from multitask.recipe.stages import Stage
 
 
 class Store:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from multitask.data.check import check_data, render
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
+from multitask.recipe.data_check import check_data, render
 
 
 def test_a_file_s_numbers(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
 from multitask.errors import StorageError
-from multitask.experiment import Superseded
-from multitask.sealed import Damaged
-from multitask.storage import MANIFEST, Storage
+from multitask.experiment.checkpoints import Checkpoint, CheckpointStore, Position, State
+from multitask.experiment.stages import Superseded
+from multitask.storage.sealed import Damaged
+from multitask.storage.storage import MANIFEST, Storage
 from tests.helpers import difference, full_disk, tiny
 
 

@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from multitask import __version__
-from multitask.bundle import bundle_of, save_bundle
+from multitask.bundle.bundle import bundle_of, save_bundle
 from multitask.data.sample import sample_uri
-from multitask.sealed import read_document
-from multitask.storage import Storage
+from multitask.storage.sealed import read_document
+from multitask.storage.storage import Storage
 from ray_jobs.cli import app
 from tests.conftest import ROOT
 from tests.helpers import tiny

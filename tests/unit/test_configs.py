@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from multitask.bundle import Bundle, source_bundle
+from multitask.bundle.bundle import Bundle, source_bundle
 from multitask.model.sources import load_source
-from multitask.packaged import packaged_recipes
-from multitask.recipe_files import load_recipe
-from multitask.tasks import TASKS
+from multitask.recipe.files import load_recipe
+from multitask.recipe.packaged import packaged_recipes
+from multitask.tasks.table import TASKS
 from tests.conftest import ROOT
 
 RECIPES = packaged_recipes()

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from multitask import markdown
-from multitask.checkpoints import Checkpoint, CheckpointStore, Position, State
 from multitask.errors import UserError
-from multitask.experiment import Experiment, check_writer, read_outcome, write_outcome
+from multitask.experiment.checkpoints import Checkpoint, CheckpointStore, Position, State
+from multitask.experiment.finding import find_bundle
+from multitask.experiment.records import Record, read_records, resumed_records, write_records
+from multitask.experiment.stages import Experiment, check_writer, read_outcome, write_outcome
 from multitask.export.evidence import evidence_of
-from multitask.finding import find_bundle
-from multitask.metrics import goodness
-from multitask.recipe_files import load_sweep
-from multitask.records import Record, read_records, resumed_records, write_records
+from multitask.measure.metrics import goodness
+from multitask.recipe.files import load_sweep
+from multitask.recipe.sweeps import SWEEPABLE
 from multitask.report.reading import read_evidence
-from multitask.sealed import Damaged, read_document, write_document
-from multitask.storage import Storage
-from multitask.sweeps import SWEEPABLE
-from ray_jobs.local import LocalRunner
+from multitask.storage.sealed import Damaged, read_document, write_document
+from multitask.storage.storage import Storage
 from ray_jobs.recruit.folds import run_folds
+from ray_jobs.runners.local import LocalRunner
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from tests.reports import FINISHED, trainer, write

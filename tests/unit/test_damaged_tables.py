@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 
 from multitask.data.readers import read_examples
-from multitask.definitions import Definition, spec_of
 from multitask.errors import UserError
+from multitask.tasks.own import Definition, spec_of
 from tests.tables import AS_TEXT, damaged, written
 
 FILES = int(os.environ.get("MINIBERT_TABLES", "300"))

@@ -13,17 +13,17 @@ import fsspec
 import pytest
 import yaml
 
-from multitask.data.check import check_data, render
 from multitask.data.files import expanded, find_file, local
-from multitask.data.maps import is_map, mapped, place_of
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
-from multitask.recipe_files import load_recipe, load_sweep
-from multitask.storage import Storage
-from multitask.tasks import TASKS, Split
-from ray_jobs.bundles import evaluate_bundle, predict_bundle
-from ray_jobs.driver import Driver, Request
+from multitask.recipe.data_check import check_data, render
+from multitask.recipe.data_maps import is_map, mapped, place_of
+from multitask.recipe.files import load_recipe, load_sweep
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS, Split
+from ray_jobs.bundles.scoring import evaluate_bundle, predict_bundle
+from ray_jobs.driver.driver import Driver, Request
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
@@ -250,7 +250,7 @@ class patience:
         self.patch, self.seconds = pytest.MonkeyPatch(), seconds
 
     def __enter__(self) -> None:
-        self.patch.setattr("multitask.retries.PATIENCE", self.seconds)
+        self.patch.setattr("multitask.storage.retries.PATIENCE", self.seconds)
 
     def __exit__(self, *error: object) -> None:
         self.patch.undo()

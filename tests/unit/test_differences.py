@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from multitask.data.sample import sample_uri
-from multitask.differences import differences
 from multitask.errors import UserError
-from multitask.storage import Storage
-from ray_jobs.driver import Driver, Request
+from multitask.experiment.differences import differences
+from multitask.storage.storage import Storage
+from ray_jobs.driver.driver import Driver, Request
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from tests.helpers import small_driver

@@ -9,7 +9,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from multitask.errors import StorageError
-from ray_jobs.ends import End, first
+from ray_jobs.runners.ends import End, first
 
 HEAD = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrainWorker\n\tpid: 7742\n\tip: 10.0.0.2"

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from multitask.bundle import Bundle, source_bundle
+from multitask.bundle.bundle import Bundle, source_bundle
 from multitask.data.batches import Features
 from multitask.data.files import find_file
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import stacked, subset
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
-from multitask.evaluate import EVAL_TOKENS, EvalSet, encode_sentences, feature_places, measure, predictions
+from multitask.measure.evaluate import EVAL_TOKENS, EvalSet, encode_sentences, feature_places, measure, predictions
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import load_source
-from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 
 CPU = torch.device("cpu")
 HEADS = {"sst": "mlp", "quora": "linear", "sts": "cosine"}

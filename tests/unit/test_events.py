@@ -10,9 +10,9 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 
 from lightning_modules.summary import BEST, tell_best
 from lightning_modules.tensorboard import EventLog
-from multitask.events import event_files, events_folder
-from multitask.results import row
-from multitask.storage import Storage
+from multitask.experiment.events import event_files, events_folder
+from multitask.experiment.results import row
+from multitask.storage.storage import Storage
 from tests.helpers import run, small_job, stop_at
 
 LABELS = {

@@ -13,7 +13,7 @@ import pytest
 
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
-from multitask.experiment import (
+from multitask.experiment.stages import (
     Experiment,
     Replaced,
     StageJob,
@@ -25,10 +25,10 @@ from multitask.experiment import (
     stage_content,
     trainer_name,
 )
-from multitask.recipe_checks import build_recipe
-from multitask.recipe_files import apply_override, parse_yaml
-from multitask.storage import Storage
-from ray_jobs.prepare import prepare
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.files import apply_override, parse_yaml
+from multitask.storage.storage import Storage
+from ray_jobs.driver.prepare import prepare
 
 TEXT = """
 name: three

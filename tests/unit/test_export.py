@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 
-from multitask.bundle import Bundle, facts_of, save_bundle
+from multitask.bundle.bundle import Bundle, facts_of, save_bundle
 from multitask.data.batches import padded
-from multitask.embed import TextEncoder
 from multitask.errors import UserError
-from multitask.finding import open_bundle
+from multitask.experiment.finding import open_bundle
+from multitask.inference.embed import TextEncoder
 from multitask.model import heads
 from multitask.model.bert import POOLINGS
 from multitask.model.sources import load_source
-from multitask.storage import Storage
-from multitask.tasks import TASKS
-from ray_jobs.export import export_bundle, import_model
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
+from ray_jobs.bundles.export import export_bundle, import_model
 from ray_jobs.screen import Screen
 from tests.exports import HEADS, TEXTS, answers, bundle_with, embedded, exported, imported
 from tests.helpers import full_disk

@@ -9,9 +9,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from multitask.embed import TextEncoder
 from multitask.export.figures import TEXTS, rounding, upwards
 from multitask.export.huggingface import write_transformers
+from multitask.inference.embed import TextEncoder
 from tests.exports import bundle_with
 
 

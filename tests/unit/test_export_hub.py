@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from multitask.bundle import Bundle
+from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
 from multitask.export import FORMATS
 from multitask.export.card import card
 from multitask.export.evidence import Evidence, evidence_of
-from ray_jobs import hub as ours
-from ray_jobs.export import export_bundle
+from ray_jobs.bundles import hub as ours
+from ray_jobs.bundles.export import export_bundle
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from tests.exports import bundle_with, exported, imported

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from multitask.bundle import Bundle, save_bundle
-from multitask.embed import TextEncoder
+from multitask.bundle.bundle import Bundle, save_bundle
 from multitask.errors import UserError
+from multitask.experiment.finding import open_bundle
 from multitask.export import figures, onnx_files
 from multitask.export.graphs import UnpackedBiLstm
-from multitask.finding import open_bundle
+from multitask.inference.embed import TextEncoder
 from multitask.model.bert import Encoding
-from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 from tests.exports import HEADS, TEXTS, answers, bundle_with, embedded, exported
 
 onnxruntime = pytest.importorskip("onnxruntime")

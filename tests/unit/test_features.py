@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from multitask.features import FeatureCache, encoder_key
+from multitask.experiment.features import FeatureCache, encoder_key
 from multitask.model.multitask import MultitaskModel
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from tests.helpers import tiny
 
 

@@ -12,27 +12,27 @@ from typing import Any
 
 import pytest
 
-from multitask.experiment import Experiment, Superseded
-from multitask.lease import FILE, this_process
-from multitask.recipe_checks import build_recipe
-from multitask.storage import Storage
+from multitask.experiment.lease import FILE, this_process
+from multitask.experiment.stages import Experiment, Superseded
+from multitask.recipe.checks import build_recipe
+from multitask.storage.storage import Storage
+from ray_jobs.driver.training import run_training
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
-from ray_jobs.training import run_training
 from tests.helpers import recipe_tree
 
 STAGE = {"epochs": 2, "batch_size": 4, "max_examples": 40, "checkpoint_steps": 8, "validate": "stage"}
 PROFILED = "lightning_modules.profiling Profile._keep"
 # Where it is held: right before what makes each kind of write or removal.
 HELD = [
-    "ray_jobs.driver Driver._keep_recipe",
-    "multitask.experiment Experiment.save",
-    "ray_jobs.driver Driver.write_results",
+    "ray_jobs.driver.driver Driver._keep_recipe",
+    "multitask.experiment.stages Experiment.save",
+    "ray_jobs.driver.driver Driver.write_results",
     "lightning_modules.callbacks claim",
     "lightning_modules.tensorboard EventLog._try_to_copy",
     PROFILED,
-    "multitask.checkpoints write_sealed",
-    "multitask.checkpoints CheckpointStore._retain",
+    "multitask.experiment.checkpoints write_sealed",
+    "multitask.experiment.checkpoints CheckpointStore._retain",
     "lightning_modules.dev write_records",
     "lightning_modules.finishing write_predictions",
     "lightning_modules.finishing write_submission_zip",

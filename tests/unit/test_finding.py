@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from multitask.bundle import save_bundle
+from multitask.bundle.bundle import save_bundle
 from multitask.errors import UserError
-from multitask.experiment import Experiment, node_key
-from multitask.finding import find_bundle, open_bundle
-from multitask.storage import Storage
+from multitask.experiment.finding import find_bundle, open_bundle
+from multitask.experiment.stages import Experiment, node_key
+from multitask.storage.storage import Storage
 from tests.helpers import tiny
 
 

@@ -20,9 +20,9 @@ from multitask.data import formats
 from multitask.data.files import expanded, find_file
 from multitask.data.readers import read_examples
 from multitask.data.values import number_of
-from multitask.definitions import Definition, spec_of
 from multitask.errors import UserError
-from multitask.tasks import TASKS, TaskSpec
+from multitask.tasks.own import Definition, spec_of
+from multitask.tasks.table import TASKS, TaskSpec
 
 SST = TASKS["sst"]
 ROWS = [{"sentence": "fine", "sentiment": 3}, {"sentence": 'poor\n, "really"', "sentiment": 0}]

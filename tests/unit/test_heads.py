@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multitask.errors import UserError
-from multitask.losses import LOSSES
 from multitask.model.bert import Encoding
 from multitask.model.heads import HEADS, build_head, loss_for, predict
 from multitask.model.multitask import text_means
-from multitask.tasks import TASKS, LabelSpec
+from multitask.objectives.losses import LOSSES
+from multitask.tasks.table import TASKS, LabelSpec
 
 H = 4
 SERVED = [(head, task) for head, spec in HEADS.items() for task in TASKS.values() if spec.serves(task)]

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from multitask.bundle import read_bundle, save_bundle
-from multitask.checkpoints import CheckpointStore
+from multitask.bundle.bundle import read_bundle, save_bundle
 from multitask.errors import UserError
+from multitask.experiment.checkpoints import CheckpointStore
 from multitask.model.sources import load_source
-from multitask.sealed import Damaged, read_sealed, write_sealed
-from multitask.storage import MANIFEST, Storage
+from multitask.storage.sealed import Damaged, read_sealed, write_sealed
+from multitask.storage.storage import MANIFEST, Storage
 from tests.helpers import tiny
 
 WEIGHTS, FACTS, TOKENIZER = "weights.safetensors", "model.json", "tokenizer.json"

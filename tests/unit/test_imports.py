@@ -22,6 +22,12 @@ FORBIDDEN = {
     "ray_jobs": PEERS | OTHER,
 }
 FORBIDDEN_AT_TOP = {"ray_jobs": {"ray"}}
+# The rooms of multitask/, from the ground up: each may use those before it, and no other.
+ROOMS = [
+    *("errors", "markdown", "optim", "storage", "tasks", "data", "model", "bundle", "measure", "objectives"),
+    *("recipe", "inference", "experiment", "export", "report", "recruit", "api"),
+]
+MOST = {"multitask": 6, "lightning_modules": 18, "ray_jobs": 8}  # files in a package's root
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home/(?!ray\b)\w+|Users/\w+|opt/(?:wheels|pypi))\b")
 PACKAGE_HOST = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|index-url[ =]+http")
@@ -63,6 +69,37 @@ def test_imports_run_one_way(path: Path) -> None:
     at_top = set(imported(tree, inside_functions=False)) & FORBIDDEN_AT_TOP.get(package, set())
     assert not anywhere, f"{relative(path)}: {package} must not import {sorted(anywhere)}"
     assert not at_top, f"{relative(path)}: {sorted(at_top)} may be imported only inside functions"
+
+
+def rooms_used(tree: ast.AST) -> set[str]:
+    """The rooms of multitask/ that the code imports, inside functions too."""
+    found = set()
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{name}" for name in names]
+        found |= {name.split(".")[1] for name in names if name.startswith("multitask.")}
+    return found & set(ROOMS)
+
+
+def test_the_walker_tells_rooms() -> None:
+    tree = ast.parse(
+        "from multitask.data.tokens import a\nimport multitask.api\ndef f():\n  from multitask import errors"
+    )
+    assert rooms_used(tree) == {"data", "api", "errors"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "multitask").glob("*/**/*.py")), ids=relative)
+def test_rooms_use_those_below_them(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[1]
+    above = rooms_used(ast.parse(path.read_text(encoding="utf-8"))) - set(ROOMS[: ROOMS.index(room) + 1])
+    assert not above, f"{relative(path)}: {room} lies below {sorted(above)}"
+
+
+@pytest.mark.parametrize("package", MOST)
+def test_a_packages_root_stays_small(package: str) -> None:
+    files = [relative(path) for path in (ROOT / package).glob("*.py")]
+    assert len(files) <= MOST[package], files
 
 
 def test_rays_own_lightning_classes_are_not_used() -> None:

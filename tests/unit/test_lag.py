@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from s3fs import S3FileSystem
 
-from multitask import lag, retries
 from multitask.errors import StorageError, UserError
-from multitask.experiment import Experiment, Superseded, check_writer
-from multitask.lease import FILE, Lease, this_process
-from multitask.sealed import read_sealed, write_sealed
-from multitask.storage import Changed, Storage, Unconditional
+from multitask.experiment.lease import FILE, Lease, this_process
+from multitask.experiment.stages import Experiment, Superseded, check_writer
+from multitask.storage import lag, retries
+from multitask.storage.sealed import read_sealed, write_sealed
+from multitask.storage.storage import Changed, Storage, Unconditional
 from tests.schedules.bucket import MODES, Bucket, Rules, environment
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from multitask.errors import UserError
-from multitask.lease import FILE, Lease, this_process
-from multitask.storage import Storage
+from multitask.experiment.lease import FILE, Lease, this_process
+from multitask.storage.storage import Storage
 
 
 @pytest.fixture

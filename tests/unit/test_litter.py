@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from multitask.experiment import EXPERIMENT_FILE
-from multitask.lease import FILE, this_process
-from multitask.owners import born, draft_of, is_dead, kept_in, tag
-from multitask.sealed import write_document
-from multitask.storage import Storage
+from multitask.experiment.lease import FILE, this_process
+from multitask.experiment.stages import EXPERIMENT_FILE
+from multitask.storage.owners import born, draft_of, is_dead, kept_in, tag
+from multitask.storage.sealed import write_document
+from multitask.storage.storage import Storage
 from ray_jobs.doctor.litter import HOUR, UNUSED, check_litter
 from tests.s3 import S3
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from multitask.losses import LOSSES
-from multitask.metrics import Score, bootstrap_interval, majority_baseline, overall, score, share_interval
+from multitask.measure.metrics import Score, bootstrap_interval, majority_baseline, overall, score, share_interval
+from multitask.objectives.losses import LOSSES
 
 LOG2 = math.log(2)
 CASES = {

@@ -16,7 +16,7 @@ from lightning_modules import mlm
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.tokens import TokenTable
-from multitask.metrics import Score
+from multitask.measure.metrics import Score
 from multitask.model.config import PRESETS
 from multitask.model.mlm import MlmHead
 from ray_jobs.stopping import StopRequest
@@ -144,7 +144,7 @@ def test_perplexity_is_of_all_hidden_tokens_together() -> None:
 
 
 def test_ranks_measure_perplexity_over_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("multitask.evaluate.EVAL_TOKENS", {"cpu": 100})  # several batches
+    monkeypatch.setattr("multitask.measure.evaluate.EVAL_TOKENS", {"cpu": 100})  # several batches
     data = table(40, 2)
     alone = mlm_module()._dev_loss("quora", data, nullcontext)
     parts = [mlm_module(world=3, rank=rank)._dev_loss("quora", data, nullcontext) for rank in range(3)]

@@ -14,19 +14,19 @@ import pytest
 import torch
 
 from multitask import load_bundle
-from multitask.bundle import read_bundle, save_bundle
-from multitask.bundle_sources import found_at
+from multitask.bundle.bundle import read_bundle, save_bundle
+from multitask.bundle.sources import found_at
 from multitask.data.tokens import load_tokens
 from multitask.errors import UserError
-from multitask.evaluate import EvalSet, predictions
+from multitask.measure.evaluate import EvalSet, predictions
 from multitask.model.sources import load_source
-from multitask.recipe import Recipe
-from multitask.recipe_checks import build_recipe
-from multitask.storage import Storage
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.stages import Recipe
+from multitask.storage.storage import Storage
 from ray_jobs.batch.run import Request, embed_table
-from ray_jobs.bundles import evaluate_bundle, predict_bundle
-from ray_jobs.export import export_bundle, import_model
-from ray_jobs.prepare import prepare
+from ray_jobs.bundles.export import export_bundle, import_model
+from ray_jobs.bundles.scoring import evaluate_bundle, predict_bundle
+from ray_jobs.driver.prepare import prepare
 from ray_jobs.screen import Screen
 from tests.exports import bundle_with
 from tests.model_folders import KINDS, LONG, TEXTS, Reference, Vectors, small

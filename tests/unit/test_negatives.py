@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from multitask.data.negatives import HardNegatives
 from multitask.data.tokens import TokenTable
-from multitask.tasks import TASKS
+from multitask.tasks.table import TASKS
 from tests.helpers import table_of
 
 QUORA, STS = TASKS["quora"].label, TASKS["sts"].label

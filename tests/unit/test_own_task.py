@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitask.data.readers import read_examples
-from multitask.definitions import Definition, definition_of, definitions, known, spec_of
 from multitask.errors import UserError
-from multitask.experiment import digest, stage_content
-from multitask.recipe import Recipe
-from multitask.recipe_checks import build_recipe
-from multitask.recipe_files import apply_override, parse_yaml
-from multitask.tasks import TASKS, TaskSpec
+from multitask.experiment.stages import digest, stage_content
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.files import apply_override, parse_yaml
+from multitask.recipe.stages import Recipe
+from multitask.tasks.own import Definition, definition_of, definitions, known, spec_of
+from multitask.tasks.table import TASKS, TaskSpec
 
 WORDS = ["negative", "neutral", "positive"]
 TEXT = """

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 import torch
 
-from multitask.bundle import read_bundle, save_bundle
-from multitask.data.check import check_data, render
+from multitask.bundle.bundle import read_bundle, save_bundle
 from multitask.data.files import find_file
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
-from multitask.definitions import definitions
 from multitask.errors import UserError
-from multitask.recipe_checks import build_recipe
-from multitask.recipe_files import parse_yaml
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.data_check import check_data, render
+from multitask.recipe.files import parse_yaml
 from multitask.report import write_report
-from multitask.storage import Storage
-from multitask.tasks import TASKS
-from ray_jobs.bundles import evaluate_bundle, predict_bundle
-from ray_jobs.prepare import prepare
+from multitask.storage.storage import Storage
+from multitask.tasks.own import definitions
+from multitask.tasks.table import TASKS
+from ray_jobs.bundles.scoring import evaluate_bundle, predict_bundle
+from ray_jobs.driver.prepare import prepare
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 from tests.helpers import difference, tree_driver

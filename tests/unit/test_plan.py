@@ -15,13 +15,13 @@ import pytest
 
 from lightning_modules.progress import Interrupted
 from lightning_modules.run import job_start
-from multitask.bundle import bundle_of, read_bundle, save_bundle
+from multitask.bundle.bundle import bundle_of, read_bundle, save_bundle
 from multitask.errors import UserError
-from multitask.experiment import BUNDLE, StageJob, write_outcome
-from multitask.results import seeds_cell, table_rows
-from multitask.sealed import write_sealed
-from multitask.storage import Storage
-from ray_jobs.driver import Driver
+from multitask.experiment.results import seeds_cell, table_rows
+from multitask.experiment.stages import BUNDLE, StageJob, write_outcome
+from multitask.storage.sealed import write_sealed
+from multitask.storage.storage import Storage
+from ray_jobs.driver.driver import Driver
 from ray_jobs.stopping import StopRequest
 from tests.helpers import tiny, tree_driver
 

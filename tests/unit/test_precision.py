@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules.trainer import Execution, build_trainer
 from multitask.optim import build_optimizer
-from multitask.recipe import Stage
+from multitask.recipe.stages import Stage
 from tests.helpers import difference, newest, run, small_job, stop_at
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from multitask.errors import UserError
-from multitask.predictions import SUBMISSION, write_predictions, write_submission_zip
-from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.inference.submission import SUBMISSION, write_predictions, write_submission_zip
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 
 # As in files that students of the course made with its starter code.
 EXPECTED = {

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from multitask.data.readers import ReadResult, read_examples
 from multitask.data.records import MAX_RECORD_BYTES
-from multitask.definitions import Definition, spec_of
 from multitask.errors import UserError
-from multitask.tasks import TASKS, TaskSpec
+from multitask.tasks.own import Definition, spec_of
+from multitask.tasks.table import TASKS, TaskSpec
 
 SPAM = spec_of(
     "spam",

@@ -16,7 +16,7 @@ from lightning_modules import ranking
 from multitask.data.batches import Batch
 from multitask.data.samplers import derive_seed, rank_slice
 from multitask.data.tokens import TokenTable
-from multitask.losses import multiple_negatives
+from multitask.objectives.losses import multiple_negatives
 from tests.helpers import module_of, random_sentences, table_of
 
 

@@ -11,10 +11,10 @@ import pytest
 import ray
 
 from multitask.errors import UserError
-from ray_jobs import address, cluster
-from ray_jobs.address import unreachable
-from ray_jobs.cluster import LONGEST_FOLDER, Cluster
 from ray_jobs.options import Workers
+from ray_jobs.runners import address, cluster
+from ray_jobs.runners.address import unreachable
+from ray_jobs.runners.cluster import LONGEST_FOLDER, Cluster
 from ray_jobs.screen import Screen
 from tests.integration.test_experiment import minibert
 from tests.servers import SETTINGS_FRAME, server_that_says

@@ -21,7 +21,7 @@ from multitask.data.formats import FORMATS
 from multitask.data.readers import ReadResult, read_examples
 from multitask.data.values import MAX_TEXT_CHARS
 from multitask.errors import UserError
-from multitask.tasks import TASKS
+from multitask.tasks.table import TASKS
 
 SST, QUORA, STS = TASKS["sst"], TASKS["quora"], TASKS["sts"]
 SST_HEADER = b"\tid\tsentence\tsentiment\n"

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitask.errors import UserError
-from multitask.packaged import packaged_recipes
-from multitask.recipe import Recipe, Stage
-from multitask.recipe_checks import build_recipe
-from multitask.recipe_files import apply_override, load_recipe, parse_yaml
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.files import apply_override, load_recipe, parse_yaml
+from multitask.recipe.packaged import packaged_recipes
+from multitask.recipe.stages import Recipe, Stage
 
 WHERE = "recipe.yaml"
 TEXT = """

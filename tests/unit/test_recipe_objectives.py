@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitask.errors import UserError
-from multitask.experiment import stage_content
-from multitask.recipe import APPLIES, Recipe, Stage
-from multitask.recipe_checks import build_recipe
-from multitask.recipe_files import apply_override
+from multitask.experiment.stages import stage_content
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.files import apply_override
+from multitask.recipe.stages import APPLIES, Recipe, Stage
 
 WHERE = "recipe.yaml"
 TEXT = """

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitask.bundle import bundle_of, save_bundle
+from multitask.bundle.bundle import bundle_of, save_bundle
 from multitask.errors import UserError
-from multitask.metrics import Floats
+from multitask.measure.metrics import Floats
 from multitask.recruit import audit
 from multitask.recruit.audit import (
     FEELING,
@@ -33,7 +33,7 @@ from multitask.recruit.audit import (
 )
 from multitask.recruit.names import SETS, WOMEN, NameSet, templates, with_name
 from multitask.recruit.suitability import Pair
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from ray_jobs.recruit import audit as audit_command
 from ray_jobs.recruit.audit import BROKEN, run_audit, sentiment_of
 from ray_jobs.screen import Screen

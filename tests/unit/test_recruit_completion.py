@@ -18,16 +18,16 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from multitask.bundle import Bundle, bundle_of, longest, save_bundle
+from multitask.bundle.bundle import Bundle, bundle_of, longest, save_bundle
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.tokens import TokenTable
-from multitask.embed import TextEncoder
 from multitask.errors import UserError
-from multitask.metrics import COMPLETION
+from multitask.inference.embed import TextEncoder
+from multitask.measure.metrics import COMPLETION
 from multitask.recruit import completion
 from multitask.recruit.completion import MOST, PROMPT, Completer, Prompt, Title, exact_match, measure, token_f1
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from ray_jobs.recruit.completion import pairs_of, run_complete
 from ray_jobs.screen import Screen
 from tests.helpers import CLS, MASK, ORDINARY, SEP, UNK, VOCABULARY, module_of, table_of, tiny

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multitask.embed import TextEncoder
+from multitask.inference.embed import TextEncoder
 from multitask.recruit.index import build
 from multitask.recruit.marks import MOST, Marker
 from multitask.recruit.postings import Posting

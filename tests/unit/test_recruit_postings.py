@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from multitask.data.readers import read_examples
 from multitask.errors import UserError
-from multitask.recipe_files import load_recipe
+from multitask.recipe.files import load_recipe
 from multitask.recruit.pairs import WEAK, WEAK_NOTE, Corpus, write_training_files
 from multitask.recruit.postings import Posting, clean, read_postings
 from multitask.recruit.repeats import repeat_groups
-from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 
 HEADER = "id,Title,Company,Location,JobDescription,JobRequirment,RequiredQual\n"
 LONG = "\n".join(f"- duty number {line} of the post" for line in range(300))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from multitask.embed import TextEncoder
+from multitask.inference.embed import TextEncoder
 from multitask.recruit.index import build
 from multitask.recruit.postings import Posting
 from multitask.recruit.quality import (

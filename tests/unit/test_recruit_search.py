@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multitask.bundle import save_bundle
-from multitask.embed import TextEncoder
+from multitask.bundle.bundle import save_bundle
 from multitask.errors import UserError
+from multitask.inference.embed import TextEncoder
 from multitask.recruit.index import Index, build, load_index, longest, save_index
 from multitask.recruit.passages import pieces
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import MODES, Searcher
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from ray_jobs.recruit.search import build_index, run_search
 from ray_jobs.screen import Screen
 from tests.helpers import tiny

@@ -13,11 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitask.bundle import Bundle, bundle_of, read_bundle, save_bundle
+from multitask.bundle.bundle import Bundle, bundle_of, read_bundle, save_bundle
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
-from multitask.evaluate import EVAL_TOKENS, EvalSet, predictions
-from multitask.metrics import Floats
+from multitask.measure.evaluate import EVAL_TOKENS, EvalSet, predictions
+from multitask.measure.metrics import Floats
 from multitask.recruit.calibration import (
     auc,
     brier,
@@ -28,8 +28,8 @@ from multitask.recruit.calibration import (
     reliability,
 )
 from multitask.recruit.suitability import Suitability, TaskModel, cooled, qualified, sigmoid
-from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 from ray_jobs.recruit.measure import measure_bundle
 from ray_jobs.recruit.suitability import calibrate, run_suitability, suitability_metrics
 from ray_jobs.screen import Screen

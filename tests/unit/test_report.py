@@ -22,7 +22,7 @@ from multitask.report.markdown import escaped
 from multitask.report.numbers import DASH
 from multitask.report.reading import read_evidence
 from multitask.report.tables import paper_table, retention_table, stages_table
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from ray_jobs.cli import app
 from tests.reports import ENCODER, FINISHED, NASTY, PAPER, add_dev, column, evidence, stage, texts, trainer, write
 

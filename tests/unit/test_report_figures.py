@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
 
+from multitask.experiment.results import summary
 from multitask.report.figures import LINE, MOST_POINTS, apart, dev_curve, smoothed, stage_figure, thinned
 from multitask.report.numbers import ordered, signed, spread
 from multitask.report.reading import read_evidence
-from multitask.results import summary
 from tests.reports import ENCODER, FINISHED, add_dev, evidence, stage, trainer, write
 
 

@@ -15,9 +15,9 @@ from fsspec import AbstractFileSystem
 from fsspec.exceptions import FSTimeoutError
 from s3fs.errors import translate_boto_error
 
-from multitask import retries
 from multitask.errors import StorageError, UserError
-from multitask.retries import is_passing, persist, said_clearly
+from multitask.storage import retries
+from multitask.storage.retries import is_passing, persist, said_clearly
 
 URL = "http://storage:9000"
 

@@ -13,7 +13,7 @@ from multitask.data.files import find_file
 from multitask.data.readers import read_examples
 from multitask.data.sample import GENERATORS, ROWS, generate, sample_files, sample_uri
 from multitask.data.tiny_tokenizer import SPECIAL, train_tokenizer
-from multitask.tasks import TASKS
+from multitask.tasks.table import TASKS
 
 ASSETS = Path(sample_uri()).parent
 

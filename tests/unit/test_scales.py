@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multitask.data.check import check_data, render
 from multitask.data.scales import scale_note
-from multitask.definitions import Definition, spec_of
-from multitask.recipe_checks import build_recipe
-from multitask.storage import Storage
-from multitask.tasks import TASKS
-from ray_jobs.prepare import prepare
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.data_check import check_data, render
+from multitask.storage.storage import Storage
+from multitask.tasks.own import Definition, spec_of
+from multitask.tasks.table import TASKS
+from ray_jobs.driver.prepare import prepare
 
 STS = TASKS["sts"]
 HEADER = "sentence1,sentence2,similarity\n"
@@ -67,5 +67,5 @@ def test_it_is_said_by_data_check_and_before_training(tmp_path: Path, caplog: py
     recipe = build_recipe({"name": "s", "encoder": "tiny", "tasks": {"sts": {}}, "stages": stages}, "s")
     with caplog.at_level(logging.WARNING):
         prepare(recipe, str(tmp_path), Storage(str(tmp_path / "runs")))
-    (record,) = [record for record in caplog.records if record.name == "ray_jobs.prepare"]
+    (record,) = [record for record in caplog.records if record.name == "ray_jobs.driver.prepare"]
     assert "sts-train.csv: similarity lies in 0..1" in record.getMessage()

@@ -14,17 +14,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multitask import disk, sealed, sealed_tensors
-from multitask.bundle import save_bundle
+from multitask.bundle.bundle import save_bundle
 from multitask.data.readers import FileState, read_examples
 from multitask.data.tokens import cache_tokens, load_tokens
-from multitask.disk import private_folder
 from multitask.errors import StorageError, UserError
 from multitask.recruit.postings import read_postings
-from multitask.sealed import Damaged, read_document, read_sealed, write_document
-from multitask.sealed_tensors import SealedTensors, open_tensors, write_tensors
-from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.storage import disk, sealed
+from multitask.storage import tensors as sealed_tensors
+from multitask.storage.disk import private_folder
+from multitask.storage.sealed import Damaged, read_document, read_sealed, write_document
+from multitask.storage.storage import Storage
+from multitask.storage.tensors import SealedTensors, open_tensors, write_tensors
+from multitask.tasks.table import TASKS
 from tests.helpers import tiny
 
 SST = TASKS["sst"]

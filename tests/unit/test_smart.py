@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 from torch.func import functional_call
 
-from multitask.smart import DIVERGENCES, WeightAverage, adversarial_noise, divergence, draw_noise
-from multitask.tasks import LabelSpec
+from multitask.objectives.smart import DIVERGENCES, WeightAverage, adversarial_noise, divergence, draw_noise
+from multitask.tasks.table import LabelSpec
 
 CLASSES = LabelSpec("classes", "x", 0, 4)
 BINARY = LabelSpec("binary", "x", 0, 1)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ray_jobs.cluster import own_signals
+from ray_jobs.runners.cluster import own_signals
 from ray_jobs.stopping import StopRequest
 
 pytestmark = pytest.mark.usefixtures("hears_hangups")

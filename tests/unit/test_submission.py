@@ -9,7 +9,7 @@ import pytest
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.dashboard.modules.job.common import JOB_ID_METADATA_KEY
 
-from ray_jobs import submission
+from ray_jobs.driver import submission
 
 
 @pytest.fixture

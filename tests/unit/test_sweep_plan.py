@@ -10,12 +10,12 @@ import pytest
 from jsonschema import validate
 
 import multitask
-import ray_jobs.driver
+import ray_jobs.driver.driver
 from lightning_modules.progress import Interrupted
-from multitask.experiment import OUTCOME, StageJob, Status
-from multitask.recipe_parts import Sweep
-from ray_jobs.driver import Driver
-from ray_jobs.local import LocalRunner
+from multitask.experiment.stages import OUTCOME, StageJob, Status
+from multitask.recipe.settings import Sweep
+from ray_jobs.driver.driver import Driver
+from ray_jobs.runners.local import LocalRunner
 from ray_jobs.stopping import StopRequest
 from tests.helpers import tree_driver
 from tests.unit.test_plan import leave_bundle
@@ -71,7 +71,7 @@ def execute(monkeypatch: pytest.MonkeyPatch, driver: Driver, trials: Trials) -> 
         return 0
 
     monkeypatch.setattr(LocalRunner, "run", run)
-    monkeypatch.setattr(ray_jobs.driver, "run_trials", trials)
+    monkeypatch.setattr(ray_jobs.driver.driver, "run_trials", trials)
     with StopRequest("") as stop:
         return ordinary, driver.run(stop)
 

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from lightning_modules.progress import Interrupted
 from multitask.errors import UserError
-from multitask.recipe_files import load_recipe
-from multitask.results import sweep_lines, table_rows
-from multitask.storage import Storage
-from ray_jobs.driver import Driver
+from multitask.experiment.results import sweep_lines, table_rows
+from multitask.recipe.files import load_recipe
+from multitask.storage.storage import Storage
+from ray_jobs.driver.driver import Driver
+from ray_jobs.driver.submission import after_sweep
+from ray_jobs.driver.training import tell_results
 from ray_jobs.screen import Screen
-from ray_jobs.submission import after_sweep
-from ray_jobs.training import tell_results
 from tests.helpers import tree_driver
 from tests.unit.test_sweep_plan import LAST, SCHEMA, SWEPT, Trials, execute, swept
 

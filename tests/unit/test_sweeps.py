@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from multitask.errors import UserError
-from multitask.recipe import Recipe, Stage
-from multitask.recipe_checks import build_recipe
-from multitask.recipe_files import load_sweep
-from multitask.sweeps import Trial, best, trials
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.files import load_sweep
+from multitask.recipe.stages import Recipe, Stage
+from multitask.recipe.sweeps import Trial, best, trials
 from ray_jobs.options import Workers, sweep_settings, workers_span
 from tests.helpers import recipe_tree
 

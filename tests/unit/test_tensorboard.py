@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_modules import tensorboard
 from lightning_modules.summary import tell_curves
 from lightning_modules.tensorboard import EventLog
-from multitask.storage import Storage
+from multitask.storage.storage import Storage
 from ray_jobs.stopping import StopRequest
 from tests.helpers import full_disk, small_driver
 from tests.s3 import S3

@@ -26,9 +26,9 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from lightning_modules import callbacks, tensorboard
 from lightning_modules.progress import Progress
 from lightning_modules.tensorboard import EventLog
-from multitask import storage
-from multitask.experiment import StageJob
-from multitask.storage import Storage
+from multitask.experiment.stages import StageJob
+from multitask.storage import storage
+from multitask.storage.storage import Storage
 from tests.helpers import run, small_job, stop_at
 from tests.s3 import S3
 

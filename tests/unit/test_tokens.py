@@ -20,8 +20,8 @@ from multitask.data.samplers import Rows, epoch_batches
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens, tokenize
 from multitask.errors import UserError
 from multitask.model.sources import TINY_TOKENIZER
-from multitask.storage import Storage
-from multitask.tasks import TASKS
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 
 SST, QUORA = TASKS["sst"], TASKS["quora"]
 SST_FILE = "\tid\tsentence\tsentiment\n0\ta\ta fine film\t3\n1\tb\tdull\t1\n"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from multitask.records import Record
-from ray_jobs import tuning
+from multitask.experiment.records import Record
+from ray_jobs.runners import tuning
 
 
 def job(by: str = "sts/pearson") -> Any:

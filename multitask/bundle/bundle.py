@@ -1,0 +1,192 @@
+"""A bundle: a trained model as a directory, everything that prediction needs, no pickle.
+
+weights.safetensors (fp32; `encoder.*` and `heads.<task>.*`, `mlm.*`), model.json, tokenizer.json, and manifest.json
+with their checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from multitask.bundle.checks import check_facts, check_heads, check_tensors, check_tokenizer
+from multitask.errors import UserError
+from multitask.model.config import BertConfig
+from multitask.model.multitask import MultitaskModel
+from multitask.model.sources import SOURCES, Source
+from multitask.storage.sealed import Content, Damaged, is_sealed, read_document, read_sealed, said_of, write_sealed
+from multitask.storage.storage import MANIFEST, Storage, file_at
+from multitask.tasks.own import definitions, known
+from multitask.tasks.table import TASKS, TaskSpec
+
+SCHEMA = 1
+ENCODERS = "cache/encoders"  # in a storage: what stages start from, each under a hash of its content
+MAX_LENGTH = 512  # for bundles that do not say what they were trained with
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """config, pooling: the encoder's. heads: task -> head name. about: where it comes from. mlm: the masked-language
+    head, tied or untied, where there is one. specs: what its tasks are, the built-in ones at least."""
+
+    config: BertConfig
+    pooling: str
+    heads: dict[str, str]
+    about: dict[str, Any]
+    tensors: dict[str, Tensor]
+    tokenizer_json: str
+    mlm: str | None = None
+    specs: Mapping[str, TaskSpec] = field(default_factory=lambda: TASKS)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_str(self.tokenizer_json)
+
+    @property
+    def max_length(self) -> int:
+        return longest(self.about, self.config)
+
+    def model(
+        self,
+        heads: Mapping[str, str] | None = None,
+        *,
+        dropout: float = 0.0,
+        encoder_dropout: float | None = None,
+        seed: int = 0,
+        mlm: str | None = None,
+    ) -> MultitaskModel:
+        """The model with these weights. Heads asked for that the bundle has not start from `seed`."""
+        wanted = dict(self.heads if heads is None else heads)
+        model = MultitaskModel(
+            self.config,
+            self.pooling,
+            wanted,
+            dropout=dropout,
+            encoder_dropout=encoder_dropout,
+            seed=seed,
+            mlm=mlm,
+            specs=self.specs,
+        )
+        kept = ["encoder.", *(f"heads.{task}." for task, name in wanted.items() if self.heads.get(task) == name)]
+        kept += ["mlm."] if mlm and mlm == self.mlm else []
+        state = {name: value for name, value in self.tensors.items() if name.startswith(tuple(kept))}
+        try:
+            missing, unexpected = model.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # of another shape than this version's head of that name
+            raise UserError(f"bundle {self.about.get('trainer', '')}: {str(error).splitlines()[-1].strip()}") from error
+        missing = [name for name in missing if name.startswith(tuple(kept))]
+        if missing or unexpected:
+            raise UserError(f"bundle {self.about.get('trainer', '')}: missing tensors {missing}, unknown {unexpected}")
+        return model
+
+
+def longest(about: Mapping[str, Any], config: BertConfig) -> int:
+    """Tokens of a sequence at most: as in the bundle's training, and as its encoder has positions."""
+    return min(int(about.get("max_length", MAX_LENGTH)), config.max_position_embeddings)
+
+
+def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any]) -> Bundle:
+    """A copy of the model's weights, on the CPU in fp32."""
+    tensors = {
+        name: value.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    return Bundle(
+        model.config, model.pooling, model.head_names, about, tensors, tokenizer_json, model.mlm_name, model.specs
+    )
+
+
+def source_bundle(source: Source, called: str = "") -> Bundle:
+    """An encoder source as a bundle without heads: what the first stage starts from. called: what the user calls it."""
+    tensors = {f"encoder.{name}": value for name, value in source.state.items()}
+    about: dict[str, Any] = {"encoder": called or source.name, "fingerprint": source.fingerprint}
+    about |= {"max_length": source.max_length} if source.max_length else {}
+    about |= {"prompt": source.prompt} if source.prompt else {}
+    return Bundle(source.config, source.pooling, {}, about, tensors, source.tokenizer.to_str())
+
+
+def facts_of(bundle: Bundle) -> dict[str, Any]:
+    """What model.json says: everything but weights and tokenizer."""
+    facts = {"schema": SCHEMA, "config": bundle.config.to_dict(), "pooling": bundle.pooling}
+    own = definitions({task: bundle.specs[task] for task in bundle.heads})
+    return facts | {"heads": bundle.heads, "mlm": bundle.mlm, "about": bundle.about} | ({"specs": own} if own else {})
+
+
+def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer_json: str, where: str) -> Bundle:
+    """The way back. Raises UserError, naming `where`, for facts of another schema or config."""
+    schema = facts.get("schema", "missing") if isinstance(facts, dict) else "missing"
+    if schema != SCHEMA:
+        raise UserError(f"{where}: schema {schema}; this version reads {SCHEMA}")
+    check_facts(facts, where)
+    config, specs = BertConfig.from_dict(facts["config"], where), known(facts.get("specs", {}), where)
+    check_heads(facts["heads"], specs, where)
+    check_tensors(tensors, config, where)
+    check_tokenizer(tokenizer_json, config, where)
+    return Bundle(
+        config=config,
+        pooling=facts["pooling"],
+        heads=facts["heads"],
+        about=facts["about"],
+        tensors={name: value.to(torch.float32) for name, value in tensors.items()},
+        tokenizer_json=tokenizer_json,
+        mlm=facts.get("mlm"),  # bundles of before the masked-language head do not name it
+        specs=specs,
+    )
+
+
+def save_bundle(storage: Storage, path: str, bundle: Bundle) -> None:
+    """Writes the bundle, whole or not at all."""
+    files: dict[str, Content] = {
+        "weights.safetensors": bundle.tensors,
+        "model.json": (json.dumps(facts_of(bundle), indent=2) + "\n").encode(),
+        "tokenizer.json": bundle.tokenizer_json.encode(),
+    }
+    write_sealed(storage, path, files, {"schema": SCHEMA}, of=_key(storage.at(path) if path else storage))
+
+
+def _key(place: Storage) -> str:
+    """What the manifest of a bundle in ENCODERS belongs to; bundles elsewhere may be copied about."""
+    folder, name = file_at(place.uri.rstrip("/"))
+    return name if folder.uri.endswith(f"/{ENCODERS}") else ""
+
+
+def read_bundle(storage: Storage, path: str = "") -> Bundle:
+    """Raises UserError where there is no sound bundle."""
+    place = storage.at(path) if path else storage
+    if not is_sealed(place):
+        names = ", ".join(place.list()[:10]) or "nothing"
+        raise UserError(f"bundle '{place.uri}': no bundle there (no manifest.json); it holds {names}")
+    try:
+        files = read_sealed(place, of=_key(place))
+        facts = json.loads(files["model.json"])
+        tensors = load_tensors(files["weights.safetensors"])
+        tokenizer_json = files["tokenizer.json"].decode()
+    except (Damaged, KeyError, ValueError, RecursionError, SafetensorError) as error:
+        raise UserError(f"bundle '{place.uri}': damaged: {said_of(error)}") from error
+    return bundle_from(facts, tensors, tokenizer_json, f"bundle '{place.uri}'")
+
+
+def bundle_fingerprint(storage: Storage) -> str:
+    """sha256 over the checksums of a bundle's files: its content, wherever it lies."""
+    files = read_document(storage, MANIFEST)["files"]
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def check_trainer(about: Mapping[str, Any], trainer: str, where: str) -> None:
+    """Raises Damaged where a bundle in a trainer's folder says that another trainer made it."""
+    if (other := about.get("trainer", trainer)) != trainer:
+        raise Damaged(f"bundle '{where}': another trainer's, {other}")
+
+
+def is_bundle(uri: str) -> bool:
+    """Whether a URI holds a bundle (a source given as `encoder:` may be one). An encoder's name is none."""
+    return uri not in SOURCES and Storage(uri).exists("model.json")

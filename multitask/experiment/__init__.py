@@ -1,0 +1,1 @@
+"""What an experiment leaves in its storage, and who may write it."""

@@ -1,0 +1,80 @@
+"""What a user calls a bundle: its directory or URI, an experiment's stage, or an encoder's name."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+from multitask.bundle.bundle import Bundle, check_trainer, is_bundle
+from multitask.bundle.sources import Found, found_at
+from multitask.errors import UserError, near, well_formed
+from multitask.experiment.stages import BUNDLE, EXPERIMENT_FILE, Experiment, StageRecord
+from multitask.storage.storage import Storage, file_at, join, shown
+
+log = logging.getLogger(__name__)
+
+
+def find_bundle(uri: str) -> Storage:
+    """The bundle's directory: `uri` itself, or that of the stage where `uri` is EXPERIMENT/STAGE, such as
+    runs/demo/sst. Raises UserError where a stage has none; whether a bundle lies at a URI is for who reads it."""
+    if is_bundle(uri):
+        return Storage(uri)
+    folder, stage = file_at(uri.rstrip("/"))
+    if folder.exists(EXPERIMENT_FILE):
+        return _of_a_stage(folder, stage)
+    if Storage(uri).exists(EXPERIMENT_FILE):
+        raise UserError(f"bundle '{uri}': an experiment; name one of its stages; {_stages(Storage(uri))}")
+    return Storage(uri)
+
+
+def _of_a_stage(experiment: Storage, stage: str) -> Storage:
+    storage, name = file_at(experiment.uri)
+    found = Experiment(storage, name)
+    record = found.stages.get(stage)
+    if record and is_bundle(place := join(experiment.uri, record.trainer, BUNDLE)):
+        with well_formed(join(place, "model.json")):
+            check_trainer(Storage(place).read_json("model.json")["about"], record.trainer, place)
+        with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
+            _tell_seed(found, stage)
+        return Storage(place)
+    what = _lacking(stage, record) if record else f"no stage '{stage}'"
+    raise UserError(f"bundle '{experiment.uri}/{stage}': {what}; {_stages(experiment)}{near(stage, found.stages)}")
+
+
+def _lacking(stage: str, record: StageRecord) -> str:
+    """What to say of a stage without a bundle."""
+    if record.status != "finished":
+        return f"stage '{stage}' has no bundle yet"
+    return f"{EXPERIMENT_FILE} says that stage '{stage}' has finished, but there is no bundle of {record.trainer}"
+
+
+def _tell_seed(experiment: Experiment, stage: str) -> None:
+    """Which of several seeds' bundles a stage's plain name means, and what the others are called."""
+    trained = [key for key, record in experiment.stages.items() if record.status == "finished"]
+    named = {key: join(shown(experiment.folder.uri), key) for key in [stage, *trained]}
+    others = [f"{named[key]} (seed {experiment.seed(key)})" for key in trained if key.startswith(f"{stage}#")]
+    if others:
+        _note(experiment.folder.uri, f"{named[stage]} is of seed {experiment.seed(stage)}; others: {', '.join(others)}")
+
+
+@cache
+def _note(experiment: str, line: str) -> None:
+    """Once, however often a command looks for the bundle."""
+    log.warning(line)
+
+
+def _stages(experiment: Storage) -> str:
+    storage, name = file_at(experiment.uri)
+    stages = Experiment(storage, name).stages
+    return "it has " + ", ".join(f"{experiment.uri}/{stage} ({record.status})" for stage, record in stages.items())
+
+
+def open_bundle(uri: str) -> Bundle:
+    """The bundle there, or one of an encoder's name or of another's model. Raises UserError where there is neither."""
+    return open_found(uri).bundle
+
+
+def open_found(uri: str) -> Found:
+    """What `open_bundle` opens, with a hash of its content."""
+    place = find_bundle(uri).uri
+    return found_at(place if is_bundle(place) else uri)

@@ -1,0 +1,1 @@
+"""A model at work: encodings, predictions, submission files."""

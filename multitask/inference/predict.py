@@ -1,0 +1,145 @@
+"""Texts -> a task's labels and probabilities, with a bundle's heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multitask.bundle.bundle import Bundle
+from multitask.data.batches import Batch, padded
+from multitask.errors import UserError, near
+from multitask.inference.embed import TextEncoder
+from multitask.measure.evaluate import Done, silent
+from multitask.measure.metrics import Floats
+from multitask.model.heads import HEADS, predict
+from multitask.tasks.table import LabelKind, LabelSpec
+
+BLOCK = 4096  # pairs whose sentences are encoded, and whose head is computed, at a time
+
+# Of the kinds of labels that have some: classes (N, classes), the others (N,), that of the label 1.
+PROBABILITIES: dict[LabelKind, Callable[[Tensor], Tensor]] = {
+    "classes": lambda outputs: outputs.double().softmax(dim=-1),
+    "binary": lambda outputs: outputs.double().sigmoid(),
+    "probability": lambda outputs: outputs.double().sigmoid(),
+}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """labels: (N,) float64 in the task's unit. probabilities: (N, classes) or (N,) float64; None for scores."""
+
+    labels: Floats
+    probabilities: Floats | None
+
+
+class Predictor(TextEncoder):
+    """A bundle's encoder and heads, for texts as they come. Dropout is off.
+
+    A task of two columns takes a second text for each first one. Of `evaluate.predictions` on the same rows, what it
+    gives differs by float32's rounding alone.
+    """
+
+    with_heads = True
+
+    def __init__(self, bundle: Bundle, device: torch.device | str = "cpu") -> None:
+        super().__init__(bundle, device)
+        self.bundle = bundle
+
+    def predict(
+        self, task: str, first: Sequence[str], second: Sequence[str] | None = None, progress: Done = silent
+    ) -> Floats:
+        """(N,) labels in the task's unit. Raises UserError as `answer`."""
+        return self.answer(task, first, second, progress).labels
+
+    def probabilities(
+        self, task: str, first: Sequence[str], second: Sequence[str] | None = None, progress: Done = silent
+    ) -> Floats:
+        """(N, classes), or (N,) that the label is 1. Raises UserError as `answer`, and for a task without any."""
+        found = self.answer(task, first, second, progress).probabilities
+        if found is None:
+            kind = self.bundle.specs[task].label.kind
+            raise UserError(f"task {task}: its label is a {kind}, which has no probability; predict gives its value")
+        return found
+
+    def answer(
+        self, task: str, first: Sequence[str], second: Sequence[str] | None = None, progress: Done = silent
+    ) -> Answers:
+        """Labels and probabilities. Raises UserError where the bundle has no trained head for the task, or where it
+        takes another number of texts."""
+        return answers(self.outputs(task, first, second, progress), self.bundle.specs[task].label)
+
+    def outputs(
+        self, task: str, first: Sequence[str], second: Sequence[str] | None = None, progress: Done = silent
+    ) -> Tensor:
+        """(N,) or (N, classes) float32 on the CPU: what the head puts out, in the texts' order."""
+        require(self.bundle, task)
+        spec = self.bundle.specs[task]
+        if len(spec.columns) != (1 if second is None else 2):
+            raise UserError(f"task {task}: takes {' and '.join(spec.columns)}, {len(spec.columns)} texts an example")
+        if second is not None and len(first) != len(second):
+            raise UserError(
+                f"task {task}: {len(first)} first texts and {len(second)} second ones; give as many of each"
+            )
+        if spec.sentences == 1:
+            texts = first if second is None else list(zip(first, second, strict=True))
+            return self.of_sequences(task, texts, progress)
+        return self._of_pairs(task, first, second or [], progress)
+
+    def of_sequences(self, task: str, texts: Sequence[str] | Sequence[tuple[str, str]], progress: Done) -> Tensor:
+        """Of examples that are one sequence each: a sentence, or a joined pair."""
+        ids, label, done = self._ids(texts), self.bundle.specs[task].label, 0
+        found = torch.zeros((len(ids), label.outputs) if label.kind == "classes" else len(ids))
+        for rows in self._batches(ids):
+            input_ids, mask = padded([ids[row] for row in rows])
+            found[rows] = self._headed(task, input_ids, mask, len(rows))
+            done += len(rows)
+            progress(done)
+        return found
+
+    def _of_pairs(self, task: str, first: Sequence[str], second: Sequence[str], progress: Done) -> Tensor:
+        """Of pairs: each distinct sentence of a block is encoded once. No head of a pair reads token states."""
+        label = self.bundle.specs[task].label
+        found = [torch.zeros((0, label.outputs) if label.kind == "classes" else 0)]
+        for start in range(0, len(first), BLOCK):
+            texts = [*first[start : start + BLOCK], *second[start : start + BLOCK]]
+            place = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+            encoded = self.sentences(list(place))[[place[text] for text in texts]]
+            none, size = torch.empty(0, 0, dtype=torch.int64), len(texts) // 2
+            found.append(self._headed(task, none, none.bool(), size, encoded))
+            progress(start + size)
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def _headed(self, task: str, input_ids: Tensor, mask: Tensor, size: int, features: Tensor | None = None) -> Tensor:
+        nothing = torch.zeros(size)
+        batch = Batch(task, input_ids, mask, nothing, nothing, nothing, features)
+        outputs: Tensor = self.model(batch.to(self.device))
+        return outputs.cpu()
+
+
+def answers(outputs: Tensor, label: LabelSpec) -> Answers:
+    """What a head's outputs, (N,) or (N, classes), say."""
+    probabilities = PROBABILITIES.get(label.kind)
+    return Answers(predict(outputs, label).double().numpy(), probabilities(outputs).numpy() if probabilities else None)
+
+
+def answerable(bundle: Bundle) -> list[str]:
+    """The tasks with a head that was trained, or has nothing to train; other heads are there as they were drawn."""
+    trained = bundle.about.get("trained", bundle.heads)  # older bundles do not say
+    return [task for task, head in bundle.heads.items() if task in trained or not HEADS[head].trainable]
+
+
+def require(bundle: Bundle, task: str, advice: str = "") -> None:
+    """Raises UserError where the bundle has no trained head for the task. advice: how to get what is wanted."""
+    if task in (found := answerable(bundle)):
+        return
+    has = f"it has those of {', '.join(found)}" if found else "it has none"
+    name = bundle.about.get("trainer") or bundle.about.get("encoder", "")
+    advice += near(task, found)
+    which = f"bundle {name}" if name else "bundle"
+    raise UserError(
+        f"{which}: no trained head for task {task}, {has}; a supervised stage with tasks: [{task}] makes one{advice}"
+    )

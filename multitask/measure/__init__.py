@@ -1,0 +1,1 @@
+"""What predictions are worth: metrics, intervals, dev sets measured over all ranks."""

@@ -1,0 +1,135 @@
+"""Metrics, exact: over all examples at once, in float64, and null with a reason where there is no value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist, fmean
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from multitask.tasks.table import LabelKind
+
+Floats = NDArray[np.float64]
+
+PERPLEXITY = "mlm/perplexity"
+COMPLETION = "completion/perplexity"
+LOWER_IS_BETTER = frozenset({PERPLEXITY, COMPLETION})
+
+# The three metrics that the papers' overall scores are made of.
+OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")
+NO_SPREAD = 1e-12  # of an interval: rounding
+RESAMPLED_AT_ONCE = 1_000_000  # elements: bounds the bootstrap's memory to some 50 MB
+
+
+def goodness(metric: str, value: float | None) -> float:
+    """The more, the better; -inf where there is no value."""
+    if value is None or not np.isfinite(value):
+        return float("-inf")
+    return -value if metric in LOWER_IS_BETTER else value
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value, or None and why there is none."""
+
+    value: float | None
+    why: str | None = None
+
+
+def accuracy(predictions: Floats, labels: Floats) -> Floats:
+    """The share of equal pairs along the last axis: (..., N), (..., N) -> (...)."""
+    return np.asarray((predictions == labels).mean(axis=-1))
+
+
+def pearson(predictions: Floats, labels: Floats) -> Floats:
+    """Pearson's r along the last axis: (..., N), (..., N) -> (...); NaN where either side is constant."""
+    x = predictions - predictions.mean(axis=-1, keepdims=True)
+    y = labels - labels.mean(axis=-1, keepdims=True)
+    varies = (np.ptp(predictions, axis=-1) > 0) & (np.ptp(labels, axis=-1) > 0)
+    norm = np.sqrt((x * x).sum(axis=-1)) * np.sqrt((y * y).sum(axis=-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(varies, np.clip((x * y).sum(axis=-1) / norm, -1.0, 1.0), np.nan)
+
+
+METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {"accuracy": accuracy, "pearson": pearson}
+
+
+def score(metric: str, predictions: ArrayLike, labels: ArrayLike) -> Score:
+    """The metric of N predictions against N labels (arrays or CPU tensors), computed in float64."""
+    given, wanted = _float64(predictions), _float64(labels)
+    assert given.shape == wanted.shape, f"{given.shape} predictions for {wanted.shape} labels"
+    if not given.size:
+        return Score(None, "no examples")
+    broken = int(np.count_nonzero(~np.isfinite(given)))
+    if broken:
+        return Score(None, f"{broken} of {given.size} predictions are not finite")
+    value = float(METRICS[metric](given, wanted))
+    if np.isfinite(value):
+        return Score(value)
+    side, values = ("prediction", given) if np.ptp(given) == 0 else ("label", wanted)
+    return Score(None, f"constant {side} {values[0]}")
+
+
+def majority_baseline(labels: ArrayLike, kind: LabelKind) -> float | None:
+    """The accuracy of always answering the most frequent label; None for real ones: a constant has no r."""
+    wanted = _float64(labels)
+    if kind in ("score", "probability") or not wanted.size:
+        return None
+    return float(np.unique(wanted, return_counts=True)[1].max() / wanted.size)
+
+
+def overall(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Both papers' overall scores; None unless all of OVERALL_OF were measured.
+
+    overall/mean: the plain mean of SST accuracy, Quora accuracy and STS Pearson (mlm-mnrl.txt).
+    overall/normalised: the same with Pearson's r mapped to (r + 1) / 2 (bertaar.txt, 7.4).
+    """
+    found = {key: value for key in OVERALL_OF if (value := metrics.get(key)) is not None}
+    if len(found) < len(OVERALL_OF):
+        return {"overall/mean": None, "overall/normalised": None}
+    mapped = [(value + 1) / 2 if key.endswith("/pearson") else value for key, value in found.items()]
+    return {"overall/mean": fmean(found.values()), "overall/normalised": fmean(mapped)}
+
+
+def bootstrap_interval(
+    metric: str, predictions: ArrayLike, labels: ArrayLike, seed: int, resamples: int = 1000
+) -> tuple[float, float] | None:
+    """The metric's 95 % percentile interval over resampled examples; None where the metric has no value, or no spread.
+
+    An accuracy of 0 or 1, of which every resample is the same, gets Wilson's interval. A seed gives one interval.
+    """
+    given, wanted = _float64(predictions), _float64(labels)
+    if score(metric, given, wanted).value is None:
+        return None
+    random, size = np.random.default_rng(seed), given.size
+    at_once = max(1, RESAMPLED_AT_ONCE // size)
+    values = []
+    for start in range(0, resamples, at_once):
+        picks = random.integers(0, size, (min(at_once, resamples - start), size))
+        values.append(METRICS[metric](given[picks], wanted[picks]))
+    found = percentiles(np.concatenate(values))
+    if found is None or found[1] - found[0] > NO_SPREAD:
+        return found
+    return share_interval(found[0], size) if metric == "accuracy" else None
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, 0..1, of so many trials (Wilson, 1927, formula 7)."""
+    z2 = NormalDist().inv_cdf(0.975) ** 2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+
+
+def percentiles(values: Floats) -> tuple[float, float] | None:
+    """The middle 95 % of resampled values (R,), those without one left out; None where none has one."""
+    if np.isnan(values).all():
+        return None
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _float64(values: ArrayLike) -> Floats:
+    return np.asarray(values, dtype=np.float64)

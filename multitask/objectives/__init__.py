@@ -1,0 +1,1 @@
+"""What a stage learns by: losses and what regularises them."""

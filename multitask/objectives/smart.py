@@ -1,0 +1,122 @@
+"""SMART: fine-tuning that keeps the model smooth and near to where it was (Jiang et al., 2020).
+
+The smoothness term (section 3.1) asks for like outputs under the worst small change of the embeddings; the proximal
+term (Bregman proximal point, section 3.2) for outputs like those of the model's own running average:
+
+    loss(theta) + lambda_s * mean of max over |noise|_inf <= epsilon of divergence(f(x + noise; theta), f(x; theta))
+                + mu       * mean of divergence(f(x; theta), f(x; average of theta))
+
+Shapes: B examples, S their sentences, T tokens, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from multitask.tasks.table import LabelKind, LabelSpec
+
+
+def _classes(p_logits: Tensor, q_logits: Tensor, label: LabelSpec) -> Tensor:
+    p, q = p_logits.log_softmax(dim=-1), q_logits.log_softmax(dim=-1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1)
+
+
+def _binary(p_logit: Tensor, q_logit: Tensor, label: LabelSpec) -> Tensor:
+    # Both KLs of the Bernoullis in one: log(p / (1 - p)) is the logit itself, so no logarithm can overflow.
+    return (p_logit.sigmoid() - q_logit.sigmoid()) * (p_logit - q_logit)
+
+
+def _score(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:
+    return ((outputs - reference) / (label.high - label.low)).square()
+
+
+DIVERGENCES: dict[LabelKind, Callable[[Tensor, Tensor, LabelSpec], Tensor]] = {
+    "classes": _classes,
+    "binary": _binary,
+    "score": _score,
+    "probability": _binary,
+}
+
+
+def divergence(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:
+    """How far two outputs of a head for the same examples lie apart, (B,), >= 0, at least float32.
+
+    outputs, reference: (B, classes) logits, or (B,) logits or scores. Classes and binary: the symmetric
+    KL(p || q) + KL(q || p), nats; score: the squared difference, on the scale 0..1 of the label's range
+    (Jiang et al., 2020, section 3.1). Gradients flow to both: the caller detaches what is fixed.
+    """
+    wide = torch.promote_types(outputs.dtype, torch.float32)
+    return DIVERGENCES[label.kind](outputs.to(wide), reference.to(wide), label)
+
+
+def draw_noise(lengths: Tensor, width: int, hidden: int, scale: float, seeds: Sequence[int]) -> Tensor:
+    """Where the search for the worst noise starts: N(0, scale^2) at tokens, 0 at padding; (S, width, hidden).
+
+    lengths: (S,) tokens. seeds: one a sentence, from which alone its noise comes: neither the other sentences of
+    its batch nor the padding nor the rank change it. float32, on the CPU. Raises ValueError where the number
+    of seeds is not S.
+    """
+    noise = torch.zeros(len(lengths), width, hidden)
+    for row, length, seed in zip(noise, lengths.tolist(), seeds, strict=True):
+        row[:length].normal_(0.0, scale, generator=torch.Generator().manual_seed(seed))
+    return noise
+
+
+def adversarial_noise(
+    forward: Callable[[Tensor], Tensor],
+    reference: Tensor,
+    noise: Tensor,
+    label: LabelSpec,
+    *,
+    step: float,
+    radius: float,
+    iterations: int,
+    mask: Tensor,
+) -> Tensor:
+    """The noise within the radius that moves the outputs most, by projected gradient ascent; (S, T, H), detached.
+
+    Jiang et al., 2020, Algorithm 1, lines 5 to 9, with the infinity norm. No gradient reaches the model's parameters.
+
+    forward: noise (S, T, H) -> the head's outputs for these sentences, with gradient.
+    reference: the outputs without noise. noise: (S, T, H), where to start; not zero, for there the gradient is.
+    step: the largest change of one number in an iteration. radius: of a number in all. mask: (S, T), true at tokens.
+    """
+    padding_ST1 = ~mask.bool().unsqueeze(-1)
+    reference = reference.detach()
+    noise = noise.detach().masked_fill(padding_ST1, 0.0)
+    for _ in range(iterations):
+        noise.requires_grad_()
+        loss = divergence(forward(noise), reference, label).sum()
+        gradient = torch.autograd.grad(loss, noise)[0].masked_fill(padding_ST1, 0.0)
+        largest_S11 = gradient.abs().amax(dim=(1, 2), keepdim=True)
+        direction = gradient / largest_S11.clamp(min=torch.finfo(gradient.dtype).tiny)  # a zero gradient stays zero
+        noise = (noise.detach() + step * direction).clamp(-radius, radius)
+    return noise
+
+
+class WeightAverage:
+    """theta~, the running average of the weights that the proximal term pulls to (Jiang et al., 2020, section 3.2).
+
+    average <- momentum * average + (1 - momentum) * weight. `state` goes into torch.func.functional_call as it is.
+    """
+
+    def __init__(self, named_parameters: Mapping[str, Tensor], momentum: float) -> None:
+        self.momentum = momentum
+        self.state = {name: weight.detach().clone() for name, weight in named_parameters.items()}
+
+    @torch.no_grad()
+    def update(self, named_parameters: Mapping[str, Tensor]) -> None:
+        """Moves the average towards the weights, after an optimizer's step."""
+        weights = [named_parameters[name] for name in self.state]
+        torch._foreach_lerp_(list(self.state.values()), weights, 1 - self.momentum)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """The average of a checkpoint, put in place. Raises ValueError where its names or shapes are others."""
+        ours, theirs = ({(name, tuple(t.shape)) for name, t in s.items()} for s in (self.state, state))
+        if ours != theirs:
+            raise ValueError(f"the averaged weights differ from the model's: {sorted(ours ^ theirs)}")
+        for name, average in self.state.items():
+            average.copy_(state[name])

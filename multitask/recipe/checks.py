@@ -1,0 +1,276 @@
+"""What a recipe must fulfil: all of it is checked before any work starts, with the YAML path and the valid values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from multitask.errors import UserError, near
+from multitask.measure.metrics import COMPLETION, OVERALL_OF, PERPLEXITY, overall
+from multitask.recipe.settings import (
+    Condition,
+    DataMap,
+    KeepBest,
+    Mlm,
+    Ranking,
+    Settings,
+    Smart,
+    Span,
+    Sweep,
+    Table,
+    Task,
+)
+from multitask.recipe.stages import Recipe, Stage
+from multitask.recipe.sweeps import trials
+from multitask.tasks.own import Definition, Label, spec_of
+from multitask.tasks.table import TASKS
+
+Model = TypeVar("Model", bound=BaseModel)
+# Where a mapping of the recipe is checked by a model of its own: its key -> that model.
+NESTED: dict[Any, type[BaseModel]] = {
+    "stages": Stage,
+    "tasks": Task,
+    "define": Definition,
+    "label": Label,
+    "defaults": Settings,
+    "keep": KeepBest,
+    "mlm": Mlm,
+    "ranking": Ranking,
+    "smart": Smart,
+    "sweep": Sweep,
+    "random": Span,
+    "tables": Table,
+    "conditions": Condition,
+}
+
+# What an objective measures beside the tasks' metrics.
+OWN_METRICS = {"mlm": [PERPLEXITY], "completion": [COMPLETION]}
+
+
+def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
+    """Validates a tree: `defaults` first, then every stage with the defaults under it."""
+    tree = dict(tree)
+    defaults = tree.get("defaults") or {}
+    _validated(Settings, defaults, where, "defaults")
+    if isinstance(tree.get("stages"), list):
+        tree["stages"] = [{**defaults, **item} if isinstance(item, dict) else item for item in tree["stages"]]
+    recipe = _validated(Recipe, tree, where, "")
+    for name, task in recipe.tasks.items():
+        _check_task(name, task, where)
+    _check_stages(recipe, where)
+    check_heads(recipe, where)
+    _check_tables(recipe, where)
+    return recipe
+
+
+def build_map(tree: Any, where: str) -> dict[str, Task]:
+    """The tasks of a data map: `tasks:` as a recipe has it, or a recipe, of which nothing else is wanted."""
+    if isinstance(tree, dict) and "stages" in tree:
+        return build_recipe(tree, where).tasks
+    found = _validated(DataMap, tree, where, "").tasks
+    for name, task in found.items():
+        _check_task(name, task, where)
+    return found
+
+
+def _validated(model: type[Model], tree: Any, where: str, prefix: str) -> Model:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        problems = _relevant(error.errors())
+        first = _explain(problems[0], model, tree, prefix)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{where}: {first}{more}") from None
+
+
+# Where a word, or else a mapping or a list, is allowed, pydantic says what is wrong with either; only one was meant.
+_NO_WORD = {"literal_error", "string_type"}
+_NO_MAPPING = {"dict_type", "model_type", "model_attributes_type", "list_type"}
+
+
+def _relevant(problems: list[Any]) -> list[Any]:
+    """What is wrong with that which was meant, unknown keys first: a misspelt key is missing under its own name too."""
+    said = [
+        problem
+        for problem in problems
+        if problem["type"] not in (_NO_WORD if isinstance(problem["input"], dict | list) else _NO_MAPPING)
+    ]
+    return sorted(said or problems, key=lambda problem: problem["type"] != "extra_forbidden")
+
+
+def _explain(problem: Any, model: type[BaseModel], tree: Any, prefix: str) -> str:
+    """One line: the YAML path (stages by name), the value, and what would be valid."""
+    path, node = [prefix] if prefix else [], tree
+    for part in problem["loc"]:
+        if isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+            path.append(str(node.get("name", part)) if isinstance(node, dict) else str(part))
+        elif isinstance(node, dict) and part in node:
+            node = node[part]
+            path.append(str(part))
+    if problem["type"] == "missing":
+        path.append(str(problem["loc"][-1]))
+    key = ".".join(path) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, problem["loc"])
+        return f"{key}: unknown key; known keys: {', '.join(known)}{near(problem['loc'][-1], known)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    meant = near(problem["input"], re.findall(r"'([^']+)'", problem.get("ctx", {}).get("expected", "")))
+    return f"{key}: {_short(problem['input'])}: {problem['msg']}{meant}"
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    owner = next((NESTED[part] for part in reversed(loc[:-1]) if part in NESTED), model)
+    return sorted(field.alias or name for name, field in owner.model_fields.items())
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _check_stages(recipe: Recipe, where: str) -> None:
+    seen: list[str] = []
+    for stage in recipe.stages:
+        at = f"{where}: stages.{stage.name}"
+        if stage.name in seen or stage.name == "encoder":
+            raise UserError(f"{at}.name: '{stage.name}' is taken; every stage needs a name of its own, not 'encoder'")
+        parent = stage.from_
+        if parent and parent != "encoder" and parent not in seen and "/" not in parent:
+            known = ", ".join(["encoder", *seen])
+            raise UserError(
+                f"{at}.from: '{parent}' is no stage above it; valid: {known}, EXPERIMENT/STAGE, or a bundle's URI"
+                f"{near(parent, ['encoder', *seen])}"
+            )
+        _check_own_tasks(recipe, stage, at)
+        _check_objective(recipe, stage, at)
+        _check_keep(recipe, stage, at)
+        _check_sweep(recipe, stage, at)
+        seen.append(stage.name)
+
+
+def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
+    for task in [*stage.tasks, *stage.heads]:
+        if task not in recipe.tasks:
+            key = "tasks" if task in stage.tasks else "heads"
+            known = f"{', '.join(recipe.tasks)}{near(task, recipe.tasks)}"
+            raise UserError(f"{at}.{key}: '{task}' is not among the recipe's tasks: {known}")
+    if len(set(stage.tasks)) < len(stage.tasks):
+        raise UserError(f"{at}.tasks: [{', '.join(stage.tasks)}] names a task twice; mixing gives a task more weight")
+    named = ", ".join(stage.tasks)
+    if isinstance(stage.mixing, dict) and set(stage.mixing) != set(stage.tasks):
+        raise UserError(f"{at}.mixing: weights for {', '.join(stage.mixing)}; the stage's tasks are {named}")
+    if strange := set(stage.loss_weights) - set(stage.tasks):
+        meant = near(min(strange), stage.tasks)
+        raise UserError(f"{at}.loss_weights: '{min(strange)}' is not among the stage's tasks: {named}{meant}")
+
+
+def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
+    frozen = stage.train == "last-linear-layer"
+    if stage.objective in ("ranking", "completion"):
+        specs = TASKS | recipe.specs
+        rankable = [name for name, spec in specs.items() if spec.label.similar is not None]
+        if strange := [name for name in stage.tasks if name not in rankable]:
+            raise UserError(
+                f"{at}.tasks: '{strange[0]}' has no similar pairs for {stage.objective}; "
+                f"tasks that have: {', '.join(rankable)}"
+            )
+        if frozen and stage.objective == "ranking":
+            raise UserError(f"{at}.train: last-linear-layer leaves nothing to train, ranking has no head; full-model")
+    if stage.smart and (stage.objective != "supervised" or frozen):
+        raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
+
+
+def _metrics(recipe: Recipe) -> list[str]:
+    return [spec.metric_key for spec in recipe.specs.values()]
+
+
+def _deciding(recipe: Recipe, stage: Stage) -> list[str]:
+    """The metrics by which an epoch or a trial of the stage can be chosen."""
+    metrics = _metrics(recipe)
+    metrics += list(overall({})) if set(OVERALL_OF) <= set(metrics) else []
+    return metrics + OWN_METRICS.get(stage.objective, [])
+
+
+def _check_sweep(recipe: Recipe, stage: Stage, at: str) -> None:
+    """Its trials are valid stages, and something decides between them."""
+    if stage.sweep is None:
+        return
+    metrics = _deciding(recipe, stage)
+    if stage.sweep.by not in metrics:
+        raise UserError(f"{at}.sweep.by: {_not_measured(stage.sweep.by, metrics)}")
+    if stage.sweep.asha and stage.validate_every != "epoch":
+        raise UserError(f"{at}.sweep.asha: it stops trials at epochs' ends, with validate: epoch, not 'stage'")
+    for trial in trials(stage, recipe.seed, at):
+        _check_objective(recipe, trial.stage, at)
+        _check_keep(recipe, trial.stage, at)
+
+
+def _not_measured(name: str, metrics: Sequence[str]) -> str:
+    return f"'{name}' is not measured; valid: {', '.join(metrics)}{near(name, metrics)}"
+
+
+def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
+    if not isinstance(stage.keep, KeepBest):
+        return
+    metrics = _deciding(recipe, stage)
+    if stage.keep.best not in metrics:
+        raise UserError(f"{at}.keep.best: {_not_measured(stage.keep.best, metrics)}")
+    if stage.validate_every != "epoch":
+        raise UserError(f"{at}.keep: the best epoch is known only with validate: epoch, not 'stage'")
+
+
+def _check_task(name: str, task: Task, where: str) -> None:
+    from multitask.model.heads import loss_for  # torch is not needed to read YAML
+
+    at = f"{where}: tasks.{name}"
+    if task.define:
+        spec = spec_of(name, task.define, f"{at}.define")
+    elif name in TASKS:
+        spec = TASKS[name]
+    else:
+        known = ", ".join(TASKS)
+        raise UserError(
+            f"{at}: unknown task '{name}'; known tasks: {known}; `define:` makes one of your own{near(name, TASKS)}"
+        )
+    loss_for(task.head or spec.head, spec, task.loss, at)
+    valid = [*spec.columns, spec.label.column, "id"]
+    if unknown := set(task.columns) - {*valid}:
+        meant = near(min(unknown), valid)
+        raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {', '.join(valid)}{meant}")
+
+
+def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, str]] | None = None) -> None:
+    """Every stage's heads fit their tasks, and a last-layer stage has one to train; carried: as in Recipe.heads."""
+    from multitask.model.heads import HEADS, loss_for
+
+    for stage in recipe.stages:
+        heads, at = recipe.heads(stage, carried), f"{where}: stages.{stage.name}"
+        for name in heads:
+            loss_for(heads[name], recipe.specs[name], recipe.tasks[name].loss, f"{at}.heads")
+        frozen = stage.train == "last-linear-layer" and stage.objective == "supervised"
+        for name in stage.tasks:
+            if frozen and not HEADS[heads[name]].trainable:
+                raise UserError(
+                    f"{at}.train: last-linear-layer leaves nothing to train, "
+                    f"the head '{heads[name]}' of {name} has no weights"
+                )
+
+
+def _check_tables(recipe: Recipe, where: str) -> None:
+    known = ["encoder", *(stage.name for stage in recipe.stages)]
+    metrics = [*_metrics(recipe), PERPLEXITY, COMPLETION, *overall({})]
+    for table in recipe.tables:
+        named = [*table.metrics, *(name for condition in table.conditions.values() for name in condition.paper)]
+        if strange := [name for name in named if name not in metrics]:
+            raise UserError(f"{where}: tables.{table.title}: {_not_measured(strange[0], metrics)}")
+        for label, condition in table.conditions.items():
+            if condition.stage not in known:
+                raise UserError(
+                    f"{where}: tables.{table.title}.conditions.{label}.stage: no stage '{condition.stage}'; "
+                    f"valid: {', '.join(known)}{near(condition.stage, known)}"
+                )

@@ -1,0 +1,115 @@
+"""Where tasks' files lie: in a directory under their own names, or where a data map, a YAML file, says.
+
+A map is a recipe's `tasks:` in a file of its own; paths in it are relative to its folder. A recipe that names its files
+is a map too; its paths are relative to the working directory, as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multitask.data.files import expanded, find_file, has_file, local
+from multitask.errors import UserError, near
+from multitask.recipe.checks import build_map
+from multitask.recipe.files import parse_yaml
+from multitask.recipe.packaged import packaged, packaged_maps
+from multitask.recipe.settings import Task
+from multitask.storage.storage import join
+from multitask.tasks.table import TASKS, Split, TaskSpec
+
+FOLDER = "data"  # of configs/
+ENDINGS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where tasks' files lie: as `tasks` says, and where it does not, in `directory` under their own names; "" is none.
+
+    uri: what the user named.
+    """
+
+    uri: str
+    tasks: Mapping[str, Task]
+    directory: str
+
+    def has(self, spec: TaskSpec, split: Split) -> bool:
+        """Whether `find` would look for something."""
+        return bool(self._given(spec, split)) or bool(self.directory and has_file(self.directory, spec, split))
+
+    def named(self, spec: TaskSpec, split: Split) -> bool:
+        """Whether `tasks` says where it lies."""
+        return bool(self._given(spec, split))
+
+    def find(self, spec: TaskSpec, split: Split) -> list[str]:
+        """The URIs of the task's files for that split. Raises UserError where nothing says which, or none is there."""
+        if given := self._given(spec, split):
+            return [uri for path in given for uri in expanded(path)]
+        if not self.directory:
+            raise UserError(f"tasks.{spec.name}.{split}: {self.uri} names no file, and neither does the recipe")
+        return [find_file(self.directory, spec, split)]
+
+    def columns(self, name: str, otherwise: Mapping[str, str | int]) -> Mapping[str, str | int]:
+        """The task's column -> the files', as `tasks` says where it names the task."""
+        return self.tasks[name].columns if name in self.tasks else otherwise
+
+    def specs(self) -> dict[str, TaskSpec]:
+        """The tasks of a map; for a directory those that are built in."""
+        return {name: task.spec(name) for name, task in self.tasks.items()} or TASKS
+
+    def _given(self, spec: TaskSpec, split: Split) -> list[str]:
+        named = getattr(self.tasks.get(spec.name), split, None)
+        return [named] if isinstance(named, str) else named or []
+
+
+def place_of(data: str) -> Place:
+    """What `--data` names: a directory or its URI, a map, or a packaged map's name."""
+    return Place(data, read_map(data), "") if is_map(data) else Place(data, {}, data)
+
+
+def is_map(data: str) -> bool:
+    """A directory of a packaged map's name goes first."""
+    if data.lower().endswith(ENDINGS):
+        return True
+    return "/" not in data and not Path(data).exists() and packaged(data, FOLDER) is not None
+
+
+def mapped(data: str | None) -> dict[str, Any]:
+    """Task -> what a map says of it, to go under a recipe's own words; nothing where `data` is a directory."""
+    if not data or not is_map(data):
+        return {}
+    return {name: task.model_dump(exclude_unset=True) for name, task in read_map(data).items()}
+
+
+def read_map(uri: str) -> dict[str, Task]:
+    """The tasks of a map at any URI, paths made absolute. Raises UserError with the YAML path."""
+    found = None
+    if "://" not in uri and not Path(uri).is_file() and (found := packaged(uri, FOLDER)) is None:
+        known = packaged_maps()
+        meant = near(Path(uri).stem, known)
+        raise UserError(f"data map '{uri}': no such file; packaged maps: {', '.join(known)}{meant}")
+    with local(str(found or uri)) as file:
+        try:
+            tree = parse_yaml(file.read_text(encoding="utf-8"), uri)
+        except UnicodeDecodeError as error:
+            raise UserError(f"data map '{uri}': not a text file: {error}") from error
+    tasks = build_map(tree, uri)
+    if "stages" in tree:
+        return tasks
+    return {name: _placed(task, uri.rpartition("/")[0] or ".") for name, task in tasks.items()}
+
+
+def _placed(task: Task, folder: str) -> Task:
+    named = {split: getattr(task, split) for split in ("train", "dev", "test") if getattr(task, split)}
+    return task.model_copy(
+        update={
+            split: _below(folder, paths) if isinstance(paths, str) else [_below(folder, path) for path in paths]
+            for split, paths in named.items()
+        }
+    )
+
+
+def _below(folder: str, path: str) -> str:
+    return path if "://" in path or Path(path).expanduser().is_absolute() else join(folder, path)

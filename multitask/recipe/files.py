@@ -1,0 +1,202 @@
+"""Recipe files: YAML with overrides, from a path or from the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multitask.errors import UserError, near
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.packaged import packaged, packaged_recipes
+from multitask.recipe.stages import Recipe
+
+MOST_VALUES = 20_000
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-5 as text; everyone who writes a learning rate means a number."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Raises UserError for what is no YAML, and for what is too much of it."""
+    try:
+        tree = yaml.load(text, _Loader)
+    # PyYAML's constructors let through whatever Python's own raise: `2024-13-45` is a ValueError.
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{where}: not YAML: {_tab(text) or error}") from error
+    _check_size(tree, where)
+    return tree
+
+
+def _tab(text: str) -> str:
+    """What is wrong where a line is indented by a tab, which YAML does not take; or ""."""
+    lines = [number for number, line in enumerate(text.splitlines(), start=1) if re.match(r" *\t+ *\S", line)]
+    return f"line {lines[0]}: indented by a tab; YAML takes spaces" if lines else ""
+
+
+def _check_size(tree: Any, where: str) -> None:
+    """Aliases (&name, *name) can stand for themselves, or each for ten others: few lines, and no end of values."""
+    left, values = [tree], 0
+    while left:
+        value, values = left.pop(), values + 1
+        if values > MOST_VALUES:
+            raise UserError(f"{where}: more than {MOST_VALUES} values, its aliases written out; no recipe has so many")
+        if isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
+
+
+def read_recipe_file(path: str) -> tuple[str, str]:
+    """The text of a recipe and its path; a packaged recipe is found by its path in this repository too."""
+    file = Path(path)
+    if not file.is_file():
+        if (found := packaged(path, "recipes")) is None:
+            names = packaged_recipes()
+            meant = near(path.removesuffix(".yaml"), [*names, *(name.rpartition("/")[-1] for name in names)])
+            raise UserError(f"recipe '{path}': no such file; packaged recipes: {', '.join(names)}{meant}")
+        return found.read_text(encoding="utf-8"), str(found)
+    try:
+        return file.read_text(encoding="utf-8"), path
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe '{path}': not a text file: {error}") from error
+
+
+def load_recipe(path: str, overrides: list[str] | None = None, under: Mapping[str, Any] | None = None) -> Recipe:
+    """Reads a recipe, applies `key=value` overrides and checks it. Raises UserError with the YAML path.
+
+    under: task -> what a data map says of it (maps.py: `mapped`), for what the recipe does not say.
+    """
+    return _built(path, overrides or (), under or {})[1]
+
+
+def _built(path: str, overrides: Sequence[str], under: Mapping[str, Any]) -> tuple[dict[str, Any], Recipe, str]:
+    """A recipe's tree, the recipe, and where it was found. An error that an override makes names the option, not the
+    recipe's file."""
+    tree, where = _tree(path, overrides, under)
+    try:
+        return tree, build_recipe(tree, where), where
+    except UserError as error:
+        if culprit := _culprit(path, overrides, under, error):
+            raise UserError(f"--set {culprit}: {str(error).removeprefix(f'{where}: ')}") from error
+        raise
+
+
+def _culprit(path: str, overrides: Sequence[str], under: Mapping[str, Any], error: UserError) -> str:
+    """The first override with which the recipe is wrong in this way; "" where it is so without any."""
+    for count in range(len(overrides) + 1):
+        try:
+            build_recipe(*_tree(path, overrides[:count], under))
+        except UserError as found:
+            if str(found) == str(error):
+                return overrides[count - 1] if count else ""
+    return ""
+
+
+def load_sweep(
+    path: str,
+    overrides: list[str] | None,
+    stage: str | None,
+    sweep: dict[str, Any],
+    under: Mapping[str, Any] | None = None,
+) -> tuple[Recipe, str]:
+    """The recipe cut down to a swept stage and what it starts from, and that stage's name.
+
+    stage: None for the one stage that the recipe sweeps itself. sweep: as a recipe has it, its values still text; empty
+    for the recipe's own. under: as in `load_recipe`. Raises UserError where nothing says what to sweep.
+    """
+    tree, recipe, where = _built(path, overrides or (), under or {})
+    swept = [found.name for found in recipe.stages if found.sweep]
+    name = stage or (swept[0] if len(swept) == 1 else "")
+    if name not in [found.name for found in recipe.stages]:
+        known = ", ".join(found.name for found in recipe.stages)
+        said = f"--stage '{stage}'" if stage else "--stage is missing"
+        raise UserError(f"{said}: {where} has the stages {known}{near(stage, known.split(', '))}")
+    if not sweep and name not in swept:
+        raise UserError(f"stage '{name}' of {where} has no sweep; give --grid lr=1e-3,1e-4 --by METRIC")
+    wanted = recipe.line(name)
+    tree["stages"] = [item for item in tree["stages"] if item["name"] in wanted]
+    for item in tree["stages"]:
+        item["from"] = recipe.parent(recipe.stage(item["name"]))  # the stage above it may be gone
+        if item["name"] == name and sweep:
+            item["sweep"] = _typed(sweep)
+            if isinstance(item.get("lr"), dict):  # its own sweep, in short
+                item["lr"] = item["lr"]["sweep"][0]
+    tree["tables"] = []
+    try:
+        return build_recipe(tree, where), name
+    except UserError as error:
+        said = str(error).removeprefix(f"{where}: stages.{name}.sweep")
+        if not sweep or said == str(error):
+            raise
+        option = "--by" if said.startswith(".by") else "--grid or --random"
+        raise UserError(f"{option}: {said.partition(': ')[2]}") from error
+
+
+def _typed(value: Any) -> Any:
+    """Words of the command line as YAML reads them: 1e-3 is a number."""
+    if isinstance(value, dict):
+        return {key: _typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    return parse_yaml(value, value) if isinstance(value, str) else value
+
+
+def _tree(path: str, overrides: Sequence[str], under: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """A recipe's YAML with what is under its tasks and the overrides in it, and where it was found."""
+    text, where = read_recipe_file(path)
+    tree = parse_yaml(text, where)
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: a recipe is a mapping with name, encoder, tasks and stages")
+    tree = _unshared(tree)
+    if isinstance(tasks := tree.get("tasks"), dict):
+        for name in tasks.keys() & under.keys():
+            if isinstance(said := tasks[name] or {}, dict):
+                tasks[name] = {**under[name], **said}
+    for override in overrides:
+        apply_override(tree, override)
+    return tree, where
+
+
+def _unshared(tree: Any) -> Any:
+    """A copy in which no part stands in two places: YAML's aliases are one object, and an override means one place."""
+    if isinstance(tree, dict):
+        return {key: _unshared(value) for key, value in tree.items()}
+    return [_unshared(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Sets `stages.sts.lr=3e-5` and the like in place; a stage is named, a missing mapping is made."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set '{override}': expected key=value, such as stages.sts.lr=3e-5")
+    value = parse_yaml(text, f"--set {key}")
+    *path, last = key.split(".")
+    node: Any = tree
+    for at, part in enumerate(path):
+        node = _descend(node, part, ".".join(path[: at + 1]))
+    if not isinstance(node, dict):
+        raise UserError(f"--set {key}: '{'.'.join(path)}' is not a mapping")
+    node[last] = value
+
+
+def _descend(node: Any, part: str, where: str) -> Any:
+    if isinstance(node, list):
+        names = [item.get("name") for item in node if isinstance(item, dict)]
+        if part not in names:
+            stages = [str(name) for name in names]
+            raise UserError(f"--set {where}: no stage '{part}'; stages: {', '.join(stages)}{near(part, stages)}")
+        return node[names.index(part)]
+    if not isinstance(node, dict):
+        raise UserError(f"--set {where}: '{part}' is not a mapping")
+    if node.get(part) is None:
+        node[part] = {}
+    return node[part]

@@ -1,0 +1,1 @@
+"""What tasks are: those that are built in, and one's own."""

@@ -1,0 +1,205 @@
+"""A task of one's own: its definition as YAML or JSON says it, and the TaskSpec that it makes.
+
+Nothing is registered. A recipe, a job, a bundle and a model each carry the specs of their tasks; as plain JSON those
+of own tasks are the definitions here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from multitask.errors import UserError, near
+from multitask.tasks.table import TASKS, LabelKind, LabelSpec, Metric, TaskSpec
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of files, of weights and of metrics
+MAX_CLASSES = 1000
+KINDS: tuple[LabelKind, ...] = ("classes", "binary", "score", "probability")
+# What a kind of label can be measured by, the default first.
+METRICS_OF: dict[LabelKind, tuple[Metric, ...]] = {
+    "classes": ("accuracy", "pearson"),
+    "binary": ("accuracy", "pearson"),
+    "score": ("pearson",),
+    "probability": ("pearson",),
+}
+# First parts of other metrics' names, and prediction files' stems.
+TAKEN = {"overall", "mlm", "completion", *TASKS, *(spec.prediction[0] for spec in TASKS.values())}
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _word(value: Any) -> Any:
+    """YAML reads yes, no, on, off and null as something else than words; a number may be meant as one."""
+    if value is None or isinstance(value, bool):
+        raise ValueError("no word: YAML reads yes, no, on, off, true, false and null as values; put it in quotes")
+    return str(value) if isinstance(value, int | float) else value
+
+
+Number = Annotated[float, Field(strict=True)]
+Word = Annotated[str, BeforeValidator(_word), Field(pattern=r"^[^\s](?:[^\t\r\n\x00]*[^\s])?$")]
+
+
+class Label(Strict):
+    """The label of an own task.
+
+    column: its name in the files. kind: `classes`, `binary` (0 or 1), `score` (a number from low to high) or
+    `probability` (a number in 0..1); classes where words are given. words: the classes as the files say them, that of
+    class 0 first; predictions say them too. low, high: the least and the greatest label, of scores and of classes that
+    are numbers (low is 0 unless said). similar: the least label, or word, of a pair that means the same, for ranking.
+    """
+
+    column: str = "label"
+    kind: LabelKind | None = None
+    words: list[Word] = []
+    low: Number | None = None
+    high: Number | None = None
+    similar: Number | str | None = None
+
+
+class Definition(Strict):
+    """What an own task is; docs/own-task.md is a walk.
+
+    columns: its text columns in the files: one, or two for pairs. label: what is to be predicted. metric: accuracy or
+    pearson; accuracy of classes, pearson of numbers unless said. joined: the encoder reads both texts of a pair as one
+    sequence.
+    """
+
+    columns: Annotated[list[str], Field(min_length=1, max_length=2)]
+    label: Label = Label()
+    metric: Metric | None = None
+    joined: bool = False
+
+
+def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:
+    """The task of that name. Raises UserError, naming the key below `at`, for what makes no task."""
+    _check_name(name, at)
+    label, columns = _label(definition.label, at + ".label"), tuple(definition.columns)
+    if len({*columns, label.column, "id"}) < len(columns) + 2 or not all([*columns, label.column]):
+        raise UserError(
+            f"{at}.columns: {', '.join(columns)}, with the label in {label.column or 'none'}: "
+            f"every column needs a name of its own, not 'id'"
+        )
+    pair, metrics = len(columns) == 2, METRICS_OF[label.kind]
+    if definition.joined and not pair:
+        raise UserError(f"{at}.joined: two texts are joined, columns has one")
+    if label.similar is not None and (not pair or definition.joined):
+        raise UserError(f"{at}.label.similar: of pairs that are encoded each by itself; columns: two, joined: false")
+    if definition.metric and definition.metric not in metrics:
+        valid = f"{', '.join(metrics)}{near(definition.metric, metrics)}"
+        raise UserError(f"{at}.metric: '{definition.metric}' of a {label.kind} label; valid: {valid}")
+    return TaskSpec(
+        name=name,
+        columns=columns,
+        label=label,
+        metric=definition.metric or metrics[0],
+        head=_head(pair, definition.joined, label),
+        files={"train": f"{name}-train", "dev": f"{name}-dev", "test": f"{name}-test"},
+        prediction=(name, f"Predicted_{name}"),
+        joined=definition.joined,
+    )
+
+
+def definition_of(spec: TaskSpec) -> dict[str, Any]:
+    """The way back, as plain JSON with every default said: equal for equal tasks."""
+    label = spec.label
+    bounds = {} if label.words or label.kind in ("binary", "probability") else {"low": label.low, "high": label.high}
+    words = {"words": list(label.words)} if label.words else {}
+    similar = label.similar if label.similar is None or not words else label.says(label.similar)
+    said = {"column": label.column, "kind": label.kind, **words, **bounds, "similar": similar}
+    return {"columns": list(spec.columns), "label": said, "metric": spec.metric, "joined": spec.joined}
+
+
+def definitions(specs: Mapping[str, TaskSpec]) -> dict[str, dict[str, Any]]:
+    """The own tasks among them, as plain JSON; `known` is the way back."""
+    return {name: definition_of(spec) for name, spec in specs.items() if spec != TASKS.get(name)}
+
+
+def known(found: Mapping[str, Any], where: str) -> dict[str, TaskSpec]:
+    """The built-in tasks, and the own ones that these definitions make. Raises UserError, naming `where`."""
+    if not isinstance(found, Mapping):
+        raise UserError(f"{where}: its tasks' definitions are no mapping")
+    specs = dict(TASKS)
+    for name, definition in found.items():
+        try:
+            specs[name] = spec_of(name, Definition.model_validate(definition), f"{where}: {name}")
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"{where}: {'.'.join(map(str, (name, *first['loc'])))}: {first['msg']}") from None
+    return specs
+
+
+def _check_name(name: str, at: str) -> None:
+    from torch.nn import ModuleDict  # the heads' home, whose own attributes cannot be names
+
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{at}: '{name}' names files: letters, digits, '_' and '-', 64 at most, a letter or digit first"
+        )
+    if name.lower() in TAKEN or hasattr(ModuleDict(), name):
+        built_in = f"; built in are {', '.join(TASKS)}" if name.lower() in TASKS else ""
+        raise UserError(f"{at}: the name '{name}' is taken; give the task another one{built_in}")
+
+
+def _label(label: Label, at: str) -> LabelSpec:
+    kind = label.kind or ("classes" if label.words else None)
+    if kind is None:
+        raise UserError(f"{at}.kind: missing; valid: {', '.join(KINDS)}, or words: [...] for classes")
+    if label.words:
+        return _of_words(label, kind, at)
+    low, high = _bounds(label, kind, at)
+    similar = label.similar
+    if isinstance(similar, str) or (similar is not None and not low <= similar <= high):
+        said = similar if isinstance(similar, str) else f"{similar:g}"
+        raise UserError(f"{at}.similar: '{said}' is no label; valid: {low:g} to {high:g}")
+    if kind == "classes" and low:  # classes are counted from 0: what the file says is a word
+        words = tuple(str(number) for number in range(int(low), int(high) + 1))
+        return LabelSpec(kind, label.column, 0, high - low, None if similar is None else similar - low, words)
+    return LabelSpec(kind, label.column, low, high, similar)
+
+
+def _of_words(label: Label, kind: LabelKind, at: str) -> LabelSpec:
+    words, similar = label.words, label.similar
+    if kind not in ("classes", "binary"):
+        raise UserError(f"{at}.words: of a {kind} label, which is a number; kind: classes, or binary for two words")
+    if label.low is not None or label.high is not None:
+        raise UserError(f"{at}: words and low or high; words are numbered from 0 to {len(words) - 1}")
+    if twice := sorted(word for word in words if words.count(word) > 1):
+        raise UserError(f"{at}.words: '{twice[0]}' stands there twice")
+    if not 2 <= len(words) <= (2 if kind == "binary" else MAX_CLASSES):
+        valid = "two, that of 0 first" if kind == "binary" else f"2 to {MAX_CLASSES}"
+        raise UserError(f"{at}.words: {len(words)} of them; valid for {kind}: {valid}")
+    if similar is not None:
+        said = similar if isinstance(similar, str) else f"{similar:g}"
+        if said not in words and not (isinstance(similar, float) and similar in range(len(words))):
+            raise UserError(f"{at}.similar: '{said}' is none of {', '.join(words)}{near(said, words)}")
+        similar = float(words.index(said) if said in words else similar)
+    return LabelSpec(kind, label.column, 0, len(words) - 1, similar, tuple(words))
+
+
+def _bounds(label: Label, kind: LabelKind, at: str) -> tuple[float, float]:
+    low, high = label.low, label.high
+    if kind in ("binary", "probability"):
+        if (low or 0) != 0 or (1 if high is None else high) != 1:
+            raise UserError(f"{at}: a {kind} label is in 0..1, and needs no low and high")
+        return 0, 1
+    low = 0.0 if low is None and kind == "classes" else low
+    if low is None or high is None:
+        missing = "low" if low is None else "high"
+        raise UserError(f"{at}.{missing}: missing: a {kind} label has a least and a greatest number, low and high")
+    if not low < high:
+        raise UserError(f"{at}: low {low:g} is not below high {high:g}")
+    if kind == "classes" and not (low.is_integer() and high.is_integer() and high - low < MAX_CLASSES):
+        raise UserError(f"{at}: classes from {low:g} to {high:g}; valid: whole numbers, {MAX_CLASSES} at most")
+    return low, high
+
+
+def _head(pair: bool, joined: bool, label: LabelSpec) -> str:
+    """The default one. A cosine gives 0..high."""
+    if not pair:
+        return "linear"
+    return "cosine" if label.kind == "score" and label.low == 0 and not joined else "interaction"

@@ -1,0 +1,1 @@
+"""Commands on finished models: evaluate, predict, export, import."""

@@ -1,0 +1,201 @@
+"""`minibert evaluate` and `minibert predict`: a bundle on data files, in this process."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from lightning_modules.progress import Progress
+from multitask.bundle.bundle import Bundle
+from multitask.data.readers import Shards
+from multitask.data.sample import sample_uri
+from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
+from multitask.errors import UserError, near
+from multitask.experiment.finding import open_bundle
+from multitask.experiment.results import cell
+from multitask.export.evidence import evidence_of
+from multitask.inference.embed import default_device
+from multitask.inference.submission import write_predictions, write_submission_zip
+from multitask.measure.evaluate import INTERVAL_SEED, EvalSet, predictions
+from multitask.measure.metrics import bootstrap_interval, majority_baseline, overall, score
+from multitask.model.multitask import MultitaskModel
+from multitask.recipe.data_maps import Place, place_of
+from multitask.recipe.settings import Task
+from multitask.storage.owners import kept_in
+from multitask.storage.storage import Storage, join
+from multitask.tasks.table import TASKS, Split, TaskSpec
+from ray_jobs.screen import Screen
+
+log = logging.getLogger(__name__)
+
+MAX_BAD_ROWS = 0.01
+BOTH: tuple[Split, ...] = ("dev", "test")
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen) -> None:
+    """Shows every task's exact metric with its 95 % interval. Raises UserError where no task has that split, or its
+    file no labels."""
+    if split not in SPLITS:
+        raise UserError(f"--split '{split}': valid: {', '.join(SPLITS)}{near(split, SPLITS)}")
+    wanted = [known for known in SPLITS if known == split]
+    bundle, place = _opened(uri, data, wanted)
+    model = bundle.model().to(default_device())
+    found = [
+        _scored(bundle.specs[task], table, predicted)
+        for task, _, table, predicted in _predicted(bundle, model, place, wanted, screen, SPLITS)
+    ]
+    total = overall({row["metric"]: row["value"] for row in found})
+    if screen.as_json:
+        screen.document({"bundle": uri, "data": place.uri, "split": split, "tasks": found, **total})
+        return
+    header = ["metric", "value", "95 % interval", "rows", "majority class"]
+    rows = [_table_row(row) for row in found]
+    rows += [[name, cell(value), "", "", ""] for name, value in total.items() if value is not None]
+    screen.table(header, rows, title=f"{uri} on {split} of {place.uri}")
+
+
+def _scored(spec: TaskSpec, table: TokenTable, predicted: torch.Tensor) -> dict[str, Any]:
+    labels = table.labels.double()
+    result = score(spec.metric, predicted, labels)
+    return {
+        "metric": spec.metric_key,
+        "value": result.value,
+        "why": result.why,
+        "interval": bootstrap_interval(spec.metric, predicted, labels, INTERVAL_SEED),
+        "source": table.source,
+        "rows": len(table),
+        "quarantined": len(table.quarantined),
+        "majority_baseline": majority_baseline(labels, spec.label.kind),
+    }
+
+
+def _table_row(row: dict[str, Any]) -> list[str]:
+    interval = " .. ".join(cell(bound) for bound in row["interval"]) if row["interval"] else "-"
+    return [
+        row["metric"],
+        cell(row["value"], row["why"]),
+        interval,
+        str(row["rows"]),
+        cell(row["majority_baseline"]),
+    ]
+
+
+def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> None:
+    """Writes the prediction files for dev and test of every task that has them, and the zip."""
+    bundle, place = _opened(uri, data, BOTH)
+    model, folder = bundle.model().to(default_device()), Storage(output)
+    for task in bundle.heads:
+        for missing in BOTH:
+            if not place.has(bundle.specs[task], missing):
+                screen.say(f"{task}: no {missing} file in {place.uri}, none predicted")
+    files, paths = [], []
+    for task, split, table, predicted in _predicted(bundle, model, place, list(BOTH), screen, BOTH[:1]):
+        paths.append(path := write_predictions(folder, bundle.specs[task], split, table.ids, predicted.tolist()))
+        files.append({"task": task, "split": split, "rows": len(table), "file": join(folder.uri, path)})
+        screen.say("{task}: {rows} predictions of {split} in {file}".format(**files[-1]))
+    submission = join(folder.uri, write_submission_zip(folder, paths))
+    screen.say(f"submission: {submission}")
+    if screen.as_json:
+        screen.document({"bundle": uri, "data": place.uri, "files": files, "submission": submission})
+
+
+def _opened(uri: str, data: str | None, splits: Sequence[Split]) -> tuple[Bundle, Place]:
+    bundle = open_bundle(uri)
+    if not bundle.heads:
+        raise UserError(f"bundle '{uri}': an encoder without heads; it can only be trained from")
+    return bundle, place_of(data) if data else _trained_on(uri, bundle, splits)
+
+
+def _trained_on(uri: str, bundle: Bundle, splits: Sequence[Split]) -> Place:
+    """Where the files lie that the bundle's tasks were trained on, as its experiment's results say; without an
+    experiment around it the packaged sample, which built-in tasks have.
+
+    Raises UserError where an own task has none, or a file of those splits is not there any more.
+    """
+    facts = evidence_of(uri).data
+    columns = bundle.about.get("columns", {})
+    tasks = {
+        task: Task(**_files(facts[task]["source"]), columns=columns.get(task, {}))
+        for task in bundle.heads
+        if task in facts
+    }
+    if not tasks and all(bundle.specs[task] == TASKS.get(task) for task in bundle.heads):
+        return place_of(sample_uri())
+    if not tasks:
+        raise UserError(f"bundle '{uri}': no experiment around it says what its tasks' files are; give --data")
+    for task, files in tasks.items():
+        for file in (name for split in splits for name in getattr(files, split) or ()):
+            if "://" not in file and not Path(file).is_file():
+                raise UserError(f"bundle '{uri}': {task} was trained with {file}, which is not there; give --data")
+        _tell_of_changes(bundle.specs[task], files, facts[task]["fingerprint"], splits)
+    return Place(f"what {uri} was trained with", tasks, "")
+
+
+def _tell_of_changes(spec: TaskSpec, files: Task, known: Mapping[str, str], splits: Sequence[Split]) -> None:
+    """A note where files on this machine hold something else than when the bundle was trained."""
+    for split in splits:
+        names = getattr(files, split) or []
+        if split in known and names and not any("://" in name for name in names):
+            with Shards.opened(names, spec, split != "test", files.columns) as reading:
+                if reading.sha256() != known[split]:
+                    log.warning("%s: not what it was when the bundle was trained", reading.source)
+
+
+def _files(source: Mapping[str, str]) -> dict[Split, list[str]]:
+    """Split -> its files, of what results.json says: several are joined by commas, which a name may hold too."""
+    found: dict[Split, list[str]] = {}
+    for split in SPLITS:
+        if said := source.get(split):
+            found[split] = [said] if Path(said).is_file() else said.split(", ")
+    return found
+
+
+def _predicted(
+    bundle: Bundle,
+    model: MultitaskModel,
+    place: Place,
+    splits: list[Split],
+    screen: Screen,
+    labelled: Collection[Split],
+) -> Iterator[tuple[str, Split, TokenTable, torch.Tensor]]:
+    """(task, split, table, predictions) of every split that the place has; UserError where it has none at all.
+
+    labelled: the splits whose labels are read.
+    """
+    specs = [bundle.specs[task] for task in bundle.heads]
+    wanted = [(spec, split) for spec in specs for split in splits if place.has(spec, split)]
+    if not wanted:
+        place.find(specs[0], splits[0])  # says what is there instead
+    with tempfile.TemporaryDirectory(prefix=kept_in("tokens")) as cache:
+        for spec, split in wanted:
+            table = _table(bundle, Storage(cache), place, spec, split, split in labelled)
+            data = EvalSet.of(spec.name, table, default_device().type)
+            tell = partial(_tell, screen, f"{spec.name} {split}", len(table))
+            yield spec.name, split, table, predictions(model, data, device=default_device(), progress=tell)
+            screen.end_line()
+
+
+def _tell(screen: Screen, doing: str, total: int, done: int) -> None:
+    screen.progress(Progress("predicting", doing, 0, 0, done, total))
+
+
+def _table(bundle: Bundle, cache: Storage, place: Place, spec: TaskSpec, split: Split, labelled: bool) -> TokenTable:
+    path = cache_tokens(
+        cache,
+        place.find(spec, split),
+        spec,
+        Tokenizer.from_str(bundle.tokenizer_json),
+        labelled=labelled,
+        max_length=bundle.max_length,
+        max_bad_rows=bundle.about.get("max_bad_rows", MAX_BAD_ROWS),
+        columns=place.columns(spec.name, bundle.about.get("columns", {}).get(spec.name, {})),
+    )
+    return load_tokens(cache, path)

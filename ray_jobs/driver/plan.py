@@ -1,0 +1,116 @@
+"""What an experiment trains: nodes, each once, with the names and fingerprints that they are known by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from multitask.experiment.differences import encoder_words
+from multitask.experiment.stages import BUNDLE, OUTCOME, Experiment, StageRecord, node_key, read_outcome, stage_content
+from multitask.recipe.stages import Recipe, Stage
+from multitask.recipe.sweeps import Trial, trials
+from multitask.storage.sealed import is_whole
+from ray_jobs.driver.prepare import Prepared, Start
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage under one of several seeds, or a trial of its sweep: what is trained once.
+
+    Its key names it in experiment.json. A stage that is swept has a node of its own, which is not trained: it stands
+    for the best of its trials.
+    """
+
+    stage: Stage
+    variant: int
+    seed: int
+    trial: Trial | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage.name}@{self.trial.label}" if self.trial else self.stage.name
+
+    @property
+    def key(self) -> str:
+        return node_key(self.name, self.variant)
+
+
+class Plan:
+    """The nodes of a recipe in the order in which they are trained, and their records."""
+
+    def __init__(self, recipe: Recipe, prepared: Prepared, experiment: Experiment, seeds: int) -> None:
+        self.recipe, self.prepared, self.experiment = recipe, prepared, experiment
+        self.nodes = [
+            node for variant in range(seeds) for stage in recipe.stages for node in _nodes(recipe, stage, variant)
+        ]
+        self.records: dict[str, StageRecord] = {}
+        self._outcomes: dict[str, dict[str, Any] | None] = {}  # by trainer
+
+    def claim(self, fresh: bool) -> None:
+        """Fingerprints of all nodes, parents first; another stage under a known name is refused here."""
+        self.experiment.named = self._named()
+        for node in self.nodes:
+            parent = self.recipe.parent(node.stage)
+            content = self._content(node, self._fingerprint(parent, node.variant))
+            trial = node.trial.number if node.trial else None if node.stage.sweep else 0
+            self.records[node.key] = self.experiment.claim(node.key, content, parent, fresh, node.variant, trial)
+
+    def _content(self, node: Node, parent: str) -> dict[str, Any]:
+        if node.stage.sweep:
+            chosen_from = {at.name: self.records[at.key].fingerprint for at in self.trials(node)}
+            return {"trials": chosen_from, "by": node.stage.sweep.by}
+        heads, shas = self.heads(node.stage), self.prepared.shas()
+        return stage_content(self.recipe, node.stage, heads, shas, parent, node.seed)
+
+    def _named(self) -> dict[str, str]:
+        """sha256 -> the encoder and the files, as the recipe and --data name them."""
+        files = [(table.sha256, table.source) for splits in self.prepared.tables.values() for table in splits.values()]
+        encoder = encoder_words(self.recipe.encoder, self.recipe.pooling)
+        return {self.prepared.start.fingerprint: encoder, **dict(files)}
+
+    def trials(self, node: Node) -> list[Node]:
+        """Those of a swept stage."""
+        same = (other for other in self.nodes if other.variant == node.variant and other.trial)
+        return [other for other in same if other.stage.name == node.stage.name]
+
+    def heads(self, stage: Stage) -> dict[str, str]:
+        return self.recipe.heads(stage, self.prepared.heads())
+
+    def above(self, node: Node) -> StageRecord | None:
+        """The record of the stage that the node starts from; None where that is no stage of this experiment."""
+        return self.records.get(node_key(self.recipe.parent(node.stage), node.variant))
+
+    def start(self, parent: str) -> Start:
+        return self.prepared.start if parent == "encoder" else self.prepared.bundles[parent]
+
+    def _fingerprint(self, parent: str, variant: int) -> str:
+        above = self.records.get(node_key(parent, variant))
+        return above.fingerprint if above else self.start(parent).fingerprint
+
+    def outcome(self, node: Node, wait: bool = False) -> dict[str, Any] | None:
+        """What a finished node has left, read once; None of the others. wait: as `read_outcome` does."""
+        trainer = self.records[node.key].trainer
+        if trainer and not self._outcomes.get(trainer):
+            self._outcomes[trainer] = read_outcome(self.experiment.folder.at(trainer), wait)
+        return self._outcomes.get(trainer)
+
+    def reopen_torn(self) -> list[Node]:
+        """Takes the finished nodes whose bundle is not whole for unfinished again, and returns them: each goes on from
+        its last checkpoint. The outcome is removed, or the stage would be taken for done where it runs."""
+        torn = [node for node in self.nodes if self.outcome(node) and not self._has_bundle(node)]
+        for node in torn:
+            trainer = self.records[node.key].trainer
+            self.experiment.folder.remove(f"{trainer}/{OUTCOME}")
+            self._outcomes.pop(trainer, None)
+            self.records[node.key].status = "interrupted"
+        return torn
+
+    def _has_bundle(self, node: Node) -> bool:
+        return is_whole(self.experiment.folder, f"{self.records[node.key].trainer}/{BUNDLE}")
+
+
+def _nodes(recipe: Recipe, stage: Stage, variant: int) -> list[Node]:
+    """A stage's trials, if it is swept, and itself."""
+    seed = recipe.seed + variant
+    swept = trials(stage, recipe.seed, f"stages.{stage.name}") if stage.sweep else []
+    return [*(Node(trial.stage, variant, seed, trial) for trial in swept), Node(stage, variant, seed)]

@@ -1,0 +1,226 @@
+"""Everything that can be checked and made before a stage starts: files read, tokens cached, the encoder stored."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass, replace
+
+from tokenizers import Tokenizer
+
+from multitask.bundle.bundle import ENCODERS, Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle
+from multitask.bundle.sources import found_at
+from multitask.data.sample import sample_uri
+from multitask.data.samplers import training_rows
+from multitask.data.scales import scale_note
+from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
+from multitask.errors import UserError
+from multitask.experiment.finding import find_bundle
+from multitask.experiment.stages import EXPERIMENT_FILE, digest
+from multitask.model.layout import MODES
+from multitask.model.sources import SOURCES
+from multitask.model.weights import has_pooler
+from multitask.recipe.checks import check_heads
+from multitask.recipe.data_maps import Place, is_map
+from multitask.recipe.stages import NAME, Recipe
+from multitask.storage.sealed import Damaged, is_sealed, read_sealed
+from multitask.storage.storage import Storage, absolute, join
+from multitask.tasks.own import definition_of
+from multitask.tasks.table import Split, TaskSpec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A bundle to start from: its path in the storage, its fingerprint, its tokenizer, its heads, and for which tasks
+    they are trained."""
+
+    path: str
+    fingerprint: str
+    tokenizer_json: str
+    heads: dict[str, str]
+    trained: list[str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """start: what the recipe's `encoder` names. bundles: URI -> start, for stages that name one.
+
+    caches, tables: task -> split -> token cache and its content.
+    """
+
+    start: Start
+    bundles: dict[str, Start]
+    caches: dict[str, dict[Split, str]]
+    tables: dict[str, dict[Split, TokenTable]]
+
+    def heads(self) -> dict[str, dict[str, str]]:
+        """Where a stage may start -> the heads that come along."""
+        return {"encoder": self.start.heads, **{uri: start.heads for uri, start in self.bundles.items()}}
+
+    def shas(self) -> dict[str, dict[str, str]]:
+        return {task: {split: table.sha256 for split, table in tables.items()} for task, tables in self.tables.items()}
+
+
+def data_directory(recipe: Recipe, data: str | None) -> str:
+    """Where the tasks' files are, but for those that the recipe names, from a map or by itself. Raises UserError where
+    neither --data nor the recipe says."""
+    if data:
+        return "" if is_map(data) else data
+    if recipe.data == "sample":
+        return sample_uri()
+    if all(task.train and task.dev for task in recipe.tasks.values()):
+        return ""
+    raise UserError(f"recipe '{recipe.name}': no data; give --data URI, a directory with the tasks' files, or a map")
+
+
+def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
+    """Raises UserError for what is missing or malformed, before any work starts."""
+    place = Place(data or f"recipe '{recipe.name}'", recipe.tasks, data_directory(recipe, data))
+    start = store_encoder(storage, recipe)
+    foreign = {stage.from_ for stage in recipe.stages if stage.from_ and "/" in stage.from_}
+    bundles = {uri: store_bundle(storage, uri, recipe, start.tokenizer_json) for uri in sorted(foreign)}
+    caches: dict[str, dict[Split, str]] = {}
+    tables: dict[str, dict[Split, TokenTable]] = {}
+    unread = bool(data and not is_map(data))
+    for name, spec in recipe.specs.items():
+        uris = _files(recipe, spec, place)
+        unread = unread and all(place.named(spec, split) for split in uris)
+        caches[name] = {split: _cache(recipe, spec, split, uri, storage, start) for split, uri in uris.items()}
+        # The cache may have been made from a copy of the file elsewhere: the results name this one.
+        tables[name] = {
+            split: replace(load_tokens(storage, path), source=", ".join(map(absolute, uris[split])))
+            for split, path in caches[name].items()
+        }
+    if unread:
+        log.warning("--data %s: nothing of it is read: the recipe names the files of all its tasks", data)
+    _check_similar_pairs(recipe, tables)
+    _say_scales(recipe, tables)
+    prepared = Prepared(start, bundles, caches, tables)
+    check_heads(recipe, f"recipe '{recipe.name}'", prepared.heads())
+    return prepared
+
+
+def store_encoder(storage: Storage, recipe: Recipe) -> Start:
+    """Puts the recipe's encoder into the storage as a bundle, where every worker finds the same bytes."""
+    found = found_at(recipe.encoder, recipe.seed, recipe.pooling)
+    bundle = _fit(recipe, found.bundle, recipe.encoder)
+    return _stored(storage, bundle, digest({"encoder": found.fingerprint, "pooling": bundle.pooling}))
+
+
+def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str) -> Start:
+    """The same for a bundle that a stage starts from, its heads included."""
+    uri = _located(storage, uri)
+    found, fingerprint = read_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
+    if found.tokenizer_json != tokenizer_json:
+        raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
+    bundle = _fit(recipe, found, uri)
+    if bundle.pooling != found.pooling:
+        fingerprint = digest({"bundle": fingerprint, "pooling": bundle.pooling})
+    return _stored(storage, bundle, fingerprint)
+
+
+def _fit(recipe: Recipe, bundle: Bundle, source: str) -> Bundle:
+    """The bundle with the recipe's pooling, and a note where the recipe takes longer texts than its encoder's own files
+    do. Raises UserError where it cannot serve the recipe."""
+    _check_length(recipe, bundle, source)
+    _check_tasks(recipe, bundle, source)
+    bundle = replace(bundle, pooling=recipe.pooling or bundle.pooling)
+    if bundle.pooling == "pooler" and not has_pooler(bundle.tensors, "encoder."):
+        raise UserError(f"pooling: pooler: '{source}' has no pooler; valid: {', '.join(MODES)}")
+    longest = bundle.about.get("max_length", recipe.max_length)
+    if not bundle.heads and source not in SOURCES and longest < recipe.max_length:
+        log.warning(
+            "encoder '%s': its own files cut texts to %d tokens, this recipe to %d; max_length: %d does as they do",
+            source,
+            longest,
+            recipe.max_length,
+            longest,
+        )
+    return bundle
+
+
+def _check_tasks(recipe: Recipe, bundle: Bundle, source: str) -> None:
+    """A head that comes along must have been trained for the same labels: equal shapes do not make equal words."""
+    for name, spec in recipe.specs.items():
+        brought = bundle.specs.get(name, spec) if name in bundle.heads else spec
+        if (brought.label, len(brought.columns), brought.joined) != (spec.label, len(spec.columns), spec.joined):
+            raise UserError(
+                f"tasks.{name}: '{source}' brings a head for another task of that name, {definition_of(brought)}, "
+                f"which is not {definition_of(spec)}; give one of them another name"
+            )
+
+
+def _check_length(recipe: Recipe, bundle: Bundle, source: str) -> None:
+    if recipe.max_length > bundle.config.max_position_embeddings:
+        longest = bundle.config.max_position_embeddings
+        raise UserError(f"max_length: {recipe.max_length}: encoder '{source}' takes {longest} tokens at most")
+
+
+def _located(storage: Storage, uri: str) -> str:
+    """The bundle that a stage's `from:` names: of EXPERIMENT/STAGE in this storage, or at a URI."""
+    if storage.exists(f"{uri.partition('/')[0]}/{EXPERIMENT_FILE}"):
+        return find_bundle(join(storage.uri, uri)).uri
+    if re.fullmatch(f"{NAME}/{NAME}", uri) and not is_bundle(uri):
+        raise UserError(
+            f"from: '{uri}': no experiment '{uri.partition('/')[0]}' in {storage.uri} and no bundle at that path; "
+            f"run the recipe that makes it first, with the same --storage"
+        )
+    return uri
+
+
+def _check_similar_pairs(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
+    """A stage that learns from similar pairs alone needs some in the data of each of its tasks."""
+    for stage in recipe.stages:
+        for task in stage.tasks if stage.objective in ("ranking", "completion") else []:
+            table, label = tables[task]["train"], recipe.specs[task].label
+            rows = training_rows(len(table), stage.max_examples, recipe.seed, task)
+            if label.similar is not None and not bool((table.labels[rows] >= label.similar).any()):
+                raise UserError(
+                    f"stages.{stage.name}.tasks: '{task}' has no similar pair in {len(rows)} rows of "
+                    f"{table.source}: no {label.column} is {label.says(label.similar)} or more"
+                )
+
+
+def _say_scales(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
+    """A training file's scores may be on another scale than the task's."""
+    for name, spec in recipe.specs.items():
+        if table := tables[name].get("train"):
+            note = scale_note(spec, recipe.tasks[name].head or spec.head, table.labels.numpy())
+            if note:
+                log.warning("tasks.%s: %s: %s", name, table.source, note)
+
+
+def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
+    key = fingerprint[:32]
+    path = f"{ENCODERS}/{key}"
+    try:
+        read_sealed(storage, path, key)
+    except Damaged as error:
+        if is_sealed(storage, path):  # else it is not there yet, or was never finished
+            log.warning("%s; made again", error)
+        save_bundle(storage, path, bundle)
+    trained = bundle.about.get("trained", list(bundle.heads))  # older bundles do not say
+    return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads, trained)
+
+
+def _files(recipe: Recipe, spec: TaskSpec, place: Place) -> dict[Split, list[str]]:
+    """The files of a task: dev always, train where a stage wants it, test where there is one."""
+    wanted: list[Split] = ["dev"]
+    wanted += ["train"] if any(spec.name in stage.tasks for stage in recipe.stages) else []
+    wanted += ["test"] if place.has(spec, "test") else []
+    return {split: place.find(spec, split) for split in ("train", "dev", "test") if split in wanted}
+
+
+def _cache(recipe: Recipe, spec: TaskSpec, split: Split, uris: list[str], storage: Storage, start: Start) -> str:
+    return cache_tokens(
+        storage,
+        uris,
+        spec,
+        Tokenizer.from_str(start.tokenizer_json),
+        labelled=split != "test",
+        max_length=recipe.max_length,
+        columns=recipe.tasks[spec.name].columns,
+        max_bad_rows=recipe.max_bad_rows,
+    )

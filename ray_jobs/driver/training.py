@@ -1,0 +1,85 @@
+"""`minibert train` and `minibert sweep`: a driver with its log and its signals, and what is told of its results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from multitask.experiment.results import Rows, leaves, sweep_lines, table_rows
+from multitask.experiment.stages import node_key
+from multitask.inference.submission import FOLDER
+from multitask.recipe.stages import Recipe
+from multitask.storage.storage import Storage, join, shown
+from ray_jobs.driver.submission import how_to_go_on, submission_id
+from ray_jobs.logs import DriverLog
+from ray_jobs.options import Workers
+from ray_jobs.screen import Screen
+from ray_jobs.stopping import StopRequest
+
+logger = logging.getLogger(__name__)
+
+
+def run_training(
+    recipe: Recipe,
+    data: str | None,
+    storage: Storage,
+    experiment: str,
+    screen: Screen,
+    *,
+    workers: Workers,
+    fresh: bool,
+    seeds: int,
+) -> dict[str, Any] | None:
+    """Trains; returns the results, None where the user stopped it."""
+    from lightning_modules.progress import Interrupted
+    from ray_jobs.driver.driver import Driver, Request
+
+    again = how_to_go_on()
+    storage.probe()
+    with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
+        storage.clean(experiment)
+        request = Request(recipe, data, storage, experiment, workers, fresh, log.path, seeds, submission_id())
+        try:
+            driver = Driver(request, screen)
+            log.fence = driver.check
+            return driver.run(stop)
+        except Interrupted:
+            logger.info("interrupted; what was saved is safe")
+            screen.say(f"interrupted; what was saved is safe; {again}")
+            return None
+
+
+def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> None:
+    """The result table, how each sweep ended, what the numbers rest on, and what is typed next."""
+    rows = results["stages"]
+    screen.table(*table_rows(results), title=results["experiment"])
+    for line in sweep_lines(rows):
+        screen.say(f"* {line}")
+    place = shown(join(storage.uri, results["experiment"]))
+    for row in rows:
+        if row["trainer"]:
+            screen.say(f"{_typed(place, row, rows)}: {row['trainer']}")
+    for task, facts in results["data"].items():
+        screen.say(f"{task}: {_rests_on(facts)}")
+    screen.say(f"results:     {join(place, 'results.json')}")
+    final = leaves(rows)
+    for row in final:
+        screen.say(f"bundle:      {_typed(place, row, rows)}, in {row['bundle']}")
+        if storage.exists(join(results["experiment"], row["trainer"], FOLDER)):
+            screen.say(f"predictions: {join(place, row['trainer'], FOLDER)}")
+    screen.say(f"evaluate:    minibert evaluate {join(place, final[0]['name'])}")
+    screen.say(f"report:      minibert report {place}")
+    screen.say(f"TensorBoard: tensorboard --logdir {place}")
+
+
+def _typed(place: str, row: Mapping[str, Any], rows: Rows) -> str:
+    """What `evaluate` and the other commands take for a stage's bundle, with its seed where there are several."""
+    seed = f" (seed {row['seed']})" if any(other["variant"] for other in rows) else ""
+    return join(place, node_key(row["name"], row["variant"])) + seed
+
+
+def _rests_on(facts: dict[str, Any]) -> str:
+    used = ", ".join(f"{rows} {split}" for split, rows in facts["rows_used"].items())
+    left_out, base = sum(len(lines) for lines in facts["quarantined"].values()), facts["majority_baseline"]
+    return f"rows {used}; {left_out} quarantined" + (f"; majority class {base:.3f}" if base else "")

@@ -1,0 +1,43 @@
+"""`--workers 0`: a stage in this process, on whatever device there is. No Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from lightning_modules.progress import Progress
+from lightning_modules.run import run_stage
+from lightning_modules.trainer import Execution, quiet_libraries
+from multitask.errors import UserError
+from multitask.experiment.stages import StageJob
+from multitask.inference.embed import default_device
+from ray_jobs.screen import Screen
+from ray_jobs.stopping import StopRequest
+
+
+class LocalRunner:
+    """Raises Interrupted where the user asked to stop."""
+
+    def __init__(self, device: str, screen: Screen, stop: StopRequest) -> None:
+        self.device, self.screen, self.stop = device, screen, stop
+
+    def __enter__(self) -> LocalRunner:
+        if self.device == "gpu" and default_device().type == "cpu":
+            raise UserError("--device gpu: this machine has none that torch can use; minibert doctor says more")
+        quiet_libraries()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def run(self, job: StageJob) -> int:
+        """Returns the number of Ray workers: none."""
+        run_stage(job, Execution(self.device), partial(self._report, job.shown))
+        return 0
+
+    def release(self) -> None:
+        """Nothing is held between two stages."""
+
+    def _report(self, shown: str, progress: Progress) -> bool:
+        self.screen.progress(replace(progress, stage=shown or progress.stage))
+        return self.stop.asked
