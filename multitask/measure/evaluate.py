@@ -14,6 +14,7 @@ from torch import Tensor
 from multitask.data.batches import Batch, Features, collate
 from multitask.data.samplers import Rows, eval_batches, stacked
 from multitask.data.tokens import TokenTable
+from multitask.measure.bootstrap import INTERVAL_SEED
 from multitask.measure.metrics import OVERALL_OF, bootstrap_interval, overall, score
 from multitask.model.heads import predict
 from multitask.model.multitask import MultitaskModel
@@ -21,8 +22,6 @@ from multitask.model.multitask import MultitaskModel
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
 OTHER_EVAL_TOKENS = 16384
-INTERVAL_SEED = 11711  # of the bootstrap: the same predictions give the same interval
-
 
 Reduce = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from multitask.measure.bootstrap import RESAMPLES, Interval, interval, share_interval
 from multitask.tasks.table import LabelKind
 
 Floats = NDArray[np.float64]
@@ -20,7 +21,6 @@ LOWER_IS_BETTER = frozenset({PERPLEXITY, COMPLETION})
 # The three metrics that the papers' overall scores are made of.
 OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")
 NO_SPREAD = 1e-12  # of an interval: rounding
-RESAMPLED_AT_ONCE = 1_000_000  # elements: bounds the bootstrap's memory to some 50 MB
 
 
 def goodness(metric: str, value: float | None) -> float:
@@ -94,8 +94,8 @@ def overall(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def bootstrap_interval(
-    metric: str, predictions: ArrayLike, labels: ArrayLike, seed: int, resamples: int = 1000
-) -> tuple[float, float] | None:
+    metric: str, predictions: ArrayLike, labels: ArrayLike, seed: int, resamples: int = RESAMPLES
+) -> Interval | None:
     """The metric's 95 % percentile interval over resampled examples; None where the metric has no value, or no spread.
 
     An accuracy of 0 or 1, of which every resample is the same, gets Wilson's interval. A seed gives one interval.
@@ -103,32 +103,10 @@ def bootstrap_interval(
     given, wanted = _float64(predictions), _float64(labels)
     if score(metric, given, wanted).value is None:
         return None
-    random, size = np.random.default_rng(seed), given.size
-    at_once = max(1, RESAMPLED_AT_ONCE // size)
-    values = []
-    for start in range(0, resamples, at_once):
-        picks = random.integers(0, size, (min(at_once, resamples - start), size))
-        values.append(METRICS[metric](given[picks], wanted[picks]))
-    found = percentiles(np.concatenate(values))
+    found = interval(lambda picks: METRICS[metric](given[picks], wanted[picks]), len(given), seed, resamples)
     if found is None or found[1] - found[0] > NO_SPREAD:
         return found
-    return share_interval(found[0], size) if metric == "accuracy" else None
-
-
-def share_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, 0..1, of so many trials (Wilson, 1927, formula 7)."""
-    z2 = NormalDist().inv_cdf(0.975) ** 2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
-
-
-def percentiles(values: Floats) -> tuple[float, float] | None:
-    """The middle 95 % of resampled values (R,), those without one left out; None where none has one."""
-    if np.isnan(values).all():
-        return None
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    return share_interval(found[0], len(given)) if metric == "accuracy" else None
 
 
 def _float64(values: ArrayLike) -> Floats:

@@ -23,7 +23,8 @@ from multitask.experiment.results import cell
 from multitask.export.evidence import evidence_of
 from multitask.inference.embed import default_device
 from multitask.inference.submission import write_predictions, write_submission_zip
-from multitask.measure.evaluate import INTERVAL_SEED, EvalSet, predictions
+from multitask.measure.bootstrap import INTERVAL_SEED
+from multitask.measure.evaluate import EvalSet, predictions
 from multitask.measure.metrics import bootstrap_interval, majority_baseline, overall, score
 from multitask.model.multitask import MultitaskModel
 from multitask.recipe.data_maps import Place, place_of

@@ -18,12 +18,12 @@ from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
 from multitask.inference.embed import default_device
+from multitask.measure.bootstrap import clustered_interval
 from multitask.measure.metrics import Floats, pearson
 from multitask.recruit.calibration import (
     Bin,
     auc,
     brier,
-    clustered_interval,
     cross_entropy,
     ece,
     fit_temperature,

@@ -8,10 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from multitask.measure.bootstrap import clustered_interval, mean_interval, resampled_means
 from multitask.measure.metrics import Floats, bootstrap_interval
-from multitask.recruit.audit import resampled_means
-from multitask.recruit.calibration import clustered_interval
-from multitask.recruit.completion import mean_interval
 from multitask.recruit.quality import Estimate, estimate
 
 PLACES = np.arange(150)
@@ -47,11 +45,11 @@ def test_of_a_statistic_over_clusters() -> None:
 
 
 def test_of_a_mean_in_0_to_1() -> None:
-    assert mean_interval(VALUES) == (0.4535208333333333, 0.5504244791666667)
-    assert mean_interval(VALUES, 100) == (0.45315364583333334, 0.5501953125)
-    assert mean_interval(MANY % 65 / 64) == (0.48575453125, 0.50816921875)
-    assert mean_interval(np.ones(150)) == (0.9750297556319235, 1.0)
-    assert mean_interval(np.full(9, 0.25)) == (0.25, 0.25)
+    assert mean_interval(VALUES, shares=True) == (0.4535208333333333, 0.5504244791666667)
+    assert mean_interval(VALUES, shares=True, resamples=100) == (0.45315364583333334, 0.5501953125)
+    assert mean_interval(MANY % 65 / 64, shares=True) == (0.48575453125, 0.50816921875)
+    assert mean_interval(np.ones(150), shares=True) == (0.9750297556319235, 1.0)
+    assert mean_interval(np.full(9, 0.25), shares=True) == (0.25, 0.25)
 
 
 def test_of_means_over_texts_and_names() -> None:

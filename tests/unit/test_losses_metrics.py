@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from multitask.measure.metrics import Score, bootstrap_interval, majority_baseline, overall, score, share_interval
+from multitask.measure.bootstrap import share_interval
+from multitask.measure.metrics import Score, bootstrap_interval, majority_baseline, overall, score
 from multitask.objectives.losses import LOSSES
 
 LOG2 = math.log(2)

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from multitask.bundle.bundle import Bundle, bundle_of, read_bundle, save_bundle
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
+from multitask.measure.bootstrap import clustered_interval
 from multitask.measure.evaluate import EVAL_TOKENS, EvalSet, predictions
 from multitask.measure.metrics import Floats
 from multitask.recruit.calibration import (
     auc,
     brier,
-    clustered_interval,
     cross_entropy,
     ece,
     fit_temperature,
