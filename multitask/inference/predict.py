@@ -10,9 +10,10 @@ from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
 from multitask.data.batches import Batch, padded
+from multitask.data.samplers import Rows
 from multitask.errors import UserError, near
 from multitask.inference.embed import TextEncoder
-from multitask.measure.evaluate import Done, silent
+from multitask.measure.evaluate import Done, scattered, silent
 from multitask.measure.metrics import Floats
 from multitask.model.heads import HEADS, predict
 from multitask.tasks.table import LabelKind, LabelSpec
@@ -90,14 +91,13 @@ class Predictor(TextEncoder):
 
     def of_sequences(self, task: str, texts: Sequence[str] | Sequence[tuple[str, str]], progress: Done) -> Tensor:
         """Of examples that are one sequence each: a sentence, or a joined pair."""
-        ids, label, done = self._ids(texts), self.bundle.specs[task].label, 0
+        ids, label = self._ids(texts), self.bundle.specs[task].label
         found = torch.zeros((len(ids), label.outputs) if label.kind == "classes" else len(ids))
-        for rows in self._batches(ids):
-            input_ids, mask = padded([ids[row] for row in rows])
-            found[rows] = self._headed(task, input_ids, mask, len(rows))
-            done += len(rows)
-            progress(done)
-        return found
+
+        def headed(rows: Rows) -> Tensor:
+            return self._headed(task, *padded([ids[row] for row in rows]), len(rows))
+
+        return scattered(found, self._batches(ids), lambda rows: rows, headed, progress)
 
     def _of_pairs(self, task: str, first: Sequence[str], second: Sequence[str], progress: Done) -> Tensor:
         """Of pairs: each distinct sentence of a block is encoded once. No head of a pair reads token states."""

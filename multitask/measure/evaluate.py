@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from multitask.model.multitask import MultitaskModel
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
 OTHER_EVAL_TOKENS = 16384
 
+Some = TypeVar("Some", bound=Sized)  # a batch, as long as it has examples
 Reduce = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
 Done = Callable[[int], None]  # how many of this rank's examples are done
@@ -35,6 +37,26 @@ def eval_tokens(device: str) -> int:
 
 def silent(done: int) -> None:
     """Progress that nobody wants to see."""
+
+
+def scattered(
+    into: Tensor,
+    batches: Iterable[Some],
+    places: Callable[[Some], Rows | Tensor],
+    values: Callable[[Some], Tensor],
+    progress: Done = silent,
+) -> Tensor:
+    """Puts what is computed batch by batch at its places in `into`, a tensor on the CPU, and returns that.
+
+    places: batch -> where its values go, along the first dimension. values: batch -> those values, on any device; they
+    are cast to the type of `into`.
+    """
+    done = 0
+    for batch in batches:
+        into[places(batch)] = values(batch).cpu().to(into.dtype)
+        done += len(batch)
+        progress(done)
+    return into
 
 
 def alone(tensor: Tensor) -> Tensor:
@@ -111,15 +133,14 @@ def _collected(
     A rank leaves zeros where others predict, so that the reduction, a sum, is exact.
     """
     result = torch.zeros(len(data.table), dtype=torch.float64)
-    done = 0
+
+    def values(batch: Batch) -> Tensor:
+        with autocast():
+            outputs = model(batch.to(device))
+        return value(outputs)
+
     with model.evaluating():
-        for batch in data.batches:
-            with autocast():
-                outputs = model(batch.to(device))
-            result[batch.rows] = value(outputs).cpu().double()
-            done += len(batch)
-            progress(done)
-    return reduce(result)
+        return reduce(scattered(result, data.batches, lambda batch: batch.rows, values, progress))
 
 
 @dataclass(frozen=True)
@@ -203,13 +224,12 @@ def encode_sentences(
     weight, sentences = next(model.parameters()), data.table.sentences
     places = feature_places(rows, data.table)
     width = model.config.hidden_size * (2 if model.specs[data.task].joined else 1)
-    values = weight.new_zeros(len(rows) * sentences, width, device="cpu")
-    done = 0
-    for batch in data.batches:
+    found = weight.new_zeros(len(rows) * sentences, width, device="cpu")
+
+    def encoded(batch: Batch) -> Tensor:  # halves, where autocast makes them
         with model.evaluating(), autocast():
-            encoded = model.features(batch.to(device)).cpu()
-        # Autocast may have made halves of them.
-        values[places[stacked(batch.rows.numpy(), sentences)]] = encoded.to(values.dtype)
-        done += len(batch)
-        progress(done)
-    return reduce(values)
+            return model.features(batch.to(device))
+
+    return reduce(
+        scattered(found, data.batches, lambda batch: places[stacked(batch.rows.numpy(), sentences)], encoded, progress)
+    )

@@ -16,7 +16,15 @@ from multitask.data.files import find_file
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import stacked, subset
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
-from multitask.measure.evaluate import EVAL_TOKENS, EvalSet, encode_sentences, feature_places, measure, predictions
+from multitask.measure.evaluate import (
+    EVAL_TOKENS,
+    EvalSet,
+    encode_sentences,
+    feature_places,
+    measure,
+    predictions,
+    scattered,
+)
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import load_source
 from multitask.storage.storage import Storage
@@ -153,6 +161,14 @@ def test_a_reduction_is_over_all_examples(model: MultitaskModel, tables: dict[st
     expected = measure(model, {"sts": EvalSet.of("sts", table, "cpu")}, device=CPU).metrics
     for data in sets:
         assert measure(model, {"sts": data}, device=CPU, reduce=lambda _: whole).metrics == expected
+
+
+def test_what_batches_give_stands_at_its_places() -> None:
+    told: list[int] = []
+    batches = [torch.tensor([3, 0]), torch.tensor([2])]
+    found = scattered(torch.zeros(4, 2), batches, lambda rows: rows, lambda rows: rows[:, None].half() + 1, told.append)
+    assert found.tolist() == [[1, 1], [0, 0], [3, 3], [4, 4]] and found.dtype == torch.float32
+    assert told == [2, 3]
 
 
 def test_sentences_are_encoded_in_the_tables_order(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
