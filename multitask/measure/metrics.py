@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from multitask.measure.bootstrap import RESAMPLES, Interval, interval, share_interval
+from multitask.measure.bootstrap import INTERVAL_SEED, RESAMPLES, Interval, interval, share_interval
 from multitask.tasks.table import LabelKind
+
+if TYPE_CHECKING:  # torch is much to load for whoever only asks which metrics there are
+    from torch import Tensor
 
 Floats = NDArray[np.float64]
 
@@ -31,11 +35,24 @@ def goodness(metric: str, value: float | None) -> float:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """What a model says of N examples.
+
+    labels: (N,) float64, the predicted ones, in the label's own unit. logits: (N,) float64, what they were before they
+    became yes or no; None for labels that are no decision.
+    """
+
+    labels: Tensor
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Score:
-    """A metric's value, or None and why there is none."""
+    """A metric's value, or None and why there is none. interval: 95 %, where the value has one."""
 
     value: float | None
     why: str | None = None
+    interval: Interval | None = None
 
 
 def accuracy(predictions: Floats, labels: Floats) -> Floats:
@@ -56,9 +73,9 @@ def pearson(predictions: Floats, labels: Floats) -> Floats:
 METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {"accuracy": accuracy, "pearson": pearson}
 
 
-def score(metric: str, predictions: ArrayLike, labels: ArrayLike) -> Score:
-    """The metric of N predictions against N labels (arrays or CPU tensors), computed in float64."""
-    given, wanted = _float64(predictions), _float64(labels)
+def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
+    """The metric of N predictions against N labels, computed in float64, with its bootstrap interval."""
+    given, wanted = _float64(predicted.labels), _float64(labels)
     assert given.shape == wanted.shape, f"{given.shape} predictions for {wanted.shape} labels"
     if not given.size:
         return Score(None, "no examples")
@@ -67,7 +84,7 @@ def score(metric: str, predictions: ArrayLike, labels: ArrayLike) -> Score:
         return Score(None, f"{broken} of {given.size} predictions are not finite")
     value = float(METRICS[metric](given, wanted))
     if np.isfinite(value):
-        return Score(value)
+        return Score(value, interval=bootstrap_interval(metric, given, wanted))
     side, values = ("prediction", given) if np.ptp(given) == 0 else ("label", wanted)
     return Score(None, f"constant {side} {values[0]}")
 
@@ -94,15 +111,11 @@ def overall(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def bootstrap_interval(
-    metric: str, predictions: ArrayLike, labels: ArrayLike, seed: int, resamples: int = RESAMPLES
+    metric: str, given: Floats, wanted: Floats, seed: int = INTERVAL_SEED, resamples: int = RESAMPLES
 ) -> Interval | None:
-    """The metric's 95 % percentile interval over resampled examples; None where the metric has no value, or no spread.
-
-    An accuracy of 0 or 1, of which every resample is the same, gets Wilson's interval. A seed gives one interval.
+    """The metric's 95 % percentile interval over resampled pairs of a prediction and a label; None where it has no
+    spread. An accuracy of 0 or 1, of which every resample is the same, gets Wilson's interval.
     """
-    given, wanted = _float64(predictions), _float64(labels)
-    if score(metric, given, wanted).value is None:
-        return None
     found = interval(lambda picks: METRICS[metric](given[picks], wanted[picks]), len(given), seed, resamples)
     if found is None or found[1] - found[0] > NO_SPREAD:
         return found

@@ -141,7 +141,7 @@ def test_probabilities_are_those_of_evaluate(tmp_path: Path, head: str) -> None:
     expected = predictions(bundle.model(), EvalSet.of("suitability", load_tokens(storage, path), "cpu"), device=CPU)
     found = Suitability(bundle).probabilities([(row["job"], row["application"]) for row in rows])
     assert found.dtype == np.float64 and np.ptp(found) > 0.01
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(found, expected.labels.numpy(), atol=1e-6)
 
 
 def test_no_pairs_have_no_probabilities() -> None:
