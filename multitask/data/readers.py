@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 from multitask.data.class_names import names_beside
-from multitask.data.files import local, short_list
+from multitask.data.files import local
 from multitask.data.formats import FORMATS, table_of
 from multitask.data.table import BadRow, Reader, Row, Table, Wanted
 from multitask.data.values import MalformedError, classes_of, id_of, label_of, text_of
-from multitask.errors import UserError, near
+from multitask.errors import UserError, near, short_list
 from multitask.tasks.table import TaskSpec
 
 

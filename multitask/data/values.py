@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Real
 
-from multitask.data.files import short_list
-from multitask.data.table import shown
-from multitask.errors import UserError
+from multitask.errors import UserError, short_list, shown
 from multitask.tasks.table import LabelSpec
 
 MAX_TEXT_CHARS = 100_000

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.bundle.bundle import Bundle, save_bundle
-from multitask.data.files import find_file, short_list
+from multitask.data.files import find_file
 from multitask.data.readers import read_examples
 from multitask.data.samplers import derive_seed
-from multitask.errors import UserError
+from multitask.errors import UserError, short_list
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
 from multitask.inference.embed import default_device
