@@ -15,8 +15,8 @@ from multitask.data.batches import Batch, Features, collate
 from multitask.data.samplers import Rows, eval_batches, stacked
 from multitask.data.tokens import TokenTable
 from multitask.measure.metrics import OVERALL_OF, Predicted, Score, overall, score
-from multitask.model.heads import predict
 from multitask.model.multitask import MultitaskModel
+from multitask.tasks.labels import KINDS
 
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
@@ -114,17 +114,17 @@ def predictions(
     A rank leaves zeros where others predict, so that the reduction, a sum, is exact.
     """
     label = model.specs[data.task].label
-    binary = label.kind == "binary"
+    kind = KINDS[label.kind]
 
     def values(batch: Batch) -> Tensor:
         with autocast():
             outputs = model(batch.to(device))
-        return outputs.float() if binary else predict(outputs, label)
+        return outputs.float() if kind.decides else kind.prediction(outputs)
 
-    found = torch.zeros(len(data.table), dtype=torch.float64)
+    found = torch.zeros(len(data.table), *(label.shape if kind.decides else ()), dtype=torch.float64)
     with model.evaluating():
         found = reduce(scattered(found, data.batches, lambda batch: batch.rows, values, progress))
-    return Predicted(predict(found, label).double(), found) if binary else Predicted(found)
+    return Predicted(kind.prediction(found).double(), found) if kind.decides else Predicted(found)
 
 
 @dataclass(frozen=True)

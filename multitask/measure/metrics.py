@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from multitask.measure.bootstrap import INTERVAL_SEED, RESAMPLES, Interval, interval, share_interval
-from multitask.tasks.table import LabelKind
+from multitask.tasks.labels import KINDS, KindName
 
 if TYPE_CHECKING:  # torch is much to load for whoever only asks which metrics there are
     from torch import Tensor
@@ -89,10 +89,10 @@ def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
     return Score(None, f"constant {side} {values[0]}")
 
 
-def majority_baseline(labels: ArrayLike, kind: LabelKind) -> float | None:
+def majority_baseline(labels: ArrayLike, kind: KindName) -> float | None:
     """The accuracy of always answering the most frequent label; None for real ones: a constant has no r."""
     wanted = _float64(labels)
-    if kind in ("score", "probability") or not wanted.size:
+    if KINDS[kind].words is None or not wanted.size:
         return None
     return float(np.unique(wanted, return_counts=True)[1].max() / wanted.size)
 

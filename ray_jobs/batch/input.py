@@ -19,7 +19,8 @@ from multitask.data.readers import Example, Reading
 from multitask.errors import UserError, short_list
 from multitask.storage.retries import persist
 from multitask.storage.storage import Storage, join, open_fs
-from multitask.tasks.table import LabelSpec, TaskSpec
+from multitask.tasks.labels import LabelSpec
+from multitask.tasks.table import TaskSpec
 
 
 @dataclass
