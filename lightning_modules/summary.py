@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -97,7 +96,7 @@ def described(table: TokenTable, rows: Iterable[int], spec: TaskSpec, tokenizer:
     """What stands beside each sentence; the text is what the encoder was given of it."""
     found = []
     for row in rows:
-        label: Any = table.labels[row].item()
+        label = table.labels[row].tolist()
         for sentence in range(table.sentences):
             text = tokenizer.decode(table.sentence(row * table.sentences + sentence).tolist())
             found.append([spec.name, spec.label.says(label), " ".join(text.split())])

@@ -33,7 +33,8 @@ class Batch:
     """B examples of one task, S = B * sentences: all first sentences, then all second ones.
 
     input_ids: (S, T) int64, padded with 0. mask: (S, T) bool, true at tokens.
-    labels: (B,) float32. weights: (B,) float32, 0 leaves an example out. rows: (B,) int64, places in the table.
+    labels: (B,) or (B, W) float32, as the table has them. weights: (B,) float32, 0 leaves an example out. rows: (B,)
+    int64, places in the table.
     features: (S, F) what heads need of a frozen encoder (MultitaskModel.features), where it was computed before; the
         token tensors are then empty.
     targets: (S, T) int64, for mlm: the hidden tokens (multitask/data/masking.py).

@@ -17,7 +17,7 @@ from multitask.data.formats import FORMATS, table_of
 from multitask.data.table import BadRow, Reader, Row, Table, Wanted
 from multitask.data.values import classes_of, id_of, text_of
 from multitask.errors import UserError, near, short_list
-from multitask.tasks.labels import KINDS, Classes, MalformedError
+from multitask.tasks.labels import KINDS, Classes, LabelValue, MalformedError
 from multitask.tasks.table import TaskSpec
 
 
@@ -27,7 +27,7 @@ class Example:
 
     id: str
     texts: tuple[str, ...]
-    label: float | None
+    label: LabelValue | None
 
 
 @dataclass(frozen=True)

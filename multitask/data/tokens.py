@@ -31,6 +31,7 @@ from multitask.storage.owners import kept_in
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
 from multitask.storage.tensors import SealedTensors, open_tensors, write_tensors
+from multitask.tasks.labels import LabelValue
 from multitask.tasks.table import TaskSpec
 
 FORMAT = 4
@@ -53,7 +54,7 @@ class TokenTable:
 
     input_ids: (L,) int32, all sentences end to end; who looks at it says so to `touch` first, or takes `tokens`.
     offsets: (N * sentences + 1,) int64.
-    labels: (N,) float32, nan where the file has none. ids: the N examples' own ids.
+    labels: (N,) float32, or (N, W) of W numbers each; nan where the file has none. ids: the N examples' own ids.
     source, sha256: the data file and its content. quarantined: its rows that were left out.
     """
 
@@ -120,7 +121,7 @@ class Columns:
         for name in self._ends:
             self._write(name, np.zeros(1))
 
-    def add(self, tokens: Sequence[Sequence[int]], labels: Sequence[float], names: Sequence[bytes]) -> None:
+    def add(self, tokens: Sequence[Sequence[int]], labels: Sequence[LabelValue], names: Sequence[bytes]) -> None:
         self._write("input_ids", np.fromiter((token for ids in tokens for token in ids), np.int32))
         self._add_lengths("offsets", [len(ids) for ids in tokens])
         self._write("labels", np.array(labels))
@@ -230,6 +231,7 @@ def load_tokens(storage: Storage, path: str) -> TokenTable:
     for name in set(TYPES) - {"input_ids"}:
         file.touch_all(name)
     tensors, facts = file.tensors, file.facts
+    labels, ids = tensors["labels"], Ids(tensors["ids"], tensors["id_offsets"])
 
     def touch(start: int, stop: int) -> None:
         try:
@@ -242,8 +244,8 @@ def load_tokens(storage: Storage, path: str) -> TokenTable:
     return TokenTable(
         input_ids=tensors["input_ids"],
         offsets=tensors["offsets"],
-        labels=tensors["labels"],
-        ids=Ids(tensors["ids"], tensors["id_offsets"]),
+        labels=labels if len(labels) == len(ids) else labels.view(len(ids), -1),
+        ids=ids,
         sentences=int(facts["sentences"]),
         source=facts["source"],
         sha256=facts["sha256"],

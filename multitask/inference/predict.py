@@ -23,7 +23,8 @@ BLOCK = 4096  # pairs whose sentences are encoded, and whose head is computed, a
 
 @dataclass(frozen=True)
 class Answers:
-    """labels: (N,) float64 in the task's unit. probabilities: (N, classes) or (N,) float64; None for scores."""
+    """labels: (N,) float64 in the task's unit, or (N, W) of W numbers each. probabilities: (N, classes) or (N,)
+    float64; None for scores."""
 
     labels: Floats
     probabilities: Floats | None
@@ -117,7 +118,7 @@ def answers(outputs: Tensor, label: LabelSpec) -> Answers:
     """What a head's outputs, (N,) or (N, classes), say."""
     kind = KINDS[label.kind]
     probabilities = kind.probability(outputs).numpy() if kind.probability else None
-    return Answers(kind.prediction(outputs).double().numpy(), probabilities)
+    return Answers(kind.prediction(outputs, label).double().numpy(), probabilities)
 
 
 def answerable(bundle: Bundle) -> list[str]:

@@ -14,6 +14,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterable
+from typing import Any
 
 from multitask.errors import UserError
 from multitask.storage.storage import Storage, join
@@ -27,9 +28,7 @@ _SPECIAL = re.compile('[,"\r\n]')
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first moment: equal predictions, equal bytes
 
 
-def write_predictions(
-    storage: Storage, spec: TaskSpec, split: Split, ids: Iterable[str], labels: Iterable[float]
-) -> str:
+def write_predictions(storage: Storage, spec: TaskSpec, split: Split, ids: Iterable[str], labels: Iterable[Any]) -> str:
     """Writes `predictions/<stem>-<split>-output.csv` and returns that path.
 
     labels: one an id, in the task's own unit: a class, 0 or 1, or a score; not logits or probabilities. Classes that

@@ -14,17 +14,22 @@ Interval = tuple[float, float]  # 95 %: the lower end, the upper one
 
 INTERVAL_SEED = 11711  # the same predictions give the same interval
 RESAMPLES = 1000
-DRAWN_AT_ONCE = 1_000_000  # places: bounds the memory to some 50 MB
+DRAWN_AT_ONCE = 1_000_000  # numbers: bounds the memory to some 50 MB
 
 
 def interval(
-    statistic: Callable[[Places], Values], count: int, seed: int = INTERVAL_SEED, resamples: int = RESAMPLES
+    statistic: Callable[[Places], Values],
+    count: int,
+    seed: int = INTERVAL_SEED,
+    resamples: int = RESAMPLES,
+    width: int = 1,
 ) -> Interval | None:
     """A statistic's 95 % percentile interval over `count` things drawn with replacement; None where it has no value.
 
-    statistic: (R, count) places of the things drawn, a resample a row -> (R,) values, NaN where there is none.
+    statistic: (R, count) places of the things drawn, a resample a row -> (R,) values, NaN where there is none. width:
+    the numbers that a thing is, for the memory that so many of them take.
     """
-    random, at_once, values = np.random.default_rng(seed), max(1, DRAWN_AT_ONCE // count), []
+    random, at_once, values = np.random.default_rng(seed), max(1, DRAWN_AT_ONCE // (count * width)), []
     for start in range(0, resamples, at_once):
         values.append(statistic(random.integers(0, count, (min(at_once, resamples - start), count))))
     return percentiles(np.concatenate(values))

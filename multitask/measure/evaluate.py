@@ -119,12 +119,12 @@ def predictions(
     def values(batch: Batch) -> Tensor:
         with autocast():
             outputs = model(batch.to(device))
-        return outputs.float() if kind.decides else kind.prediction(outputs)
+        return outputs.float() if kind.decides else kind.prediction(outputs, label)
 
     found = torch.zeros(len(data.table), *(label.shape if kind.decides else ()), dtype=torch.float64)
     with model.evaluating():
         found = reduce(scattered(found, data.batches, lambda batch: batch.rows, values, progress))
-    return Predicted(kind.prediction(found).double(), found) if kind.decides else Predicted(found)
+    return Predicted(kind.prediction(found, label).double(), found) if kind.decides else Predicted(found)
 
 
 @dataclass(frozen=True)

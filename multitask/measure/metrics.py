@@ -38,8 +38,8 @@ def goodness(metric: str, value: float | None) -> float:
 class Predicted:
     """What a model says of N examples.
 
-    labels: (N,) float64, the predicted ones, in the label's own unit. logits: (N,) float64, what they were before they
-    became yes or no; None for labels that are no decision.
+    labels: (N,) float64, or (N, W) of W numbers each: the predicted ones, in the label's own unit. logits: of their
+    shape, what they were before they became yes or no; None for labels that are no decision.
     """
 
     labels: Tensor
@@ -86,7 +86,7 @@ def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
     if np.isfinite(value):
         return Score(value, interval=bootstrap_interval(metric, given, wanted))
     side, values = ("prediction", given) if np.ptp(given) == 0 else ("label", wanted)
-    return Score(None, f"constant {side} {values[0]}")
+    return Score(None, f"constant {side} {values.flat[0]}")
 
 
 def majority_baseline(labels: ArrayLike, kind: KindName) -> float | None:
@@ -94,7 +94,7 @@ def majority_baseline(labels: ArrayLike, kind: KindName) -> float | None:
     wanted = _float64(labels)
     if KINDS[kind].words is None or not wanted.size:
         return None
-    return float(np.unique(wanted, return_counts=True)[1].max() / wanted.size)
+    return float(np.unique(wanted, axis=0, return_counts=True)[1].max() / len(wanted))
 
 
 def overall(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -116,7 +116,8 @@ def bootstrap_interval(
     """The metric's 95 % percentile interval over resampled pairs of a prediction and a label; None where it has no
     spread. An accuracy of 0 or 1, of which every resample is the same, gets Wilson's interval.
     """
-    found = interval(lambda picks: METRICS[metric](given[picks], wanted[picks]), len(given), seed, resamples)
+    width = given.size // len(given)
+    found = interval(lambda picks: METRICS[metric](given[picks], wanted[picks]), len(given), seed, resamples, width)
     if found is None or found[1] - found[0] > NO_SPREAD:
         return found
     return share_interval(found[0], len(given)) if metric == "accuracy" else None

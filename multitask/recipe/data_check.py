@@ -16,6 +16,7 @@ from multitask.data.scales import scale_note
 from multitask.data.table import BadRow
 from multitask.errors import UserError, short_list
 from multitask.recipe.data_maps import Place, place_of
+from multitask.tasks.labels import KINDS
 from multitask.tasks.table import Split, TaskSpec
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -115,20 +116,22 @@ def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
         )
     except UserError as error:  # one broken file must not hide what the others hold
         return FileReport(spec.name, split, "", problem=str(error))
-    labels = Counter(round(e.label) for e in result.examples if e.label is not None)
+    labels = [example.label for example in result.examples if example.label is not None]
+    counts = Counter(at for label in labels for at in KINDS[spec.label.kind].counted(label))
+    notes = [_malformed(result) if split == "train" else "", scale_note(spec, spec.head, np.array(labels))]
     return FileReport(
         spec.name,
         split,
         result.source,
         rows=len(result.examples),
-        labels=tuple(sorted(labels.items())),
+        labels=tuple(sorted(counts.items())),
         words=_word_counts(result.examples),
         quarantined=result.quarantined,
         names=spec.label.words or result.classes,
-        similar=_all_similar(spec, result.examples),
+        similar=all(spec.label.is_similar(example.label) for example in result.examples),
         spread=len({example.label for example in result.examples}) > 1,
         form=result.form,
-        note="; ".join(filter(None, (_malformed(result) if split == "train" else "", _scale(spec, result.examples)))),
+        note="; ".join(filter(None, notes)),
     )
 
 
@@ -137,15 +140,6 @@ def _malformed(result: ReadResult) -> str:
     if bad <= MAX_BAD_ROWS * total:
         return ""
     return f"{bad} of {total} rows are malformed: `train` refuses it where max_bad_rows is {MAX_BAD_ROWS:g}"
-
-
-def _scale(spec: TaskSpec, examples: Sequence[Example]) -> str:
-    return scale_note(spec, spec.head, np.array([e.label for e in examples if e.label is not None]))
-
-
-def _all_similar(spec: TaskSpec, examples: Sequence[Example]) -> bool:
-    similar = spec.label.similar
-    return similar is not None and all(e.label is not None and e.label >= similar for e in examples)
 
 
 def _word_counts(examples: Sequence[Example]) -> tuple[int, int, int, int]:

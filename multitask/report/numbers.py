@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from multitask.experiment.results import Summary, cell
-from multitask.measure.metrics import OVERALL_OF
+from multitask.measure.metrics import METRICS, OVERALL_OF
 
 FIRST = (*OVERALL_OF, "overall/mean", "overall/normalised")
 # Kinds on one scale, where more is better; any other (perplexity, say) has a scale of its own.
-SCORES = frozenset({"accuracy", "pearson", "mean", "normalised"})
+SCORES = frozenset({*METRICS, "mean", "normalised"})
 DASH = "–"
 LARGE = 10.0  # from here on one digit is enough
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from math import prod
 from numbers import Real
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from multitask.errors import short_list, shown
 
@@ -26,6 +26,8 @@ KindName = Literal["classes", "binary", "score", "probability"]
 Metric = Literal["accuracy", "pearson"]
 # A file's own class numbers, in their order: the label that each is, or why it is none; empty where a file says none.
 Classes = Sequence[float | str]
+
+LabelValue = float | tuple[float, ...]  # an example's label: a number, or one for each of its classes
 
 MAX_CLASSES = 1000
 
@@ -60,9 +62,21 @@ class LabelSpec:
         """How many numbers a head puts out for one example."""
         return prod(self.shape)
 
-    def says(self, label: float) -> str:
-        """A label as people read it."""
+    def is_similar(self, label: LabelValue | None) -> bool:
+        """Whether a pair of that label means the same; False where no label says so, or there is none."""
+        return self.similar is not None and isinstance(label, float | int) and label >= self.similar
+
+    def says(self, label: Any) -> str:
+        """A label as people read it. label: a LabelValue, or the numbers of one in a list or an array."""
         return KINDS[self.kind].says(label, self)
+
+
+def word_or_number(label: float, spec: LabelSpec) -> str:
+    return spec.words[int(label)] if spec.words else f"{label:g}"
+
+
+def nearest(label: float) -> Sequence[int]:
+    return (round(label),)
 
 
 @dataclass(frozen=True)
@@ -73,16 +87,14 @@ class LabelKind:
     """How many words a definition may give to its classes, at least and at most; None for a number on a scale."""
     bounds: tuple[float, float] | None
     """The least and the greatest label, of a kind whose definitions do not say them."""
-    read: Callable[[object, str, LabelSpec, Classes], float]
+    read: Callable[[object, str, LabelSpec, Classes], LabelValue]
     """(a cell, its column's name, label, the file's classes) -> the label that it says. Raises MalformedError."""
-    says: Callable[[float, LabelSpec], str]
-    """(a label, label) -> the label as people read it."""
-    written: Callable[[float, LabelSpec], str]
-    """(a predicted label, label) -> the label as prediction files have it."""
+    written: Callable[[Any, LabelSpec], str]
+    """(an example's predicted label, label) -> what prediction files have."""
     shape: Callable[[LabelSpec], tuple[int, ...]]
     """The shape of what a head puts out for one example."""
-    prediction: Callable[[Tensor], Tensor]
-    """A head's outputs -> predicted labels (B,), float, in the label's own unit."""
+    prediction: Callable[[Tensor, LabelSpec], Tensor]
+    """(a head's outputs, label) -> predicted labels, float, in the label's own unit: (B,), or (B, W) of W numbers."""
     probability: Callable[[Tensor], Tensor] | None
     """A head's outputs -> probabilities of their shape, float64; None where outputs are none."""
     decides: bool
@@ -97,6 +109,12 @@ class LabelKind:
     """What a head's outputs are, in words for whoever runs an export; {low} and {high} are the label's bounds."""
     becomes: str
     """How outputs become a label, in such words."""
+    says: Callable[[Any, LabelSpec], str] = word_or_number
+    """(an example's label, label) -> what people read."""
+    counted: Callable[[Any], Sequence[int]] = nearest
+    """An example's label -> the classes, or whole numbers, that it counts for in a file's spread of labels."""
+    ordered: bool = True
+    """Whether a greater label says more, so that `similar` can be the least one of a pair that means the same."""
 
     @property
     def scaled(self) -> bool:
@@ -187,10 +205,6 @@ def _by_word(value: object, column: str, words: Sequence[str]) -> float:
     return words.index(said)
 
 
-def word_or_number(label: float, spec: LabelSpec) -> str:
-    return spec.words[int(label)] if spec.words else f"{label:g}"
-
-
 # Outputs -> predictions, probabilities, divergences (SMART: Jiang et al., 2020, section 3.1).
 
 
@@ -234,10 +248,9 @@ KINDS: Mapping[KindName, LabelKind] = {
         words=(2, MAX_CLASSES),
         bounds=None,
         read=read_class,
-        says=word_or_number,
         written=word_or_number,
         shape=a_number_a_class,
-        prediction=lambda outputs: outputs.argmax(dim=-1).float(),
+        prediction=lambda outputs, label: outputs.argmax(dim=-1).float(),
         probability=lambda outputs: outputs.double().softmax(dim=-1),
         decides=False,
         divergence=kl_of_classes,
@@ -251,10 +264,9 @@ KINDS: Mapping[KindName, LabelKind] = {
         words=(2, 2),
         bounds=(0, 1),
         read=read_class,
-        says=word_or_number,
         written=lambda label, spec: spec.says(label) if spec.words else f"{int(label)}.0",
         shape=one_number,
-        prediction=lambda outputs: (outputs > 0).float(),
+        prediction=lambda outputs, label: (outputs > 0).float(),
         probability=sigmoid64,
         decides=True,
         divergence=kl_of_logits,
@@ -268,10 +280,9 @@ KINDS: Mapping[KindName, LabelKind] = {
         words=None,
         bounds=None,
         read=read_number,
-        says=word_or_number,
         written=lambda label, spec: str(float(label)),
         shape=one_number,
-        prediction=wide,
+        prediction=lambda outputs, label: wide(outputs),
         probability=None,
         decides=False,
         divergence=square_on_scale,
@@ -285,10 +296,9 @@ KINDS: Mapping[KindName, LabelKind] = {
         words=None,
         bounds=(0, 1),
         read=read_number,
-        says=word_or_number,
         written=lambda label, spec: f"{label:.4f}",
         shape=one_number,
-        prediction=lambda outputs: wide(outputs).sigmoid(),
+        prediction=lambda outputs, label: wide(outputs).sigmoid(),
         probability=sigmoid64,
         decides=False,
         divergence=kl_of_logits,

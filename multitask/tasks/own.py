@@ -141,6 +141,8 @@ def _label(label: Label, at: str) -> LabelSpec:
     kind = label.kind or ("classes" if label.words else None)
     if kind is None:
         raise UserError(f"{at}.kind: missing; valid: {', '.join(KINDS)}, or words: [...] for classes")
+    if label.similar is not None and not KINDS[kind].ordered:
+        raise UserError(f"{at}.similar: of a {kind} label, which has no order: none is the least of a similar pair")
     if label.words:
         return _of_words(label, kind, at)
     low, high = _bounds(label, kind, at)

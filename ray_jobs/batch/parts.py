@@ -106,7 +106,7 @@ def embedding_names(columns: tuple[str, ...]) -> list[str]:
 
 def _embeddings(plan: PartPlan, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
     encoder, names = TextEncoder(bundle, device), embedding_names(plan.columns)
-    return lambda texts: {name: _lists(encoder.embed(some)) for name, some in zip(names, texts, strict=True)}
+    return lambda texts: {name: _column(encoder.embed(some)) for name, some in zip(names, texts, strict=True)}
 
 
 def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
@@ -116,26 +116,24 @@ def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Calla
 
     predictor, spec = Predictor(bundle, device), bundle.specs[task].label
     has_classes = KINDS[spec.kind].words is not None
-    type_ = pa.int32() if has_classes else pa.float32()
 
     def answer(texts: list[list[str]]) -> Columns:
         found = predictor.answer(task, texts[0], texts[1] if len(texts) > 1 else None)
-        columns = {"prediction": pa.array(found.labels.astype(type_.to_pandas_dtype()))}
+        columns = {"prediction": _column(found.labels.astype(np.int32 if has_classes else np.float32))}
         if spec.words:
             columns["label"] = pa.array(map(spec.says, found.labels)).dictionary_encode()
         if found.probabilities is None or not has_classes:  # a probability is the prediction itself
             return columns
-        if found.probabilities.ndim == 2:
-            columns["probabilities"] = _lists(found.probabilities)
-        else:
-            columns["probability"] = pa.array(found.probabilities.astype(np.float32))
-        return columns
+        name = "probability" if found.probabilities.ndim == 1 else "probabilities"
+        return columns | {name: _column(found.probabilities.astype(np.float32))}
 
     return answer
 
 
-def _lists(values: NDArray[Any]) -> Any:
-    """(N, H) as N lists of H float32."""
+def _column(values: NDArray[Any]) -> Any:
+    """(N,) numbers, or (N, H) as N lists of H."""
     import pyarrow as pa
 
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).reshape(-1)), values.shape[1])
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

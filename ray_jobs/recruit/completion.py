@@ -30,10 +30,11 @@ def run_complete(bundle: str, text: str, k: int, screen: Screen) -> None:
 def pairs_of(data: str, split: Split) -> list[Pair]:
     """(title, posting without it) of those that belong together, in a directory of `minibert recruit prepare`."""
     spec = TASKS["jobs"]
-    least, file = spec.label.similar, find_file(data, spec, split)
-    assert least is not None
+    file = find_file(data, spec, split)
     examples = read_examples(file, spec, labelled=True).examples
-    pairs = [(e.texts[0], e.texts[1]) for e in examples if e.label is not None and e.label >= least]
+    pairs = [(e.texts[0], e.texts[1]) for e in examples if spec.label.is_similar(e.label)]
     if not pairs:
-        raise UserError(f"{file}: no row whose {spec.label.column} is {least:g} or more; nothing to complete")
+        raise UserError(
+            f"{file}: no row whose {spec.label.column} is {spec.label.similar:g} or more; nothing to complete"
+        )
     return pairs

@@ -40,7 +40,7 @@ def test_every_head_gives_its_tasks_shape_and_trains(name: str, task) -> None:
     head = build_head(name, H, task, generator())
     outputs = head(U, V if len(task.columns) == 2 else None)
     assert outputs.shape == ((2, task.label.outputs) if task.label.kind == "classes" else (2,))
-    assert KINDS[task.label.kind].prediction(outputs).shape == (2,)
+    assert KINDS[task.label.kind].prediction(outputs, task.label).shape == (2,)
     loss = LOSSES[loss_for(name, task, None, "here")](outputs, torch.tensor([1.0, 0.0]), torch.ones(2))[0]
     assert loss.isfinite()
     for parameter in head.parameters():
@@ -221,7 +221,7 @@ def test_every_head_names_known_losses() -> None:
 
 def test_predictions_by_kind() -> None:
     def predict(outputs: Tensor, kind: KindName) -> Tensor:
-        return KINDS[kind].prediction(outputs)
+        return KINDS[kind].prediction(outputs, LabelSpec(kind, "x", 0, 2))
 
     logits = torch.tensor([[0.1, 0.9, 0.0], [3.0, -1.0, 2.0]])
     assert predict(logits, "classes").tolist() == [1.0, 0.0]
