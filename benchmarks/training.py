@@ -210,8 +210,9 @@ def gemm(material: Material) -> Callable[[], Pass]:
 def bare(material: Material) -> Callable[[], Pass]:
     """The same steps as ours without Lightning: the same batches, model, loss and optimizer in a loop."""
     from lightning_modules.data import StageData
-    from lightning_modules.supervised import SupervisedModule
+    from lightning_modules.run import setup_of
     from multitask.bundle.bundle import read_bundle
+    from multitask.objectives.base import Place
     from multitask.optim import build_optimizer
     from multitask.recipe.stages import Stage
     from multitask.storage.storage import Storage
@@ -219,18 +220,20 @@ def bare(material: Material) -> Callable[[], Pass]:
     write_pairs(material)
     job = claimed(material, stage_recipe())
     stage, storage = Stage.model_validate(job.stage), Storage(job.storage)
-    data = StageData(job, stage, SupervisedModule)
+    data = StageData(job, stage, stage.learns)
     bundle = read_bundle(storage, job.start)
 
     def make_pass() -> Pass:
         model = bundle.model(job.heads, dropout=0.0, encoder_dropout=None, seed=job.seed, mlm=None)
-        module = SupervisedModule(model, stage, job, data.tables, data.rows, bundle.tokenizer_json).train()
+        objective = stage.learns(setup_of(job, stage, data, model, bundle.tokenizer_json))
+        model.set_trainable({"sts": objective.reached(model, "sts")}, full_model=True)
+        model.train()
         trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         optimizer = build_optimizer(trained, lr=stage.lr, eps=stage.eps, fused=stage.fused)
         began = time.perf_counter()
-        slices = data.slices(module, 0, 0, 0, 1)
+        slices = data.slices(objective, 0, 0, 0, 1)
         for at in range(len(slices)):
-            total, count = module.model_step(slices[at])
+            total, count = objective.loss(slices[at], Place())
             optimizer.zero_grad()
             (total / count).backward()
             optimizer.step()

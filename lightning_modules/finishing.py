@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from lightning_modules.base import StageModule, sum_over_ranks
 from lightning_modules.dev import DevMetrics, counter
+from lightning_modules.module import StageModule
 from lightning_modules.progress import Throttle
 from multitask.bundle.bundle import bundle_of, save_bundle
 from multitask.data.tokens import TokenTable, load_tokens
@@ -20,6 +20,7 @@ from multitask.experiment.records import Record, chosen
 from multitask.experiment.stages import BUNDLE, StageJob, write_outcome
 from multitask.inference.submission import write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
+from multitask.objectives.ranks import sum_over_ranks
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
 from multitask.tasks.table import Split
@@ -42,7 +43,7 @@ class Finishing(Callback):
         self._predict(trainer, module, record)
         if trainer.is_global_zero:
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
-            save_bundle(self.job.folder, BUNDLE, bundle_of(module.model, module.tokenizer_json, about))
+            save_bundle(self.job.folder, BUNDLE, bundle_of(module.model, module.objective.setup.tokenizer_json, about))
             write_outcome(self.job.folder, self._outcome(module, record))
 
     def _keep(self, module: StageModule) -> Record:

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from lightning_modules.base import StageModule
+from lightning_modules.module import StageModule
 from lightning_modules.tensorboard import EventLog
 from multitask import markdown
 from multitask.data.samplers import subset
@@ -74,7 +74,7 @@ def tell_sentences(
     events: EventLog, module: StageModule, tables: Mapping[str, TokenTable], autocast: Autocast, steps: int
 ) -> None:
     """The encodings of some dev sentences of each task that was trained, for the projector."""
-    tokenizer, specs = Tokenizer.from_str(module.tokenizer_json), module.model.specs
+    tokenizer, specs = Tokenizer.from_str(module.objective.setup.tokenizer_json), module.model.specs
     vectors: list[Tensor] = []
     metadata: Metadata = []
     for task in module.stage.tasks:

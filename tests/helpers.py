@@ -20,9 +20,9 @@ import torch.multiprocessing as mp
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
-from lightning_modules.base import StageModule
+from lightning_modules.module import StageModule
 from lightning_modules.progress import Interrupted, Progress
-from lightning_modules.run import OBJECTIVES, run_stage
+from lightning_modules.run import run_stage, setup_of
 from lightning_modules.trainer import Execution, quiet_libraries
 from multitask.bundle.bundle import Bundle, source_bundle
 from multitask.data.sample import sample_uri
@@ -191,16 +191,28 @@ def random_sentences(count: int, seed: int = 0, low: int = 1, high: int = 30) ->
     return [[CLS, *random.choice(WORDS, random.integers(low, high + 1)).tolist(), SEP] for _ in range(count)]
 
 
-def module_of(tables: dict[str, TokenTable], world: int = 1, rank: int = 0, **stage: Any) -> Any:
-    """The module of a stage over those tables, double precision and no dropout, as if its trainer were that rank."""
+def objective_of(tables: dict[str, TokenTable], **stage: Any) -> Any:
+    """The objective of a stage over those tables, double precision and no dropout."""
     default = {"name": "stage", "tasks": list(tables), "train": "full-model", "lr": 1e-3, "dropout": 0.0}
     settings = Stage.model_validate({**default, **stage})
     heads = {"sst": "linear", "quora": "linear", "sts": "cosine"}
     model = tiny().model(heads, encoder_dropout=0.0, seed=3, mlm=settings.token_head()).double()
-    job: Any = SimpleNamespace(seed=3, about={}, losses={"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"})
-    rows = {task: np.arange(len(table)) for task, table in tables.items()}
-    module: StageModule = OBJECTIVES[settings.objective](model, settings, job, tables, rows, tiny().tokenizer_json)
-    object.__setattr__(module, "_trainer", SimpleNamespace(world_size=world, global_rank=rank))
+    data: Any = SimpleNamespace(tables={}, rows={})
+    for task, table in tables.items():
+        data.tables[task], data.rows[task] = settings.learns.examples(task, table, np.arange(len(table)), model.specs)
+    losses = {"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"}
+    job: Any = SimpleNamespace(seed=3, about={}, losses=losses)
+    objective = settings.learns(setup_of(job, settings, data, model, tiny().tokenizer_json))
+    model.set_trainable({task: objective.reached(model, task) for task in tables}, settings.train == "full-model")
+    return objective
+
+
+def module_of(tables: dict[str, TokenTable], **stage: Any) -> StageModule:
+    """The module of a stage over those tables, under a trainer of one process."""
+    default = {"name": "stage", "tasks": list(tables), "train": "full-model", "lr": 1e-3}
+    job: Any = SimpleNamespace(seed=3)
+    module = StageModule(objective_of(tables, **stage), Stage.model_validate({**default, **stage}), job)
+    module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True)
     return module
 
 

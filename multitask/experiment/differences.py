@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from multitask.errors import well_formed
-from multitask.recipe.files import parse_yaml
+from multitask.recipe.parsing import parse_yaml
 from multitask.storage.sealed import Damaged, read_document
 from multitask.storage.storage import Storage, join
 

@@ -28,7 +28,8 @@ from multitask.storage.storage import MANIFEST, Storage
 
 SCHEMA = 1
 KIND = "recruiter's index"
-ENCODER, PARTS = "encoder", ("completion", "suitability")  # bundles below the directory
+ENCODER, COMPLETION, SUITABILITY = "encoder", "completion", "suitability"  # bundles below the directory
+PARTS = (COMPLETION, SUITABILITY)
 NEAREST = "nearest.usearch"
 FILES = ("postings.jsonl", "passages.jsonl", "vectors.safetensors", NEAREST)
 

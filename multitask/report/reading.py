@@ -20,7 +20,7 @@ from multitask.experiment.events import event_files
 from multitask.experiment.records import Record, read_records
 from multitask.experiment.results import Rows, leaves
 from multitask.experiment.stages import Experiment
-from multitask.recipe.files import parse_yaml
+from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.settings import Table as PaperTable
 from multitask.recipe.sweeps import stage_of
 from multitask.report.numbers import ordered

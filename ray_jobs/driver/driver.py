@@ -256,7 +256,7 @@ class Driver:
     def _trained_heads(self, stage: Stage) -> list[str]:
         """The tasks whose heads are not as they were drawn: some stage trained them, or a bundle brought them along."""
         line = [self.recipe.stage(name) for name in self.recipe.line(stage.name)]
-        trained = {task for above in line if above.objective == "supervised" for task in above.tasks}
+        trained = {task for above in line if above.learns.uses_head for task in above.tasks}
         return sorted(trained | set(self.plan.start(self.recipe.root(stage)).trained))
 
     def write_results(self) -> dict[str, Any]:

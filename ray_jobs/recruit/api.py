@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from multitask.recruit.index import COMPLETION, SUITABILITY
 from ray_jobs.recruit.messages import (
     PROBLEMS,
     VALID,
@@ -124,14 +125,14 @@ def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any]) -> None:
     @app.post("/complete", dependencies=wanted)
     async def complete(asked: CompleteRequest) -> CompleteAnswer:
         """The likeliest titles of a job description, likeliest first."""
-        must_have("completion")
+        must_have(COMPLETION)
         titles = await engine.complete(asked)
         return CompleteAnswer(titles=[TitleAnswer(text=some.text, probability=some.probability) for some in titles])
 
     @app.post("/suitability", dependencies=wanted, response_model_exclude_none=True)
     async def suitability(asked: SuitabilityRequest) -> SuitabilityAnswer:
         """Whether an application is qualified for a job. The probability only where `score` is true."""
-        must_have("suitability")
+        must_have(SUITABILITY)
         found = await engine.suitability(asked)
         probability = found.probability if asked.score else None
         return SuitabilityAnswer(

@@ -10,7 +10,8 @@ from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
 from multitask.inference.embed import default_device
-from multitask.recruit.completion import PROMPT, Completer, Pair
+from multitask.objectives.completion import PROMPT
+from multitask.recruit.completion import Completer, Pair
 from multitask.tasks.table import TASKS, Split
 from ray_jobs.recruit.texts import given_text
 from ray_jobs.screen import Screen

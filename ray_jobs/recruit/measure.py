@@ -16,6 +16,7 @@ from multitask.inference.embed import default_device
 from multitask.recruit.card import card
 from multitask.recruit.completion import Completer
 from multitask.recruit.completion import measure as measure_titles
+from multitask.recruit.index import COMPLETION
 from multitask.recruit.postings import read_postings
 from multitask.recruit.quality import compare
 from multitask.recruit.repeats import repeat_groups
@@ -109,7 +110,7 @@ def _suitability(bundle: Bundle, data: str) -> list[Row]:
 
 
 MEASURES: dict[str, Callable[[Bundle, str], list[Row]]] = {
-    "completion": _completion,
+    COMPLETION: _completion,  # the objective that its bundle was trained by is called so, too
     SUITABILITY: _suitability,
 }
 

@@ -54,7 +54,7 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
     """
     import ray
 
-    from lightning_modules.base import NonFiniteLoss
+    from lightning_modules.module import NonFiniteLoss
     from lightning_modules.run import run_stage
     from lightning_modules.trainer import quiet_libraries
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lightning_modules.data import StageData
-from lightning_modules.run import OBJECTIVES
 from multitask.bundle.bundle import read_bundle
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.events import event_files
@@ -122,7 +121,7 @@ STOPS = {
 def small_steps(job: StageJob) -> int:
     """Steps an epoch, from the data alone."""
     stage = Stage.model_validate(job.stage)
-    return StageData(job, stage, OBJECTIVES[stage.objective]).steps_per_epoch
+    return StageData(job, stage, stage.learns).steps_per_epoch
 
 
 @pytest.mark.parametrize(

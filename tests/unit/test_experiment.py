@@ -26,7 +26,8 @@ from multitask.experiment.stages import (
     trainer_name,
 )
 from multitask.recipe.checks import build_recipe
-from multitask.recipe.files import apply_override, parse_yaml
+from multitask.recipe.files import apply_override
+from multitask.recipe.parsing import parse_yaml
 from multitask.storage.storage import Storage
 from ray_jobs.driver.prepare import prepare
 
