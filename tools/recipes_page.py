@@ -97,12 +97,11 @@ def meanings_of(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _strings(tree: Any) -> dict[str, str]:
-    pairs: list[tuple[Any, Any]] = list(zip(tree.body, tree.body[1:], strict=False))
-    return {
-        field.target.id: _line(below.value.value).replace("|", "\\|")
-        for field, below in pairs
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-    }
+    found = {}
+    for field, below in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            found[field.target.id] = _line(ast.literal_eval(below.value)).replace("|", "\\|")
+    return found
 
 
 def _line(text: str | None) -> str:
