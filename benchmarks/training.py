@@ -220,7 +220,7 @@ def bare(material: Material) -> Callable[[], Pass]:
     write_pairs(material)
     job = claimed(material, stage_recipe())
     stage, storage = Stage.model_validate(job.stage), Storage(job.storage)
-    data = StageData(job, stage, stage.learns)
+    data = StageData(job, stage)
     bundle = read_bundle(storage, job.start)
 
     def make_pass() -> Pass:

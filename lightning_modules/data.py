@@ -25,11 +25,10 @@ from multitask.tasks.own import known
 class StageData(pl.LightningDataModule):
     """The training batches of a stage's tasks, sliced for this rank, and every task's dev set.
 
-    kind: the objective, which says what an example is. tables, rows: task -> its training examples, and
-    which of them are used.
+    tables, rows: task -> its training examples, and which of them are used, as the stage's objective has them.
     """
 
-    def __init__(self, job: StageJob, stage: Stage, kind: type[Objective]) -> None:
+    def __init__(self, job: StageJob, stage: Stage) -> None:
         super().__init__()
         self.job, self.stage = job, stage
         self.storage = Storage(job.storage)
@@ -37,7 +36,7 @@ class StageData(pl.LightningDataModule):
         for task in stage.tasks:
             table = load_tokens(self.storage, job.train[task])
             rows = training_rows(len(table), stage.max_examples, job.seed, task)
-            examples[task] = kind.examples(task, table, rows, specs)
+            examples[task] = stage.learns.examples(stage.options, specs[task], table, rows)
         self.tables = {task: table for task, (table, _) in examples.items()}
         self.rows = {task: rows for task, (_, rows) in examples.items()}
         self.dev_tables = {task: load_tokens(self.storage, path) for task, path in job.dev.items()}

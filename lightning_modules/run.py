@@ -42,7 +42,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     if read_outcome(job.folder) is not None:
         return
     job, stage = claimable(job), Stage.model_validate(job.stage)
-    data = StageData(job, stage, stage.learns)
+    data = StageData(job, stage)
     with CheckpointStore(job.folder.at("checkpoints")) as store:
         module, covered = _load(job, stage, data, store)
         records = resumed_records(job.folder, module.state.position.steps, covered)

@@ -199,7 +199,9 @@ def objective_of(tables: dict[str, TokenTable], **stage: Any) -> Any:
     model = tiny().model(heads, encoder_dropout=0.0, seed=3, mlm=settings.token_head()).double()
     data: Any = SimpleNamespace(tables={}, rows={})
     for task, table in tables.items():
-        data.tables[task], data.rows[task] = settings.learns.examples(task, table, np.arange(len(table)), model.specs)
+        data.tables[task], data.rows[task] = settings.learns.examples(
+            settings.options, model.specs[task], table, np.arange(len(table))
+        )
     losses = {"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"}
     job: Any = SimpleNamespace(seed=3, about={}, losses=losses)
     objective = settings.learns(setup_of(job, settings, data, model, tiny().tokenizer_json))

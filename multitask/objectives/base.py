@@ -18,7 +18,7 @@ from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import Score
 from multitask.model.multitask import MultitaskModel
 from multitask.schema import Strict
-from multitask.tasks.table import TASKS, TaskSpec
+from multitask.tasks.table import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,6 @@ class Objective:
     Attributes:
         Options: The schema of the options that a stage may give under the objective's name; None where it has none.
         measured: The dev metrics of the objective's own, all tasks together. What is a perplexity is better low.
-        wants_similar: Whether each of its tasks needs labels that say which pairs are similar.
         uses_head: Whether a batch goes through its task's head, so that the head is trained.
         reads_sentences: Whether it learns from sentence encodings, to which the stage's dropout applies.
         has_head: Whether something is left to train over a frozen encoder.
@@ -88,7 +87,6 @@ class Objective:
 
     Options: ClassVar[type[Strict] | None] = None
     measured: ClassVar[tuple[str, ...]] = ()
-    wants_similar: ClassVar[bool] = False
     uses_head: ClassVar[bool] = False
     reads_sentences: ClassVar[bool] = True
     has_head: ClassVar[bool] = True
@@ -105,13 +103,14 @@ class Objective:
         return None
 
     @classmethod
-    def examples(
-        cls, task: str, table: TokenTable, rows: Rows, specs: Mapping[str, TaskSpec] = TASKS
-    ) -> tuple[TokenTable, Rows]:
-        """The table and the rows of it that are its examples; unless overridden, the `rows` of the table as they are.
+    def wants_similar(cls, options: Any) -> bool:
+        """Whether each of its tasks needs labels that say which pairs are similar."""
+        return False
 
-        specs: task -> what it is.
-        """
+    @classmethod
+    def examples(cls, options: Any, spec: TaskSpec, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
+        """The table and the rows of it that are a task's examples; unless overridden, the `rows` of the table as they
+        are. spec: what the task is."""
         return table, rows
 
     @classmethod
@@ -148,3 +147,11 @@ class Objective:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+def similar_rows(spec: TaskSpec, table: TokenTable, rows: Rows) -> Rows:
+    """Those of the rows whose pairs are similar, of a task whose labels say so."""
+    least = spec.label.similar
+    assert least is not None, f"recipe/checks.py lets no task without similar pairs, such as {spec.name}, in here"
+    found: Rows = rows[(table.labels[rows] >= least).numpy()]
+    return found

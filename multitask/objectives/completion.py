@@ -24,9 +24,9 @@ from multitask.data.tokens import TokenTable
 from multitask.errors import UserError
 from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import COMPLETION, Score
-from multitask.objectives.base import Place, Setup
+from multitask.objectives.base import Place, Setup, similar_rows
 from multitask.objectives.mlm import HiddenTokens
-from multitask.tasks.table import TASKS, TaskSpec
+from multitask.tasks.table import TaskSpec
 
 PROMPT = "The role in this job description is"
 MOST = 8  # tokens of a title; of the postings' titles nine in ten have no more, others are cut
@@ -87,7 +87,6 @@ class Completion(HiddenTokens):
     some first tokens of the answer, so that it can be found token by token."""
 
     measured = (COMPLETION,)
-    wants_similar = True
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -98,13 +97,12 @@ class Completion(HiddenTokens):
         return brought or "tied"
 
     @classmethod
-    def examples(
-        cls, task: str, table: TokenTable, rows: Rows, specs: Mapping[str, TaskSpec] = TASKS
-    ) -> tuple[TokenTable, Rows]:
-        """The rows whose pairs are similar."""
-        least = specs[task].label.similar
-        assert least is not None, "recipe/checks.py lets no such task into a completion stage"
-        return table, rows[(table.labels[rows] >= least).numpy()]
+    def wants_similar(cls, options: Any) -> bool:
+        return True
+
+    @classmethod
+    def examples(cls, options: Any, spec: TaskSpec, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
+        return table, similar_rows(spec, table, rows)
 
     def batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
         """How much is shown is drawn for the example, never for the rank that computes it."""

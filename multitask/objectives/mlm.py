@@ -24,7 +24,7 @@ from multitask.measure.metrics import PERPLEXITY, Score
 from multitask.model.multitask import MultitaskModel
 from multitask.objectives.base import Objective, Place, Setup
 from multitask.schema import Strict
-from multitask.tasks.table import TASKS, TaskSpec
+from multitask.tasks.table import TaskSpec
 
 # Perplexity is measured on at most this many sentences of each dev file, always the same ones with the same tokens
 # hidden, whatever the stage and the seed: some 5,000 hidden tokens give it to 3 %, and all of Quora's 40,000
@@ -83,7 +83,7 @@ class HiddenTokens(Objective):
 
     def _dev_loss(self, task: str, table: TokenTable, place: Place, autocast: Autocast) -> Tensor:
         """(2,) float64: the summed loss and the number of hidden tokens, over all ranks."""
-        table, rows = self.examples(task, table, np.arange(len(table)), self.model.specs)
+        table, rows = self.examples(self.options, self.model.specs[task], table, np.arange(len(table)))
         rows = rows[subset(len(rows), DEV_SENTENCES, derive_seed("perplexity", task))]
         found = torch.zeros(2, dtype=torch.float64)
         for batch in EvalSet.of(task, table, self.device.type, place.rank, place.world, rows).batches:
@@ -110,9 +110,7 @@ class MaskedLanguage(HiddenTokens):
         return head
 
     @classmethod
-    def examples(
-        cls, task: str, table: TokenTable, rows: Rows, specs: Mapping[str, TaskSpec] = TASKS
-    ) -> tuple[TokenTable, Rows]:
+    def examples(cls, options: Any, spec: TaskSpec, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
         """The rows' sentences, each an example of its own."""
         return table.singles(), np.sort(stacked(rows, table.sentences))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,7 +34,6 @@ class MultipleNegatives(Objective):
     """Similar pairs are the anchors; all second sentences of the global batch, and hard negatives, the candidates."""
 
     Options = Ranking
-    wants_similar = True
     has_head = False
 
     def __init__(self, setup: Setup) -> None:
@@ -43,6 +44,10 @@ class MultipleNegatives(Objective):
             for task, table in setup.tables.items()
             if self.options.hard_negatives
         }
+
+    @classmethod
+    def wants_similar(cls, options: Any) -> bool:
+        return True
 
     def batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
         table, more = self.setup.tables[task], np.empty(0, np.int64)

@@ -167,7 +167,7 @@ def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
 
 def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
     frozen = stage.train == "last-linear-layer"
-    if stage.learns.wants_similar:
+    if stage.wants_similar:
         specs = TASKS | recipe.specs
         rankable = [name for name, spec in specs.items() if spec.label.similar is not None]
         if strange := [name for name in stage.tasks if name not in rankable]:

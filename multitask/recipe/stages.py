@@ -91,6 +91,11 @@ class Stage(_WithOptions):
         """The objective's own options; None where it has none."""
         return getattr(self, self.objective, None)
 
+    @property
+    def wants_similar(self) -> bool:
+        """Whether each of its tasks needs labels that say which pairs are similar."""
+        return self.learns.wants_similar(self.options)
+
     def token_head(self, brought: str | None = None) -> str | None:
         """The masked-language head that the stage trains, tied or untied; brought: the one that its start has."""
         return self.learns.token_head(self.options, brought)

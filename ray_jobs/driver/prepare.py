@@ -173,7 +173,7 @@ def _located(storage: Storage, uri: str) -> str:
 def _check_similar_pairs(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
     """A stage that learns from similar pairs alone needs some in the data of each of its tasks."""
     for stage in recipe.stages:
-        for task in stage.tasks if stage.learns.wants_similar else []:
+        for task in stage.tasks if stage.wants_similar else []:
             table, label = tables[task]["train"], recipe.specs[task].label
             rows = training_rows(len(table), stage.max_examples, recipe.seed, task)
             if label.similar is not None and not bool((table.labels[rows] >= label.similar).any()):

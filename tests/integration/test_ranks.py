@@ -121,7 +121,7 @@ STOPS = {
 def small_steps(job: StageJob) -> int:
     """Steps an epoch, from the data alone."""
     stage = Stage.model_validate(job.stage)
-    return StageData(job, stage, stage.learns).steps_per_epoch
+    return StageData(job, stage).steps_per_epoch
 
 
 @pytest.mark.parametrize(

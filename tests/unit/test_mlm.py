@@ -20,6 +20,8 @@ from multitask.model.config import PRESETS
 from multitask.model.mlm import MlmHead
 from multitask.objectives import mlm
 from multitask.objectives.base import Place
+from multitask.objectives.mlm import Mlm
+from multitask.tasks.table import TASKS
 from ray_jobs.stopping import StopRequest
 from tests.helpers import CLS, SEP, UNK, VOCABULARY, module_of, objective_of, random_sentences, small_driver, table_of
 
@@ -97,7 +99,7 @@ def test_a_tasks_loss_weight_is_a_factor() -> None:
 
 def test_every_sentence_of_a_pair_is_an_example() -> None:
     kind = type(mlm_objective())
-    found, rows = kind.examples("quora", table(), np.array([3, 1]))
+    found, rows = kind.examples(Mlm(), TASKS["quora"], table(), np.array([3, 1]))
     assert len(found) == 24 and rows.tolist() == [2, 3, 6, 7]
 
 

@@ -31,6 +31,7 @@ from multitask.recipe.stages import Stage
 from multitask.recruit import completion
 from multitask.recruit.completion import Completer, Title, exact_match, measure, token_f1
 from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 from ray_jobs.recruit.completion import pairs_of, run_complete
 from ray_jobs.screen import Screen
 from tests.helpers import CLS, MASK, ORDINARY, SEP, UNK, VOCABULARY, objective_of, table_of, tiny
@@ -77,7 +78,7 @@ def trained() -> Bundle:
     """A tiny encoder that saw the planted pairs, and no others, four hundred times."""
     objective = completion_objective()
     objective.model.float()
-    _, rows = objective.examples("jobs", objective.setup.tables["jobs"], np.arange(2 * len(PLANTED)))
+    rows = objective.setup.rows["jobs"]
     optimizer = torch.optim.AdamW([w for w in objective.model.parameters() if w.requires_grad], lr=3e-3)
     for step in range(400):
         total, count = objective.loss(batch_of(objective, rows.tolist(), f"step {step}"), Place())
@@ -148,7 +149,7 @@ def test_completion_goes_on_with_the_head_that_mlm_made(brought: str | None, hea
 
 def test_only_similar_pairs_are_examples() -> None:
     objective = completion_objective()
-    table, rows = objective.examples("jobs", planted_table(), np.array([7, 1, 4, 9]))
+    table, rows = objective.examples(None, TASKS["jobs"], planted_table(), np.array([7, 1, 4, 9]))
     assert rows.tolist() == [1, 4] and len(table) == 2 * len(PLANTED)
 
 
