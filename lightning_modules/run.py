@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -22,14 +23,15 @@ from lightning_modules.ranking import RankingModule
 from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
-from multitask.bundle import ENCODERS, Bundle, check_trainer, read_bundle
-from multitask.checkpoints import CheckpointStore, State
+from multitask.bundle import ENCODERS, Bundle, check_trainer, read_bundle, weights_of
+from multitask.checkpoints import Checkpoint, CheckpointStore, State
 from multitask.definitions import known
 from multitask.experiment import StageJob, check_attempt, claimable, read_outcome
 from multitask.recipe import Stage
 from multitask.records import resumed_records
 from multitask.storage import Storage
 
+log = logging.getLogger(__name__)
 OBJECTIVES: dict[str, type[StageModule]] = {
     "supervised": SupervisedModule,
     "mlm": MlmModule,
@@ -90,7 +92,9 @@ def _load(
     """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, what resumes
     its optimizer, and what the checkpoint says was measured so far. Bundle and checkpoint themselves are dropped: each
     is as large as the model."""
-    bundle, checkpoint = replace(job_start(job), specs=known(job.specs, "job")), store.newest()
+    bundle = replace(job_start(job), specs=known(job.specs, "job"))
+    start = weights_of(Storage(job.storage).at(job.start))
+    checkpoint = _of_this_start(store.newest(), start, job)
     model = bundle.model(
         job.heads,
         dropout=stage.dropout,
@@ -103,5 +107,14 @@ def _load(
     module = OBJECTIVES[stage.objective](model, stage, job, data.tables, data.rows, bundle.tokenizer_json)
     if checkpoint:
         model.load_trained(checkpoint.weights)
-    module.start_at(checkpoint.state if checkpoint else State(), data.steps_per_epoch)
+    state = checkpoint.state if checkpoint else State()
+    module.start_at(replace(state, start=start), data.steps_per_epoch)
     return module, Resume(checkpoint, data), checkpoint.records if checkpoint else []
+
+
+def _of_this_start(checkpoint: Checkpoint | None, start: str, job: StageJob) -> Checkpoint | None:
+    """The checkpoint; None, with a warning, where the stage began from another bundle then: it begins anew."""
+    if checkpoint is None or checkpoint.state.start in ("", start):
+        return checkpoint
+    log.warning("%s: its checkpoints come from another %s than lies there now; trained again", job.trainer, job.start)
+    return None
