@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_modules.dev import DevMetrics, counter
 from lightning_modules.module import StageModule
 from lightning_modules.progress import Throttle
-from multitask.bundle.bundle import bundle_of, save_bundle
+from multitask.bundle.bundle import bundle_of, save_bundle, weights_of
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.records import Record, chosen
@@ -97,7 +97,7 @@ class Finishing(Callback):
     def _outcome(self, module: StageModule, record: Record) -> dict[str, object]:
         state, measuring = module.state, math.fsum(record.seconds for record in self.records)
         start = next((record for record in self.records if record.steps == 0), None)
-        return {
+        return {  # weights: sha256 of those that it ends with, and of those that it started from
             "epochs": module.stage.epochs,
             "kept_epoch": record.epoch,
             "steps": state.position.steps,
@@ -110,4 +110,6 @@ class Finishing(Callback):
             "intervals": record.intervals,
             "start": {key: getattr(start, key) for key in ("metrics", "why", "intervals")} if start else None,
             "records": [asdict(record) for record in self.records],
+            "weights": weights_of(self.job.folder.at(BUNDLE)),
+            "start_weights": state.start,
         }

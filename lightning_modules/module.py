@@ -71,13 +71,16 @@ class StageModule(pl.LightningModule):
         self.model.set_trainable(reached, full_model=stage.train == "full-model")
         self._elsewhere = {task: self.model.trained_elsewhere(parts) for task, parts in reached.items()}
 
-    def start(self, checkpoint: Checkpoint | None, steps_per_epoch: int) -> None:
+    def start(self, checkpoint: Checkpoint | None, weights: str, steps_per_epoch: int) -> None:
         """Puts the stage where the checkpoint left it, or at its beginning: weights, position, losses, and,
-        once Lightning asks for the optimizer, its moments and what the objective keeps, which lie on the device."""
-        self.steps_per_epoch = steps_per_epoch
+        once Lightning asks for the optimizer, its moments and what the objective keeps, which lie on the device.
+
+        weights: the sha256 of those that the stage starts from.
+        """
+        self.steps_per_epoch, self._resumed = steps_per_epoch, checkpoint
         if checkpoint:
             self.model.load_trained(checkpoint.weights)
-            self.state, self._resumed = checkpoint.state.rolled(steps_per_epoch), checkpoint
+        self.state = replace(checkpoint.state if checkpoint else State(), start=weights).rolled(steps_per_epoch)
         self.restore_losses()
         self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +19,8 @@ from lightning_modules.profiling import Profile
 from lightning_modules.progress import Interrupted, Report, Throttle
 from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
-from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, longest, read_bundle
-from multitask.experiment.checkpoints import CheckpointStore
+from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, longest, read_bundle, weights_of
+from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment.records import resumed_records
 from multitask.experiment.stages import StageJob, check_attempt, claimable, read_outcome
 from multitask.model.multitask import MultitaskModel
@@ -27,6 +28,8 @@ from multitask.objectives.base import Setup
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
 from multitask.tasks.own import known
+
+log = logging.getLogger(__name__)
 
 
 def run_stage(job: StageJob, execution: Execution, report: Report, every: float = 1.0) -> None:
@@ -80,7 +83,9 @@ def _load(
 ) -> tuple[StageModule, list[dict[str, Any]] | None]:
     """The stage's module, from the newest checkpoint or else from the bundle that it starts from, and what the
     checkpoint says was measured so far. Bundle and checkpoint themselves are dropped: each is as large as the model."""
-    bundle, checkpoint = replace(job_start(job), specs=known(job.specs, "job")), store.newest()
+    bundle = replace(job_start(job), specs=known(job.specs, "job"))
+    start = weights_of(Storage(job.storage).at(job.start))
+    checkpoint = _of_this_start(store.newest(), start, job)
     model = bundle.model(
         job.heads,
         dropout=stage.dropout,
@@ -91,8 +96,16 @@ def _load(
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too
     module = StageModule(stage.learns(setup_of(job, stage, data, model, bundle.tokenizer_json)), stage, job)
-    module.start(checkpoint, data.steps_per_epoch)
+    module.start(checkpoint, start, data.steps_per_epoch)
     return module, checkpoint.records if checkpoint else []
+
+
+def _of_this_start(checkpoint: Checkpoint | None, start: str, job: StageJob) -> Checkpoint | None:
+    """The checkpoint; None, with a warning, where the stage began from another bundle then: it begins anew."""
+    if checkpoint is None or checkpoint.state.start in ("", start):
+        return checkpoint
+    log.warning("%s: its checkpoints come from another %s than lies there now; trained again", job.trainer, job.start)
+    return None
 
 
 def setup_of(job: StageJob, stage: Stage, data: StageData, model: MultitaskModel, tokenizer_json: str) -> Setup:

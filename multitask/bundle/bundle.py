@@ -182,10 +182,18 @@ def bundle_fingerprint(storage: Storage) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
+def weights_of(bundle: Storage) -> str:
+    """sha256 of a bundle's weights, as its manifest has it."""
+    found: str = read_document(bundle, MANIFEST, _key(bundle))["files"]["weights.safetensors"]["sha256"]
+    return found
+
+
 def check_trainer(about: Mapping[str, Any], trainer: str, where: str) -> None:
     """Raises Damaged where a bundle in a trainer's folder says that another trainer made it."""
     if (other := about.get("trainer", trainer)) != trainer:
-        raise Damaged(f"bundle '{where}': another trainer's, {other}")
+        raise Damaged(
+            f"bundle '{where}': another trainer's, {other}; remove it, and `minibert train` makes its own again"
+        )
 
 
 def is_bundle(uri: str) -> bool:

@@ -27,6 +27,7 @@ EXPERIMENT_FILE, RESULTS_FILE = "experiment.json", "results.json"
 WRITER = "writer.json"  # in a trainer's folder: the process that writes its checkpoints
 OUTCOME = "outcome.json"  # in a trainer's folder: what makes its stage finished
 BUNDLE = "bundle"  # in a trainer's folder: a directory
+TRAINER = "TorchTrainer_"  # how the names of trainers, and of their folders, begin
 Status = Literal["pending", "running", "finished", "interrupted", "failed", "stopped"]  # stopped: a trial, by ASHA
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def stage_content(
 
 def trainer_name(fingerprint: str, started: datetime, trial: int = 0, variant: int = 0) -> str:
     """As the papers name their runs: TorchTrainer_086a8_00000_0_2024-06-09_09-59-59."""
-    return f"TorchTrainer_{fingerprint[:5]}_{trial:05d}_{variant}_{started.astimezone(UTC):%Y-%m-%d_%H-%M-%S}"
+    return f"{TRAINER}{fingerprint[:5]}_{trial:05d}_{variant}_{started.astimezone(UTC):%Y-%m-%d_%H-%M-%S}"
 
 
 @dataclass(frozen=True)
@@ -170,10 +171,15 @@ class Experiment:
         return found - {""}
 
     def check_results(self, results: dict[str, Any]) -> None:
-        """Raises Damaged where results.json speaks of trainers that this experiment has not had."""
+        """Raises Damaged where results.json is of another attempt, or of trainers that this experiment has not had."""
+        place, attempt = join(self.folder.uri, RESULTS_FILE), results.get("attempt")  # which older builds do not write
+        if self.attempt and attempt not in (None, self.attempt):
+            raise Damaged(
+                f"{place}: written by attempt {attempt}, but {EXPERIMENT_FILE} is of attempt {self.attempt}; "
+                f"`minibert train` writes it again"
+            )
         strange = [row["trainer"] for row in results["stages"] if row["trainer"] not in {None, *self.trainers}]
         if strange and self.stages:
-            place = join(self.folder.uri, RESULTS_FILE)
             raise Damaged(f"{place}: another experiment's than {EXPERIMENT_FILE}: it has {strange[0]}")
 
     def _check_own(self, called: str) -> None:
@@ -237,7 +243,8 @@ class Experiment:
         if record and fingerprint not in (record.fingerprint, self._best_fingerprint(record)):
             if not fresh:
                 raise UserError(self._refusal(name, record, content, parent))
-            self._supersede(name)
+            for key in [key for key in self.stages if key == name or key.startswith(f"{name}#")]:
+                self._supersede(key)  # with other seeds' stages of that name, which this recipe may not have
             record = None
         if record is None:
             trainer = "" if trial is None else self._new_trainer(fingerprint, variant, trial)

@@ -26,7 +26,7 @@ from multitask.inference.predict import answerable, require
 from multitask.storage.sealed import Damaged, read_document, write_document
 from multitask.storage.storage import Storage
 from ray_jobs.batch.input import Shard, Source, source_of
-from ray_jobs.batch.parts import PartPlan, Writer, is_sound
+from ray_jobs.batch.parts import PartPlan, Writer, is_sound, part_name
 from ray_jobs.screen import Screen
 
 WORK, MANIFEST = "_work.json", "_manifest.json"
@@ -89,7 +89,9 @@ def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...
         work |= {"pooling": bundle.pooling, "max_length": bundle.max_length}
     plan = PartPlan(output, columns, task, request.keep, digest(work))
     made, source = begin(plan, work), source.held_to(content)
-    if (before := _manifest(output, plan.work)) and before["parts"] == len(made):
+    if before := _manifest(output, plan.work):
+        _check_parts(output, before["parts"])
+    if before and before["parts"] == len(made):
         screen.say(f"all {len(made)} parts are in {output.uri} already")
         if screen.as_json:
             screen.document(before)
@@ -104,6 +106,7 @@ def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...
         shards = here(source, made, plan, bundle)
     with closing(shards):
         done = follow(shards, task or "embed", screen)
+    _check_parts(output, done["parts"])
     manifest = {"source": request.input, "model": request.bundle, **work, **done}
     write_document(output, MANIFEST, manifest, plan.work)
     screen.say(f"{done['rows']} rows in {done['parts']} parts in {output.uri}")
@@ -128,12 +131,24 @@ def begin(plan: PartPlan, work: dict[str, Any]) -> set[int]:
         raise UserError(f"{output.uri}: holds {names[0]}, which is not of this work; name an empty directory")
     _check_work(output, work)
     found = {int(match[1]): name for name in names if (match := PART.fullmatch(name))}
+    if strange := [name for name in names if name not in found.values() and not name.startswith("_")]:
+        raise UserError(f"{output.uri}/{strange[0]}: no part of this work, and who reads the parts would read it too")
     sound = {number for number, name in found.items() if is_sound(output.read_bytes(name), f"{plan.work} {name}")}
     for number in sorted(found.keys() - sound):
         log.warning(
             "%s/%s: damaged, of other work, or of a build without checksums; made again", output.uri, found[number]
         )
     return sound
+
+
+def _check_parts(output: Storage, parts: int) -> None:
+    """Raises UserError where there are more than so many; what is gone of them is named in a warning."""
+    names, wanted = output.list(), [part_name(number) for number in range(parts)]
+    if more := [name for name in names if PART.fullmatch(name) and name not in wanted]:
+        raise UserError(f"{output.uri}/{more[0]}: the work has {parts} parts, and this is none of them; remove it")
+    for name in wanted:
+        if name not in names:
+            log.warning("%s/%s: gone; made again", output.uri, name)
 
 
 def _check_work(output: Storage, work: dict[str, Any]) -> None:

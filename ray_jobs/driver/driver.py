@@ -17,7 +17,7 @@ import yaml
 from lightning_modules.progress import Interrupted
 from multitask.errors import StorageError, UserError
 from multitask.experiment.lease import Lease
-from multitask.experiment.stages import BUNDLE, Experiment, StageJob, StageRecord
+from multitask.experiment.stages import BUNDLE, EXPERIMENT_FILE, TRAINER, Experiment, StageJob, StageRecord
 from multitask.model.heads import loss_for
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import best
@@ -98,23 +98,40 @@ class Driver:
         self.experiment.folder.write_bytes("recipe.yaml", recipe)
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
-        for node in self.plan.reopen_torn():
-            log.warning("%s: finished before, but its bundle is not whole; made again from its checkpoint", node.key)
+        self._tell_lost()
+        self._reopen(self.plan.torn() | self.plan.stale())
         for node in self.plan.nodes:
             if self.plan.outcome(node):
                 record = self.plan.records[node.key]
                 record.status = "finished"
                 self.screen.note(f"{node.key}: finished before, skipped ({record.trainer})")
-        todo = [node for node in self.plan.nodes if not node.trial and not self.plan.outcome(node)]
+        stages = [node for node in self.plan.nodes if not node.trial]
         self.experiment.save()
-        if todo and not stop.asked:
+        self.write_results()  # of this attempt from now on
+        if not stop.asked and not all(self.plan.outcome(node) for node in stages):
             with self._runner(stop) as runner:
-                for node in todo:
-                    if not stop.asked:
+                for node in stages:
+                    if not stop.asked and not self.plan.outcome(node):
                         self._run_stage(node, runner)
-        if stop.asked and not all(self.plan.outcome(node) for node in todo):
+                        self._reopen(self.plan.stale())
+        if stop.asked and not all(self.plan.outcome(node) for node in stages):
             raise Interrupted(self.request.experiment)
         return self.write_results()
+
+    def _tell_lost(self) -> None:
+        """Folders of trainers that experiment.json does not know: it was removed, or is another's."""
+        folder = self.experiment.folder
+        if self.experiment.attempt == 1 and (lost := [name for name in folder.list() if name.startswith(TRAINER)]):
+            log.warning(
+                "%s: %d folders of trainers, %s first, of which no %s says anything; all is trained anew beside them",
+                folder.uri, len(lost), lost[0], EXPERIMENT_FILE,
+            )  # fmt: skip
+
+    def _reopen(self, stages: dict[str, str]) -> None:
+        """stages: key -> why it is not finished after all."""
+        for key, why in stages.items():
+            log.warning("%s: finished before, but %s; made again", key, why)
+            self.plan.reopen(key)
 
     def check(self) -> None:
         """The fence: raises Superseded where this driver's attempt was another's to go on with."""

@@ -21,6 +21,7 @@ def results_of(plan: Plan, name: str) -> dict[str, Any]:
     variants = sorted({node.variant for node in plan.nodes})
     return {
         "schema": 1,
+        "attempt": plan.experiment.attempt,
         "experiment": name,
         "recipe": recipe.name,
         "encoder": {"source": recipe.encoder, "fingerprint": prepared.start.fingerprint},

@@ -285,6 +285,37 @@ def test_what_was_damaged_meanwhile_is_made_again(
     assert bool(re.search(said, caplog.text)) == (complete or name != MANIFEST)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("part-00009.parquet", r"part-00009\.parquet: the work has 4 parts, and this is none of them; remove it"),
+        ("part-00001-copy.parquet", r"part-00001-copy\.parquet: no part of this work"),
+    ],
+)
+def test_a_file_that_readers_would_take_for_a_part_is_refused(
+    name: str, said: str, finished: bool, table: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    embed_table(request(table), Screen())
+    (output / name).write_bytes((output / "part-00001.parquet").read_bytes())
+    if not finished:
+        (output / MANIFEST).unlink()
+    with pytest.raises(UserError, match=said):
+        embed_table(request(table), Screen())
+    (output / name).unlink()
+    embed_table(request(table), Screen())
+    assert manifest(output)["parts"] == 4
+
+
+def test_a_part_that_is_gone_is_said(table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    embed_table(request(table), Screen())
+    (tmp_path / "out" / "part-00002.parquet").unlink()
+    embed_table(request(table), Screen())
+    assert "part-00002.parquet: gone; made again" in caplog.text
+    assert len(part(tmp_path / "out", 2)) == 16
+
+
 def test_a_part_of_other_work_is_made_again(table: Path, tmp_path: Path) -> None:
     """Sound, of the same name, and of other texts; and one that is another part of this work."""
     embed_table(request(table), Screen())

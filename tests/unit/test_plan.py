@@ -141,7 +141,7 @@ def test_a_stage_whose_bundle_is_not_whole_is_made_again(tmp_path: Path, caplog:
     torn.folder.remove(f"{BUNDLE}/model.json")
     again, _ = execute(tree_driver(tmp_path, TREE))
     assert [(job.label, job.trainer) for job in again] == [(torn.label, torn.trainer)]
-    assert f"{torn.label}: finished before, but its bundle is not whole; made again from its checkpoint" in caplog.text
+    assert f"{torn.label}: finished before, but its bundle is not whole; made again" in caplog.text
 
 
 def test_a_changed_leaf_is_refused_and_touches_no_other(jobs: dict[str, StageJob], storage: Path) -> None:
