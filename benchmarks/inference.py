@@ -109,7 +109,7 @@ def dev(material: Material, in_file_order: bool) -> Callable[[], Pass]:
             if in_file_order:
                 rows = [np.arange(at, min(at + BATCH, len(table))) for at in range(0, len(table), BATCH)]
                 data.batches = [collate(task, table, some, np.ones(len(some), np.float32)) for some in rows]
-            total += float(predictions(model, data, device=torch.device("cpu")).abs().sum())
+            total += float(predictions(model, data, device=torch.device("cpu")).labels.abs().sum())
         return Pass(time.perf_counter() - began, sum(map(len, tables.values())), {"predictions": total})
 
     return make_pass

@@ -208,7 +208,7 @@ class Telling(Callback):
         new, self._told = self.records[self._told :], len(self.records)
         if not self.events or not new:
             return
-        tell_curves(self.events, self.dev.logits, self.dev.data.dev_tables, new[-1].steps)
+        tell_curves(self.events, self.dev.predicted, self.dev.data.dev_tables, new[-1].steps)
         for record in new:
             self.events.scalars({f"dev/{name}": value for name, value in record.metrics.items()}, record.steps)
         self.events.copy()

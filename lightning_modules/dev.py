@@ -9,7 +9,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
 
 from lightning_modules.data import StageData
 from lightning_modules.module import StageModule
@@ -21,6 +20,7 @@ from multitask.experiment.features import FeatureCache, encoder_key
 from multitask.experiment.records import Record, write_records
 from multitask.experiment.stages import StageJob
 from multitask.measure.evaluate import EvalSet, encode_sentences, feature_places, measure
+from multitask.measure.metrics import Predicted
 from multitask.objectives.ranks import sum_over_ranks
 
 AGREE_EVERY = 8  # batches of a measurement on several ranks, of some tenths of a second each
@@ -85,9 +85,9 @@ class FrozenEncoder:
 class DevMetrics(Callback):
     """Measures every task's dev set: before training where the job says so, after epochs as `validate` says.
 
-    predicted: task -> the predictions that the newest record rests on, empty where this attempt has measured nothing;
-    logits: the same before they became yes or no. untold: on rank 0, whether what was measured after that many steps
-    was lost before it was told; it is measured again, since its curves need the logits.
+    predicted: task -> what the newest record rests on, empty where this attempt has measured nothing. untold: on rank
+    0, whether what was measured after that many steps was lost before it was told; it is measured again, since its
+    curves need the logits.
     """
 
     def __init__(
@@ -99,8 +99,7 @@ class DevMetrics(Callback):
         tell: Callable[[Record], None] = lambda record: None,
     ) -> None:
         self.data, self.job, self.records, self.throttle, self.tell = data, job, records, throttle, tell
-        self.predicted: dict[str, Tensor] = {}
-        self.logits: dict[str, Tensor] = {}
+        self.predicted: dict[str, Predicted] = {}
         self.untold: Callable[[int], bool] = lambda steps: False
         self._encoding = 0.0  # seconds spent on encoding for a frozen stage, told with the next measurement
 
@@ -156,10 +155,8 @@ class DevMetrics(Callback):
         )
         own = module.own_metrics(self.data.dev_tables, autocast) if steps else {}
         seconds, self._encoding = self._encoding + time.monotonic() - began, 0.0
-        self.predicted, self.logits = result.predictions, result.logits
-        metrics = result.metrics | {name: found.value for name, found in own.items()}
-        why = result.why | {name: found.why for name, found in own.items() if found.why}
-        self.records.append(Record(epoch, steps, seconds, metrics, why, result.intervals))
+        self.predicted = result.predicted
+        self.records.append(Record(epoch, steps, seconds, result.scores | own))
         if trainer.is_global_zero:
             write_records(self.data.job.folder, self.records)
         self.tell(self.records[-1])

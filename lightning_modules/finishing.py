@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import asdict
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -16,7 +15,7 @@ from lightning_modules.progress import Throttle
 from multitask.bundle.bundle import bundle_of, save_bundle, weights_of
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.checkpoints import CheckpointStore
-from multitask.experiment.records import Record, chosen
+from multitask.experiment.records import Record, chosen, written
 from multitask.experiment.stages import BUNDLE, StageJob, write_outcome
 from multitask.inference.submission import write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
@@ -69,7 +68,7 @@ class Finishing(Callback):
             for split, path in splits.items():
                 table = load_tokens(Storage(self.job.storage), path)
                 if split == "dev" and measured and task in self.dev.predicted:
-                    predicted = self.dev.predicted[task]
+                    predicted = self.dev.predicted[task].labels
                 else:
                     predicted = self._predictions(trainer, module, task, split, table)
                 if trainer.is_global_zero:
@@ -92,7 +91,7 @@ class Finishing(Callback):
             autocast=trainer.precision_plugin.forward_context,
             reduce=sum_over_ranks,
             progress=counter(self.throttle, module, f"predict {task} {split}", data, module.stage.epochs),
-        )
+        ).labels
 
     def _outcome(self, module: StageModule, record: Record) -> dict[str, object]:
         state, measuring = module.state, math.fsum(record.seconds for record in self.records)
@@ -105,11 +104,9 @@ class Finishing(Callback):
             "seconds": round(state.seconds + measuring, 3),
             "training_seconds": round(state.seconds, 3),
             "examples_per_second": round(state.examples / state.seconds, 3) if state.seconds else None,
-            "metrics": record.metrics,
-            "why": record.why,
-            "intervals": record.intervals,
-            "start": {key: getattr(start, key) for key in ("metrics", "why", "intervals")} if start else None,
-            "records": [asdict(record) for record in self.records],
+            **written(record.scores),
+            "start": written(start.scores) if start else None,
+            "records": [record.to_json() for record in self.records],
             "weights": weights_of(self.job.folder.at(BUNDLE)),
             "start_weights": state.start,
         }

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -212,7 +212,7 @@ class StageModule(pl.LightningModule):
         }
         scaler = self.trainer.precision_plugin.state_dict()
         losses = {task: [*pair] for task, pair in self.task_losses.items()}
-        state, measured = replace(self.state, scaler=scaler, losses=losses), [asdict(record) for record in records]
+        state, measured = replace(self.state, scaler=scaler, losses=losses), [record.to_json() for record in records]
         return Checkpoint(state, self.model.trained_weights(), moments, self.objective.state(), measured)
 
     def restore_losses(self) -> None:

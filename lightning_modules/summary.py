@@ -4,6 +4,7 @@ encoder puts sentences. From rank 0 alone; nothing that training waits for."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from multitask.experiment.records import Record
 from multitask.experiment.results import Rows, cell
 from multitask.experiment.stages import StageJob
 from multitask.measure.evaluate import Autocast, EvalSet, encode_sentences
+from multitask.measure.metrics import Predicted
 from multitask.tasks.table import TaskSpec
 
 SHOWN = 100  # dev rows a task in the projector: a second's work for a small BERT on a CPU
@@ -41,9 +43,8 @@ def tell_settings(events: EventLog, module: StageModule) -> None:
 def tell_results(events: EventLog, record: Record, tables: Mapping[str, TokenTable]) -> None:
     """The metrics of a measurement, with what they rest on."""
     rows = []
-    for name, value in record.metrics.items():
-        facts = {"value": value, "why": record.why.get(name), "interval": record.intervals.get(name)}
-        table = tables.get(name.partition("/")[0])
+    for name, found in record.scores.items():
+        facts, table = asdict(found), tables.get(name.partition("/")[0])
         rows.append((name, markdown.number(facts), markdown.interval(facts), len(table) if table else ""))
     header = ("metric on dev", "value", "95 % interval", "rows")
     events.text("stage/results", f"epoch {record.epoch}\n\n{markdown.table(header, rows)}", record.steps)
@@ -64,10 +65,13 @@ def tell_best(job: StageJob, trials: Rows) -> None:
     events.close()
 
 
-def tell_curves(events: EventLog, logits: Mapping[str, Tensor], tables: Mapping[str, TokenTable], steps: int) -> None:
+def tell_curves(
+    events: EventLog, predicted: Mapping[str, Predicted], tables: Mapping[str, TokenTable], steps: int
+) -> None:
     """Precision over recall, of the tasks that ask for yes or no."""
-    for task, values in logits.items():
-        events.curve(f"{task}/precision_recall", tables[task].labels, values.sigmoid(), steps)
+    for task, found in predicted.items():
+        if found.logits is not None:
+            events.curve(f"{task}/precision_recall", tables[task].labels, found.logits.sigmoid(), steps)
 
 
 def tell_sentences(

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from multitask.bundle.bundle import Bundle
-from multitask.data.table import shown
-from multitask.errors import UserError
+from multitask.errors import UserError, shown
 from multitask.experiment.finding import open_bundle
 from multitask.inference.embed import Vectors, default_device
 from multitask.inference.predict import Answers, Predictor, answerable, require

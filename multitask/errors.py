@@ -11,6 +11,9 @@ from difflib import get_close_matches
 # What a terminal would obey instead of showing it: control characters, and signs that turn a line's direction.
 _OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
+SHOWN_CHARS = 40  # of a value in a message
+LISTED = 10  # names in a message
+
 
 class UserError(Exception):
     """A mistake in what the user gave. The command line prints it as one line and exits with status 2.
@@ -51,6 +54,19 @@ def near(name: object, known: Iterable[str]) -> str:
     by_letters = {found.lower(): found for found in known if found != name}
     found = get_close_matches(str(name).lower(), by_letters, n=1)
     return f"; did you mean {by_letters[found[0]]}?" if found else ""
+
+
+def shown(value: object) -> str:
+    """The value as a short Python literal, safe to print on one line."""
+    literal = repr(value[: SHOWN_CHARS + 1] if isinstance(value, str) else value)
+    return literal if len(literal) <= SHOWN_CHARS else literal[:SHOWN_CHARS] + "..."
+
+
+def short_list(names: Iterable[str]) -> str:
+    """The first ten names, and how many there are where there are more."""
+    listed = list(names)
+    more = f", ... ({len(listed)} in all)" if len(listed) > LISTED else ""
+    return ", ".join(listed[:LISTED]) + more
 
 
 @contextmanager

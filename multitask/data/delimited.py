@@ -11,7 +11,8 @@ from typing import Any
 
 from multitask.data.quotes import Fits, are_rows, quoting_of
 from multitask.data.records import BACKSLASH, DOUBLED, MAX_RECORD_BYTES, Broken, Lines, Quoting, Record
-from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted, shown
+from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted
+from multitask.errors import shown
 
 SEPARATORS = {b"\t": "tabs", b",": "commas", b";": "semicolons"}
 # What is said of a file with quotes, by how it quotes.

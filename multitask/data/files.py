@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fsspec.utils import glob_translate
 
 from multitask.data.formats import COMPRESSIONS, FORMATS, WEB
-from multitask.errors import StorageError, UserError, near
+from multitask.errors import StorageError, UserError, near, short_list
 from multitask.storage.retries import LOOK, persist
 from multitask.storage.storage import Storage, join, local_copy, open_fs
 from multitask.tasks.table import Split, TaskSpec
 
-_LISTED = 10
 _PLAIN = re.compile(r"[\[?]")  # special to fsspec, and part of names to people
 HUB = "hf://"
 _WEB_ADVICE = "a browser on this machine should get it without signing in"
@@ -57,13 +56,6 @@ def list_directory(uri: str) -> list[str]:
         return Storage(uri).list()
     except OSError as error:
         raise UserError(f"{uri}: cannot list this data directory ({error})") from error
-
-
-def short_list(names: Iterable[str]) -> str:
-    """The first ten names, and how many there are where there are more."""
-    listed = list(names)
-    more = f", ... ({len(listed)} in all)" if len(listed) > _LISTED else ""
-    return ", ".join(listed[:_LISTED]) + more
 
 
 def is_pattern(uri: str) -> bool:

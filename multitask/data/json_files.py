@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted, shown
+from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted
+from multitask.errors import shown
 
 Found = tuple[int, dict[str, Any]] | BadRow
 _DECODER = json.JSONDecoder()

@@ -8,7 +8,7 @@ import numpy as np
 
 from multitask.data.samplers import Rows, derive_seed
 from multitask.data.tokens import TokenTable
-from multitask.tasks.table import LabelSpec
+from multitask.tasks.labels import LabelSpec
 
 
 @dataclass(frozen=True)

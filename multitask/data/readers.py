@@ -12,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 
 from multitask.data.class_names import names_beside
-from multitask.data.files import local, short_list
+from multitask.data.files import local
 from multitask.data.formats import FORMATS, table_of
 from multitask.data.table import BadRow, Reader, Row, Table, Wanted
-from multitask.data.values import MalformedError, classes_of, id_of, label_of, text_of
-from multitask.errors import UserError, near
+from multitask.data.values import classes_of, id_of, text_of
+from multitask.errors import UserError, near, short_list
+from multitask.tasks.labels import KINDS, Classes, MalformedError
 from multitask.tasks.table import TaskSpec
 
 
@@ -179,7 +180,7 @@ class Reading:
             else:
                 yield found
 
-    def _classes(self, table: Table, names: Mapping[str, str]) -> Sequence[float | str]:
+    def _classes(self, table: Table, names: Mapping[str, str]) -> Classes:
         """What the file's class numbers are, where it names its classes."""
         column = names.get(self.spec.label.column)
         if not self.labelled or column is None:
@@ -188,11 +189,12 @@ class Reading:
         return classes_of(self.classes, self.spec.label, f"{self.uri}: {column}") if self.classes else ()
 
     def _examples(
-        self, columns: Sequence[str], names: Mapping[str, str], classes: Sequence[float | str]
+        self, columns: Sequence[str], names: Mapping[str, str], classes: Classes
     ) -> Callable[[Row], Example | BadRow]:
         """What makes an example of a row, or says why it is none."""
         found, spec, target = list(columns), self.spec, self.spec.label.column
         at = {name: found.index(column) for name, column in names.items() if column in found}
+        label_of = KINDS[spec.label.kind].read
 
         def judged(row: Row) -> Example | BadRow:
             line, values = row

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS, TaskSpec
 
 SCALES = ((0, 1), (-1, 1), (0, 5), (1, 5), (0, 10), (0, 100))  # that people use
@@ -18,11 +19,11 @@ def scale_note(spec: TaskSpec, head: str, labels: NDArray[np.floating]) -> str:
     head: the name of what is to learn them.
     """
     found = labels[~np.isnan(labels)]
-    if spec.label.kind != "score" or len(np.unique(found)) < 2:  # equal ones show no scale
+    if not KINDS[spec.label.kind].scaled or len(np.unique(found)) < 2:  # equal ones show no scale
         return ""
     least, most, low, high = float(found.min()), float(found.max()), spec.label.low, spec.label.high
     middle = (low + high) / 2
-    lies = f"{spec.label.column} lies in {least:g}..{most:g}, the task's is a score in {low:g}..{high:g}"
+    lies = f"{spec.label.column} lies in {least:g}..{most:g}, the task's is a {spec.label.kind} in {low:g}..{high:g}"
     if most <= middle or least >= middle:
         return f"{lies}; if the file's scale is another one: {_defined(spec, *_scale(least, most))}"
     if head == "cosine" and low == 0 and least >= 1 and len(found) >= ENOUGH:
@@ -41,7 +42,7 @@ def _scale(least: float, most: float) -> tuple[float, float]:
 
 def _defined(spec: TaskSpec, low: float, high: float) -> str:
     """The line for the recipe. What is built in is as it is: it takes a task of another name."""
-    label = f"label: {{column: {spec.label.column}, kind: score, low: {low:g}, high: {high:g}}}"
+    label = f"label: {{column: {spec.label.column}, kind: {spec.label.kind}, low: {low:g}, high: {high:g}}}"
     if spec.name not in TASKS:
         return f"tasks.{spec.name}.define: {label}"
     return f"tasks.my-{spec.name}.define: {{columns: [{', '.join(spec.columns)}], {label}}}"

@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SHOWN_CHARS = 40
-
 Row = tuple[int, Sequence[object]]  # where it starts, one value a column
 # (the file's columns) -> whether a row's values, one a column, are those of a usable row
 Judge = Callable[[Sequence[str]], Callable[[Sequence[object]], bool]]
@@ -53,9 +51,3 @@ class Wanted:
 
 
 Reader = Callable[[Path, Wanted], Table]  # (a local file's path, what is looked for in it) -> its content
-
-
-def shown(value: object) -> str:
-    """The value as a short Python literal, safe to print on one line."""
-    literal = repr(value[: SHOWN_CHARS + 1] if isinstance(value, str) else value)
-    return literal if len(literal) <= SHOWN_CHARS else literal[:SHOWN_CHARS] + "..."

@@ -6,31 +6,63 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.stages import read_outcome
-from multitask.measure.metrics import goodness
+from multitask.measure.metrics import Score, goodness
 from multitask.recipe.settings import KeepBest
 from multitask.recipe.stages import Stage
 from multitask.storage.sealed import BLANK, Damaged, checked_text, sealed_text
 from multitask.storage.storage import Storage, file_at, join
 
 FILE = "metrics.jsonl"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 log = logging.getLogger(__name__)
+
+
+def written(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
+    """Scores as files have them, a dict a part: every metric's value, the reasons and intervals that there are."""
+    return {
+        "metrics": {name: found.value for name, found in scores.items()},
+        "why": {name: found.why for name, found in scores.items() if found.why},
+        "intervals": {name: found.interval for name, found in scores.items() if found.interval},
+    }
 
 
 @dataclass(frozen=True)
 class Record:
-    """Dev metrics after `epoch` epochs and `steps` steps; steps 0 is before training. intervals: 95 %."""
+    """What was measured after `epoch` epochs and `steps` steps; steps 0 is before training. scores: by metric."""
 
     epoch: int
     steps: int
     seconds: float
-    metrics: dict[str, float | None]
-    why: dict[str, str] = field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    scores: Mapping[str, Score]
+
+    @classmethod
+    def of(
+        cls,
+        epoch: int,
+        steps: int,
+        seconds: float,
+        metrics: Mapping[str, float | None],
+        why: Mapping[str, str] = NOTHING,
+        intervals: Mapping[str, Sequence[float]] = NOTHING,
+    ) -> Record:
+        """The record of a file's entry, as `to_json` made it. Raises TypeError for another."""
+        bounds = {name: (low, high) for name, (low, high) in intervals.items()}
+        scores = {name: Score(value, why.get(name), bounds.get(name)) for name, value in metrics.items()}
+        return cls(epoch, steps, seconds, scores)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "steps": self.steps, "seconds": self.seconds, **written(self.scores)}
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Metric -> its value."""
+        return {name: found.value for name, found in self.scores.items()}
 
 
 def read_records(folder: Storage, upto: float = math.inf) -> list[Record]:
@@ -48,17 +80,11 @@ def read_records(folder: Storage, upto: float = math.inf) -> list[Record]:
         if kept is None:
             raise
         log.warning("%s; taken from the stage's outcome or newest checkpoint", error)
-        records = [Record(**entry) for entry in kept]
-    if kept is not None and (ended := [_plain(Record(**entry)) for entry in kept]) != [_plain(it) for it in records]:
+        records = [Record.of(**entry) for entry in kept]
+    if kept is not None and (ended := [Record.of(**entry) for entry in kept]) != records:
         log.warning("%s: not what the stage ended with; taken from its outcome", join(folder.uri, FILE))
-        records = [Record(**entry) for entry in ended]
+        records = ended
     return [record for record in records if record.steps <= upto]
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    """A record as JSON gives it back: a list where it had a pair."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(record)))
-    return found
 
 
 def _of_checkpoint(folder: Storage) -> Sequence[Mapping[str, Any]] | None:
@@ -80,7 +106,7 @@ def resumed_records(folder: Storage, upto: int, covered: Sequence[Mapping[str, A
         if covered is None:
             raise
         log.warning("%s; made again from the checkpoint", error)
-        return [Record(**entry) for entry in covered]
+        return [Record.of(**entry) for entry in covered]
 
 
 def _read(folder: Storage) -> list[Record]:
@@ -91,14 +117,14 @@ def _read(folder: Storage) -> list[Record]:
     text = checked_text(folder.read_bytes(FILE), where, file_at(folder.uri)[1])
     try:
         entries = [json.loads(line) for line in text.splitlines()]
-        return [Record(**entry) for entry in entries if "seal" not in entry]
-    except (ValueError, TypeError, RecursionError) as error:
+        return [Record.of(**entry) for entry in entries if "seal" not in entry]
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{where}: damaged: {error}") from error
 
 
 def write_records(folder: Storage, records: list[Record]) -> None:
     """Writes metrics.jsonl: a line with its seal, then a line a record."""
-    lines = [json.dumps(entry, allow_nan=False) + "\n" for entry in ({"seal": BLANK}, *map(asdict, records))]
+    lines = [json.dumps(entry, allow_nan=False) + "\n" for entry in ({"seal": BLANK}, *map(Record.to_json, records))]
     folder.write_bytes(FILE, sealed_text("".join(lines), file_at(folder.uri)[1]))
 
 

@@ -14,7 +14,8 @@ from multitask.bundle.bundle import Bundle
 from multitask.data.sample import sample_uri
 from multitask.export import FORMATS
 from multitask.export.evidence import Evidence
-from multitask.tasks.table import LabelKind, TaskSpec
+from multitask.tasks.labels import KINDS
+from multitask.tasks.table import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,6 @@ ENCODERS = {
 DATA_TERMS = {"quora": "Quora question pairs: for non-commercial use (Quora's terms)"}
 UNKNOWN = "not known; ask where the files came from"
 SAMPLE = "the project's own sample, made up; apache-2.0"
-HUB_TASKS: dict[LabelKind, str] = {
-    "classes": "text-classification",
-    "binary": "text-classification",
-    "probability": "text-classification",
-    "score": "sentence-similarity",
-}
 ABOUT = (  # of a bundle's `about`, what its training is known by
     *("recipe", "stage", "trainer", "encoder", "objective", "steps", "max_length", "fingerprint"),
     *("dtype", "temperature"),
@@ -121,7 +116,8 @@ def _result(spec: TaskSpec, evidence: Evidence) -> dict[str, Any]:
     metric["value"] = evidence.outcome["metrics"][spec.metric_key]
     if interval := evidence.outcome["intervals"].get(spec.metric_key):
         metric["args"] = {"interval_95": list(interval)}
-    task = {"type": HUB_TASKS[spec.label.kind], "name": spec.name}
+    hub_task = "text-classification" if KINDS[spec.label.kind].probability else "sentence-similarity"
+    task = {"type": hub_task, "name": spec.name}
     return {"task": task, "dataset": {"type": spec.name, "name": spec.name, "split": "dev"}, "metrics": [metric]}
 
 

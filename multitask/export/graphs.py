@@ -16,7 +16,7 @@ from multitask.bundle.bundle import Bundle
 from multitask.model.bert import POOLINGS, Encoding, MiniBert
 from multitask.model.heads import BiLstmHead
 from multitask.model.multitask import text_means
-from multitask.tasks.table import LabelKind, LabelSpec
+from multitask.tasks.labels import KINDS, LabelSpec
 
 
 class Graph(nn.Module):
@@ -117,21 +117,12 @@ class Output:
     label: str
 
 
-OUTPUTS: dict[LabelKind, Output] = {
-    "classes": Output(
-        "logits", "a logit for each class; softmax gives probabilities", "the largest's: {low:g} + argmax"
-    ),
-    "binary": Output("logits", "a logit; its sigmoid is the probability of 1", "1 where it is above 0"),
-    "probability": Output("logits", "a logit; its sigmoid is the probability", "the sigmoid"),
-    "score": Output("score", "the label's own unit, {low:g} to {high:g}", "the value itself"),
-}
 EMBEDDING = Output("embeddings", "vectors of length 1: their dot product is the cosine", "")
 
 
 def output_of(label: LabelSpec) -> Output:
-    some = OUTPUTS[label.kind]
-    bounds = {"low": label.low, "high": label.high}
-    return Output(some.name, some.unit.format(**bounds), some.label.format(**bounds))
+    kind, bounds = KINDS[label.kind], {"low": label.low, "high": label.high}
+    return Output("logits" if kind.probability else "score", kind.unit.format(**bounds), kind.becomes.format(**bounds))
 
 
 ONE = ("input_ids", "attention_mask")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
 from multitask.data.batches import padded
-from multitask.data.samplers import eval_batches
-from multitask.measure.evaluate import Done, eval_tokens, silent
+from multitask.data.samplers import Rows, eval_batches
+from multitask.measure.evaluate import Done, eval_tokens, scattered, silent
 from multitask.model.bert import Encoding, encode
 
 Vectors = NDArray[np.float32]
@@ -59,12 +59,11 @@ class TextEncoder:
     def sentences(self, texts: Sequence[str], progress: Done = silent) -> Tensor:
         """(N, H) sentence encodings on the CPU, in the texts' order; texts of similar length are encoded together."""
         ids = self._ids(texts)
-        found, done = torch.zeros(len(ids), self.width), 0
-        for rows in self._batches(ids):
-            found[rows] = self._encoded([ids[row] for row in rows]).sentence.float().cpu()
-            done += len(rows)
-            progress(done)
-        return found
+
+        def encoded(rows: Rows) -> Tensor:
+            return self._encoded([ids[row] for row in rows]).sentence
+
+        return scattered(torch.zeros(len(ids), self.width), self._batches(ids), lambda rows: rows, encoded, progress)
 
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
         """Each text's token states. With mean pooling a sentence encoding is the mean of all its tokens' states."""
@@ -81,7 +80,7 @@ class TextEncoder:
         """Of a pair, the longer text is cut first, as in training."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
 
-    def _batches(self, ids: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
+    def _batches(self, ids: Sequence[Sequence[int]]) -> list[Rows]:
         lengths = np.array([len(some) for some in ids], np.int64)
         return eval_batches(lengths, eval_tokens(self.device.type))
 

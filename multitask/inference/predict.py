@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,21 +10,15 @@ from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
 from multitask.data.batches import Batch, padded
+from multitask.data.samplers import Rows
 from multitask.errors import UserError, near
 from multitask.inference.embed import TextEncoder
-from multitask.measure.evaluate import Done, silent
+from multitask.measure.evaluate import Done, scattered, silent
 from multitask.measure.metrics import Floats
-from multitask.model.heads import HEADS, predict
-from multitask.tasks.table import LabelKind, LabelSpec
+from multitask.model.heads import HEADS
+from multitask.tasks.labels import KINDS, LabelSpec
 
 BLOCK = 4096  # pairs whose sentences are encoded, and whose head is computed, at a time
-
-# Of the kinds of labels that have some: classes (N, classes), the others (N,), that of the label 1.
-PROBABILITIES: dict[LabelKind, Callable[[Tensor], Tensor]] = {
-    "classes": lambda outputs: outputs.double().softmax(dim=-1),
-    "binary": lambda outputs: outputs.double().sigmoid(),
-    "probability": lambda outputs: outputs.double().sigmoid(),
-}
 
 
 @dataclass(frozen=True)
@@ -90,19 +84,18 @@ class Predictor(TextEncoder):
 
     def of_sequences(self, task: str, texts: Sequence[str] | Sequence[tuple[str, str]], progress: Done) -> Tensor:
         """Of examples that are one sequence each: a sentence, or a joined pair."""
-        ids, label, done = self._ids(texts), self.bundle.specs[task].label, 0
-        found = torch.zeros((len(ids), label.outputs) if label.kind == "classes" else len(ids))
-        for rows in self._batches(ids):
-            input_ids, mask = padded([ids[row] for row in rows])
-            found[rows] = self._headed(task, input_ids, mask, len(rows))
-            done += len(rows)
-            progress(done)
-        return found
+        ids, label = self._ids(texts), self.bundle.specs[task].label
+        found = torch.zeros(len(ids), *label.shape)
+
+        def headed(rows: Rows) -> Tensor:
+            return self._headed(task, *padded([ids[row] for row in rows]), len(rows))
+
+        return scattered(found, self._batches(ids), lambda rows: rows, headed, progress)
 
     def _of_pairs(self, task: str, first: Sequence[str], second: Sequence[str], progress: Done) -> Tensor:
         """Of pairs: each distinct sentence of a block is encoded once. No head of a pair reads token states."""
         label = self.bundle.specs[task].label
-        found = [torch.zeros((0, label.outputs) if label.kind == "classes" else 0)]
+        found = [torch.zeros(0, *label.shape)]
         for start in range(0, len(first), BLOCK):
             texts = [*first[start : start + BLOCK], *second[start : start + BLOCK]]
             place = {text: at for at, text in enumerate(dict.fromkeys(texts))}
@@ -122,8 +115,9 @@ class Predictor(TextEncoder):
 
 def answers(outputs: Tensor, label: LabelSpec) -> Answers:
     """What a head's outputs, (N,) or (N, classes), say."""
-    probabilities = PROBABILITIES.get(label.kind)
-    return Answers(predict(outputs, label).double().numpy(), probabilities(outputs).numpy() if probabilities else None)
+    kind = KINDS[label.kind]
+    probabilities = kind.probability(outputs).numpy() if kind.probability else None
+    return Answers(kind.prediction(outputs).double().numpy(), probabilities)
 
 
 def answerable(bundle: Bundle) -> list[str]:

@@ -13,24 +13,18 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from multitask.errors import UserError
 from multitask.storage.storage import Storage, join
-from multitask.tasks.table import LabelKind, Split, TaskSpec
+from multitask.tasks.labels import KINDS
+from multitask.tasks.table import Split, TaskSpec
 
 FOLDER = "predictions"
 SUBMISSION = "cs224n_default_final_project_submission.zip"
 _ENDING = "-output.csv"
 _SPECIAL = re.compile('[,"\r\n]')
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first moment: equal predictions, equal bytes
-
-_LABEL_FORMATS: dict[LabelKind, Callable[[float], str]] = {
-    "classes": lambda label: str(int(label)),
-    "binary": lambda label: f"{int(label)}.0",
-    "score": lambda label: str(float(label)),
-    "probability": lambda label: f"{label:.4f}",
-}
 
 
 def write_predictions(
@@ -43,8 +37,8 @@ def write_predictions(
     Raises ValueError where their numbers differ.
     """
     stem, title = spec.prediction
-    label_format = spec.label.says if spec.label.words else _LABEL_FORMATS[spec.label.kind]
-    rows = [f"{_cell(id_)} , {_cell(label_format(label))} \n" for id_, label in zip(ids, labels, strict=True)]
+    written = KINDS[spec.label.kind].written
+    rows = [f"{_cell(id_)} , {_cell(written(label, spec.label))} \n" for id_, label in zip(ids, labels, strict=True)]
     path = f"{FOLDER}/{stem}-{split}{_ENDING}"
     storage.write_bytes(path, "".join([f"id \t {title} \n", *rows]).encode())
     return path

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,16 +14,15 @@ from torch import Tensor
 from multitask.data.batches import Batch, Features, collate
 from multitask.data.samplers import Rows, eval_batches, stacked
 from multitask.data.tokens import TokenTable
-from multitask.measure.metrics import OVERALL_OF, bootstrap_interval, overall, score
-from multitask.model.heads import predict
+from multitask.measure.metrics import OVERALL_OF, Predicted, Score, overall, score
 from multitask.model.multitask import MultitaskModel
+from multitask.tasks.labels import KINDS
 
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
 OTHER_EVAL_TOKENS = 16384
-INTERVAL_SEED = 11711  # of the bootstrap: the same predictions give the same interval
 
-
+Some = TypeVar("Some", bound=Sized)  # a batch, as long as it has examples
 Reduce = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
 Done = Callable[[int], None]  # how many of this rank's examples are done
@@ -36,6 +35,26 @@ def eval_tokens(device: str) -> int:
 
 def silent(done: int) -> None:
     """Progress that nobody wants to see."""
+
+
+def scattered(
+    into: Tensor,
+    batches: Iterable[Some],
+    places: Callable[[Some], Rows | Tensor],
+    values: Callable[[Some], Tensor],
+    progress: Done = silent,
+) -> Tensor:
+    """Puts what is computed batch by batch at its places in `into`, a tensor on the CPU, and returns that.
+
+    places: batch -> where its values go, along the first dimension. values: batch -> those values, on any device; they
+    are cast to the type of `into`.
+    """
+    done = 0
+    for batch in batches:
+        into[places(batch)] = values(batch).cpu().to(into.dtype)
+        done += len(batch)
+        progress(done)
+    return into
 
 
 def alone(tensor: Tensor) -> Tensor:
@@ -89,53 +108,31 @@ def predictions(
     autocast: Autocast = nullcontext,
     reduce: Reduce = alone,
     progress: Done = silent,
-) -> Tensor:
-    """(N,) float64 predictions of all examples, in the table's order, the same on every rank."""
-    label = model.specs[data.task].label
-    return _collected(
-        model, data, partial(predict, label=label), device=device, autocast=autocast, reduce=reduce, progress=progress
-    )
-
-
-def _collected(
-    model: MultitaskModel,
-    data: EvalSet,
-    value: Callable[[Tensor], Tensor],
-    *,
-    device: torch.device,
-    autocast: Autocast,
-    reduce: Reduce,
-    progress: Done,
-) -> Tensor:
-    """(N,) float64, a value of each example's outputs.
+) -> Predicted:
+    """What the model says of all examples, in the table's order, the same on every rank.
 
     A rank leaves zeros where others predict, so that the reduction, a sum, is exact.
     """
-    result = torch.zeros(len(data.table), dtype=torch.float64)
-    done = 0
+    label = model.specs[data.task].label
+    kind = KINDS[label.kind]
+
+    def values(batch: Batch) -> Tensor:
+        with autocast():
+            outputs = model(batch.to(device))
+        return outputs.float() if kind.decides else kind.prediction(outputs)
+
+    found = torch.zeros(len(data.table), *(label.shape if kind.decides else ()), dtype=torch.float64)
     with model.evaluating():
-        for batch in data.batches:
-            with autocast():
-                outputs = model(batch.to(device))
-            result[batch.rows] = value(outputs).cpu().double()
-            done += len(batch)
-            progress(done)
-    return reduce(result)
+        found = reduce(scattered(found, data.batches, lambda batch: batch.rows, values, progress))
+    return Predicted(kind.prediction(found).double(), found) if kind.decides else Predicted(found)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """metrics: `sst/accuracy` and the like, null where undefined; why: the reason for each null.
+    """scores: `sst/accuracy` and the like. predicted: task -> what its score rests on."""
 
-    intervals: metric -> 95 % bootstrap interval. predictions: task -> (N,), what the metrics rest on. logits: the same
-    of binary labels, before they became yes or no.
-    """
-
-    metrics: dict[str, float | None]
-    why: dict[str, str]
-    intervals: dict[str, tuple[float, float]]
-    predictions: dict[str, Tensor]
-    logits: dict[str, Tensor]
+    scores: dict[str, Score]
+    predicted: dict[str, Predicted]
 
 
 def measure(
@@ -148,38 +145,18 @@ def measure(
     progress: Mapping[str, Done] | None = None,
 ) -> Measured:
     """Every task's metric and, where all three tasks are there, both papers' overall scores."""
-    metrics: dict[str, float | None] = {}
-    why: dict[str, str] = {}
-    intervals: dict[str, tuple[float, float]] = {}
-    found: dict[str, Tensor] = {}
-    logits: dict[str, Tensor] = {}
+    scores: dict[str, Score] = {}
+    found: dict[str, Predicted] = {}
     for task, data in sets.items():
+        told = (progress or {}).get(task, silent)
+        found[task] = predictions(model, data, device=device, autocast=autocast, reduce=reduce, progress=told)
         spec = model.specs[task]
-        binary = spec.label.kind == "binary"
-        found[task] = _collected(
-            model,
-            data,
-            Tensor.float if binary else partial(predict, label=spec.label),
-            device=device,
-            autocast=autocast,
-            reduce=reduce,
-            progress=(progress or {}).get(task, silent),
-        )
-        if binary:
-            logits[task], found[task] = found[task], predict(found[task], spec.label).double()
-        labels = data.table.labels.double()
-        result = score(spec.metric, found[task], labels)
-        metrics[spec.metric_key] = result.value
-        if interval := bootstrap_interval(spec.metric, found[task], labels, INTERVAL_SEED):
-            intervals[spec.metric_key] = interval
-        if result.why:
-            why[spec.metric_key] = result.why
-    if all(key in metrics for key in OVERALL_OF):
-        scores = overall(metrics)
-        undefined = [key for key in OVERALL_OF if metrics[key] is None]
-        metrics |= scores
-        why |= {name: f"{', '.join(undefined)} undefined" for name, value in scores.items() if value is None}
-    return Measured(metrics, why, intervals, found, logits)
+        scores[spec.metric_key] = score(spec.metric, found[task], data.table.labels.double())
+    if all(key in scores for key in OVERALL_OF):
+        undefined = ", ".join(key for key in OVERALL_OF if scores[key].value is None)
+        total = overall({key: scores[key].value for key in OVERALL_OF})
+        scores |= {name: Score(value, f"{undefined} undefined" if undefined else None) for name, value in total.items()}
+    return Measured(scores, found)
 
 
 def feature_places(rows: Rows, table: TokenTable) -> Tensor:
@@ -204,13 +181,12 @@ def encode_sentences(
     weight, sentences = next(model.parameters()), data.table.sentences
     places = feature_places(rows, data.table)
     width = model.config.hidden_size * (2 if model.specs[data.task].joined else 1)
-    values = weight.new_zeros(len(rows) * sentences, width, device="cpu")
-    done = 0
-    for batch in data.batches:
+    found = weight.new_zeros(len(rows) * sentences, width, device="cpu")
+
+    def encoded(batch: Batch) -> Tensor:  # halves, where autocast makes them
         with model.evaluating(), autocast():
-            encoded = model.features(batch.to(device)).cpu()
-        # Autocast may have made halves of them.
-        values[places[stacked(batch.rows.numpy(), sentences)]] = encoded.to(values.dtype)
-        done += len(batch)
-        progress(done)
-    return reduce(values)
+            return model.features(batch.to(device))
+
+    return reduce(
+        scattered(found, data.batches, lambda batch: places[stacked(batch.rows.numpy(), sentences)], encoded, progress)
+    )

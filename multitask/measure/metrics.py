@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from multitask.tasks.table import LabelKind
+from multitask.measure.bootstrap import INTERVAL_SEED, RESAMPLES, Interval, interval, share_interval
+from multitask.tasks.labels import KINDS, KindName
+
+if TYPE_CHECKING:  # torch is much to load for whoever only asks which metrics there are
+    from torch import Tensor
 
 Floats = NDArray[np.float64]
 
@@ -20,7 +25,6 @@ LOWER_IS_BETTER = frozenset({PERPLEXITY, COMPLETION})
 # The three metrics that the papers' overall scores are made of.
 OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")
 NO_SPREAD = 1e-12  # of an interval: rounding
-RESAMPLED_AT_ONCE = 1_000_000  # elements: bounds the bootstrap's memory to some 50 MB
 
 
 def goodness(metric: str, value: float | None) -> float:
@@ -31,11 +35,24 @@ def goodness(metric: str, value: float | None) -> float:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """What a model says of N examples.
+
+    labels: (N,) float64, the predicted ones, in the label's own unit. logits: (N,) float64, what they were before they
+    became yes or no; None for labels that are no decision.
+    """
+
+    labels: Tensor
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Score:
-    """A metric's value, or None and why there is none."""
+    """A metric's value, or None and why there is none. interval: 95 %, where the value has one."""
 
     value: float | None
     why: str | None = None
+    interval: Interval | None = None
 
 
 def accuracy(predictions: Floats, labels: Floats) -> Floats:
@@ -56,9 +73,9 @@ def pearson(predictions: Floats, labels: Floats) -> Floats:
 METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {"accuracy": accuracy, "pearson": pearson}
 
 
-def score(metric: str, predictions: ArrayLike, labels: ArrayLike) -> Score:
-    """The metric of N predictions against N labels (arrays or CPU tensors), computed in float64."""
-    given, wanted = _float64(predictions), _float64(labels)
+def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
+    """The metric of N predictions against N labels, computed in float64, with its bootstrap interval."""
+    given, wanted = _float64(predicted.labels), _float64(labels)
     assert given.shape == wanted.shape, f"{given.shape} predictions for {wanted.shape} labels"
     if not given.size:
         return Score(None, "no examples")
@@ -67,15 +84,15 @@ def score(metric: str, predictions: ArrayLike, labels: ArrayLike) -> Score:
         return Score(None, f"{broken} of {given.size} predictions are not finite")
     value = float(METRICS[metric](given, wanted))
     if np.isfinite(value):
-        return Score(value)
+        return Score(value, interval=bootstrap_interval(metric, given, wanted))
     side, values = ("prediction", given) if np.ptp(given) == 0 else ("label", wanted)
     return Score(None, f"constant {side} {values[0]}")
 
 
-def majority_baseline(labels: ArrayLike, kind: LabelKind) -> float | None:
+def majority_baseline(labels: ArrayLike, kind: KindName) -> float | None:
     """The accuracy of always answering the most frequent label; None for real ones: a constant has no r."""
     wanted = _float64(labels)
-    if kind in ("score", "probability") or not wanted.size:
+    if KINDS[kind].words is None or not wanted.size:
         return None
     return float(np.unique(wanted, return_counts=True)[1].max() / wanted.size)
 
@@ -94,41 +111,15 @@ def overall(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def bootstrap_interval(
-    metric: str, predictions: ArrayLike, labels: ArrayLike, seed: int, resamples: int = 1000
-) -> tuple[float, float] | None:
-    """The metric's 95 % percentile interval over resampled examples; None where the metric has no value, or no spread.
-
-    An accuracy of 0 or 1, of which every resample is the same, gets Wilson's interval. A seed gives one interval.
+    metric: str, given: Floats, wanted: Floats, seed: int = INTERVAL_SEED, resamples: int = RESAMPLES
+) -> Interval | None:
+    """The metric's 95 % percentile interval over resampled pairs of a prediction and a label; None where it has no
+    spread. An accuracy of 0 or 1, of which every resample is the same, gets Wilson's interval.
     """
-    given, wanted = _float64(predictions), _float64(labels)
-    if score(metric, given, wanted).value is None:
-        return None
-    random, size = np.random.default_rng(seed), given.size
-    at_once = max(1, RESAMPLED_AT_ONCE // size)
-    values = []
-    for start in range(0, resamples, at_once):
-        picks = random.integers(0, size, (min(at_once, resamples - start), size))
-        values.append(METRICS[metric](given[picks], wanted[picks]))
-    found = percentiles(np.concatenate(values))
+    found = interval(lambda picks: METRICS[metric](given[picks], wanted[picks]), len(given), seed, resamples)
     if found is None or found[1] - found[0] > NO_SPREAD:
         return found
-    return share_interval(found[0], size) if metric == "accuracy" else None
-
-
-def share_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, 0..1, of so many trials (Wilson, 1927, formula 7)."""
-    z2 = NormalDist().inv_cdf(0.975) ** 2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
-
-
-def percentiles(values: Floats) -> tuple[float, float] | None:
-    """The middle 95 % of resampled values (R,), those without one left out; None where none has one."""
-    if np.isnan(values).all():
-        return None
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    return share_interval(found[0], len(given)) if metric == "accuracy" else None
 
 
 def _float64(values: ArrayLike) -> Floats:

@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from multitask.errors import UserError, near
 from multitask.model.bert import Encoding
-from multitask.tasks.table import LabelKind, LabelSpec, TaskSpec
+from multitask.tasks.labels import KINDS, KindName, LabelSpec
+from multitask.tasks.table import TaskSpec
 
 
 def concatenation(u: Tensor, v: Tensor | None = None) -> Tensor:
@@ -33,7 +34,7 @@ class DenseHead(nn.Module):
     """Linear layers of the given sizes with ReLU between them, on the sentence encodings, joined.
 
     join: (u) for a task of one sentence, (u, v) for a pair -> (B, sizes[0]).
-    forward: (B, outputs) for label kind `classes`, (B,) for the other kinds: a logit for `binary` and `probability`.
+    forward: (B, *shape) with the label's shape, (B,) where one number is an example's output.
     """
 
     uses_tokens = False
@@ -46,7 +47,7 @@ class DenseHead(nn.Module):
             if len(self.layers):
                 self.layers.append(nn.ReLU())
             self.layers.append(nn.Linear(inputs, outputs))
-        self.one_output = label.kind != "classes"
+        self.one_output = not label.shape
 
     def forward(self, first: Encoding, second: Encoding | None = None) -> Tensor:
         return self.dense(self.join(*(side.sentence for side in (first, second) if side is not None)))
@@ -120,19 +121,14 @@ class HeadSpec:
 
     build: Callable[[int, TaskSpec], nn.Module]
     sentences: frozenset[int]
-    losses: Mapping[LabelKind, tuple[str, ...]]
+    losses: Mapping[KindName, tuple[str, ...]]
     trainable: bool = True
 
     def serves(self, spec: TaskSpec) -> bool:
         return len(spec.columns) in self.sentences and spec.label.kind in self.losses
 
 
-ANY_LABEL: Mapping[LabelKind, tuple[str, ...]] = {
-    "classes": ("cross_entropy",),
-    "binary": ("bce",),
-    "score": ("mse", "cosine_mse"),
-    "probability": ("bce",),
-}
+ANY_LABEL: Mapping[KindName, tuple[str, ...]] = {name: kind.losses for name, kind in KINDS.items()}
 
 HEADS: dict[str, HeadSpec] = {
     "linear": HeadSpec(_linear, frozenset({1, 2}), ANY_LABEL),
@@ -191,16 +187,3 @@ def loss_for(head_name: str, spec: TaskSpec, override: str | None, where: str) -
             f"valid: {', '.join(valid)}{near(override, valid)}"
         )
     return override or valid[0]
-
-
-PREDICTIONS: dict[LabelKind, Callable[[Tensor], Tensor]] = {
-    "classes": lambda outputs: outputs.argmax(dim=-1).float(),
-    "binary": lambda outputs: (outputs > 0).float(),
-    "score": lambda outputs: outputs.to(torch.promote_types(outputs.dtype, torch.float32)),
-    "probability": lambda outputs: outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sigmoid(),
-}
-
-
-def predict(outputs: Tensor, label: LabelSpec) -> Tensor:
-    """A head's outputs -> predicted labels (B,), float: the best class, logit > 0, the value itself, or its sigmoid."""
-    return PREDICTIONS[label.kind](outputs)

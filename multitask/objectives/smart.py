@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from multitask.schema import Above0, AtLeast0, Positive, Rate, Strict
-from multitask.tasks.table import LabelKind, LabelSpec
+from multitask.tasks.labels import KINDS, LabelSpec
 
 
 class Smart(Strict):
@@ -40,37 +40,15 @@ class Smart(Strict):
     """How much the proximal term's running average of the weights keeps from step to step (beta)."""
 
 
-def _classes(p_logits: Tensor, q_logits: Tensor, label: LabelSpec) -> Tensor:
-    p, q = p_logits.log_softmax(dim=-1), q_logits.log_softmax(dim=-1)
-    return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1)
-
-
-def _binary(p_logit: Tensor, q_logit: Tensor, label: LabelSpec) -> Tensor:
-    # Both KLs of the Bernoullis in one: log(p / (1 - p)) is the logit itself, so no logarithm can overflow.
-    return (p_logit.sigmoid() - q_logit.sigmoid()) * (p_logit - q_logit)
-
-
-def _score(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:
-    return ((outputs - reference) / (label.high - label.low)).square()
-
-
-DIVERGENCES: dict[LabelKind, Callable[[Tensor, Tensor, LabelSpec], Tensor]] = {
-    "classes": _classes,
-    "binary": _binary,
-    "score": _score,
-    "probability": _binary,
-}
-
-
 def divergence(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:
     """How far two outputs of a head for the same examples lie apart, (B,), >= 0, at least float32.
 
-    outputs, reference: (B, classes) logits, or (B,) logits or scores. Classes and binary: the symmetric
-    KL(p || q) + KL(q || p), nats; score: the squared difference, on the scale 0..1 of the label's range
-    (Jiang et al., 2020, section 3.1). Gradients flow to both: the caller detaches what is fixed.
+    outputs, reference: (B, *shape) with the label's shape. Its kind says how they are compared: probabilities by the
+    symmetric KL(p || q) + KL(q || p), nats, scores by the squared difference (Jiang et al., 2020, section 3.1).
+    Gradients flow to both: the caller detaches what is fixed.
     """
     wide = torch.promote_types(outputs.dtype, torch.float32)
-    return DIVERGENCES[label.kind](outputs.to(wide), reference.to(wide), label)
+    return KINDS[label.kind].divergence(outputs.to(wide), reference.to(wide), label)
 
 
 def draw_noise(lengths: Tensor, width: int, hidden: int, scale: float, seeds: Sequence[int]) -> Tensor:

@@ -14,9 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from multitask.measure.evaluate import INTERVAL_SEED
-from multitask.measure.metrics import Floats, percentiles
-from multitask.recruit.calibration import RESAMPLES
+from multitask.measure.bootstrap import percentiles, resampled_means
+from multitask.measure.metrics import Floats
 from multitask.recruit.names import NameSet, templates, with_name
 from multitask.recruit.suitability import Pair, qualified
 
@@ -62,25 +61,6 @@ def judged(finding: Finding, bound: str, holds: bool) -> Finding:
     """The finding with its verdict."""
     verdict: Verdict = "undefined" if finding.value is None else "ok" if holds else "broken"
     return replace(finding, bound=bound, verdict=verdict)
-
-
-def resampled_means(groups: Sequence[Floats]) -> Floats:
-    """The means of values (N, names) of each group, (RESAMPLES, groups), over texts and names drawn with replacement:
-    the same texts for all groups, each group's own names.
-
-    Over texts alone, a few names' chance would pass for their group's.
-    """
-    drawn = np.random.default_rng(INTERVAL_SEED)
-    texts, means = _times_drawn(drawn, len(groups[0])), []
-    for some in groups:  # counts first, shares last: equal answers have equal means
-        names = _times_drawn(drawn, some.shape[1])
-        means.append(np.einsum("rt,tn,rn->r", texts, some, names, optimize=True) / some.size)
-    return np.stack(means, axis=1)
-
-
-def _times_drawn(drawn: np.random.Generator, count: int) -> Floats:
-    """(RESAMPLES, count)"""
-    return drawn.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float64)
 
 
 def every_name(sets: Iterable[NameSet]) -> list[str]:

@@ -1,11 +1,10 @@
-"""How far probabilities can be trusted: a temperature for them, their reliability, and intervals of what is measured.
+"""How far probabilities can be trusted: a temperature for them, and their reliability.
 
 Guo et al., 2017, "On Calibration of Modern Neural Networks": temperature scaling (4.2), reliability diagram, ECE (2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import exp, log
 
@@ -13,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.errors import UserError
-from multitask.measure.evaluate import INTERVAL_SEED
-from multitask.measure.metrics import Floats, percentiles
+from multitask.measure.metrics import Floats
 
 BINS = 10
 TEMPERATURES = (0.02, 50.0)  # beyond them the outputs say nothing of the labels, or all
 GOLDEN = (5**0.5 - 1) / 2
 STEPS = 60  # of the golden section: the span shrinks to a 1e-12th
-RESAMPLES = 1000
 
 
 def cross_entropy(logits: Floats, labels: Floats, temperature: float) -> float:
@@ -93,24 +90,3 @@ def auc(probabilities: Floats, positive: NDArray[np.bool_]) -> float:
     where there are no such pairs."""
     pairs = probabilities[positive][:, None] - probabilities[~positive][None, :]
     return float(np.mean((np.sign(pairs) + 1) / 2)) if pairs.size else float("nan")
-
-
-def clustered_interval(
-    statistic: Callable[[NDArray[np.int64]], float],
-    clusters: Sequence[Hashable],
-    seed: int = INTERVAL_SEED,
-    resamples: int = RESAMPLES,
-) -> tuple[float, float] | None:
-    """The 95 % percentile interval of a statistic of rows, over resampled clusters; None where it has no value.
-
-    clusters: (N,) what each row belongs to: rows of one posting are not independent.
-    """
-    members: dict[Hashable, list[int]] = {}
-    for row, name in enumerate(clusters):
-        members.setdefault(name, []).append(row)
-    groups, drawn = [np.array(rows) for rows in members.values()], np.random.default_rng(seed)
-    values = [
-        statistic(np.concatenate([groups[at] for at in drawn.integers(0, len(groups), len(groups))]))
-        for _ in range(resamples)
-    ]
-    return percentiles(np.array(values))

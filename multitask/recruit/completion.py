@@ -11,15 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
 from multitask.inference.embed import TextEncoder
-from multitask.measure.evaluate import INTERVAL_SEED
-from multitask.measure.metrics import share_interval
+from multitask.measure.bootstrap import mean_interval
 from multitask.objectives.completion import MOST, Prompt
 from multitask.recruit.index import COMPLETION
 
@@ -150,7 +148,7 @@ def measure(completer: Completer, encoder: TextEncoder, train: Sequence[Pair], d
         pairs = [(guess, wanted) for guess, (wanted, _) in zip(titles, dev, strict=True)]
         for metric, of in {"exact match": exact_match, "token F1": token_f1}.items():
             scores = np.array([of(*pair) for pair in pairs])
-            rows.append(Row(method, metric, float(scores.mean()), mean_interval(scores), len(dev)))
+            rows.append(Row(method, metric, float(scores.mean()), mean_interval(scores, shares=True), len(dev)))
     return rows
 
 
@@ -176,12 +174,3 @@ def token_f1(guess: str, wanted: str) -> float:
     mine, theirs = words(guess), words(wanted)
     common = sum((Counter(mine) & Counter(theirs)).values())
     return 2 * common / (len(mine) + len(theirs)) if common else 0.0
-
-
-def mean_interval(values: NDArray[np.float64], resamples: int = 1000) -> tuple[float, float]:
-    """The mean's 95 % percentile interval over resampled values in 0..1; Wilson's where all are 0, or all 1."""
-    if values.min() == values.max() and values[0] in (0, 1):
-        return share_interval(float(values[0]), len(values))
-    picks = np.random.default_rng(INTERVAL_SEED).integers(0, len(values), (resamples, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)

@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from multitask.data.files import local, short_list
+from multitask.data.files import local
 from multitask.data.formats import DOCUMENT_FORMATS, reader_of, table_of
 from multitask.data.readers import FileState
-from multitask.data.table import BadRow, Row, Wanted, shown
+from multitask.data.table import BadRow, Row, Wanted
 from multitask.data.values import MAX_TEXT_CHARS
-from multitask.errors import UserError, near
+from multitask.errors import UserError, near, short_list, shown
 
 # Posting's field -> the file's column. The requirements' is spelled as the data set spells it.
 COLUMNS = {

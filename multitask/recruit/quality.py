@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.inference.embed import TextEncoder
-from multitask.measure.evaluate import INTERVAL_SEED
-from multitask.measure.metrics import share_interval
+from multitask.measure.bootstrap import INTERVAL_SEED, mean_interval
 from multitask.recruit.index import build
 from multitask.recruit.passages import first_words
 from multitask.recruit.postings import Posting
@@ -22,7 +21,6 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 QUERY_WORDS = 100  # of a query's field
-RESAMPLES = 1000
 
 
 def recall(ranked: Bools, k: int) -> float:
@@ -175,14 +173,8 @@ def estimate(values: Floats, units: Places, seed: int = INTERVAL_SEED, shares: b
 
     shares: whether the values lie in 0..1 by their nature; where all are 0, or all 1, the interval is Wilson's.
     """
-    _, unit = np.unique(units, return_inverse=True)
-    sums, counts = np.bincount(unit, values), np.bincount(unit)
-    picks = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
-    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    if shares and low == high and low in (0, 1):
-        low, high = share_interval(float(low), len(sums))
-    return Estimate(float(values.mean()), float(low), float(high), len(values))
+    low, high = mean_interval(values, units, shares=shares, seed=seed)
+    return Estimate(float(values.mean()), low, high, len(values))
 
 
 def difference(better: Measured, worse: Measured, metric: str, seed: int = INTERVAL_SEED) -> Estimate:

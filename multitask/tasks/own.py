@@ -14,18 +14,10 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from multitask.errors import UserError, near
 from multitask.schema import Strict
-from multitask.tasks.table import TASKS, LabelKind, LabelSpec, Metric, TaskSpec
+from multitask.tasks.labels import KINDS, MAX_CLASSES, KindName, LabelSpec, Metric
+from multitask.tasks.table import TASKS, TaskSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of files, of weights and of metrics
-MAX_CLASSES = 1000
-KINDS: tuple[LabelKind, ...] = ("classes", "binary", "score", "probability")
-# What a kind of label can be measured by, the default first.
-METRICS_OF: dict[LabelKind, tuple[Metric, ...]] = {
-    "classes": ("accuracy", "pearson"),
-    "binary": ("accuracy", "pearson"),
-    "score": ("pearson",),
-    "probability": ("pearson",),
-}
 # First parts of other metrics' names, and prediction files' stems.
 TAKEN = {"overall", "mlm", "completion", *TASKS, *(spec.prediction[0] for spec in TASKS.values())}
 
@@ -46,7 +38,7 @@ class Label(Strict):
 
     column: str = "label"
     """The label's column in the files."""
-    kind: LabelKind | None = None
+    kind: KindName | None = None
     """`classes`, `binary` (0 or 1), `score` (a number from low to high) or `probability` (a number in 0..1); classes
     where words are given."""
     words: list[Word] = []
@@ -81,7 +73,7 @@ def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:
             f"{at}.columns: {', '.join(columns)}, with the label in {label.column or 'none'}: "
             f"every column needs a name of its own, not 'id'"
         )
-    pair, metrics = len(columns) == 2, METRICS_OF[label.kind]
+    pair, metrics = len(columns) == 2, KINDS[label.kind].metrics
     if definition.joined and not pair:
         raise UserError(f"{at}.joined: two texts are joined, columns has one")
     if label.similar is not None and (not pair or definition.joined):
@@ -104,7 +96,7 @@ def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:
 def definition_of(spec: TaskSpec) -> dict[str, Any]:
     """The way back, as plain JSON with every default said: equal for equal tasks."""
     label = spec.label
-    bounds = {} if label.words or label.kind in ("binary", "probability") else {"low": label.low, "high": label.high}
+    bounds = {} if label.words or KINDS[label.kind].bounds else {"low": label.low, "high": label.high}
     words = {"words": list(label.words)} if label.words else {}
     similar = label.similar if label.similar is None or not words else label.says(label.similar)
     said = {"column": label.column, "kind": label.kind, **words, **bounds, "similar": similar}
@@ -153,22 +145,23 @@ def _label(label: Label, at: str) -> LabelSpec:
     if isinstance(similar, str) or (similar is not None and not low <= similar <= high):
         said = similar if isinstance(similar, str) else f"{similar:g}"
         raise UserError(f"{at}.similar: '{said}' is no label; valid: {low:g} to {high:g}")
-    if kind == "classes" and low:  # classes are counted from 0: what the file says is a word
+    if KINDS[kind].words and low:  # classes are counted from 0: what the file says is a word
         words = tuple(str(number) for number in range(int(low), int(high) + 1))
         return LabelSpec(kind, label.column, 0, high - low, None if similar is None else similar - low, words)
     return LabelSpec(kind, label.column, low, high, similar)
 
 
-def _of_words(label: Label, kind: LabelKind, at: str) -> LabelSpec:
-    words, similar = label.words, label.similar
-    if kind not in ("classes", "binary"):
+def _of_words(label: Label, kind: KindName, at: str) -> LabelSpec:
+    words, similar, counts = label.words, label.similar, KINDS[kind].words
+    if counts is None:
         raise UserError(f"{at}.words: of a {kind} label, which is a number; kind: classes, or binary for two words")
     if label.low is not None or label.high is not None:
         raise UserError(f"{at}: words and low or high; words are numbered from 0 to {len(words) - 1}")
     if twice := sorted(word for word in words if words.count(word) > 1):
         raise UserError(f"{at}.words: '{twice[0]}' stands there twice")
-    if not 2 <= len(words) <= (2 if kind == "binary" else MAX_CLASSES):
-        valid = "two, that of 0 first" if kind == "binary" else f"2 to {MAX_CLASSES}"
+    least, most = counts
+    if not least <= len(words) <= most:
+        valid = "two, that of 0 first" if most == 2 else f"{least} to {most}"
         raise UserError(f"{at}.words: {len(words)} of them; valid for {kind}: {valid}")
     if similar is not None:
         said = similar if isinstance(similar, str) else f"{similar:g}"
@@ -178,19 +171,20 @@ def _of_words(label: Label, kind: LabelKind, at: str) -> LabelSpec:
     return LabelSpec(kind, label.column, 0, len(words) - 1, similar, tuple(words))
 
 
-def _bounds(label: Label, kind: LabelKind, at: str) -> tuple[float, float]:
-    low, high = label.low, label.high
-    if kind in ("binary", "probability"):
-        if (low or 0) != 0 or (1 if high is None else high) != 1:
-            raise UserError(f"{at}: a {kind} label is in 0..1, and needs no low and high")
-        return 0, 1
-    low = 0.0 if low is None and kind == "classes" else low
+def _bounds(label: Label, kind: KindName, at: str) -> tuple[float, float]:
+    low, high, facts = label.low, label.high, KINDS[kind]
+    if facts.bounds:
+        least, most = facts.bounds
+        if (low or least) != least or (most if high is None else high) != most:
+            raise UserError(f"{at}: a {kind} label is in {least:g}..{most:g}, and needs no low and high")
+        return facts.bounds
+    low = 0.0 if low is None and facts.words else low
     if low is None or high is None:
         missing = "low" if low is None else "high"
         raise UserError(f"{at}.{missing}: missing: a {kind} label has a least and a greatest number, low and high")
     if not low < high:
         raise UserError(f"{at}: low {low:g} is not below high {high:g}")
-    if kind == "classes" and not (low.is_integer() and high.is_integer() and high - low < MAX_CLASSES):
+    if facts.words and not (low.is_integer() and high.is_integer() and high - low < MAX_CLASSES):
         raise UserError(f"{at}: classes from {low:g} to {high:g}; valid: whole numbers, {MAX_CLASSES} at most")
     return low, high
 
@@ -199,4 +193,4 @@ def _head(pair: bool, joined: bool, label: LabelSpec) -> str:
     """The default one. A cosine gives 0..high."""
     if not pair:
         return "linear"
-    return "cosine" if label.kind == "score" and label.low == 0 and not joined else "interaction"
+    return "cosine" if KINDS[label.kind].scaled and label.low == 0 and not joined else "interaction"

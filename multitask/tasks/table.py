@@ -1,4 +1,4 @@
-"""What a task is, and the TASKS table: those that are built in. A user's own ones are made by definitions.py."""
+"""What a task is, and the TASKS table: those that are built in. A user's own ones are made by own.py."""
 
 from __future__ import annotations
 
@@ -6,36 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from multitask.tasks.labels import LabelSpec, Metric
+
 Split = Literal["train", "dev", "test"]
-LabelKind = Literal["classes", "binary", "score", "probability"]
-Metric = Literal["accuracy", "pearson"]
-
-
-@dataclass(frozen=True)
-class LabelSpec:
-    """The label's column and its valid values.
-
-    kind: `classes` (integers low..high, one output each), `binary` (0 or 1, one logit), `score` (a real
-        number in [low, high], one output in the label's own unit), `probability` (a real number in 0..1, one logit).
-    similar: the least label of a pair whose sentences mean the same; None where no label says so (mlm-mnrl.txt, 4.3).
-    words: what files and predictions call the labels low..high of kind `classes` or `binary`, where they have names.
-    """
-
-    kind: LabelKind
-    column: str
-    low: float
-    high: float
-    similar: float | None = None
-    words: tuple[str, ...] = ()
-
-    def says(self, label: float) -> str:
-        """A label as people read it: its word, else its number."""
-        return self.words[int(label)] if self.words else f"{label:g}"
-
-    @property
-    def outputs(self) -> int:
-        """How many numbers a head puts out for one example."""
-        return int(self.high - self.low) + 1 if self.kind == "classes" else 1
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from multitask.data.files import expanded, is_pattern, local, short_list
+from multitask.data.files import expanded, is_pattern, local
 from multitask.data.formats import TEXT_FORMATS, endings, reader_of
 from multitask.data.readers import Example, Reading
-from multitask.errors import UserError
+from multitask.errors import UserError, short_list
 from multitask.storage.retries import persist
 from multitask.storage.storage import Storage, join, open_fs
-from multitask.tasks.table import LabelSpec, TaskSpec
+from multitask.tasks.labels import LabelSpec
+from multitask.tasks.table import TaskSpec
 
 
 @dataclass

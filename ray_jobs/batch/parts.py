@@ -18,6 +18,7 @@ from multitask.inference.embed import TextEncoder
 from multitask.inference.predict import Predictor
 from multitask.storage.sealed import BLANK
 from multitask.storage.storage import Storage
+from multitask.tasks.labels import KINDS
 from ray_jobs.batch.input import Shard
 
 Columns = dict[str, Any]  # name -> Arrow array
@@ -114,16 +115,17 @@ def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Calla
     import pyarrow as pa
 
     predictor, spec = Predictor(bundle, device), bundle.specs[task].label
-    type_ = pa.int32() if spec.kind in ("classes", "binary") else pa.float32()
+    has_classes = KINDS[spec.kind].words is not None
+    type_ = pa.int32() if has_classes else pa.float32()
 
     def answer(texts: list[list[str]]) -> Columns:
         found = predictor.answer(task, texts[0], texts[1] if len(texts) > 1 else None)
         columns = {"prediction": pa.array(found.labels.astype(type_.to_pandas_dtype()))}
         if spec.words:
             columns["label"] = pa.array(map(spec.says, found.labels)).dictionary_encode()
-        if found.probabilities is None or spec.kind == "probability":  # which the prediction is itself
+        if found.probabilities is None or not has_classes:  # a probability is the prediction itself
             return columns
-        if spec.kind == "classes":
+        if found.probabilities.ndim == 2:
             columns["probabilities"] = _lists(found.probabilities)
         else:
             columns["probability"] = pa.array(found.probabilities.astype(np.float32))

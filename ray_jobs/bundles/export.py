@@ -14,8 +14,7 @@ from pathlib import Path
 
 from multitask.bundle.bundle import is_bundle, save_bundle
 from multitask.bundle.sources import read_model
-from multitask.data.files import short_list
-from multitask.errors import UserError, near
+from multitask.errors import UserError, near, short_list
 from multitask.experiment.finding import open_bundle
 from multitask.export import DTYPES, FORMATS
 from multitask.export.card import card

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 
 from lightning_modules.progress import Progress
@@ -23,8 +23,8 @@ from multitask.experiment.results import cell
 from multitask.export.evidence import evidence_of
 from multitask.inference.embed import default_device
 from multitask.inference.submission import write_predictions, write_submission_zip
-from multitask.measure.evaluate import INTERVAL_SEED, EvalSet, predictions
-from multitask.measure.metrics import bootstrap_interval, majority_baseline, overall, score
+from multitask.measure.evaluate import EvalSet, predictions
+from multitask.measure.metrics import Predicted, majority_baseline, overall, score
 from multitask.model.multitask import MultitaskModel
 from multitask.recipe.data_maps import Place, place_of
 from multitask.recipe.settings import Task
@@ -62,14 +62,11 @@ def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen) -> N
     screen.table(header, rows, title=f"{uri} on {split} of {place.uri}")
 
 
-def _scored(spec: TaskSpec, table: TokenTable, predicted: torch.Tensor) -> dict[str, Any]:
+def _scored(spec: TaskSpec, table: TokenTable, predicted: Predicted) -> dict[str, Any]:
     labels = table.labels.double()
-    result = score(spec.metric, predicted, labels)
     return {
         "metric": spec.metric_key,
-        "value": result.value,
-        "why": result.why,
-        "interval": bootstrap_interval(spec.metric, predicted, labels, INTERVAL_SEED),
+        **asdict(score(spec.metric, predicted, labels)),
         "source": table.source,
         "rows": len(table),
         "quarantined": len(table.quarantined),
@@ -98,7 +95,7 @@ def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> N
                 screen.say(f"{task}: no {missing} file in {place.uri}, none predicted")
     files, paths = [], []
     for task, split, table, predicted in _predicted(bundle, model, place, list(BOTH), screen, BOTH[:1]):
-        paths.append(path := write_predictions(folder, bundle.specs[task], split, table.ids, predicted.tolist()))
+        paths.append(path := write_predictions(folder, bundle.specs[task], split, table.ids, predicted.labels.tolist()))
         files.append({"task": task, "split": split, "rows": len(table), "file": join(folder.uri, path)})
         screen.say("{task}: {rows} predictions of {split} in {file}".format(**files[-1]))
     submission = join(folder.uri, write_submission_zip(folder, paths))
@@ -165,7 +162,7 @@ def _predicted(
     splits: list[Split],
     screen: Screen,
     labelled: Collection[Split],
-) -> Iterator[tuple[str, Split, TokenTable, torch.Tensor]]:
+) -> Iterator[tuple[str, Split, TokenTable, Predicted]]:
     """(task, split, table, predictions) of every split that the place has; UserError where it has none at all.
 
     labelled: the splits whose labels are read.

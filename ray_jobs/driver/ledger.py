@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from multitask.experiment.records import read_records
+from multitask.experiment.records import read_records, written
 from multitask.experiment.results import data_facts, row, versions
 from multitask.experiment.stages import BUNDLE, node_key
 from multitask.recipe.stages import Stage
@@ -44,7 +44,7 @@ def encoder_row(plan: Plan, variant: int) -> dict[str, Any] | None:
         if node.variant == variant and node.trial and plan.recipe.parent(node.stage) == "encoder":
             records = read_records(plan.experiment.folder.at(plan.records[node.key].trainer), upto=0)
             if records:  # of a trial that measured it and was stopped, or failed
-                return {key: getattr(records[0], key) for key in ("metrics", "why", "intervals")}
+                return written(records[0].scores)
     return None
 
 

@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.bundle.bundle import Bundle, save_bundle
-from multitask.data.files import find_file, short_list
+from multitask.data.files import find_file
 from multitask.data.readers import read_examples
 from multitask.data.samplers import derive_seed
-from multitask.errors import UserError
+from multitask.errors import UserError, short_list
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
 from multitask.inference.embed import default_device
+from multitask.measure.bootstrap import clustered_interval
 from multitask.measure.metrics import Floats, pearson
 from multitask.recruit.calibration import (
     Bin,
     auc,
     brier,
-    clustered_interval,
     cross_entropy,
     ece,
     fit_temperature,

@@ -173,7 +173,7 @@ def _stage(folder: Any) -> Results:
     assert checkpoint is not None, f"{folder.uri}: no checkpoint"
     found = {
         "outcome": _timeless(read_outcome(folder)),
-        "metrics": _timeless([asdict(record) for record in read_records(folder)]),
+        "metrics": _timeless([record.to_json() for record in read_records(folder)]),
         "state": _timeless(asdict(checkpoint.state)),
     }
     for part in ("weights", "optimizer", "extra"):

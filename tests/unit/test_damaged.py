@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from multitask.experiment.finding import find_bundle
 from multitask.experiment.records import Record, read_records, resumed_records, write_records
 from multitask.experiment.stages import Experiment, check_writer, read_outcome, write_outcome
 from multitask.export.evidence import evidence_of
-from multitask.measure.metrics import goodness
+from multitask.measure.metrics import Score, goodness
 from multitask.recipe.files import load_sweep
 from multitask.recipe.sweeps import SWEEPABLE
 from multitask.report.reading import read_evidence
@@ -55,21 +55,35 @@ def test_damaged_metrics_are_what_is_kept_a_second_time(
     folder.write_bytes("metrics.jsonl", content.encode(errors="surrogateescape"))
     assert read_records(folder) == []
     records = [
-        Record(0, 0, 1.0, {"sst/accuracy": 0.25}),
-        Record(1, 8, 2.0, {"sst/accuracy": None}, {"sst/accuracy": "?"}),
+        Record.of(0, 0, 1.0, {"sst/accuracy": 0.25}),
+        Record.of(1, 8, 2.0, {"sst/accuracy": None}, {"sst/accuracy": "?"}),
     ]
     with CheckpointStore(folder.at("checkpoints")) as store:
-        store.save(Checkpoint(State(Position(1, 0, 8)), {}, {}, {}, [asdict(record) for record in records[:1]]))
+        store.save(Checkpoint(State(Position(1, 0, 8)), {}, {}, {}, [record.to_json() for record in records[:1]]))
     assert read_records(folder) == records[:1]
-    write_outcome(folder, {"epochs": 1, "records": [asdict(record) for record in records]})
+    write_outcome(folder, {"epochs": 1, "records": [record.to_json() for record in records]})
     assert read_records(folder) == records
     assert read_records(folder, upto=0) == records[:1]
     assert f"{folder.uri}/metrics.jsonl: damaged" in caplog.text
 
 
+def test_scores_stand_in_a_file_as_ever() -> None:
+    """A dict a part: what reads the results of this build and of those before finds what it looks for."""
+    scores = {"sst/accuracy": Score(0.5, None, (0.25, 0.75)), "sts/pearson": Score(None, "constant prediction 0.0")}
+    record = Record(1, 8, 2.5, scores)
+    assert json.dumps(record.to_json()) == (
+        '{"epoch": 1, "steps": 8, "seconds": 2.5, "metrics": {"sst/accuracy": 0.5, "sts/pearson": null}, '
+        '"why": {"sts/pearson": "constant prediction 0.0"}, "intervals": {"sst/accuracy": [0.25, 0.75]}}'
+    )
+    assert Record.of(**json.loads(json.dumps(record.to_json()))) == record
+    assert Record.of(**{"epoch": 0, "steps": 0, "seconds": 1.0, "metrics": {"sst/accuracy": 1.0}}).scores == {
+        "sst/accuracy": Score(1.0)
+    }
+
+
 def test_metrics_of_another_stage_are_none(tmp_path: Path) -> None:
     mine, other = (Storage(str(tmp_path / name)) for name in ("mine", "other"))
-    write_records(mine, [Record(1, 8, 2.0, {"sst/accuracy": 0.5})])
+    write_records(mine, [Record.of(1, 8, 2.0, {"sst/accuracy": 0.5})])
     assert len(read_records(mine)) == 1
     other.write_bytes("metrics.jsonl", mine.read_bytes("metrics.jsonl"))
     assert read_records(other) == []

@@ -16,7 +16,17 @@ from multitask.data.files import find_file
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import stacked, subset
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
-from multitask.measure.evaluate import EVAL_TOKENS, EvalSet, encode_sentences, feature_places, measure, predictions
+from multitask.measure.evaluate import (
+    EVAL_TOKENS,
+    EvalSet,
+    Measured,
+    encode_sentences,
+    feature_places,
+    measure,
+    predictions,
+    scattered,
+)
+from multitask.measure.metrics import Score
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import load_source
 from multitask.storage.storage import Storage
@@ -57,10 +67,14 @@ def tables(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return tables
 
 
+def values(measured: Measured) -> dict[str, float | None]:
+    return {name: found.value for name, found in measured.scores.items()}
+
+
 @pytest.mark.parametrize("task", HEADS)
 def test_any_number_of_ranks_predicts_the_same(model: MultitaskModel, tables: dict[str, TokenTable], task: str) -> None:
     table = tables[task]
-    alone = predictions(model, EvalSet.of(task, table, "cpu"), device=CPU)
+    alone = predictions(model, EvalSet.of(task, table, "cpu"), device=CPU).labels
     assert (alone.dtype, alone.shape) == (torch.float64, (len(table),))
     assert len(alone.unique()) > 1
     assert len(EvalSet.of(task, table, "cpu").batches) > 3
@@ -68,14 +82,14 @@ def test_any_number_of_ranks_predicts_the_same(model: MultitaskModel, tables: di
         sets = [EvalSet.of(task, table, "cpu", rank, world) for rank in range(world)]
         rows = torch.cat([batch.rows for data in sets for batch in data.batches])
         assert sorted(rows.tolist()) == list(range(len(table)))
-        summed = sum(predictions(model, data, device=CPU) for data in sets)
+        summed = sum(predictions(model, data, device=CPU).labels for data in sets)
         assert torch.equal(summed, alone)
 
 
 def test_more_ranks_than_batches(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
     sets = [EvalSet.of("sst", tables["sst"], "cpu", rank, 99) for rank in range(99)]
     assert not sets[-1].batches
-    assert predictions(model, sets[-1], device=CPU).count_nonzero() == 0
+    assert predictions(model, sets[-1], device=CPU).labels.count_nonzero() == 0
 
 
 @pytest.mark.parametrize("task", HEADS)
@@ -86,18 +100,18 @@ def test_encoded_once_and_for_all_predicts_the_same(
     rows = np.arange(len(data.table))
     features = encode_sentences(model, data, rows, device=CPU)
     encoded = data.with_features(Features(features, feature_places(rows, data.table)))
-    expected = predictions(model, data, device=CPU)
+    expected = predictions(model, data, device=CPU).labels
 
     def refuse(*_: object) -> None:
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(model.encoder, "forward", refuse)
-    assert torch.equal(predictions(model, encoded, device=CPU), expected)
+    assert torch.equal(predictions(model, encoded, device=CPU).labels, expected)
 
 
 def test_measuring_leaves_the_model_as_it_was(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
     data = EvalSet.of("sst", tables["sst"], "cpu")
-    one, two = (predictions(model, data, device=CPU) for _ in range(2))
+    one, two = (predictions(model, data, device=CPU).labels for _ in range(2))
     assert torch.equal(one, two)  # no dropout
     assert model.training
     assert torch.is_grad_enabled()
@@ -107,12 +121,12 @@ def test_all_metrics_are_measured_and_progress_is_told(model: MultitaskModel, ta
     sets = {task: EvalSet.of(task, table, "cpu") for task, table in tables.items()}
     told: dict[str, list[int]] = {task: [] for task in sets}
     measured = measure(model, sets, device=CPU, progress={task: done.append for task, done in told.items()})
-    assert measured.why == {}
-    expected = {task: predictions(model, data, device=CPU).numpy() for task, data in sets.items()}
+    assert not any(found.why for found in measured.scores.values())
+    expected = {task: predictions(model, data, device=CPU).labels.numpy() for task, data in sets.items()}
     labels = {task: table.labels.double().numpy() for task, table in tables.items()}
     sst, quora = (float((expected[task] == labels[task]).mean()) for task in ("sst", "quora"))
     sts = float(np.corrcoef(expected["sts"], labels["sts"])[0, 1])
-    assert measured.metrics == {
+    assert values(measured) == {
         "sst/accuracy": sst,
         "quora/accuracy": quora,
         "sts/pearson": pytest.approx(sts, abs=1e-12),
@@ -138,21 +152,30 @@ def test_what_cannot_be_measured_is_null_and_says_why(
 ) -> None:
     sets = {task: EvalSet.of(task, table, "cpu") for task, table in tables.items()}
     measured = measure(spoiled(bundle, value), sets, device=CPU)
-    assert measured.metrics["sts/pearson"] is None
-    assert why in measured.why["sts/pearson"]
-    assert measured.metrics["sst/accuracy"] is not None
-    assert measured.metrics["overall/mean"] is measured.metrics["overall/normalised"] is None
+    undefined = measured.scores["sts/pearson"]
+    assert undefined.value is None and why in str(undefined.why) and undefined.interval is None
+    assert measured.scores["sst/accuracy"].value is not None
+    nothing = Score(None, "sts/pearson undefined")
+    assert measured.scores["overall/mean"] == measured.scores["overall/normalised"] == nothing
 
 
 def test_a_reduction_is_over_all_examples(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
     """Three ranks in turn, each of which gets the other two's predictions from the reduction."""
     table = tables["sts"]
     sets = [EvalSet.of("sts", table, "cpu", rank, 3) for rank in range(3)]
-    whole = sum(predictions(model, data, device=CPU) for data in sets)
+    whole = sum(predictions(model, data, device=CPU).labels for data in sets)
     assert isinstance(whole, Tensor)
-    expected = measure(model, {"sts": EvalSet.of("sts", table, "cpu")}, device=CPU).metrics
+    expected = measure(model, {"sts": EvalSet.of("sts", table, "cpu")}, device=CPU).scores
     for data in sets:
-        assert measure(model, {"sts": data}, device=CPU, reduce=lambda _: whole).metrics == expected
+        assert measure(model, {"sts": data}, device=CPU, reduce=lambda _: whole).scores == expected
+
+
+def test_what_batches_give_stands_at_its_places() -> None:
+    told: list[int] = []
+    batches = [torch.tensor([3, 0]), torch.tensor([2])]
+    found = scattered(torch.zeros(4, 2), batches, lambda rows: rows, lambda rows: rows[:, None].half() + 1, told.append)
+    assert found.tolist() == [[1, 1], [0, 0], [3, 3], [4, 4]] and found.dtype == torch.float32
+    assert told == [2, 3]
 
 
 def test_sentences_are_encoded_in_the_tables_order(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:

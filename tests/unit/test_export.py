@@ -23,6 +23,7 @@ from multitask.model import heads
 from multitask.model.bert import POOLINGS
 from multitask.model.sources import load_source
 from multitask.storage.storage import Storage
+from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS
 from ray_jobs.bundles.export import export_bundle, import_model
 from ray_jobs.screen import Screen
@@ -422,5 +423,5 @@ def test_what_there_is_to_choose_from_is_said(tmp_path: Path, form: str, dtype: 
 
 def test_every_head_and_every_kind_of_label_is_tried_here() -> None:
     assert {*HEADS.values()} == heads.HEADS.keys()
-    assert {TASKS[task].label.kind for task in HEADS} == heads.PREDICTIONS.keys()
+    assert {TASKS[task].label.kind for task in HEADS} == KINDS.keys()
     assert any(TASKS[task].joined for task in HEADS)

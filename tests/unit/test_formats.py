@@ -19,8 +19,8 @@ import pytest
 from multitask.data import formats
 from multitask.data.files import expanded, find_file
 from multitask.data.readers import read_examples
-from multitask.data.values import number_of
 from multitask.errors import UserError
+from multitask.tasks.labels import number_of
 from multitask.tasks.own import Definition, spec_of
 from multitask.tasks.table import TASKS, TaskSpec
 

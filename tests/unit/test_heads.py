@@ -12,10 +12,11 @@ from torch import Tensor
 
 from multitask.errors import UserError
 from multitask.model.bert import Encoding
-from multitask.model.heads import HEADS, build_head, loss_for, predict
+from multitask.model.heads import HEADS, build_head, loss_for
 from multitask.model.multitask import text_means
 from multitask.objectives.losses import LOSSES
-from multitask.tasks.table import TASKS, LabelSpec
+from multitask.tasks.labels import KINDS, KindName, LabelSpec
+from multitask.tasks.table import TASKS
 
 H = 4
 SERVED = [(head, task) for head, spec in HEADS.items() for task in TASKS.values() if spec.serves(task)]
@@ -39,7 +40,7 @@ def test_every_head_gives_its_tasks_shape_and_trains(name: str, task) -> None:
     head = build_head(name, H, task, generator())
     outputs = head(U, V if len(task.columns) == 2 else None)
     assert outputs.shape == ((2, task.label.outputs) if task.label.kind == "classes" else (2,))
-    assert predict(outputs, task.label).shape == (2,)
+    assert KINDS[task.label.kind].prediction(outputs).shape == (2,)
     loss = LOSSES[loss_for(name, task, None, "here")](outputs, torch.tensor([1.0, 0.0]), torch.ones(2))[0]
     assert loss.isfinite()
     for parameter in head.parameters():
@@ -219,10 +220,13 @@ def test_every_head_names_known_losses() -> None:
 
 
 def test_predictions_by_kind() -> None:
+    def predict(outputs: Tensor, kind: KindName) -> Tensor:
+        return KINDS[kind].prediction(outputs)
+
     logits = torch.tensor([[0.1, 0.9, 0.0], [3.0, -1.0, 2.0]])
-    assert predict(logits, LabelSpec("classes", "x", 0, 2)).tolist() == [1.0, 0.0]
-    assert predict(torch.tensor([-0.1, 0.0, 0.2]), LabelSpec("binary", "x", 0, 1)).tolist() == [0.0, 0.0, 1.0]
-    scores = predict(torch.tensor([2.5, 4.0], dtype=torch.bfloat16), LabelSpec("score", "x", 0, 5))
+    assert predict(logits, "classes").tolist() == [1.0, 0.0]
+    assert predict(torch.tensor([-0.1, 0.0, 0.2]), "binary").tolist() == [0.0, 0.0, 1.0]
+    scores = predict(torch.tensor([2.5, 4.0], dtype=torch.bfloat16), "score")
     assert scores.tolist() == [2.5, 4.0] and scores.dtype == torch.float32
 
 

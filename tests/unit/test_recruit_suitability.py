@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from multitask.bundle.bundle import Bundle, bundle_of, read_bundle, save_bundle
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
+from multitask.measure.bootstrap import clustered_interval
 from multitask.measure.evaluate import EVAL_TOKENS, EvalSet, predictions
 from multitask.measure.metrics import Floats
 from multitask.recruit.calibration import (
     auc,
     brier,
-    clustered_interval,
     cross_entropy,
     ece,
     fit_temperature,
@@ -141,7 +141,7 @@ def test_probabilities_are_those_of_evaluate(tmp_path: Path, head: str) -> None:
     expected = predictions(bundle.model(), EvalSet.of("suitability", load_tokens(storage, path), "cpu"), device=CPU)
     found = Suitability(bundle).probabilities([(row["job"], row["application"]) for row in rows])
     assert found.dtype == np.float64 and np.ptp(found) > 0.01
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(found, expected.labels.numpy(), atol=1e-6)
 
 
 def test_no_pairs_have_no_probabilities() -> None:

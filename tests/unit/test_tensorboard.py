@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_modules import tensorboard
 from lightning_modules.summary import tell_curves
 from lightning_modules.tensorboard import EventLog
+from multitask.measure.metrics import Predicted
 from multitask.storage.storage import Storage
 from ray_jobs.stopping import StopRequest
 from tests.helpers import full_disk, small_driver
@@ -84,7 +85,8 @@ def test_the_curve_is_of_what_the_measurement_rests_on() -> None:
     logits = torch.tensor([2.0, -1.0, 0.5, -3.0], dtype=torch.float64)
     table = SimpleNamespace(labels=torch.tensor([1.0, 0.0, 0.0, 1.0]))
     seen = Mock()
-    tell_curves(seen, {"quora": logits}, {"quora": table}, 9)  # type: ignore[dict-item]
+    predicted = {"quora": Predicted((logits > 0).double(), logits), "sts": Predicted(logits)}
+    tell_curves(seen, predicted, {"quora": table}, 9)  # type: ignore[dict-item]
     name, labels, probabilities, step = seen.curve.call_args.args
     assert (name, step) == ("quora/precision_recall", 9) and labels is table.labels
     assert torch.equal(probabilities > 0.5, logits > 0)

@@ -1,0 +1,300 @@
+"""What a kind of label is: all that the program knows of one stands in its object of KINDS.
+
+A new kind is its name in KindName and its object here; a loss or a metric that it alone has is a function in
+objectives/losses.py or measure/metrics.py, named here. Nothing here imports torch, which who only reads a recipe's
+tasks does not need: tensors bring their own operations.
+
+Shapes: B examples; a head's outputs for them are (B, *shape), with the shape of LabelSpec.shape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from math import prod
+from numbers import Real
+from typing import TYPE_CHECKING, Literal
+
+from multitask.errors import short_list, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KindName = Literal["classes", "binary", "score", "probability"]
+Metric = Literal["accuracy", "pearson"]
+# A file's own class numbers, in their order: the label that each is, or why it is none; empty where a file says none.
+Classes = Sequence[float | str]
+
+MAX_CLASSES = 1000
+
+
+class MalformedError(ValueError):
+    """The reason why a row cannot be used."""
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """The label of a task: its column and its valid values."""
+
+    kind: KindName
+    """A key of KINDS."""
+    column: str
+    low: float
+    """The least label; 0 of classes with words."""
+    high: float
+    """The greatest label."""
+    similar: float | None = None
+    """The least label of a pair whose sentences mean the same; None where no label says so (mlm-mnrl.txt, 4.3)."""
+    words: tuple[str, ...] = ()
+    """What files and predictions call the labels low..high, where these are classes that have names."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what a head puts out for one example."""
+        return KINDS[self.kind].shape(self)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head puts out for one example."""
+        return prod(self.shape)
+
+    def says(self, label: float) -> str:
+        """A label as people read it."""
+        return KINDS[self.kind].says(label, self)
+
+
+@dataclass(frozen=True)
+class LabelKind:
+    """What a kind of label is, from a cell of a data file to a prediction."""
+
+    words: tuple[int, int] | None
+    """How many words a definition may give to its classes, at least and at most; None for a number on a scale."""
+    bounds: tuple[float, float] | None
+    """The least and the greatest label, of a kind whose definitions do not say them."""
+    read: Callable[[object, str, LabelSpec, Classes], float]
+    """(a cell, its column's name, label, the file's classes) -> the label that it says. Raises MalformedError."""
+    says: Callable[[float, LabelSpec], str]
+    """(a label, label) -> the label as people read it."""
+    written: Callable[[float, LabelSpec], str]
+    """(a predicted label, label) -> the label as prediction files have it."""
+    shape: Callable[[LabelSpec], tuple[int, ...]]
+    """The shape of what a head puts out for one example."""
+    prediction: Callable[[Tensor], Tensor]
+    """A head's outputs -> predicted labels (B,), float, in the label's own unit."""
+    probability: Callable[[Tensor], Tensor] | None
+    """A head's outputs -> probabilities of their shape, float64; None where outputs are none."""
+    decides: bool
+    """Whether a prediction is a decision on logits, which metrics and curves may rest on too."""
+    divergence: Callable[[Tensor, Tensor, LabelSpec], Tensor]
+    """(outputs, reference, label) -> how far two outputs for the same examples lie apart, (B,), >= 0; symmetric."""
+    losses: tuple[str, ...]
+    """What a head with weights can learn such labels by, names in LOSSES; the default first."""
+    metrics: tuple[Metric, ...]
+    """What predictions of such labels can be measured by, names in METRICS; the default first."""
+    unit: str
+    """What a head's outputs are, in words for whoever runs an export; {low} and {high} are the label's bounds."""
+    becomes: str
+    """How outputs become a label, in such words."""
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a label is a number on a scale that its definition says."""
+        return self.words is None and self.bounds is None
+
+
+# A cell -> a label. A number is written in ASCII digits with a point, in every format: no separators between digits,
+# no nan, no inf.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_BOOLEANS = {"true": 1.0, "false": 0.0}  # of any case, for labels that are 0 or 1
+
+
+def number_of(value: object) -> float | None:
+    """The number that a cell says, as docs/data.md has it; None for what is none."""
+    if isinstance(value, str):
+        value = value.strip()
+        return float(value) if _NUMBER.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def whole_of(value: object) -> int | None:
+    """The whole number that a cell says; None for what is none."""
+    number = number_of(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def read_class(value: object, column: str, label: LabelSpec, classes: Classes) -> float:
+    """A class: by the file's own number where it names its classes, else by the task's word or number."""
+    _check_there(value, column)
+    number = whole_of(value)
+    if classes and number is not None and not (isinstance(value, str) and value in label.words):
+        return _by_the_file(number, column, classes)
+    if label.words:
+        return _by_word(value, column, label.words)
+    said = number_of(value)
+    if said is None and (label.low, label.high) == (0, 1):
+        said = _BOOLEANS.get(str(value).strip().lower())
+    found = _within(said, value, column, label)
+    if not found.is_integer():
+        raise MalformedError(f"{column} is not an integer: {shown(value)}")
+    return found
+
+
+def read_number(value: object, column: str, label: LabelSpec, classes: Classes) -> float:
+    """A number on the label's scale."""
+    _check_there(value, column)
+    return _within(number_of(value), value, column, label)
+
+
+def _check_there(value: object, column: str) -> None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise MalformedError(f"{column} is missing")
+
+
+def _within(number: float | None, value: object, column: str, label: LabelSpec) -> float:
+    if number is None:
+        raise MalformedError(f"{column} is not a number: {shown(value)}")
+    if not label.low <= number <= label.high:  # holds for nan too
+        raise MalformedError(f"{column} is not in {label.low:g}..{label.high:g}: {shown(value)}")
+    return number
+
+
+def _by_the_file(number: int, column: str, classes: Classes) -> float:
+    if not 0 <= number < len(classes):
+        raise MalformedError(f"{column} is {number}, the file names classes 0 to {len(classes) - 1}")
+    if isinstance(label := classes[number], str):
+        raise MalformedError(f"{column} is class {number}, {label}")
+    return label
+
+
+def _by_word(value: object, column: str, words: Sequence[str]) -> float:
+    """A class by its word; by its number too, where no word is a number itself."""
+    said = str(value).strip().lower() if isinstance(value, bool) else str(value).strip()
+    number = whole_of(value)
+    if said not in words and number is not None:
+        if str(number) in words:  # 3.0 in a column with gaps is the word 3
+            said = str(number)
+        elif 0 <= number < len(words) and not any(whole_of(word) is not None for word in words):
+            return number
+    if said not in words:
+        raise MalformedError(f"{column} is none of {short_list(words)}: {shown(value)}")
+    return words.index(said)
+
+
+def word_or_number(label: float, spec: LabelSpec) -> str:
+    return spec.words[int(label)] if spec.words else f"{label:g}"
+
+
+# Outputs -> predictions, probabilities, divergences (SMART: Jiang et al., 2020, section 3.1).
+
+
+def one_number(label: LabelSpec) -> tuple[int, ...]:
+    return ()
+
+
+def a_number_a_class(label: LabelSpec) -> tuple[int, ...]:
+    return (int(label.high - label.low) + 1,)
+
+
+def wide(outputs: Tensor) -> Tensor:
+    """At least float32."""
+    return outputs.float() if outputs.element_size() < 4 else outputs
+
+
+def sigmoid64(outputs: Tensor) -> Tensor:
+    return outputs.double().sigmoid()
+
+
+def kl_of_classes(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:
+    """KL(p || q) + KL(q || p), nats, of the classes' probabilities p and q."""
+    p, q = outputs.log_softmax(dim=-1), reference.log_softmax(dim=-1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1)
+
+
+def kl_of_logits(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:
+    """KL(p || q) + KL(q || p), nats, of yes or no."""
+    # Both KLs of the Bernoullis in one: log(p / (1 - p)) is the logit itself, so no logarithm can overflow.
+    return (outputs.sigmoid() - reference.sigmoid()) * (outputs - reference)
+
+
+def square_on_scale(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:
+    """The squared difference, on the scale 0..1 of the label's range."""
+    return ((outputs - reference) / (label.high - label.low)).square()
+
+
+KINDS: Mapping[KindName, LabelKind] = {
+    # Whole numbers low..high, or words.
+    "classes": LabelKind(
+        words=(2, MAX_CLASSES),
+        bounds=None,
+        read=read_class,
+        says=word_or_number,
+        written=word_or_number,
+        shape=a_number_a_class,
+        prediction=lambda outputs: outputs.argmax(dim=-1).float(),
+        probability=lambda outputs: outputs.double().softmax(dim=-1),
+        decides=False,
+        divergence=kl_of_classes,
+        losses=("cross_entropy",),
+        metrics=("accuracy", "pearson"),
+        unit="a logit for each class; softmax gives probabilities",
+        becomes="the largest's: {low:g} + argmax",
+    ),
+    # 0 or 1, or two words.
+    "binary": LabelKind(
+        words=(2, 2),
+        bounds=(0, 1),
+        read=read_class,
+        says=word_or_number,
+        written=lambda label, spec: spec.says(label) if spec.words else f"{int(label)}.0",
+        shape=one_number,
+        prediction=lambda outputs: (outputs > 0).float(),
+        probability=sigmoid64,
+        decides=True,
+        divergence=kl_of_logits,
+        losses=("bce",),
+        metrics=("accuracy", "pearson"),
+        unit="a logit; its sigmoid is the probability of 1",
+        becomes="1 where it is above 0",
+    ),
+    # A real number in low..high.
+    "score": LabelKind(
+        words=None,
+        bounds=None,
+        read=read_number,
+        says=word_or_number,
+        written=lambda label, spec: str(float(label)),
+        shape=one_number,
+        prediction=wide,
+        probability=None,
+        decides=False,
+        divergence=square_on_scale,
+        losses=("mse", "cosine_mse"),
+        metrics=("pearson",),
+        unit="the label's own unit, {low:g} to {high:g}",
+        becomes="the value itself",
+    ),
+    # A real number in 0..1.
+    "probability": LabelKind(
+        words=None,
+        bounds=(0, 1),
+        read=read_number,
+        says=word_or_number,
+        written=lambda label, spec: f"{label:.4f}",
+        shape=one_number,
+        prediction=lambda outputs: wide(outputs).sigmoid(),
+        probability=sigmoid64,
+        decides=False,
+        divergence=kl_of_logits,
+        losses=("bce",),
+        metrics=("pearson",),
+        unit="a logit; its sigmoid is the probability",
+        becomes="the sigmoid",
+    ),
+}
