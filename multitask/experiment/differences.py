@@ -9,7 +9,8 @@ from typing import Any
 from multitask.errors import well_formed
 from multitask.recipe.files import parse_yaml
 from multitask.storage.sealed import Damaged, read_document
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 
 Content = Mapping[str, Any]  # experiment.py: stage_content; or of a swept stage its trials, and what decides
 SHOWN = 4  # changes in one line

@@ -9,7 +9,8 @@ from multitask.bundle.bundle import Bundle, check_trainer, is_bundle
 from multitask.bundle.sources import Found, found_at
 from multitask.errors import UserError, near, well_formed
 from multitask.experiment.stages import BUNDLE, EXPERIMENT_FILE, Experiment, StageRecord
-from multitask.storage.storage import Storage, file_at, join, shown
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join, shown
 
 log = logging.getLogger(__name__)
 

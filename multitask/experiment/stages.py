@@ -19,7 +19,8 @@ from multitask.experiment.differences import differences, named_before
 from multitask.experiment.events import events_folder
 from multitask.recipe.stages import Recipe, Stage
 from multitask.storage.sealed import Damaged, document_bytes, document_of, read_document, write_document
-from multitask.storage.storage import Changed, Storage, Unconditional, file_at, join
+from multitask.storage.storage import Changed, Storage, Unconditional, file_at
+from multitask.storage.uris import join
 from multitask.tasks.own import definitions
 from multitask.tasks.table import Split
 

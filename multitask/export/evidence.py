@@ -11,7 +11,8 @@ from multitask.errors import well_formed
 from multitask.experiment.finding import find_bundle
 from multitask.experiment.stages import OUTCOME, Experiment
 from multitask.storage.sealed import read_document
-from multitask.storage.storage import Storage, file_at, join
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import zipfile
 from collections.abc import Callable, Iterable
 
 from multitask.errors import UserError
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 from multitask.tasks.table import LabelKind, Split, TaskSpec
 
 FOLDER = "predictions"

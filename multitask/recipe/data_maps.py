@@ -17,7 +17,7 @@ from multitask.recipe.checks import build_map
 from multitask.recipe.files import parse_yaml
 from multitask.recipe.packaged import packaged, packaged_maps
 from multitask.recipe.settings import Task
-from multitask.storage.storage import join
+from multitask.storage.uris import join
 from multitask.tasks.table import TASKS, Split, TaskSpec
 
 FOLDER = "data"  # of configs/

@@ -6,7 +6,8 @@ from multitask.report.compose import compose
 from multitask.report.markdown import markdown
 from multitask.report.page import page
 from multitask.report.reading import read_evidence
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 
 
 def write_report(uri: str) -> list[str]:

@@ -26,7 +26,8 @@ from multitask.recipe.sweeps import stage_of
 from multitask.report.numbers import ordered
 from multitask.storage.owners import kept_in
 from multitask.storage.sealed import Damaged, read_document
-from multitask.storage.storage import Storage, file_at, join
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join
 
 log = logging.getLogger(__name__)
 ENCODER = "encoder"  # the row of results.json before any training

@@ -18,7 +18,8 @@ from multitask.data.formats import TEXT_FORMATS, endings, reader_of
 from multitask.data.readers import Example, Reading
 from multitask.errors import UserError
 from multitask.storage.retries import persist
-from multitask.storage.storage import Storage, join, open_fs
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join, open_fs
 from multitask.tasks.table import LabelSpec, TaskSpec
 
 

@@ -29,7 +29,8 @@ from multitask.model.multitask import MultitaskModel
 from multitask.recipe.data_maps import Place, place_of
 from multitask.recipe.settings import Task
 from multitask.storage.owners import kept_in
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 from multitask.tasks.table import TASKS, Split, TaskSpec
 from ray_jobs.screen import Screen
 

@@ -24,7 +24,8 @@ from multitask.recipe.checks import check_heads
 from multitask.recipe.data_maps import Place, is_map
 from multitask.recipe.stages import NAME, Recipe
 from multitask.storage.sealed import Damaged, is_sealed, read_sealed
-from multitask.storage.storage import Storage, absolute, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import absolute, join
 from multitask.tasks.own import definition_of
 from multitask.tasks.table import Split, TaskSpec
 

@@ -10,7 +10,8 @@ from multitask.experiment.results import Rows, leaves, sweep_lines, table_rows
 from multitask.experiment.stages import node_key
 from multitask.inference.submission import FOLDER
 from multitask.recipe.stages import Recipe
-from multitask.storage.storage import Storage, join, shown
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join, shown
 from ray_jobs.driver.submission import how_to_go_on, submission_id
 from ray_jobs.logs import DriverLog
 from ray_jobs.options import Workers

@@ -14,7 +14,8 @@ from multitask.experiment.finding import open_bundle
 from multitask.inference.embed import TextEncoder, default_device
 from multitask.recipe.files import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 from ray_jobs.driver.training import run_training, tell_results
 from ray_jobs.options import workers_span
 from ray_jobs.recruit.prepare import read_corpus, write_fold

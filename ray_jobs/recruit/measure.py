@@ -21,7 +21,8 @@ from multitask.recruit.quality import compare
 from multitask.recruit.repeats import repeat_groups
 from multitask.recruit.suitability import TASK as SUITABILITY
 from multitask.storage.sealed import Damaged, read_document
-from multitask.storage.storage import file_at, join, local_copy
+from multitask.storage.storage import file_at
+from multitask.storage.uris import join, local_copy
 from multitask.tasks.table import Split
 from ray_jobs.recruit.completion import pairs_of
 from ray_jobs.recruit.folds import summary, systems

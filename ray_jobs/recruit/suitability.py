@@ -30,7 +30,8 @@ from multitask.recruit.calibration import (
     reliability,
 )
 from multitask.recruit.suitability import TASK, Pair, Suitability, cooled, labels_note, qualified, sigmoid
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 from multitask.tasks.table import TASKS
 from ray_jobs.recruit.texts import given_text
 from ray_jobs.screen import Screen

@@ -7,7 +7,7 @@ import sys
 
 from multitask.errors import UserError
 from multitask.recruit.postings import clean
-from multitask.storage.storage import local_copy
+from multitask.storage.uris import local_copy
 
 TEXT_FILES = (".txt", ".md")
 OTHER_FILES = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".pages", ".tex")  # what CVs come as

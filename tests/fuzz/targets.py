@@ -34,7 +34,8 @@ from multitask.recipe.files import load_recipe, load_sweep
 from multitask.recruit.postings import read_postings
 from multitask.report.reading import read_evidence
 from multitask.storage.sealed import Damaged, read_sealed, write_sealed
-from multitask.storage.storage import MANIFEST, Storage, open_fs
+from multitask.storage.storage import MANIFEST, Storage
+from multitask.storage.uris import open_fs
 from multitask.tasks.table import TASKS
 from ray_jobs.options import sweep_settings, workers_span
 
