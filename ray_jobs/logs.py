@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from multitask.errors import Overtaken, PlainFormatter
-from multitask.experiment.stages import EXPERIMENT_FILE
+from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.storage.owners import kept_in
 from multitask.storage.storage import Fence, Storage
 

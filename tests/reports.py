@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from multitask.experiment.experiment_file import StageRecord
 from multitask.experiment.results import row
-from multitask.experiment.stages import StageRecord, node_key
+from multitask.experiment.stages import node_key
 from multitask.report.parts import Table
 from multitask.report.reading import Evidence, read_evidence
 from multitask.storage.storage import Storage, file_at

@@ -8,7 +8,9 @@ from functools import cache
 from multitask.bundle.bundle import Bundle, check_trainer, is_bundle
 from multitask.bundle.sources import Found, found_at
 from multitask.errors import UserError, near, well_formed
-from multitask.experiment.stages import BUNDLE, EXPERIMENT_FILE, Experiment, StageRecord
+from multitask.experiment.experiment_file import Experiment, StageRecord
+from multitask.experiment.fence import EXPERIMENT_FILE
+from multitask.experiment.stages import BUNDLE
 from multitask.storage.storage import Storage, file_at
 from multitask.storage.uris import join, shown
 

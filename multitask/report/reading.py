@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from multitask.errors import UserError, well_formed
 from multitask.experiment.events import event_files
+from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.records import Record, read_records
 from multitask.experiment.results import Rows, leaves
-from multitask.experiment.stages import Experiment
 from multitask.recipe.files import parse_yaml
 from multitask.recipe.settings import Table as PaperTable
 from multitask.recipe.sweeps import stage_of

@@ -132,7 +132,7 @@ def _leases(storage: Storage, files: list[Left]) -> list[Left]:
 
 def _superseded(storage: Storage, files: list[Left]) -> list[Left]:
     """Their folders, but for those that a stage of the experiment stands for."""
-    from multitask.experiment.stages import EXPERIMENT_FILE
+    from multitask.experiment.fence import EXPERIMENT_FILE
     from multitask.storage.sealed import Damaged, read_document
 
     folders: set[str] = set()

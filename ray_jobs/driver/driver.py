@@ -16,8 +16,9 @@ import yaml
 
 from lightning_modules.progress import Interrupted
 from multitask.errors import StorageError, UserError
+from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.lease import Lease
-from multitask.experiment.stages import BUNDLE, Experiment, StageJob, StageRecord
+from multitask.experiment.stages import BUNDLE, StageJob
 from multitask.model.heads import loss_for
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import best

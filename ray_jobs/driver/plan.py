@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from multitask.experiment.differences import encoder_words
-from multitask.experiment.stages import BUNDLE, OUTCOME, Experiment, StageRecord, node_key, read_outcome, stage_content
+from multitask.experiment.experiment_file import Experiment, StageRecord
+from multitask.experiment.stages import BUNDLE, OUTCOME, node_key, read_outcome, stage_content
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import Trial, trials
 from multitask.storage.sealed import is_whole

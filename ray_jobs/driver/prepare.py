@@ -15,8 +15,9 @@ from multitask.data.samplers import training_rows
 from multitask.data.scales import scale_note
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError
+from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.finding import find_bundle
-from multitask.experiment.stages import EXPERIMENT_FILE, digest
+from multitask.experiment.stages import digest
 from multitask.model.layout import MODES
 from multitask.model.sources import SOURCES
 from multitask.model.weights import has_pooler

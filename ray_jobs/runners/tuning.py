@@ -18,8 +18,10 @@ from typing import Any
 
 from lightning_modules.progress import Progress
 from multitask.errors import UserError
+from multitask.experiment.experiment_file import Status
+from multitask.experiment.fence import Superseded
 from multitask.experiment.records import Record, read_records
-from multitask.experiment.stages import StageJob, Status, Superseded, read_outcome
+from multitask.experiment.stages import StageJob, read_outcome
 from multitask.measure.metrics import LOWER_IS_BETTER
 from multitask.recipe.settings import Sweep
 from multitask.storage.owners import kept_in

@@ -12,9 +12,11 @@ import pytest
 from multitask import markdown
 from multitask.errors import UserError
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore, Position, State
+from multitask.experiment.experiment_file import Experiment
+from multitask.experiment.fence import check_writer
 from multitask.experiment.finding import find_bundle
 from multitask.experiment.records import Record, read_records, resumed_records, write_records
-from multitask.experiment.stages import Experiment, check_writer, read_outcome, write_outcome
+from multitask.experiment.stages import read_outcome, write_outcome
 from multitask.export.evidence import evidence_of
 from multitask.measure.metrics import goodness
 from multitask.recipe.files import load_sweep

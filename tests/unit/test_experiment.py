@@ -13,18 +13,9 @@ import pytest
 
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
-from multitask.experiment.stages import (
-    Experiment,
-    Replaced,
-    StageJob,
-    Superseded,
-    check_attempt,
-    claim,
-    claimable,
-    digest,
-    stage_content,
-    trainer_name,
-)
+from multitask.experiment.experiment_file import Experiment
+from multitask.experiment.fence import Replaced, Superseded
+from multitask.experiment.stages import StageJob, check_attempt, claim, claimable, digest, stage_content, trainer_name
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.files import apply_override, parse_yaml
 from multitask.storage.storage import Storage

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from multitask.experiment.experiment_file import Experiment
+from multitask.experiment.fence import Superseded
 from multitask.experiment.lease import FILE, this_process
-from multitask.experiment.stages import Experiment, Superseded
 from multitask.recipe.checks import build_recipe
 from multitask.storage.storage import Storage
 from ray_jobs.driver.training import run_training
@@ -26,7 +27,7 @@ PROFILED = "lightning_modules.profiling Profile._keep"
 # Where it is held: right before what makes each kind of write or removal.
 HELD = [
     "ray_jobs.driver.driver Driver._keep_recipe",
-    "multitask.experiment.stages Experiment.save",
+    "multitask.experiment.experiment_file Experiment.save",
     "ray_jobs.driver.driver Driver.write_results",
     "lightning_modules.callbacks claim",
     "lightning_modules.tensorboard EventLog._try_to_copy",
