@@ -218,12 +218,12 @@ def bare(material: Material) -> Callable[[], Pass]:
 
     write_pairs(material)
     job = claimed(material, stage_recipe())
-    stage, storage = Stage.model_validate(job.stage), Storage(job.storage)
+    stage, storage = Stage.model_validate(job.stage), Storage(job.owner.storage)
     data = StageData(job, stage, SupervisedModule)
-    bundle = read_bundle(storage, job.start)
+    bundle = read_bundle(storage, job.model.start)
 
     def make_pass() -> Pass:
-        model = bundle.model(job.heads, dropout=0.0, encoder_dropout=None, seed=job.seed, mlm=None)
+        model = bundle.model(job.model.heads, dropout=0.0, encoder_dropout=None, seed=job.seed, mlm=None)
         module = SupervisedModule(model, stage, job, data.tables, data.rows, bundle.tokenizer_json).train()
         trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         optimizer = build_optimizer(trained, lr=stage.lr, eps=stage.eps, fused=stage.fused)
@@ -246,6 +246,7 @@ def claimed(material: Material, tree: dict[str, Any]) -> Any:
     from multitask.recipe.checks import build_recipe
     from multitask.storage.storage import Storage
     from ray_jobs.driver.driver import Driver, Request
+    from ray_jobs.driver.jobs import job_of
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
 
@@ -254,4 +255,4 @@ def claimed(material: Material, tree: dict[str, Any]) -> Any:
     driver = Driver(request, Screen(Console(file=io.StringIO())))
     driver.claim()
     driver.experiment.begin_attempt()
-    return driver.job(driver.plan.nodes[0])
+    return job_of(driver.plan, driver.plan.nodes[0])

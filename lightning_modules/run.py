@@ -25,7 +25,7 @@ from lightning_modules.trainer import Execution, build_trainer
 from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, read_bundle
 from multitask.experiment.checkpoints import CheckpointStore, State
 from multitask.experiment.records import resumed_records
-from multitask.experiment.stages import StageJob, check_attempt, claimable, read_outcome
+from multitask.experiment.stages import StageJob, read_outcome
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
 from multitask.tasks.own import known
@@ -47,10 +47,10 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     Raises Interrupted where `report` asked to stop; the stage then goes on when it is run again. Raises UserError where
     this machine does not see the driver's storage.
     """
-    check_attempt(job)
+    job.owner.check_attempt()
     if read_outcome(job.folder) is not None:
         return
-    job, stage = claimable(job), Stage.model_validate(job.stage)
+    job, stage = replace(job, owner=job.owner.claimable()), Stage.model_validate(job.stage)
     data = StageData(job, stage, OBJECTIVES[stage.objective])
     with CheckpointStore(job.folder.at("checkpoints")) as store:
         module, resume, covered = _load(job, stage, data, store)
@@ -78,9 +78,10 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 def job_start(job: StageJob) -> Bundle:
     """The bundle that a stage starts from: an encoder's or a foreign one's in the cache, or another trainer's. Raises
     UserError where it is not sound, or another's."""
-    bundle, folder = read_bundle(Storage(job.storage), job.start), job.start.rpartition("/")[0]
+    start = job.model.start
+    bundle, folder = read_bundle(Storage(job.owner.storage), start), start.rpartition("/")[0]
     if folder != ENCODERS:
-        check_trainer(bundle.about, folder.rpartition("/")[2], job.start)
+        check_trainer(bundle.about, folder.rpartition("/")[2], start)
     return bundle
 
 
@@ -90,9 +91,9 @@ def _load(
     """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, what resumes
     its optimizer, and what the checkpoint says was measured so far. Bundle and checkpoint themselves are dropped: each
     is as large as the model."""
-    bundle, checkpoint = replace(job_start(job), specs=known(job.specs, "job")), store.newest()
+    bundle, checkpoint = replace(job_start(job), specs=known(job.model.specs, "job")), store.newest()
     model = bundle.model(
-        job.heads,
+        job.model.heads,
         dropout=stage.dropout,
         encoder_dropout=stage.encoder_dropout,
         seed=job.seed,

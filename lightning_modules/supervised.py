@@ -24,7 +24,7 @@ class SupervisedModule(StageModule):
 
     def model_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         outputs = self.model(batch)
-        total, count = LOSSES[self.job.losses[batch.task]](outputs, batch.labels, batch.weights)
+        total, count = LOSSES[self.job.model.losses[batch.task]](outputs, batch.labels, batch.weights)
         if self.stage.smart:
             total = total + self._regulariser(self.stage.smart, batch, outputs)
         return total * self.stage.loss_weights.get(batch.task, 1.0), count

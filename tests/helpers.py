@@ -35,6 +35,7 @@ from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver, Request
+from ray_jobs.driver.jobs import job_of
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 
@@ -93,7 +94,12 @@ def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> St
     driver = small_driver(folder, experiment, **stage)
     driver.claim()
     driver.experiment.begin_attempt()
-    return replace(driver.job(driver.plan.nodes[0]), measure_start=False, predict={})
+    return only_trains(job_of(driver.plan, driver.plan.nodes[0]))
+
+
+def only_trains(job: StageJob) -> StageJob:
+    """The job without what is measured before training and predicted after it."""
+    return replace(job, measure_start=False, data=replace(job.data, predict={}))
 
 
 def go_on(progress: Progress) -> bool:
@@ -155,7 +161,7 @@ def _rank(rank: int, jobs: list[dict[str, Any]], world: int, port: int, stop_ste
         strategy: pl.strategies.Strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=False)
         execution = Execution("cpu", world, strategy, [TorchElasticEnvironment()])
         with suppress(Interrupted):
-            run_stage(StageJob(**job), execution, report, every=0.0)
+            run_stage(StageJob.of(job), execution, report, every=0.0)
 
 
 def table_of(sentences: Sequence[Sequence[int]], labels: Sequence[float], per: int = 2) -> TokenTable:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import uuid
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from multitask.errors import Overtaken, UserError, well_formed
-from multitask.storage.sealed import Damaged, document_of
+from multitask.storage.sealed import Damaged, document_of, read_document, write_document
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
 
@@ -57,3 +60,57 @@ def experiment_of(content: bytes, where: str) -> dict[str, Any]:
         return document_of(content, where)
     except Damaged as error:
         raise Damaged(f"{error}; put a copy of it there, or give --experiment another name") from error
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who may write a stage: an attempt of a driver, and among its workers one process. Plain JSON."""
+
+    storage: str
+    """The URI of the storage."""
+    experiment: str
+    trainer: str
+    attempt: int
+    """The driver's attempt on the experiment."""
+    writer: str
+    """The id that the driver began its attempt with."""
+    process: str = ""
+    """The id under which a process that runs the stage claims it; empty in the driver's hands."""
+
+    @property
+    def folder(self) -> Storage:
+        """The trainer's folder, fenced: nothing is written or removed there for a driver, or by a process, that another
+        has taken the stage over from."""
+        return Storage(self._trainer.uri, self.check)
+
+    @property
+    def _trainer(self) -> Storage:
+        return Storage(join(self.storage, self.experiment, self.trainer))
+
+    def check_attempt(self) -> None:
+        """The fence between drivers. Raises Superseded, and UserError where this machine does not see the storage."""
+        check_writer(Storage(join(self.storage, self.experiment)), self.attempt, self.writer)
+
+    def check(self) -> None:
+        """The fence of `folder`: between drivers, and between the rank 0s that one driver's workers were started with.
+
+        Raises Superseded or Replaced.
+        """
+        self.check_attempt()
+        if not self.process:
+            return
+        trainer = self._trainer
+        with well_formed(join(trainer.uri, WRITER)):
+            read = partial(read_document, trainer, WRITER, self.trainer)
+            found = trainer.caught_up(read, lambda found: found["id"] == self.process)
+            if found["id"] != self.process:
+                raise Replaced(f"{trainer.uri}: process {found['process']} on {found['host']} writes this stage now")
+
+    def claimable(self) -> Owner:
+        """The owner as a process that runs the stage: it writes nothing there until it has claimed it."""
+        return replace(self, process=uuid.uuid4().hex)
+
+    def claim(self) -> None:
+        """Makes this process the stage's writer; one that was before finds this one's id at the fence."""
+        writer = {"id": self.process, "host": socket.gethostname(), "process": os.getpid()}
+        write_document(replace(self, process="").folder, WRITER, writer, self.trainer)

@@ -5,21 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import socket
-import uuid
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
 
-from multitask.errors import well_formed
 from multitask.experiment.events import events_folder
-from multitask.experiment.fence import WRITER, Replaced, check_writer
+from multitask.experiment.fence import Owner
 from multitask.recipe.stages import Recipe, Stage
 from multitask.storage.sealed import Damaged, read_document, write_document
 from multitask.storage.storage import Storage, file_at
-from multitask.storage.uris import join
 from multitask.tasks.own import definitions
 from multitask.tasks.table import Split
 
@@ -63,47 +59,60 @@ def trainer_name(fingerprint: str, started: datetime, trial: int = 0, variant: i
 
 
 @dataclass(frozen=True)
-class StageJob:
-    """All that a worker must know of a stage, as plain JSON; paths are relative to the storage.
+class JobModel:
+    """What a stage trains."""
 
-    attempt, writer: of the driver, for the fence. start: the bundle it starts from. train, dev: task -> token cache.
-    heads, losses: task -> name. about: what its bundle says of itself.
-    label: what it is known by among its run's jobs. shown: what progress calls it; its seed too, where there are more.
-    settings, by: of a sweep's trial, what it tries, and what decides. process: the id under which a process that runs
-    the job claims to be its writer; none in the driver's hands.
-    measure_start: measure the dev sets before training too (the results' row `encoder`). keep_features: leave the dev
-    sentences' encodings in the cache, for a stage that starts from this one and freezes its encoder. predict: task ->
-    split -> token cache of what the finished stage predicts. specs: own tasks' definitions.
-    """
-
-    storage: str
-    experiment: str
-    trainer: str
-    attempt: int
-    writer: str
-    stage: dict[str, Any]
-    seed: int
-    heads: dict[str, str]
-    losses: dict[str, str]
     start: str
-    train: dict[str, str]
-    dev: dict[str, str]
-    measure_start: bool
-    keep_features: bool = False
-    predict: dict[str, dict[Split, str]] = field(default_factory=dict)
-    label: str = ""
-    shown: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    by: str = ""
-    about: dict[str, Any] = field(default_factory=dict)
+    """The bundle that it starts from, a path in the storage."""
+    heads: dict[str, str] = field(default_factory=dict)
+    """Task -> the name of its head."""
+    losses: dict[str, str] = field(default_factory=dict)
+    """Task -> the name of its loss."""
     specs: dict[str, Any] = field(default_factory=dict)
-    process: str = ""
+    """Own task -> its definition."""
+
+
+@dataclass(frozen=True)
+class JobData:
+    """Where a stage's token caches lie: paths in the storage."""
+
+    train: dict[str, str] = field(default_factory=dict)
+    """Task that is trained -> its training set."""
+    dev: dict[str, str] = field(default_factory=dict)
+    """Task -> its dev set, which is measured."""
+    predict: dict[str, dict[Split, str]] = field(default_factory=dict)
+    """Task -> split -> what the finished stage predicts."""
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """All that a worker must know of a stage, as plain JSON."""
+
+    owner: Owner
+    stage: dict[str, Any]
+    """The recipe's Stage."""
+    seed: int
+    model: JobModel
+    data: JobData
+    label: str = ""
+    """What it is known by among its run's jobs."""
+    shown: str = ""
+    """What progress calls it: its label, and its seed where there are several."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What a trial of a sweep tries; empty for a stage."""
+    by: str = ""
+    """The metric that a trial's sweep decides by."""
+    measure_start: bool = False
+    """Measure the dev sets before training too: the results' row `encoder`."""
+    keep_features: bool = False
+    """Leave the dev sentences' encodings in the cache: a stage that freezes the encoder starts from this one."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What its bundle says of itself."""
 
     @property
     def folder(self) -> Storage:
-        """The trainer's, fenced: nothing is written or removed there for a driver, or by a process, that another has
-        taken the stage over from."""
-        return Storage(join(self.storage, self.experiment, self.trainer), partial(check_job, self))
+        """The trainer's folder, fenced against who does not own the stage any more."""
+        return self.owner.folder
 
     @property
     def events(self) -> Storage:
@@ -112,6 +121,12 @@ class StageJob:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @staticmethod
+    def of(saved: Mapping[str, Any]) -> StageJob:
+        """The job that `to_json` made this of."""
+        owner, model, data = Owner(**saved["owner"]), JobModel(**saved["model"]), JobData(**saved["data"])
+        return StageJob(**{**saved, "owner": owner, "model": model, "data": data})
 
 
 def write_outcome(trainer: Storage, outcome: dict[str, Any]) -> None:
@@ -142,33 +157,3 @@ def _warn(line: str) -> None:
 def node_key(name: str, variant: int) -> str:
     """What a stage's or a trial's record is known by: `sst`, and `sst#1` under the second of several seeds."""
     return f"{name}#{variant}" if variant else name
-
-
-def check_attempt(job: StageJob) -> None:
-    """The fence between drivers, by their attempts, for the job of a worker."""
-    check_writer(Storage(join(job.storage, job.experiment)), job.attempt, job.writer)
-
-
-def check_job(job: StageJob) -> None:
-    """The fence of a job's folder: between drivers, and between the rank 0s that one driver's workers were started
-    with. Raises Superseded or Replaced."""
-    check_attempt(job)
-    if not job.process:
-        return
-    trainer = Storage(join(job.storage, job.experiment, job.trainer))
-    with well_formed(join(trainer.uri, WRITER)):
-        read = partial(read_document, trainer, WRITER, job.trainer)
-        found = trainer.caught_up(read, lambda found: found["id"] == job.process)
-        if found["id"] != job.process:
-            raise Replaced(f"{trainer.uri}: process {found['process']} on {found['host']} writes this stage now")
-
-
-def claimable(job: StageJob) -> StageJob:
-    """The job in the hands of a process that runs it: it writes nothing there until it has claimed the stage."""
-    return replace(job, process=uuid.uuid4().hex)
-
-
-def claim(job: StageJob) -> None:
-    """Makes this process the stage's writer; one that was before finds this one's id at the fence."""
-    writer = {"id": job.process, "host": socket.gethostname(), "process": os.getpid()}
-    write_document(replace(job, process="").folder, WRITER, writer, job.trainer)

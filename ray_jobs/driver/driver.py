@@ -18,15 +18,13 @@ from lightning_modules.progress import Interrupted
 from multitask.errors import StorageError, UserError
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.lease import Lease
-from multitask.experiment.stages import BUNDLE, StageJob
-from multitask.model.heads import loss_for
-from multitask.recipe.stages import Recipe, Stage
+from multitask.experiment.stages import StageJob
+from multitask.recipe.stages import Recipe
 from multitask.recipe.sweeps import best
 from multitask.storage.sealed import write_document
 from multitask.storage.storage import Changed, Storage
-from multitask.tasks.own import definitions
-from multitask.tasks.table import Split
-from ray_jobs.driver.ledger import encoder_row, results_of
+from ray_jobs.driver.jobs import job_of
+from ray_jobs.driver.ledger import results_of
 from ray_jobs.driver.plan import Node, Plan
 from ray_jobs.driver.prepare import Prepared, prepare
 from ray_jobs.importing import uncollected
@@ -147,7 +145,7 @@ class Driver:
             if trials:
                 self._sweep(node, trials, runner)
             else:
-                records[-1].workers = runner.run(self.job(node))
+                records[-1].workers = runner.run(job_of(self.plan, node))
             if not self.plan.outcome(node, wait=True):
                 raise RuntimeError(f"stage '{node.key}' ended without an outcome in {records[-1].trainer}")
         except BaseException as error:
@@ -176,7 +174,7 @@ class Driver:
         """Trains what is left of the trials; the stage then is the best of those that have finished."""
         assert node.stage.sweep
         by, records = node.stage.sweep.by, self.plan.records
-        jobs = {at.name: self.job(at) for at in trials}
+        jobs = {at.name: job_of(self.plan, at) for at in trials}
         runner.release()
         keys = {at.name: at.key for at in trials}
         stopped = [name for name, key in keys.items() if records[key].status == "stopped"]
@@ -208,67 +206,8 @@ class Driver:
         keys, rows = {(at.name, at.variant) for at in trials}, results_of(self.plan, self.request.experiment)["stages"]
         tell_best(job, [row for row in rows if (row["name"], row["variant"]) in keys])
 
-    def job(self, node: Node) -> StageJob:
-        recipe, stage, record = self.recipe, node.stage, self.plan.records[node.key]
-        parent, heads, children = recipe.parent(stage), self.plan.heads(stage), recipe.children(stage)
-        caches, above, trial = self.prepared.caches, self.plan.above(node), node.trial
-        first = trial is None or trial.number == 0  # what is the same for all trials is done by the first
-        return StageJob(
-            storage=self.storage.uri,
-            experiment=self.request.experiment,
-            trainer=record.trainer,
-            attempt=self.experiment.attempt,
-            writer=self.experiment.writer,
-            stage=stage.model_dump(mode="json", by_alias=True),
-            seed=node.seed,
-            heads=heads,
-            losses={
-                task: loss_for(head, recipe.specs[task], recipe.tasks[task].loss, f"tasks.{task}")
-                for task, head in heads.items()
-            },
-            start=f"{self.request.experiment}/{above.trainer}/{BUNDLE}" if above else self.plan.start(parent).path,
-            train={task: caches[task]["train"] for task in stage.tasks},
-            dev={task: splits["dev"] for task, splits in caches.items()},
-            # What another experiment left was measured there, perhaps on other data: what this one costs is said here.
-            measure_start=first and not above and (parent != "encoder" or encoder_row(self.plan, node.variant) is None),
-            keep_features=not trial and any(child.train == "last-linear-layer" for child in children),
-            predict={} if children or trial else _to_predict(caches),
-            label=node.name,
-            shown=f"{node.name} (seed {node.seed})" if self.request.seeds > 1 else node.name,
-            settings=trial.settings if trial else {},
-            by=trial.by if trial else "",
-            specs=definitions(recipe.specs),
-            about={
-                "recipe": recipe.name,
-                "stage": stage.name,
-                "objective": stage.objective,
-                "tasks": stage.tasks,
-                "trainer": record.trainer,
-                "fingerprint": record.fingerprint,
-                "encoder": recipe.encoder,
-                "max_length": recipe.max_length,
-                "max_bad_rows": recipe.max_bad_rows,
-                "columns": {task: config.columns for task, config in recipe.tasks.items()},
-                "notes": {task: config.note for task, config in recipe.tasks.items() if config.note},
-                "trained": self._trained_heads(stage),
-            },
-        )
-
-    def _trained_heads(self, stage: Stage) -> list[str]:
-        """The tasks whose heads are not as they were drawn: some stage trained them, or a bundle brought them along."""
-        line = [self.recipe.stage(name) for name in self.recipe.line(stage.name)]
-        trained = {task for above in line if above.objective == "supervised" for task in above.tasks}
-        return sorted(trained | set(self.plan.start(self.recipe.root(stage)).trained))
-
     def write_results(self) -> dict[str, Any]:
         """results.json as it stands. Raises Superseded where another driver writes it now."""
         results = results_of(self.plan, self.request.experiment)
         write_document(self.experiment.folder, "results.json", results)
         return results
-
-
-def _to_predict(caches: dict[str, dict[Split, str]]) -> dict[str, dict[Split, str]]:
-    """What a finished recipe predicts: dev and, where there is one, test."""
-    return {
-        task: {split: path for split, path in splits.items() if split != "train"} for task, splits in caches.items()
-    }

@@ -56,7 +56,7 @@ class Trainable:
         import ray
         from ray import tune
 
-        job = StageJob(**self.jobs[config["trial"]])
+        job = StageJob.of(self.jobs[config["trial"]])
         for record in read_records(job.folder):
             _tell_tune(job, record)
         if read_outcome(job.folder) is None and not ray.get(self.board.stopping.remote()):
@@ -113,7 +113,7 @@ def trial_loop(config: dict[str, Any]) -> None:
     import ray
     import ray.train
 
-    job, board = StageJob(**config["job"]), config["board"]
+    job, board = StageJob.of(config["job"]), config["board"]
     if ray.get(board.failed.remote(job.label)):
         return
 

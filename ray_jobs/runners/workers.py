@@ -41,7 +41,7 @@ def worker_loop(config: dict[str, Any]) -> None:
             ray.get(board.begin.remote(context.get_world_size()))
         while offer := ray.get(board.next.remote(number)):
             number, job = offer
-            if not one_stage(StageJob(**job), execution(config, board.excuse.remote), board):
+            if not one_stage(StageJob.of(job), execution(config, board.excuse.remote), board):
                 return
             if rank == 0:
                 ray.get(board.finish.remote(number))
@@ -145,12 +145,12 @@ class RayRunner:
             if news.finished >= number:
                 return news.workers
             if not alive:
-                raise Interrupted(job.trainer) if self.stop.asked or not self._error else self._error
+                raise Interrupted(job.owner.trainer) if self.stop.asked or not self._error else self._error
             if self.stop.asked:
                 asked_at = asked_at or time.monotonic()
                 if time.monotonic() - asked_at > GRACE_SECONDS:
                     self._gave_up = True
-                    raise Interrupted(job.trainer)
+                    raise Interrupted(job.owner.trainer)
 
     def _failed(self, kind: str, message: str) -> Exception:
         """The error of that kind, with the traceback of the worker that met it."""

@@ -22,6 +22,7 @@ from multitask.experiment.stages import StageJob
 from multitask.recipe.checks import build_recipe
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver, Request
+from ray_jobs.driver.jobs import job_of
 from ray_jobs.logs import DriverLog
 from ray_jobs.options import Workers
 from ray_jobs.runners.address import unreachable
@@ -89,12 +90,10 @@ class Watched(Screen):
 
 def train(folder: Path, act: Any = None, spoil: Any = None, **stage: Any) -> tuple[dict[str, Any], str]:
     """Results, and the driver's log. spoil: what is done to each job."""
-    driver = Driver(request(folder, **stage), Watched(act))
-    if spoil:
-        job = driver.job
-        driver.job = lambda node: spoil(job(node))  # type: ignore[method-assign]
+    driver, spoilt = Driver(request(folder, **stage), Watched(act)), spoil or (lambda job: job)
     try:
-        with DriverLog(Storage(str(folder)).at("small")) as log:
+        with DriverLog(Storage(str(folder)).at("small")) as log, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ray_jobs.driver.driver.job_of", lambda *of: spoilt(job_of(*of)))
             results = driver.run(StopRequest(""))
     finally:
         text = (folder / "small" / log.path).read_text()
@@ -127,7 +126,7 @@ def test_another_lightning_beside_ours_changes_nothing(tmp_path: Path, capfd: py
 
 def test_the_same_error_at_two_starts_ends_the_run_with_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def spoil(job: StageJob) -> StageJob:
-        return replace(job, losses={"quora": "no such loss"})
+        return replace(job, model=replace(job.model, losses={"quora": "no such loss"}))
 
     with pytest.raises(RuntimeError, match=r"no such loss.*\(rank \d, at two starts in a row\)"):
         train(tmp_path, spoil=spoil)

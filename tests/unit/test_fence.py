@@ -29,7 +29,7 @@ HELD = [
     "ray_jobs.driver.driver Driver._keep_recipe",
     "multitask.experiment.experiment_file Experiment.save",
     "ray_jobs.driver.driver Driver.write_results",
-    "lightning_modules.callbacks claim",
+    "multitask.experiment.fence Owner.claim",
     "lightning_modules.tensorboard EventLog._try_to_copy",
     PROFILED,
     "multitask.experiment.checkpoints write_sealed",
