@@ -47,7 +47,8 @@ def train(material: Material, tree: dict[str, Any], workers: int = 0) -> dict[st
 
     from multitask.recipe.checks import build_recipe
     from multitask.storage.storage import Storage
-    from ray_jobs.driver.driver import Driver, Request
+    from ray_jobs.driver.driver import Driver
+    from ray_jobs.driver.request import TrainingRequest
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
     from ray_jobs.stopping import StopRequest
@@ -55,7 +56,7 @@ def train(material: Material, tree: dict[str, Any], workers: int = 0) -> dict[st
     storage = Storage(str(material.folder / "storage"))
     shutil.rmtree(material.folder / "storage", ignore_errors=True)
     many = Workers(workers, workers)
-    request = Request(build_recipe(tree, "bench"), str(material.folder), storage, "bench", many, False)
+    request = TrainingRequest(build_recipe(tree, "bench"), str(material.folder), storage, "bench", many, False)
     began = time.perf_counter()
     driver = Driver(request, Screen(Console(file=io.StringIO())))
     driver.run(StopRequest(""))
@@ -245,13 +246,14 @@ def claimed(material: Material, tree: dict[str, Any]) -> Any:
 
     from multitask.recipe.checks import build_recipe
     from multitask.storage.storage import Storage
-    from ray_jobs.driver.driver import Driver, Request
+    from ray_jobs.driver.driver import Driver
     from ray_jobs.driver.jobs import job_of
+    from ray_jobs.driver.request import TrainingRequest
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
 
     storage = Storage(str(material.folder / "storage"))
-    request = Request(build_recipe(tree, "bench"), str(material.folder), storage, "bench", Workers(), False)
+    request = TrainingRequest(build_recipe(tree, "bench"), str(material.folder), storage, "bench", Workers(), False)
     driver = Driver(request, Screen(Console(file=io.StringIO())))
     driver.claim()
     driver.experiment.begin_attempt()

@@ -34,8 +34,9 @@ from multitask.model.sources import load_source
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
-from ray_jobs.driver.driver import Driver, Request
+from ray_jobs.driver.driver import Driver
 from ray_jobs.driver.jobs import job_of
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 
@@ -76,7 +77,7 @@ def small_driver(
     folder: Path | str, experiment: str = "small", fresh: bool = False, data: str | None = None, **stage: Any
 ) -> Driver:
     recipe = build_recipe(recipe_tree(**stage), "test")
-    return Driver(Request(recipe, data, Storage(str(folder)), experiment, Workers(), fresh), Screen())
+    return Driver(TrainingRequest(recipe, data, Storage(str(folder)), experiment, Workers(), fresh), Screen())
 
 
 def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **top: Any) -> Driver:
@@ -86,7 +87,9 @@ def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **to
     default = {"train": "full-model", "lr": 1e-3, "epochs": 1, "max_examples": 40}
     tree["stages"] = [{**default, **stage} for stage in stages]
     recipe = build_recipe(tree, "test")
-    return Driver(Request(recipe, None, Storage(str(folder)), experiment, Workers(), False, seeds=seeds), Screen())
+    return Driver(
+        TrainingRequest(recipe, None, Storage(str(folder)), experiment, Workers(), False, seeds=seeds), Screen()
+    )
 
 
 def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> StageJob:

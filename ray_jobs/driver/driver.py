@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -19,16 +18,15 @@ from multitask.errors import StorageError, UserError
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.lease import Lease
 from multitask.experiment.stages import StageJob
-from multitask.recipe.stages import Recipe
 from multitask.recipe.sweeps import best
 from multitask.storage.sealed import write_document
-from multitask.storage.storage import Changed, Storage
+from multitask.storage.storage import Changed
 from ray_jobs.driver.jobs import job_of
 from ray_jobs.driver.ledger import results_of
 from ray_jobs.driver.plan import Node, Plan
 from ray_jobs.driver.prepare import Prepared, prepare
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.importing import uncollected
-from ray_jobs.options import Workers
 from ray_jobs.runners.tuning import run_trials
 from ray_jobs.runners.workers import RayRunner
 from ray_jobs.screen import Screen
@@ -40,26 +38,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for. log: where the driver's log will lie in the experiment. submission_id: of the
-    Ray job that the driver is."""
-
-    recipe: Recipe
-    data: str | None
-    storage: Storage
-    experiment: str
-    workers: Workers
-    fresh: bool
-    log: str | None = None
-    seeds: int = 1
-    submission_id: str | None = None
-
-
 class Driver:
     """One run of an experiment. Raises UserError before anything starts, Interrupted where the user stopped it."""
 
-    def __init__(self, request: Request, screen: Screen) -> None:
+    def __init__(self, request: TrainingRequest, screen: Screen) -> None:
         self.request, self.recipe, self.storage = request, request.recipe, request.storage
         self.screen = screen
         screen.note("reading the data and the encoder ...")

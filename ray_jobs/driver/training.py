@@ -4,45 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from multitask.experiment.results import Rows, leaves, sweep_lines, table_rows
 from multitask.experiment.stages import node_key
 from multitask.inference.submission import FOLDER
-from multitask.recipe.stages import Recipe
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join, shown
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.driver.submission import how_to_go_on, submission_id
 from ray_jobs.logs import DriverLog
-from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
 
-def run_training(
-    recipe: Recipe,
-    data: str | None,
-    storage: Storage,
-    experiment: str,
-    screen: Screen,
-    *,
-    workers: Workers,
-    fresh: bool,
-    seeds: int,
-) -> dict[str, Any] | None:
-    """Trains; returns the results, None where the user stopped it."""
+def run_training(request: TrainingRequest, screen: Screen) -> dict[str, Any] | None:
+    """Trains; returns the results, None where the user stopped it. The request need not say of log and submission."""
     from lightning_modules.progress import Interrupted
-    from ray_jobs.driver.driver import Driver, Request
+    from ray_jobs.driver.driver import Driver
 
-    again = how_to_go_on()
+    again, storage = how_to_go_on(), request.storage
     storage.probe()
-    with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
-        storage.clean(experiment)
-        request = Request(recipe, data, storage, experiment, workers, fresh, log.path, seeds, submission_id())
+    with DriverLog(storage.at(request.experiment)) as log, StopRequest(again) as stop:
+        storage.clean(request.experiment)
         try:
-            driver = Driver(request, screen)
+            driver = Driver(replace(request, log=log.path, submission_id=submission_id()), screen)
             log.fence = driver.check
             return driver.run(stop)
         except Interrupted:

@@ -16,6 +16,7 @@ from multitask.recipe.files import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.driver.training import run_training, tell_results
 from ray_jobs.options import workers_span
 from ray_jobs.recruit.prepare import read_corpus, write_fold
@@ -44,7 +45,7 @@ def run_folds(
         name = f"{loaded.name}-fold-{fold + 1}-of-{count}"
         data = place.at(f"{name}-data")
         write_fold(data, corpus, folds == fold, loaded.seed, screen)
-        trained = run_training(loaded, data.uri, place, name, screen, workers=span, fresh=False, seeds=1)
+        trained = run_training(TrainingRequest(loaded, data.uri, place, name, span), screen)
         if trained is None:
             return INTERRUPTED
         tell_results(screen, place, trained)

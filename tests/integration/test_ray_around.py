@@ -21,8 +21,9 @@ from lightning_modules.progress import Progress
 from multitask.experiment.stages import StageJob
 from multitask.recipe.checks import build_recipe
 from multitask.storage.storage import Storage
-from ray_jobs.driver.driver import Driver, Request
+from ray_jobs.driver.driver import Driver
 from ray_jobs.driver.jobs import job_of
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.logs import DriverLog
 from ray_jobs.options import Workers
 from ray_jobs.runners.address import unreachable
@@ -69,9 +70,9 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     assert not ray.is_initialized()
 
 
-def request(folder: Path, **stage: Any) -> Request:
+def request(folder: Path, **stage: Any) -> TrainingRequest:
     recipe = build_recipe(recipe_tree(**stage), "test")
-    return Request(recipe, None, Storage(str(folder)), "small", Workers(2, 2), False)
+    return TrainingRequest(recipe, None, Storage(str(folder)), "small", Workers(2, 2), False)
 
 
 class Watched(Screen):

@@ -12,6 +12,7 @@ from multitask.bundle.bundle import read_bundle
 from multitask.experiment.finding import find_bundle, open_bundle
 from multitask.recipe.files import load_recipe
 from multitask.storage.storage import Storage
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.driver.training import run_training
 from ray_jobs.options import Workers
 from ray_jobs.recruit.folds import run_folds
@@ -54,7 +55,7 @@ def test_each_leaf_is_measured_by_what_it_was_trained_for_and_has_a_card(posting
     data = str(tmp_path / "data")
     prepare_files(postings, data, 0.3, 11711, Screen())
     storage, recipe = Storage(str(tmp_path / "runs")), load_recipe("recruiter/all", SMALL)
-    assert run_training(recipe, data, storage, "all", Screen(), workers=Workers(), fresh=False, seeds=1)
+    assert run_training(TrainingRequest(recipe, data, storage, "all", Workers()), Screen())
     uris = {stage: find_bundle(f"{storage.uri}/all/{stage}").uri for stage in ("search", "suitability", "completion")}
     names = {stage: {row["metric"] for row in measured(open_bundle(uri), data)} for stage, uri in uris.items()}
     assert "ndcg@10, title: hybrid, trained" in names["search"]

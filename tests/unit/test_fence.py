@@ -17,6 +17,7 @@ from multitask.experiment.fence import Superseded
 from multitask.experiment.lease import FILE, this_process
 from multitask.recipe.checks import build_recipe
 from multitask.storage.storage import Storage
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.driver.training import run_training
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
@@ -77,7 +78,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 def train(storage: Storage, experiment: str, profile: bool = False) -> None:
     recipe = build_recipe(recipe_tree(**STAGE, profile=profile), "test")
-    run_training(recipe, None, storage, experiment, Screen(quiet=True), workers=Workers(), fresh=False, seeds=1)
+    run_training(TrainingRequest(recipe, None, storage, experiment, Workers()), Screen(quiet=True))
 
 
 def held_at(place: str, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Callable[[], None]]:
