@@ -37,25 +37,33 @@ LISTED = 100  # of the rows left out, those that the manifest tells of
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked for. task: none is for embeddings. rows: of a part. workers: 0 is this process."""
+class TableRequest:
+    """A table of texts to embed, or to predict a task of."""
 
     bundle: str
+    """A bundle's URI, or an encoder's name."""
     input: str
+    """A file, a directory or a pattern."""
     output: str
+    """The directory of the parts."""
     columns: tuple[str, ...] = ()
+    """The columns of texts; none for the usual ones."""
     task: str | None = None
+    """What is predicted; None for embeddings, and for the only task of a bundle."""
     keep: bool = False
+    """Whether parts hold the texts too."""
     rows: int = 4096
+    """Rows of a part."""
     workers: int = 0
+    """Ray workers; 0 is this process."""
 
 
-def embed_table(request: Request, screen: Screen) -> None:
+def embed_table(request: TableRequest, screen: Screen) -> None:
     """Writes embeddings. Raises UserError before anything is computed, but for what only the whole input shows."""
     _run(request, screen, open_found(request.bundle), request.columns or ("text",))
 
 
-def predict_table(request: Request, screen: Screen) -> None:
+def predict_table(request: TableRequest, screen: Screen) -> None:
     """Writes a task's predictions. Raises UserError likewise, and where the bundle cannot answer the task."""
     found = open_found(request.bundle)
     bundle, tasks = found.bundle, answerable(found.bundle)
@@ -70,7 +78,9 @@ def predict_table(request: Request, screen: Screen) -> None:
     _run(request, screen, found, columns, task)
 
 
-def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...], task: str | None = None) -> None:
+def _run(
+    request: TableRequest, screen: Screen, found: Found, columns: tuple[str, ...], task: str | None = None
+) -> None:
     """With --json the document is the manifest."""
     bundle, output = found.bundle, Storage(request.output)
     PartPlan(output, columns, task, request.keep).check()

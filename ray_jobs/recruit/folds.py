@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,16 +29,32 @@ DECIDING = "ndcg@10"
 CLAIMS = (("trained", "untrained"), ("hybrid, trained", "bm25"), ("hybrid, trained", "hybrid, untrained"))
 
 
-def run_folds(
-    recipe: str, postings: str, stage: str, count: int, storage: str, workers: str, overrides: list[str], screen: Screen
-) -> int:
+@dataclass(frozen=True)
+class FoldsRequest:
+    """A recipe to train on all folds of some postings but one, each in turn."""
+
+    recipe: str
+    postings: str
+    """A file of postings, at any URI."""
+    stage: str
+    """The stage whose bundle searches."""
+    count: int
+    """How many folds."""
+    storage: str
+    workers: str = "0"
+    """As `minibert train --workers` takes them."""
+    overrides: list[str] = field(default_factory=list)
+    """As `minibert train --set` takes them."""
+
+
+def run_folds(request: FoldsRequest, screen: Screen) -> int:
     """Trains fold after fold, each an experiment of its own, so that finished ones are skipped when it is run again;
     returns the exit status."""
-    place, span = Storage(storage), workers_span(workers)
-    loaded = load_recipe(recipe, overrides)
+    place, span = Storage(request.storage), workers_span(request.workers)
+    loaded, stage, count = load_recipe(request.recipe, request.overrides), request.stage, request.count
     if stage not in (names := [found.name for found in loaded.stages]):
         raise UserError(f"--stage '{stage}': the recipe has the stages {', '.join(names)}")
-    corpus = read_corpus(postings, screen)
+    corpus = read_corpus(request.postings, screen)
     folds = corpus.folds(count, loaded.seed)
     parts = []
     for fold in range(count):
@@ -56,7 +72,7 @@ def run_folds(
             corpus.groups,
             np.flatnonzero(folds == fold).tolist(),
         )
-    result = {"postings": postings, "recipe": loaded.name, "folds": count, **summary(pooled(parts))}
+    result = {"postings": request.postings, "recipe": loaded.name, "folds": count, **summary(pooled(parts))}
     place.write_json(f"{loaded.name}-folds/{RESULT}", result)
     if screen.as_json:
         screen.document(result)

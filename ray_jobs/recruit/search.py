@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,23 +28,30 @@ from ray_jobs.screen import Screen
 BLOCK = 256  # texts that a Ray worker embeds at once: some seconds of a CPU
 
 
-def build_index(
-    bundle: str,
-    postings: str,
-    output: str,
-    screen: Screen,
-    workers: int = 0,
-    completion: str | None = None,
-    suitability: str | None = None,
-) -> None:
-    """Writes the index of a file of postings to the directory `output`. bundle: its URI, or an encoder's name.
+@dataclass(frozen=True)
+class IndexRequest:
+    """Postings to make searchable."""
 
-    completion, suitability: bundles that go along, to be served. Raises UserError before anything is computed.
-    """
-    storage = Storage(output)
+    bundle: str
+    """The encoder: a bundle's URI, or an encoder's name."""
+    postings: str
+    """A file of postings, at any URI."""
+    output: str
+    """The index's directory."""
+    workers: int = 0
+    """Ray workers that embed; 0 is this process."""
+    completion: str | None = None
+    """A bundle that goes along, to complete roles where the index is served."""
+    suitability: str | None = None
+    """A bundle that goes along, to judge suitability where the index is served."""
+
+
+def build_index(request: IndexRequest, screen: Screen) -> None:
+    """Writes the index of a file of postings. Raises UserError before anything is computed."""
+    storage, workers = Storage(request.output), request.workers
     check_target(storage)
-    parts = {name: open_bundle(uri) for name, uri in zip(PARTS, (completion, suitability), strict=True) if uri}
-    encoder, read = open_bundle(bundle), read_postings(postings)
+    parts = {name: open_bundle(uri) for name in PARTS if (uri := getattr(request, name))}
+    encoder, read = open_bundle(request.bundle), read_postings(request.postings)
 
     def tell(done: int, total: int) -> None:
         screen.progress(Progress("index", "passages", 0, 0, done, total))
@@ -58,7 +65,7 @@ def build_index(
     screen.say(f"{len(made.postings)} postings, {len(made.passages)} passages in {storage.uri}{_quality(made)}")
     if read.quarantined:
         reasons = "; ".join(f"line {row.line}: {row.reason}" for row in read.quarantined[:3])
-        screen.say(f"left out: {len(read.quarantined)} rows of {postings}: {reasons}")
+        screen.say(f"left out: {len(read.quarantined)} rows of {request.postings}: {reasons}")
 
 
 def _quality(made: Index) -> str:

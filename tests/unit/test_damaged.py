@@ -24,7 +24,7 @@ from multitask.recipe.sweeps import SWEEPABLE
 from multitask.report.reading import read_evidence
 from multitask.storage.sealed import Damaged, read_document, write_document
 from multitask.storage.storage import Storage
-from ray_jobs.recruit.folds import run_folds
+from ray_jobs.recruit.folds import FoldsRequest, run_folds
 from ray_jobs.runners.local import LocalRunner
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
@@ -161,7 +161,7 @@ def test_the_results_behind_a_model_card(tmp_path: Path) -> None:
 
 def test_a_stage_that_the_recipe_has_not(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--stage 'nope': the recipe has the stages search"):
-        run_folds("recruiter/search", "none.csv", "nope", 2, str(tmp_path), "0", [], Screen())
+        run_folds(FoldsRequest("recruiter/search", "none.csv", "nope", 2, str(tmp_path)), Screen())
 
 
 def test_a_gpu_that_is_not_there_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
