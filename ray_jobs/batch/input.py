@@ -25,21 +25,26 @@ from multitask.tasks.table import LabelSpec, TaskSpec
 
 @dataclass
 class Shard:
-    """The rows of one part.
-
-    ids: (N,). files: (N,) names of the rows' files, none where the input is one file. texts: (N,) of each column.
-    bad: rows left out since the shard before, `file:line: reason`. made: its part is there already, and so ids, files
-    and texts are left empty. rows: N. fault: what the user has to mend before the work can go on, instead of rows.
-    """
+    """N rows of a table, which one part is made of; a worker sends it back without their texts."""
 
     number: int
+    """Its place in the input, from 0."""
     ids: list[str] = field(default_factory=list)
+    """(N,)"""
     files: list[str] = field(default_factory=list)
+    """(N,) names of the rows' files, none where the input is one file."""
     texts: list[list[str]] = field(default_factory=list)
+    """The texts of each column, each (N,)."""
     bad: list[str] = field(default_factory=list)
+    """The rows left out since the shard before, `file:line: reason`."""
     made: bool = False
+    """Its part is there already; ids, files and texts are left empty."""
     rows: int = 0
+    """N"""
+    vectors: bytes = b""
+    """(N, H) float32 of the only column, where they are sent back and no part is written."""
     fault: str = ""
+    """What the user has to mend before the work can go on, instead of rows."""
 
 
 @dataclass(frozen=True)
@@ -182,5 +187,5 @@ def _schema() -> Any:
     texts = pa.large_list(pa.large_string())
     return pa.schema(
         {"number": pa.int64(), "ids": texts, "files": texts, "texts": pa.large_list(texts), "bad": texts,
-         "made": pa.bool_(), "rows": pa.int64(), "fault": pa.string()}
+         "made": pa.bool_(), "rows": pa.int64(), "vectors": pa.large_binary(), "fault": pa.string()}
     )  # fmt: skip

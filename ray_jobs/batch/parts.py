@@ -45,6 +45,10 @@ class PartPlan:
         if again:
             raise UserError(f"--column {again[0]}: a part would have two columns of that name; rename it, or no --keep")
 
+    def worker(self, bundle: Bundle, device: torch.device | str) -> Callable[[Shard], None]:
+        """What a worker does of this: it computes parts and writes them, each whole or not at all."""
+        return Writer(self, bundle, device).write
+
 
 class Writer:
     """Computes parts and writes them, each whole or not at all."""

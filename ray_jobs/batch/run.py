@@ -26,7 +26,7 @@ from multitask.inference.predict import answerable, require
 from multitask.storage.sealed import Damaged, read_document, write_document
 from multitask.storage.storage import Storage
 from ray_jobs.batch.input import Shard, Source, source_of
-from ray_jobs.batch.parts import PartPlan, Writer, is_sound
+from ray_jobs.batch.parts import PartPlan, is_sound
 from ray_jobs.screen import Screen
 
 WORK, MANIFEST = "_work.json", "_manifest.json"
@@ -107,9 +107,7 @@ def _run(
     if made:
         screen.note(f"{len(made)} parts are in {output.uri} already; going on")
     if request.workers:
-        from ray_jobs.batch.workers import on_ray
-
-        shards = on_ray(source, made, plan, bundle, request.workers, screen)
+        shards = on_workers(source, made, plan, bundle, request.workers, screen)
     else:
         shards = here(source, made, plan, bundle)
     with closing(shards):
@@ -181,11 +179,23 @@ def _short(value: Any) -> str:
 
 def here(source: Source, made: set[int], plan: PartPlan, bundle: Bundle) -> Generator[Shard]:
     """Makes the parts in this process."""
-    writer = Writer(plan, bundle, default_device())
+    write = plan.worker(bundle, default_device())
     for shard in source.shards(made):
         if not shard.made:
-            writer.write(shard)
+            write(shard)
         yield shard
+
+
+def on_workers(
+    source: Source, made: set[int], plan: PartPlan, bundle: Bundle, workers: int, screen: Screen
+) -> Generator[Shard]:
+    """Makes the parts on Ray workers; shards come back in any order. Raises RuntimeError where the workers failed."""
+    from ray_jobs.batch.workers import WorkersFailed, on_ray
+
+    try:
+        yield from on_ray(source, made, plan, bundle, workers, screen)
+    except WorkersFailed as error:
+        raise RuntimeError(f"{error}; the same command goes on where they were") from error
 
 
 def follow(shards: Iterable[Shard], doing: str, screen: Screen) -> dict[str, Any]:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
-import numpy as np
-import torch
 from rich.text import Text
 
 from lightning_modules.progress import Progress
-from multitask.bundle.bundle import Bundle
 from multitask.experiment.finding import open_bundle
-from multitask.inference.embed import TextEncoder, Vectors, default_device
-from multitask.measure.evaluate import Done, silent
+from multitask.inference.embed import TextEncoder, default_device
 from multitask.recruit.index import PARTS, Index, build, check_target, save_index
 from multitask.recruit.postings import read_postings
 from multitask.recruit.search import Hit, Searcher
 from multitask.storage.storage import Storage
+from ray_jobs.batch.vectors import WorkersEncoder
 from ray_jobs.options import Workers
 from ray_jobs.recruit.texts import given_text
 from ray_jobs.runners.cluster import Cluster
 from ray_jobs.screen import Screen
-
-BLOCK = 256  # texts that a Ray worker embeds at once: some seconds of a CPU
 
 
 @dataclass(frozen=True)
@@ -56,8 +49,8 @@ def build_index(request: IndexRequest, screen: Screen) -> None:
     def tell(done: int, total: int) -> None:
         screen.progress(Progress("index", "passages", 0, 0, done, total))
 
-    with Cluster(Workers(workers, workers), screen) if workers else nullcontext() as cluster:
-        embeds = RayEncoder(encoder, cluster) if cluster else TextEncoder(encoder, default_device())
+    embeds = WorkersEncoder(encoder, workers, screen) if workers else TextEncoder(encoder, default_device())
+    with Cluster(Workers(workers, workers), screen) if workers else nullcontext():  # once, though it may embed twice
         made = build(embeds, read.items, progress=tell)
     screen.end_line()
     facts = {"source": read.source, "sha256": read.sha256, "quarantined": len(read.quarantined)}
@@ -74,53 +67,6 @@ def _quality(made: Index) -> str:
         return "; searched exactly"
     share = next(f"{name} {value:.3f}" for name, value in facts.items() if name.startswith("recall"))
     return f"; searched approximately by {facts['library']}, {share} of exact search on {facts['queries']} queries"
-
-
-class RayEncoder:
-    """Embeds with an encoder on each of a cluster's workers, by Ray Data."""
-
-    def __init__(self, bundle: Bundle, cluster: Cluster) -> None:
-        self.bundle, self.cluster = bundle, cluster
-        mine = TextEncoder(bundle)
-        self.max_length, self.width = mine.max_length, mine.width
-
-    def embed(self, texts: Sequence[str], progress: Done = silent) -> Vectors:
-        """(N, H), in the texts' order, whatever order the workers answer in."""
-        import ray.data
-
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        found, done = np.zeros((len(texts), self.width), np.float32), 0
-        # At least two blocks a worker, so that the last one of a slow worker is short.
-        block = max(1, min(BLOCK, len(texts) // (2 * self.cluster.high)))
-        rows = ray.data.from_items(
-            [{"row": row, "text": text} for row, text in enumerate(texts)],
-            override_num_blocks=max(1, len(texts) // block),
-        ).map_batches(
-            _Worker,
-            fn_constructor_args=(ray.put(self.bundle),),
-            batch_size=block,
-            compute=ray.data.ActorPoolStrategy(size=self.cluster.high),
-            num_cpus=self.cluster.cpus,
-            num_gpus=1 if self.cluster.use_gpu else 0,
-        )
-        for batch in rows.iter_batches(batch_size=None):
-            found[batch["row"]] = batch["vector"]
-            done += len(batch["row"])
-            progress(done)
-        return found
-
-
-class _Worker:
-    """An actor that holds the encoder."""
-
-    def __init__(self, bundle: Any) -> None:
-        import ray
-
-        bundle = ray.get(bundle) if isinstance(bundle, ray.ObjectRef) else bundle
-        self.encoder = TextEncoder(bundle, "cuda" if torch.cuda.is_available() else "cpu")
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"row": batch["row"], "vector": self.encoder.embed(batch["text"].tolist())}
 
 
 def run_search(directory: str, query: str, k: int, mode: str, screen: Screen) -> None:
