@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.doctor.finding import Finding
+from ray_jobs.doctor.diagnosis import Diagnosis
 
 if TYPE_CHECKING:
     from multitask.storage.storage import Storage
@@ -36,7 +36,7 @@ class Left:
     age: float
 
 
-def check_litter(storage: Storage) -> Iterator[Finding]:
+def check_litter(storage: Storage) -> Iterator[Diagnosis]:
     """A note a kind, with sizes, ages and how to remove it."""
     files = _files(storage)
     remove = "rm -r" if storage.is_local else "aws s3 rm --recursive" if "s3" in storage.fs.protocol else "remove"
@@ -56,11 +56,11 @@ def check_litter(storage: Storage) -> Iterator[Finding]:
         yield _note("temporary", "folders of dead runs", folder, temporary, f"rm -r {folder}/{temporary[0].path}")
 
 
-def _note(kind: str, what: str, where: str, found: list[Left], how: str) -> Finding:
+def _note(kind: str, what: str, where: str, found: list[Left], how: str) -> Diagnosis:
     oldest, size = max(left.age for left in found), sum(left.size for left in found)
     names = ", ".join(left.path for left in found[:SHOWN]) + (" ..." if len(found) > SHOWN else "")
     fact = f"{where}: {len(found)} {what}, {_bytes(size)}, the oldest {_ago(oldest)}: {names}; to remove one: {how}"
-    return Finding("note", kind, fact)
+    return Diagnosis("note", kind, fact)
 
 
 def _bytes(size: int) -> str:
@@ -152,7 +152,7 @@ def _unused(files: list[Left]) -> list[Left]:
     return [left for left in files if left.path.startswith("cache/") and left.age > UNUSED]
 
 
-def _uploads(storage: Storage) -> Iterator[Finding]:
+def _uploads(storage: Storage) -> Iterator[Diagnosis]:
     """Uploads in parts that were never completed: S3 keeps, and bills, their parts."""
     if "s3" not in storage.fs.protocol:
         return
@@ -163,7 +163,7 @@ def _uploads(storage: Storage) -> Iterator[Finding]:
         one, oldest = found[0], time.time() - min(upload["Initiated"].timestamp() for upload in found)
         how = f"aws s3api abort-multipart-upload --bucket {bucket} --key {one['Key']} --upload-id {one['UploadId']}"
         what = f"{len(found)} uploads in parts that were never completed, the oldest {_ago(oldest)}"
-        yield Finding("note", "uploads", f"{storage.uri}: {what}: {one['Key']}; to remove one: {how}")
+        yield Diagnosis("note", "uploads", f"{storage.uri}: {what}: {one['Key']}; to remove one: {how}")
 
 
 def _temporary() -> Iterator[Left]:

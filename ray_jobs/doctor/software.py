@@ -13,16 +13,16 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from multitask.extras import EXTRAS, PROJECT
-from ray_jobs.doctor.finding import Finding
+from ray_jobs.doctor.diagnosis import Diagnosis
 
 CHECKOUT = Path(__file__).parents[2]
 
 
-def check_python() -> Finding:
-    return Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}")
+def check_python() -> Diagnosis:
+    return Diagnosis("ok", "python", f"{platform.python_version()} on {platform.platform()}")
 
 
-def check_versions() -> Iterator[Finding]:
+def check_versions() -> Iterator[Diagnosis]:
     """The direct dependencies against what is declared and, in a checkout, against the versions that are tested."""
     tested, sound = _tested(), []
     for need in _declared(""):
@@ -31,25 +31,25 @@ def check_versions() -> Iterator[Finding]:
         try:
             found = version(need.name)
         except PackageNotFoundError:
-            yield Finding("problem", need.name, f"not installed: {advice}")
+            yield Diagnosis("problem", need.name, f"not installed: {advice}")
             continue
         if not need.specifier.contains(found, prereleases=True):
-            yield Finding("problem", need.name, f"{found}, needed is {need.specifier}: {advice}")
+            yield Diagnosis("problem", need.name, f"{found}, needed is {need.specifier}: {advice}")
         elif pin and found.partition("+")[0] != pin:
-            yield Finding("note", need.name, f"{found}; tested with {pin}")
+            yield Diagnosis("note", need.name, f"{found}; tested with {pin}")
         else:
             sound.append(f"{need.name} {found}")
-    yield Finding("ok", "libraries", f"{', '.join(sound)}{'; as tested' if tested else ''}")
+    yield Diagnosis("ok", "libraries", f"{', '.join(sound)}{'; as tested' if tested else ''}")
 
 
-def check_extras() -> Iterator[Finding]:
+def check_extras() -> Iterator[Diagnosis]:
     """Whether what a command needs is there; the encoder's has a check of its own."""
     for extra in [extra for extra in EXTRAS.values() if extra.command]:
         if missing := [name for need in _declared(extra.name) for name in _missing(need)]:
             what = f"for {extra.command}, {', '.join(missing)} not installed: pip install {extra.requirement}"
-            yield Finding("note", extra.name, what)
+            yield Diagnosis("note", extra.name, what)
         else:
-            yield Finding("ok", extra.name, f"all that {extra.command} needs is installed")
+            yield Diagnosis("ok", extra.name, f"all that {extra.command} needs is installed")
 
 
 def _declared(extra: str) -> list[Requirement]:
@@ -89,12 +89,12 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def check_encoder() -> Finding:
+def check_encoder() -> Diagnosis:
     """The encoder that needs no download; found, not imported."""
     from multitask.model.sources import MINILM_PACKAGE
 
     package = importlib.util.find_spec(MINILM_PACKAGE)
     if package is None:
         how = EXTRAS["offline"].for_encoders
-        return Finding("note", "encoder", f"minilm-l6 is not installed: {how} (`tiny` and directories need nothing)")
-    return Finding("ok", "encoder", f"minilm-l6 in {(package.submodule_search_locations or ['?'])[0]}")
+        return Diagnosis("note", "encoder", f"minilm-l6 is not installed: {how} (`tiny` and directories need nothing)")
+    return Diagnosis("ok", "encoder", f"minilm-l6 in {(package.submodule_search_locations or ['?'])[0]}")

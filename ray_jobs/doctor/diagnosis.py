@@ -1,4 +1,4 @@
-"""One fact of the doctor's, and how long it waits for others."""
+"""A fact that `minibert doctor` tells, and how long it waits for what others answer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """problem: something will not work. note: something may surprise."""
+class Diagnosis:
+    """One fact about this machine or a storage."""
 
     verdict: Verdict
+    """problem: something will not work. note: something may surprise."""
     subject: str
     fact: str
+    """What was found, and what to do about it."""
 
     def line(self) -> str:
+        """The fact as a line of a terminal."""
         return f"{self.verdict:<8} {self.subject:<12} {' '.join(self.fact.split())}"
 
 
