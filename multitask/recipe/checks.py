@@ -15,12 +15,12 @@ from multitask.recipe.settings import (
     DataMap,
     KeepBest,
     Mlm,
+    PaperTable,
     Ranking,
     Settings,
     Smart,
     Span,
     Sweep,
-    Table,
     Task,
 )
 from multitask.recipe.stages import Recipe, Stage
@@ -42,7 +42,7 @@ NESTED: dict[Any, type[BaseModel]] = {
     "smart": Smart,
     "sweep": Sweep,
     "random": Span,
-    "tables": Table,
+    "tables": PaperTable,
     "conditions": Condition,
 }
 

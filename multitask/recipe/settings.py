@@ -175,7 +175,7 @@ class Condition(Strict):
     paper: dict[str, float] = {}
 
 
-class Table(Strict):
+class PaperTable(Strict):
     """A paper's table, for the report.
 
     title, source: the table's, and where the paper has it. layout: the paper's. metrics: metric -> the paper's word for

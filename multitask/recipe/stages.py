@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from multitask.model.poolings import Pooling
-from multitask.recipe.settings import Above0, Mlm, Ranking, Settings, Smart, Sweep, Table, Task
+from multitask.recipe.settings import Above0, Mlm, PaperTable, Ranking, Settings, Smart, Sweep, Task
 from multitask.tasks.own import Strict
 from multitask.tasks.table import TaskSpec
 
@@ -103,7 +103,7 @@ class Recipe(Strict):
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     defaults: Settings = Settings()
     stages: Annotated[list[Stage], Field(min_length=1)]
-    tables: list[Table] = []
+    tables: list[PaperTable] = []
 
     @property
     def specs(self) -> dict[str, TaskSpec]:

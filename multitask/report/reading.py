@@ -21,7 +21,7 @@ from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.records import Record, read_records
 from multitask.experiment.results import Rows, leaves
 from multitask.recipe.files import parse_yaml
-from multitask.recipe.settings import Table as PaperTable
+from multitask.recipe.settings import PaperTable
 from multitask.recipe.sweeps import stage_of
 from multitask.report.numbers import ordered
 from multitask.storage.owners import kept_in
