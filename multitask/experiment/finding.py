@@ -6,7 +6,7 @@ import logging
 from functools import cache
 
 from multitask.bundle.bundle import Bundle, check_trainer, is_bundle
-from multitask.bundle.sources import Found, found_at
+from multitask.bundle.found import Found, found_at
 from multitask.errors import UserError, near, well_formed
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.fence import EXPERIMENT_FILE

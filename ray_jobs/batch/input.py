@@ -48,7 +48,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Source:
+class TableSource:
     """The files of an input, in order, and how they are read. columns: of the texts. rows: of a shard.
 
     several: whether the input was a directory or a pattern, so that a row's file says something. known: file -> its
@@ -116,7 +116,7 @@ class Source:
         """What each file is, wherever it lies: name, bytes, and sha256 or the storage's own mark of a version."""
         return [{"file": _name(file), **_identity(file)} for file in self.files]
 
-    def held_to(self, content: Sequence[Mapping[str, Any]]) -> Source:
+    def held_to(self, content: Sequence[Mapping[str, Any]]) -> TableSource:
         """The source whose files have to be what `content` said of them."""
         known = {file: facts["sha256"] for file, facts in zip(self.files, content, strict=True) if "sha256" in facts}
         return replace(self, known=known)
@@ -128,19 +128,19 @@ def _take_bad(shard: Shard, reading: Reading) -> None:
     reading.quarantined.clear()
 
 
-def source_of(uri: str, columns: tuple[str, ...], rows: int) -> Source:
+def source_of(uri: str, columns: tuple[str, ...], rows: int) -> TableSource:
     """uri: a file, a directory, or a pattern with `*`. Raises UserError where there is none, or of unknown format."""
     if is_pattern(uri):
-        return Source(_readable(uri, expanded(uri)), True, columns, rows)
+        return TableSource(_readable(uri, expanded(uri)), True, columns, rows)
     fs, path = open_fs(uri)
     try:
         is_directory = persist(fs, "read", uri, partial(fs.info, path))["type"] == "directory"
     except FileNotFoundError:
         is_directory = False  # reading it says what is there instead
     if is_directory:
-        return Source(_readable(uri, [join(uri, name) for name in Storage(uri).list()]), True, columns, rows)
+        return TableSource(_readable(uri, [join(uri, name) for name in Storage(uri).list()]), True, columns, rows)
     reader_of(uri, TEXT_FORMATS)
-    return Source((uri,), False, columns, rows)
+    return TableSource((uri,), False, columns, rows)
 
 
 def _readable(uri: str, found: list[str]) -> tuple[str, ...]:

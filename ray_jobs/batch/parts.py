@@ -20,7 +20,7 @@ from multitask.storage.sealed import BLANK
 from multitask.storage.storage import Storage
 from ray_jobs.batch.input import Shard
 
-Columns = dict[str, Any]  # name -> Arrow array
+Arrays = dict[str, Any]  # name -> Arrow array
 SEAL = b"minibert.seal"  # in the metadata of a part's schema
 _SEAL = re.compile(SEAL + rb"[^0-9a-f]{1,16}([0-9a-f]{64})")  # as Parquet writes it: the key, a length, the value
 
@@ -61,7 +61,7 @@ class Writer:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns: Columns = {"id": pa.array(shard.ids, pa.string())}
+        columns: Arrays = {"id": pa.array(shard.ids, pa.string())}
         if shard.files:
             columns["file"] = pa.array(shard.files).dictionary_encode()
         if self.plan.keep:
@@ -107,12 +107,12 @@ def embedding_names(columns: tuple[str, ...]) -> list[str]:
     return ["embedding"] if len(columns) == 1 else [f"embedding_{name}" for name in columns]
 
 
-def _embeddings(plan: PartPlan, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
+def _embeddings(plan: PartPlan, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Arrays]:
     encoder, names = TextEncoder(bundle, device), embedding_names(plan.columns)
     return lambda texts: {name: _lists(encoder.embed(some)) for name, some in zip(names, texts, strict=True)}
 
 
-def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
+def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Arrays]:
     """prediction: int32 for classes and yes or no, else float32; label: its word, where the task has words for them.
     probability: of yes; probabilities: of each class."""
     import pyarrow as pa
@@ -120,7 +120,7 @@ def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Calla
     predictor, spec = Predictor(bundle, device), bundle.specs[task].label
     type_ = pa.int32() if spec.kind in ("classes", "binary") else pa.float32()
 
-    def answer(texts: list[list[str]]) -> Columns:
+    def answer(texts: list[list[str]]) -> Arrays:
         found = predictor.answer(task, texts[0], texts[1] if len(texts) > 1 else None)
         columns = {"prediction": pa.array(found.labels.astype(type_.to_pandas_dtype()))}
         if spec.words:

@@ -12,7 +12,7 @@ from multitask.bundle.bundle import Bundle
 from multitask.inference.embed import TextEncoder, Vectors
 from multitask.measure.evaluate import Done, silent
 from ray_jobs.batch.input import Shard
-from ray_jobs.batch.workers import on_ray
+from ray_jobs.batch.ray_data import on_ray
 from ray_jobs.screen import Screen
 
 BLOCK = 256  # texts that a worker embeds at once: some seconds of a CPU
@@ -28,17 +28,17 @@ class WorkersEncoder:
 
     def embed(self, texts: Sequence[str], progress: Done = silent) -> Vectors:
         """(N, H), each of length 1, in the texts' order, whatever order the workers answer in."""
-        source, done = Texts(texts, pieces(len(texts), self.workers)), 0
+        source, done = ListedTexts(texts, ranges(len(texts), self.workers)), 0
         found = np.zeros((len(texts), self.width), np.float32)
         for shard in on_ray(source, (), SentBack(), self.bundle, self.workers, self.screen):
-            start, end = source.pieces[shard.number]
+            start, end = source.ranges[shard.number]
             found[start:end] = np.frombuffer(shard.vectors, np.float32).reshape(shard.rows, self.width)
             done += shard.rows
             progress(done)
         return found
 
 
-def pieces(count: int, workers: int) -> list[tuple[int, int]]:
+def ranges(count: int, workers: int) -> list[tuple[int, int]]:
     """So many texts as ranges of at most BLOCK: at least two a worker, so that the last one of a slow worker is short.
 
     What a text is embedded with shows in the last bits of its vector, so an index keeps its bytes as long as these are
@@ -55,20 +55,20 @@ def pieces(count: int, workers: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Texts:
-    """Texts as shards. pieces: the range of texts that each shard has."""
+class ListedTexts:
+    """Texts as shards. ranges: the range of texts that each shard has."""
 
     texts: Sequence[str]
-    pieces: list[tuple[int, int]]
+    ranges: list[tuple[int, int]]
 
     def shards(self, made: Collection[int] = ()) -> Iterator[Shard]:
         """Every text once, in order."""
-        for number, (start, end) in enumerate(self.pieces):
+        for number, (start, end) in enumerate(self.ranges):
             yield Shard(number, texts=[list(self.texts[start:end])], rows=end - start, made=number in made)
 
     def first_bytes(self) -> int:
         """Of the first shard's texts."""
-        return sum(len(text.encode()) for start, end in self.pieces[:1] for text in self.texts[start:end])
+        return sum(len(text.encode()) for start, end in self.ranges[:1] for text in self.texts[start:end])
 
 
 class SentBack:

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multitask.bundle.bundle import is_bundle, save_bundle
-from multitask.bundle.sources import read_model
+from multitask.bundle.found import read_model
 from multitask.data.files import short_list
 from multitask.errors import UserError, near
 from multitask.experiment.finding import open_bundle
 from multitask.export import DTYPES, FORMATS
-from multitask.export.card import card
-from multitask.export.evidence import evidence_of
 from multitask.export.huggingface import write_text
+from multitask.export.model_card import model_card
+from multitask.export.provenance import provenance_of
 from multitask.model.bert import POOLINGS
 from multitask.model.folders import FACTS
 from multitask.storage.disk import make_folder, sync_folder
@@ -48,7 +48,7 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
         lines = chosen.write(bundle, folder, DTYPES[dtype])
         if dtype != "float32":
             lines.append("scores are of float32 weights")
-        page = card(bundle, form, evidence_of(uri), push or ".", lines, dtype)
+        page = model_card(bundle, form, provenance_of(uri), push or ".", lines, dtype)
         _seal(folder)
         write_text(folder / CARD, page)
         files = _files(folder)

@@ -20,7 +20,7 @@ from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError, near
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
-from multitask.export.evidence import evidence_of
+from multitask.export.provenance import provenance_of
 from multitask.inference.embed import default_device
 from multitask.inference.submission import write_predictions, write_submission_zip
 from multitask.measure.evaluate import INTERVAL_SEED, EvalSet, predictions
@@ -121,7 +121,7 @@ def _trained_on(uri: str, bundle: Bundle, splits: Sequence[Split]) -> Place:
 
     Raises UserError where an own task has none, or a file of those splits is not there any more.
     """
-    facts = evidence_of(uri).data
+    facts = provenance_of(uri).data
     columns = bundle.about.get("columns", {})
     tasks = {
         task: Task(**_files(facts[task]["source"]), columns=columns.get(task, {}))

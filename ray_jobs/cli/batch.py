@@ -45,7 +45,7 @@ def embed(
     as_json: JsonOption = False,
 ) -> None:
     """Write the embeddings of a table of texts. The column is `text` where no --column says otherwise."""
-    from ray_jobs.batch.run import TableRequest, embed_table
+    from ray_jobs.batch.table_job import TableRequest, embed_table
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
@@ -80,6 +80,6 @@ def predict(
 
             predict_bundle(bundle, data, output, screen)
         else:
-            from ray_jobs.batch.run import TableRequest, predict_table
+            from ray_jobs.batch.table_job import TableRequest, predict_table
 
             predict_table(TableRequest(bundle, input_, output, tuple(column or ()), task, keep, rows, workers), screen)

@@ -15,7 +15,7 @@ from ray_jobs.cli.shared import (
     SetOption,
     StorageOption,
     WorkersOption,
-    words,
+    choices,
 )
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0)] = 11711,
 ) -> None:
     """Make training files from postings. For the recipes recruiter/search and recruiter/all."""
-    from ray_jobs.recruit.prepare import prepare_files
+    from ray_jobs.recruit.training_files import prepare_files
     from ray_jobs.screen import Screen
 
     with Screen() as screen:
@@ -69,7 +69,7 @@ def search(
     query: TextArgument,
     k: Annotated[int, typer.Option("-k", min=1, help="How many postings.")] = 10,
     mode: Annotated[
-        str, typer.Option(help="hybrid, dense or bm25.", autocompletion=words("hybrid", "dense", "bm25"))
+        str, typer.Option(help="hybrid, dense or bm25.", autocompletion=choices("hybrid", "dense", "bm25"))
     ] = "hybrid",
     as_json: JsonOption = False,
 ) -> None:

@@ -111,8 +111,8 @@ def sweep(
     from multitask.recipe.data_maps import mapped
     from multitask.recipe.files import load_recipe, load_sweep
     from multitask.storage.storage import Storage
+    from ray_jobs.driver.ray_job import after_sweep
     from ray_jobs.driver.request import TrainingRequest
-    from ray_jobs.driver.submission import after_sweep
 
     settings = sweep_settings(grid or [], random or [], samples, by, asha)
     loaded, stage = load_sweep(recipe, set_, stage, settings, mapped(data))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tokenizers import Tokenizer
 
 from multitask.bundle.bundle import ENCODERS, Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle
-from multitask.bundle.sources import found_at
+from multitask.bundle.found import found_at
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import training_rows
 from multitask.data.scales import scale_note

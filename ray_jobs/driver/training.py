@@ -12,8 +12,8 @@ from multitask.experiment.stages import node_key
 from multitask.inference.submission import FOLDER
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join, shown
+from ray_jobs.driver.ray_job import how_to_go_on, submission_id
 from ray_jobs.driver.request import TrainingRequest
-from ray_jobs.driver.submission import how_to_go_on, submission_id
 from ray_jobs.logs import DriverLog
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest

@@ -19,7 +19,7 @@ from multitask.storage.uris import join
 from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.driver.training import run_training, tell_results
 from ray_jobs.options import workers_span
-from ray_jobs.recruit.prepare import read_corpus, write_fold
+from ray_jobs.recruit.training_files import read_corpus, write_fold
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import INTERRUPTED
 
@@ -72,7 +72,7 @@ def run_folds(request: FoldsRequest, screen: Screen) -> int:
             corpus.groups,
             np.flatnonzero(folds == fold).tolist(),
         )
-    result = {"postings": request.postings, "recipe": loaded.name, "folds": count, **summary(pooled(parts))}
+    result = {"postings": request.postings, "recipe": loaded.name, "folds": count, **search_summary(pooled(parts))}
     place.write_json(f"{loaded.name}-folds/{RESULT}", result)
     if screen.as_json:
         screen.document(result)
@@ -95,7 +95,7 @@ def systems(untrained: Bundle, trained: Bundle) -> dict[str, System]:
     }
 
 
-def summary(measured: Sequence[Measured]) -> dict[str, Any]:
+def search_summary(measured: Sequence[Measured]) -> dict[str, Any]:
     """Every system's metrics and the claims' differences, with their intervals."""
     found = {(one.system, one.kind): one for one in measured}
     kinds = dict.fromkeys(kind for _, kind in found)

@@ -77,12 +77,12 @@ def run_search(directory: str, query: str, k: int, mode: str, screen: Screen) ->
         screen.document({"index": directory, "mode": mode, "hits": [asdict(hit) for hit in hits]})
         return
     for rank, hit in enumerate(hits, 1):
-        screen.console.print(shown(rank, hit, screen.console.is_terminal), soft_wrap=True)
+        screen.console.print(hit_text(rank, hit, screen.console.is_terminal), soft_wrap=True)
     if not hits:
         screen.say("no posting has any of the query's words; try --mode hybrid")
 
 
-def shown(rank: int, hit: Hit, styled: bool) -> Text:
+def hit_text(rank: int, hit: Hit, styled: bool) -> Text:
     """A hit for a terminal: the words that carried it are bold, or in brackets where there is no bold."""
     posting = hit.posting
     about = ", ".join(part for part in (posting.company, posting.location) if part)

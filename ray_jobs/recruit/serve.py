@@ -26,7 +26,7 @@ from multitask.recruit.search import Hit, Searcher
 from multitask.recruit.suitability import Suitability, labels_note, qualified
 from multitask.storage.storage import Storage
 from ray_jobs.options import Workers
-from ray_jobs.recruit.api import Facts, Judgement, build_app
+from ray_jobs.recruit.endpoints import IndexFacts, Judgement, build_app
 from ray_jobs.recruit.gate import CALLBACK, DEFAULT_PER_CLIENT, PER_CLIENT, TOKEN
 from ray_jobs.recruit.messages import CompleteRequest, SearchRequest, SuitabilityRequest
 from ray_jobs.runners.cluster import Cluster
@@ -60,7 +60,7 @@ class Models:
     searcher: Searcher
     completer: Completer | None
     judge: Suitability | None
-    facts: Facts
+    facts: IndexFacts
 
     @classmethod
     def open(cls, directory: str) -> Models:
@@ -69,7 +69,7 @@ class Models:
         searcher = Searcher.open(directory, where)
         bundles = {part: read_bundle(storage, part) for part in PARTS if storage.exists(f"{part}/manifest.json")}
         completion, suitability = (bundles.get(part) for part in PARTS)
-        facts = Facts(
+        facts = IndexFacts(
             len(searcher.index.postings),
             len(searcher.index.passages),
             frozenset(bundles),
@@ -123,7 +123,7 @@ def application(directory: str, token: str | None) -> Any:
             self.models.searcher.warm()
 
         @property
-        def facts(self) -> Facts:
+        def facts(self) -> IndexFacts:
             return self.models.facts
 
         @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT_SECONDS)

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from typer.exceptions import TyperException
 
 from multitask.bundle.bundle import read_bundle, save_bundle, source_bundle
-from multitask.bundle.sources import read_model
+from multitask.bundle.found import read_model
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError

@@ -17,8 +17,8 @@ import pytest
 
 from multitask.bundle.bundle import bundle_of, save_bundle
 from multitask.storage.storage import Storage
-from ray_jobs.batch.run import MANIFEST, TableRequest, embed_table, predict_table
-from ray_jobs.batch.workers import RETRIES
+from ray_jobs.batch.ray_data import RETRIES
+from ray_jobs.batch.table_job import MANIFEST, TableRequest, embed_table, predict_table
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("ray_jobs.batch.run.default_device", lambda: "cpu")
+    monkeypatch.setattr("ray_jobs.batch.table_job.default_device", lambda: "cpu")
 
 
 def table(folder: Path, rows: int) -> str:

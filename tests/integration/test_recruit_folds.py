@@ -16,7 +16,7 @@ from ray_jobs.driver.training import run_training
 from ray_jobs.options import Workers
 from ray_jobs.recruit.folds import FoldsRequest, run_folds
 from ray_jobs.recruit.measure import measured, write_card
-from ray_jobs.recruit.prepare import prepare_files
+from ray_jobs.recruit.training_files import prepare_files
 from ray_jobs.screen import Screen
 from tests.unit.test_recruit_postings import corpus
 

@@ -24,7 +24,7 @@ from multitask.storage.storage import Storage
 from multitask.tasks.table import TASKS
 from ray_jobs.batch.input import Shard
 from ray_jobs.batch.parts import Writer
-from ray_jobs.batch.run import MANIFEST, WORK, TableRequest, embed_table, predict_table
+from ray_jobs.batch.table_job import MANIFEST, WORK, TableRequest, embed_table, predict_table
 from ray_jobs.cli import app
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
@@ -36,7 +36,7 @@ HEADS = {"sst": "mlp", "quora": "interaction", "sts": "cosine", "suitability": "
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray_jobs.batch.run.default_device", lambda: "cpu")
+    monkeypatch.setattr("ray_jobs.batch.table_job.default_device", lambda: "cpu")
 
 
 @pytest.fixture

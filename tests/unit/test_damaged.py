@@ -17,7 +17,7 @@ from multitask.experiment.fence import check_writer
 from multitask.experiment.finding import find_bundle
 from multitask.experiment.records import Record, read_records, resumed_records, write_records
 from multitask.experiment.stages import read_outcome, write_outcome
-from multitask.export.evidence import evidence_of
+from multitask.export.provenance import provenance_of
 from multitask.measure.metrics import goodness
 from multitask.recipe.files import load_sweep
 from multitask.recipe.sweeps import SWEEPABLE
@@ -103,11 +103,11 @@ def test_a_model_card_is_of_its_own_experiment(tmp_path: Path) -> None:
     bundle = f"{trainer('sst')}/bundle"
     home.write_bytes(f"{bundle}/model.json", b"{}")
     write_outcome(home.at(trainer("sst")), {"epochs": 1})
-    assert [row["name"] for row in evidence_of(f"{home.uri}/{bundle}").stages] == ["sts", "sst"]
+    assert [row["name"] for row in provenance_of(f"{home.uri}/{bundle}").stages] == ["sts", "sst"]
     foreign = {**FINISHED[2], "trainer": trainer("para")}
     write_document(home, "results.json", {**read_document(home, "results.json"), "stages": [foreign]})
     with pytest.raises(Damaged, match=r"results\.json: another experiment's"):
-        evidence_of(f"{home.uri}/{bundle}")
+        provenance_of(f"{home.uri}/{bundle}")
 
 
 def test_another_experiments_file_is_refused_and_a_renamed_folder_is_not(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_the_results_behind_a_model_card(tmp_path: Path) -> None:
     home.write_json(f"{trainer('sst')}/outcome.json", {"epochs": 1})
     home.write_json("results.json", {"schema": 1, "stages": [{}]})
     with pytest.raises(UserError, match=r"results\.json: damaged"):
-        evidence_of(f"{home.uri}/{bundle}")
+        provenance_of(f"{home.uri}/{bundle}")
 
 
 def test_a_stage_that_the_recipe_has_not(tmp_path: Path) -> None:

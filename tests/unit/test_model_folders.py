@@ -15,7 +15,7 @@ import torch
 
 from multitask import load_bundle
 from multitask.bundle.bundle import read_bundle, save_bundle
-from multitask.bundle.sources import found_at
+from multitask.bundle.found import found_at
 from multitask.data.tokens import load_tokens
 from multitask.errors import UserError
 from multitask.measure.evaluate import EvalSet, predictions
@@ -23,7 +23,7 @@ from multitask.model.sources import load_source
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Recipe
 from multitask.storage.storage import Storage
-from ray_jobs.batch.run import TableRequest, embed_table
+from ray_jobs.batch.table_job import TableRequest, embed_table
 from ray_jobs.bundles.export import export_bundle, import_model
 from ray_jobs.bundles.scoring import evaluate_bundle, predict_bundle
 from ray_jobs.driver.prepare import prepare

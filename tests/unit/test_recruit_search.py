@@ -12,7 +12,7 @@ import pytest
 from multitask.bundle.bundle import save_bundle
 from multitask.errors import UserError
 from multitask.inference.embed import TextEncoder
-from multitask.recruit.index import Index, build, load_index, longest, save_index
+from multitask.recruit.index import Index, build, load_index, save_index, words_within
 from multitask.recruit.passages import pieces
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import MODES, Searcher
@@ -142,7 +142,7 @@ def test_hybrid_is_the_weighted_sum(searcher: Searcher) -> None:
 
 
 def test_a_long_query_is_the_mean_of_its_pieces(searcher: Searcher, encoder: TextEncoder) -> None:
-    words_a_piece = longest(encoder.max_length, 300)
+    words_a_piece = words_within(encoder.max_length, 300)
     query = "nurse patients night " * words_a_piece
     parts = pieces(query, words_a_piece)
     assert len(parts) > 1

@@ -16,7 +16,7 @@ from multitask.experiment.results import sweep_lines, table_rows
 from multitask.recipe.files import load_recipe
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver
-from ray_jobs.driver.submission import after_sweep
+from ray_jobs.driver.ray_job import after_sweep
 from ray_jobs.driver.training import tell_results
 from ray_jobs.screen import Screen
 from tests.helpers import tree_driver

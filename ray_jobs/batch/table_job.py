@@ -17,7 +17,7 @@ from typing import Any
 
 from lightning_modules.progress import Progress
 from multitask.bundle.bundle import Bundle
-from multitask.bundle.sources import Found
+from multitask.bundle.found import Found
 from multitask.errors import UserError
 from multitask.experiment.finding import open_found
 from multitask.experiment.stages import digest
@@ -25,7 +25,7 @@ from multitask.inference.embed import default_device
 from multitask.inference.predict import answerable, require
 from multitask.storage.sealed import Damaged, read_document, write_document
 from multitask.storage.storage import Storage
-from ray_jobs.batch.input import Shard, Source, source_of
+from ray_jobs.batch.input import Shard, TableSource, source_of
 from ray_jobs.batch.parts import PartPlan, is_sound
 from ray_jobs.screen import Screen
 
@@ -177,7 +177,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else text[:120] + "..."
 
 
-def here(source: Source, made: set[int], plan: PartPlan, bundle: Bundle) -> Generator[Shard]:
+def here(source: TableSource, made: set[int], plan: PartPlan, bundle: Bundle) -> Generator[Shard]:
     """Makes the parts in this process."""
     write = plan.worker(bundle, default_device())
     for shard in source.shards(made):
@@ -187,10 +187,10 @@ def here(source: Source, made: set[int], plan: PartPlan, bundle: Bundle) -> Gene
 
 
 def on_workers(
-    source: Source, made: set[int], plan: PartPlan, bundle: Bundle, workers: int, screen: Screen
+    source: TableSource, made: set[int], plan: PartPlan, bundle: Bundle, workers: int, screen: Screen
 ) -> Generator[Shard]:
     """Makes the parts on Ray workers; shards come back in any order. Raises RuntimeError where the workers failed."""
-    from ray_jobs.batch.workers import WorkersFailed, on_ray
+    from ray_jobs.batch.ray_data import WorkersFailed, on_ray
 
     try:
         yield from on_ray(source, made, plan, bundle, workers, screen)
@@ -200,7 +200,7 @@ def on_workers(
 
 def follow(shards: Iterable[Shard], doing: str, screen: Screen) -> dict[str, Any]:
     """Shows how far they are; what the manifest says of them all."""
-    rate, parts, rows, bad = Rate(), 0, 0, 0
+    rate, parts, rows, bad = RowsPerSecond(), 0, 0, 0
     first: list[tuple[int, list[str]]] = []
     for shard in shards:
         parts, rows, bad = parts + 1, rows + shard.rows, bad + len(shard.bad)
@@ -212,7 +212,7 @@ def follow(shards: Iterable[Shard], doing: str, screen: Screen) -> dict[str, Any
     return {"parts": parts, "rows": rows, "quarantined": {"rows": bad, "first": listed}}
 
 
-class Rate:
+class RowsPerSecond:
     """Rows a second since the first ones came: what workers need to start is not counted."""
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ PERSON_DECIDES = "A person decides: this compares words, it knows nothing of the
 
 
 @dataclass(frozen=True)
-class Facts:
+class IndexFacts:
     """parts: of completion and suitability, those that there are. labels: what suitability learned from."""
 
     postings: int
@@ -59,7 +59,7 @@ class Engine(Protocol):
     """What answers. Only its `facts.parts` are asked beside search."""
 
     @property
-    def facts(self) -> Facts: ...
+    def facts(self) -> IndexFacts: ...
 
     async def search(self, asked: SearchRequest) -> list[Hit]: ...
 

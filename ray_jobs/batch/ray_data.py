@@ -25,7 +25,7 @@ RETRIES = 3  # of a shard whose worker died: memory that does not suffice will n
 PATIENCE_SECONDS = 4 * 3600  # for one shard: Ray's 30 minutes are less than a CPU may take for long texts
 
 
-class Shards(Protocol):
+class ShardSource(Protocol):
     """What a job reads."""
 
     def shards(self, made: Collection[int] = ()) -> Iterator[Shard]:
@@ -50,7 +50,7 @@ class WorkersFailed(RuntimeError):
 
 
 def on_ray(
-    source: Shards, made: Collection[int], work: Work, bundle: Bundle, workers: int, screen: Screen
+    source: ShardSource, made: Collection[int], work: Work, bundle: Bundle, workers: int, screen: Screen
 ) -> Generator[Shard]:
     """Does the work on that many workers; shards come back without their texts, in any order.
 
@@ -99,14 +99,14 @@ def _context(in_flight: int) -> Any:
     return context
 
 
-def _datasource(source: Shards, made: Collection[int]) -> Any:
+def _datasource(source: ShardSource, made: Collection[int]) -> Any:
     import ray
     from ray.data import Datasource, ReadTask
     from ray.data.block import BlockMetadata
 
     held = [ray.put(source)]  # texts in memory are too much to travel with the task itself
 
-    class Table(Datasource):
+    class ShardReader(Datasource):
         """One task that reads all, where the driver is: an input may be a file of that machine."""
 
         supports_distributed_reads = False
@@ -123,7 +123,7 @@ def _datasource(source: Shards, made: Collection[int]) -> Any:
 
             return [ReadTask(read, BlockMetadata(None, None, None, None))]
 
-    return Table()
+    return ShardReader()
 
 
 class _Worker:
