@@ -28,7 +28,7 @@ from multitask.model.layout import ADAPTER, MODULES, SETTINGS, TRANSFORMER, layo
 from multitask.model.tokenizer_files import FILES as TOKENIZER_FILES
 from multitask.model.tokenizer_files import parse_tokenizer, read_tokenizer, token_count
 from multitask.model.weight_files import INDICES, WEIGHTS, read_tensors
-from multitask.model.weights import State, as_float, encoder_of, has_pooler
+from multitask.model.weights import StateDict, as_float, encoder_of, has_pooler
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def _tell_of_left(left: dict[str, int], values: dict[str, Any], where: str) -> N
         log.warning("%s: a %s; its encoder is taken and its head left: %s", where, class_of(values), heads)
 
 
-def _with_pooler(state: State, dense: Folder, pooling: str | None, config: BertConfig) -> State:
+def _with_pooler(state: StateDict, dense: Folder, pooling: str | None, config: BertConfig) -> StateDict:
     """The encoder with BERT's pooler, which sentence-transformers writes as a dense layer over the first token."""
     file, width = dense.at("config.json"), config.hidden_size
     facts = parse_json(dense.read("config.json"), file)

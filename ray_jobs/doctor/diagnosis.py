@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-Verdict = Literal["ok", "note", "problem"]
+Severity = Literal["ok", "note", "problem"]
 T = TypeVar("T")
 
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Diagnosis:
     """One fact about this machine or a storage."""
 
-    verdict: Verdict
+    verdict: Severity
     """problem: something will not work. note: something may surprise."""
     subject: str
     fact: str

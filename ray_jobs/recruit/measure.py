@@ -14,8 +14,7 @@ from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
 from multitask.inference.embed import default_device
 from multitask.recruit.card import recruiter_card
-from multitask.recruit.completion import Completer
-from multitask.recruit.completion import measure as measure_titles
+from multitask.recruit.completion import Completer, measure_titles
 from multitask.recruit.postings import read_postings
 from multitask.recruit.quality import compare
 from multitask.recruit.repeats import repeat_groups
