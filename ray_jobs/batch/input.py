@@ -49,17 +49,18 @@ class Shard:
 
 @dataclass(frozen=True)
 class TableSource:
-    """The files of an input, in order, and how they are read. columns: of the texts. rows: of a shard.
-
-    several: whether the input was a directory or a pattern, so that a row's file says something. known: file -> its
-    sha256 when the work began, of those on this machine.
-    """
+    """The files of a table of texts, and how they are read."""
 
     files: tuple[str, ...]
+    """URIs, in the order of their rows."""
     several: bool
+    """Whether the input was a directory or a pattern, so that a row's file says something."""
     columns: tuple[str, ...]
+    """The columns of texts."""
     rows: int
+    """How many rows a shard has; the last may have fewer."""
     known: Mapping[str, str] = field(default_factory=dict)
+    """File on this machine -> its sha256 when the work began."""
 
     def shards(self, made: Collection[int] = ()) -> Iterator[Shard]:
         """All usable rows, in order. made: numbers of shards whose parts are there: read, but not kept.
@@ -87,9 +88,9 @@ class TableSource:
         yield shard
 
     def first_bytes(self) -> int:
-        """Of the first shard's texts; 0 where the input would have to be fetched for it.
+        """How many bytes the first shard's texts have; 0 where the input would have to be fetched to know.
 
-        What is wrong with the input is said here, before workers are started.
+        Raises UserError for what is wrong with the input, before workers are started.
         """
         if not isinstance(open_fs(self.files[0])[0], LocalFileSystem):
             return 0
@@ -113,7 +114,7 @@ class TableSource:
         return TaskSpec("the table", self.columns, LabelSpec("score", "", 0, 1), "pearson", "", {}, ("", ""))
 
     def content(self) -> list[dict[str, Any]]:
-        """What each file is, wherever it lies: name, bytes, and sha256 or the storage's own mark of a version."""
+        """Name and bytes of each file, and its sha256 or, elsewhere, the storage's own mark of a version."""
         return [{"file": _name(file), **_identity(file)} for file in self.files]
 
     def held_to(self, content: Sequence[Mapping[str, Any]]) -> TableSource:
@@ -123,13 +124,16 @@ class TableSource:
 
 
 def _take_bad(shard: Shard, reading: Reading) -> None:
-    """Here rather than in `reading`, which would keep those of the whole file."""
+    """Moves the rows left out so far from the reading, which would keep those of the whole file, to the shard."""
     shard.bad += [f"{_name(reading.uri)}:{row.line}: {row.reason}" for row in reading.quarantined]
     reading.quarantined.clear()
 
 
 def source_of(uri: str, columns: tuple[str, ...], rows: int) -> TableSource:
-    """uri: a file, a directory, or a pattern with `*`. Raises UserError where there is none, or of unknown format."""
+    """The source of a file, a directory, or a pattern with `*`.
+
+    Raises UserError where there is no such file, or none of a known format.
+    """
     if is_pattern(uri):
         return TableSource(_readable(uri, expanded(uri)), True, columns, rows)
     fs, path = open_fs(uri)
@@ -144,7 +148,10 @@ def source_of(uri: str, columns: tuple[str, ...], rows: int) -> TableSource:
 
 
 def _readable(uri: str, found: list[str]) -> tuple[str, ...]:
-    """Those of a known format; names that begin with . or _ are other tools' notes on the files beside them."""
+    """The found files of a known format; names that begin with . or _ are other tools' notes on the files beside them.
+
+    Raises UserError where there is none.
+    """
     files = [file for file in found if endings(file)[0] in TEXT_FORMATS and _name(file)[0] not in "._"]
     if not files:
         holds = short_list(map(_name, found)) or "nothing, or is not there"

@@ -27,14 +27,17 @@ _SEAL = re.compile(SEAL + rb"[^0-9a-f]{1,16}([0-9a-f]{64})")  # as Parquet write
 
 @dataclass(frozen=True)
 class PartPlan:
-    """What parts hold, and where they go. columns: of the texts. task: none is for embeddings. keep: the texts too.
-    work: a hash of all that they are made of, which is in their checksums."""
+    """What the parts of a table hold, and where they go."""
 
     output: Storage
     columns: tuple[str, ...]
+    """The columns of texts."""
     task: str | None
+    """The task whose predictions they hold; None for embeddings."""
     keep: bool
+    """Whether they hold the texts too."""
     work: str = ""
+    """A hash of all that they are made of, which goes into their checksums."""
 
     def check(self) -> None:
         """Raises UserError where a part would have two columns of one name."""
@@ -46,7 +49,7 @@ class PartPlan:
             raise UserError(f"--column {again[0]}: a part would have two columns of that name; rename it, or no --keep")
 
     def worker(self, bundle: Bundle, device: torch.device | str) -> Callable[[Shard], None]:
-        """What a worker does of this: it computes parts and writes them, each whole or not at all."""
+        """What a worker does with a shard: computes its part and writes it, whole or not at all."""
         return Writer(self, bundle, device).write
 
 
@@ -88,7 +91,7 @@ def is_sound(data: bytes, of: str) -> bool:
 
 
 def _place(data: bytes) -> tuple[int, int]:
-    """Where the checksum stands: in the footer, which is behind all texts."""
+    """Start and end of the checksum; it is in the footer, behind all texts. Raises ValueError where there is none."""
     found = _SEAL.search(data, max(0, data.rfind(SEAL)))
     if found is None:
         raise ValueError("no seal")
@@ -113,8 +116,11 @@ def _embeddings(plan: PartPlan, bundle: Bundle, device: torch.device | str) -> C
 
 
 def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Arrays]:
-    """prediction: int32 for classes and yes or no, else float32; label: its word, where the task has words for them.
-    probability: of yes; probabilities: of each class."""
+    """What gives a part's columns of predictions for the texts of its rows.
+
+    prediction: int32 for classes and yes or no, else float32; label: its word, where the task has words for them.
+    probability: of yes; probabilities: of each class.
+    """
     import pyarrow as pa
 
     predictor, spec = Predictor(bundle, device), bundle.specs[task].label
@@ -137,7 +143,7 @@ def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Calla
 
 
 def _lists(values: NDArray[Any]) -> Any:
-    """(N, H) as N lists of H float32."""
+    """An array (N, H) as an Arrow array of N lists of H float32."""
     import pyarrow as pa
 
     return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).reshape(-1)), values.shape[1])

@@ -26,33 +26,36 @@ PATIENCE_SECONDS = 4 * 3600  # for one shard: Ray's 30 minutes are less than a C
 
 
 class ShardSource(Protocol):
-    """What a job reads."""
+    """An input in shards."""
 
     def shards(self, made: Collection[int] = ()) -> Iterator[Shard]:
-        """All of them, in order. made: numbers of those on which nothing is left to do. Raises UserError."""
+        """All shards, in order. made: numbers of those on which nothing is left to do. Raises UserError."""
         ...
 
     def first_bytes(self) -> int:
-        """How many bytes of texts the first one has; 0 where that is not known. Raises UserError."""
+        """How many bytes the first shard's texts have; 0 where that is not known. Raises UserError."""
         ...
 
 
 class Work(Protocol):
-    """What is done with each shard."""
+    """What a job does with each shard."""
 
     def worker(self, bundle: Bundle, device: torch.device | str) -> Callable[[Shard], None]:
-        """What one worker does, which may put its result into the shard; called once in each. Raises UserError."""
+        """The function that one worker calls on each of its shards; it may put its result into the shard.
+
+        `worker` is called once in each worker's process. The function raises UserError for what the user has to mend.
+        """
         ...
 
 
 class WorkersFailed(RuntimeError):
-    """What ended Ray's work, in a line."""
+    """Ray has given up: the workers failed again and again. Says why, in a line."""
 
 
 def on_ray(
     source: ShardSource, made: Collection[int], work: Work, bundle: Bundle, workers: int, screen: Screen
 ) -> Generator[Shard]:
-    """Does the work on that many workers; shards come back without their texts, in any order.
+    """Does the work on every shard, on so many Ray workers; shards come back without their texts, in any order.
 
     A worker that dies is started again by Ray, with the shard that it had, a few times. What the user has to mend comes
     back as data: Ray would put words of its own around an error. Raises UserError and WorkersFailed.
@@ -87,7 +90,7 @@ def on_ray(
 
 
 def _context(in_flight: int) -> Any:
-    """in_flight: bytes that the object store may hold of this work."""
+    """Ray Data's settings for a job. in_flight: bytes that the object store may hold of it."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plans and finished executions
@@ -107,7 +110,7 @@ def _datasource(source: ShardSource, made: Collection[int]) -> Any:
     held = [ray.put(source)]  # texts in memory are too much to travel with the task itself
 
     class ShardReader(Datasource):
-        """One task that reads all, where the driver is: an input may be a file of that machine."""
+        """Reads the whole input in one task, where the driver is: an input may be a file of that machine."""
 
         supports_distributed_reads = False
 
@@ -127,7 +130,7 @@ def _datasource(source: ShardSource, made: Collection[int]) -> Any:
 
 
 class _Worker:
-    """An actor that holds the model."""
+    """An actor that holds the model, and does the job's work on a shard at a time."""
 
     def __init__(self, work: Work, bundle: list[Any]) -> None:
         import ray

@@ -64,7 +64,8 @@ def embed_table(request: TableRequest, screen: Screen) -> None:
 
 
 def predict_table(request: TableRequest, screen: Screen) -> None:
-    """Writes a task's predictions. Raises UserError likewise, and where the bundle cannot answer the task."""
+    """Writes a task's predictions. Raises UserError before anything is computed, but for what only the whole input
+    shows; also where the bundle cannot answer the task."""
     found = open_found(request.bundle)
     bundle, tasks = found.bundle, answerable(found.bundle)
     task = request.task or (tasks[0] if len(tasks) == 1 else "")
@@ -81,7 +82,7 @@ def predict_table(request: TableRequest, screen: Screen) -> None:
 def _run(
     request: TableRequest, screen: Screen, found: Found, columns: tuple[str, ...], task: str | None = None
 ) -> None:
-    """With --json the document is the manifest."""
+    """Makes the parts that are not there yet, and the manifest, which is also the document of --json."""
     bundle, output = found.bundle, Storage(request.output)
     PartPlan(output, columns, task, request.keep).check()
     source = source_of(request.input, columns, request.rows)
@@ -145,8 +146,10 @@ def begin(plan: PartPlan, work: dict[str, Any]) -> set[int]:
 
 
 def _check_work(output: Storage, work: dict[str, Any]) -> None:
-    """Raises UserError where the directory's is another. A damaged one is written again: what parts are of, they say
-    themselves."""
+    """Raises UserError where the directory holds parts of other work than this.
+
+    A damaged WORK is written again: each part says itself what it is of.
+    """
     try:
         before = read_document(output, WORK)
     except Damaged as error:
@@ -162,7 +165,7 @@ def _check_work(output: Storage, work: dict[str, Any]) -> None:
 
 
 def _manifest(output: Storage, work: str) -> dict[str, Any] | None:
-    """What it says; None where it is not there, or not as it was written."""
+    """The manifest's content; None where it is not there, or not as it was written."""
     if not output.exists(MANIFEST):
         return None
     try:
@@ -178,7 +181,7 @@ def _short(value: Any) -> str:
 
 
 def here(source: TableSource, made: set[int], plan: PartPlan, bundle: Bundle) -> Generator[Shard]:
-    """Makes the parts in this process."""
+    """Makes the parts in this process, one after the other; gives each shard when its part is there."""
     write = plan.worker(bundle, default_device())
     for shard in source.shards(made):
         if not shard.made:
@@ -199,7 +202,7 @@ def on_workers(
 
 
 def follow(shards: Iterable[Shard], doing: str, screen: Screen) -> dict[str, Any]:
-    """Shows how far they are; what the manifest says of them all."""
+    """Waits for all shards and shows how far they are; returns what the manifest says of them."""
     rate, parts, rows, bad = RowsPerSecond(), 0, 0, 0
     first: list[tuple[int, list[str]]] = []
     for shard in shards:
@@ -219,7 +222,7 @@ class RowsPerSecond:
         self._began, self._rows = 0.0, 0
 
     def of(self, rows: int) -> float | None:
-        """With so many more rows; None where there is nothing to count yet."""
+        """The rate with so many more rows; None where there is nothing to count yet."""
         if not rows:
             return None
         if not self._began:

@@ -39,10 +39,10 @@ class WorkersEncoder:
 
 
 def ranges(count: int, workers: int) -> list[tuple[int, int]]:
-    """So many texts as ranges of at most BLOCK: at least two a worker, so that the last one of a slow worker is short.
+    """The numbers from 0 to `count` in ranges (start, end) of at most BLOCK: what workers embed together.
 
-    What a text is embedded with shows in the last bits of its vector, so an index keeps its bytes as long as these are
-    what they are.
+    There are at least two for each worker, so that the last one of a slow worker is short. What a text is embedded
+    with shows in the last bits of its vector: an index keeps its bytes only as long as the ranges stay what they are.
     """
     block = max(1, min(BLOCK, count // (2 * workers)))
     ends = np.cumsum([len(part) for part in np.array_split(np.arange(count), max(1, count // block))]).tolist()
@@ -56,25 +56,27 @@ def ranges(count: int, workers: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class ListedTexts:
-    """Texts as shards. ranges: the range of texts that each shard has."""
+    """Texts in memory, as shards."""
 
     texts: Sequence[str]
     ranges: list[tuple[int, int]]
+    """Start and end of the texts that each shard has."""
 
     def shards(self, made: Collection[int] = ()) -> Iterator[Shard]:
-        """Every text once, in order."""
+        """All shards, which hold every text once, in order."""
         for number, (start, end) in enumerate(self.ranges):
             yield Shard(number, texts=[list(self.texts[start:end])], rows=end - start, made=number in made)
 
     def first_bytes(self) -> int:
-        """Of the first shard's texts."""
+        """How many bytes the first shard's texts have."""
         return sum(len(text.encode()) for start, end in self.ranges[:1] for text in self.texts[start:end])
 
 
 class SentBack:
-    """The work of a worker that sends vectors to the driver."""
+    """The work of embedding texts, whose vectors are sent to the driver."""
 
     def worker(self, bundle: Bundle, device: torch.device | str) -> Callable[[Shard], None]:
+        """What puts the vectors of a shard's texts into the shard."""
         encoder = TextEncoder(bundle, device)
 
         def embed(shard: Shard) -> None:

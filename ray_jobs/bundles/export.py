@@ -61,8 +61,11 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
 
 
 def import_model(source: str, output: str, screen: Screen, pooling: str | None = None) -> None:
-    """Writes a bundle of a Hugging Face or sentence-transformers BERT; `source` and `pooling` as `read_source` takes
-    them."""
+    """Writes a bundle of a Hugging Face or sentence-transformers BERT to `output`.
+
+    source: a directory, its URI, or a hub id. pooling: the one to be used, where it is not to be the model's own.
+    Raises UserError for another architecture, a file that is missing or damaged, and an `output` that is not free.
+    """
     if pooling and pooling not in POOLINGS:
         raise UserError(f"--pooling '{pooling}': one of {', '.join(POOLINGS)}")
     if is_bundle(source):
@@ -90,7 +93,8 @@ def _check_free(target: Storage, first: str, last: str) -> None:
 
 @contextmanager
 def _draft(target: Storage) -> Iterator[Path]:
-    """An empty local folder for what is to become `target`, beside it where that is local; gone in the end."""
+    """Makes an empty local folder for what is to become `target`, beside it where that is local; removes it in the
+    end."""
     final = Path(target.root)
     with said_clearly("written", target.uri):
         if target.is_local:
@@ -105,8 +109,11 @@ def _draft(target: Storage) -> Iterator[Path]:
 
 
 def _publish(folder: Path, target: Storage, first: str, last: str) -> Path:
-    """The folder's files at `target`, whole or not at all: by one rename, or, where there is none, with the file `last`
-    last, without which nobody takes the others for a model. -> where they lie on this machine."""
+    """Puts the folder's files to `target`, whole or not at all; returns where they lie on this machine.
+
+    That is one rename or, where a storage has none, an upload that ends with the file `last`, without which nobody
+    takes the others for a model.
+    """
     if target.is_local:
         with said_clearly("written", target.uri):
             for name in _files(folder):

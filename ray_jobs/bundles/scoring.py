@@ -116,10 +116,10 @@ def _opened(uri: str, data: str | None, splits: Sequence[Split]) -> tuple[Bundle
 
 
 def _trained_on(uri: str, bundle: Bundle, splits: Sequence[Split]) -> Place:
-    """Where the files lie that the bundle's tasks were trained on, as its experiment's results say; without an
-    experiment around it the packaged sample, which built-in tasks have.
+    """The place of the files that the bundle's tasks were trained on, as its experiment's results say; without an
+    experiment around it, the packaged sample, which built-in tasks have.
 
-    Raises UserError where an own task has none, or a file of those splits is not there any more.
+    Raises UserError where an own task has no files, or a file of the wanted splits is not there any more.
     """
     facts = provenance_of(uri).data
     columns = bundle.about.get("columns", {})
@@ -141,7 +141,7 @@ def _trained_on(uri: str, bundle: Bundle, splits: Sequence[Split]) -> Place:
 
 
 def _tell_of_changes(spec: TaskSpec, files: Task, known: Mapping[str, str], splits: Sequence[Split]) -> None:
-    """A note where files on this machine hold something else than when the bundle was trained."""
+    """Says where files on this machine hold something else than when the bundle was trained."""
     for split in splits:
         names = getattr(files, split) or []
         if split in known and names and not any("://" in name for name in names):
@@ -151,7 +151,7 @@ def _tell_of_changes(spec: TaskSpec, files: Task, known: Mapping[str, str], spli
 
 
 def _files(source: Mapping[str, str]) -> dict[Split, list[str]]:
-    """Split -> its files, of what results.json says: several are joined by commas, which a name may hold too."""
+    """Split -> its files, from what results.json says of a task, where commas join several and names may hold some."""
     found: dict[Split, list[str]] = {}
     for split in SPLITS:
         if said := source.get(split):

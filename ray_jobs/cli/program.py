@@ -48,14 +48,15 @@ def options(
 
 
 def _behind(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether an exit was made of such an error, by typer or rich."""
+    """Whether typer or rich made an exit of an error of that kind."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _leave(status: int) -> None:
-    """Exits; past Ray's own end of the process where one of its calls was given up (ray_jobs/stopping.py)."""
+    """Ends the process with that status; past Ray's own end of it where one of Ray's calls was given up
+    (ray_jobs/stopping.py)."""
     if waits_for_ray():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -64,7 +65,8 @@ def _leave(status: int) -> None:
 
 
 def main() -> None:
-    """Exit status 0; 2 for what the user can mend, one line; 1 for a failure; 130 when interrupted."""
+    """Runs the command line. Exit status 0; 2 for what the user can mend, said in one line; 1 for a failure; 130 when
+    interrupted."""
     for stream in (sys.stdout, sys.stderr):  # a terminal without a sign gets its escape, not a traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -91,7 +93,7 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> None:
-    """Status 1, the traceback in a file."""
+    """Says what has failed, keeps the traceback in a file, and exits with status 1."""
     with tempfile.NamedTemporaryFile("w", prefix="minibert-", suffix=".log", delete=False) as file:
         file.write(traceback.format_exc())
     print(f"minibert: {type(error).__name__}: {printable(str(error))}\ntraceback in {file.name}", file=sys.stderr)

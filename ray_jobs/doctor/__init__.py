@@ -17,7 +17,7 @@ __all__ = ["Diagnosis", "examine"]
 
 
 def examine(storage: str | None) -> Iterator[Diagnosis]:
-    """The findings, each as soon as it is there."""
+    """Each diagnosis as soon as it is there. storage: the URI of one to be looked at."""
     yield check_python()
     yield from check_versions()
     yield from check_extras()

@@ -28,7 +28,7 @@ class Diagnosis:
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """What the call gives or raises; TimeoutError where it takes longer: its thread is left behind."""
+    """Returns or raises what the call does. Raises TimeoutError where it takes longer: its thread is left behind."""
     done: Future[T] = Future()
 
     def run() -> None:

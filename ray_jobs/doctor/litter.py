@@ -37,7 +37,7 @@ class Left:
 
 
 def check_litter(storage: Storage) -> Iterator[Diagnosis]:
-    """A note a kind, with sizes, ages and how to remove it."""
+    """A note for each kind of litter in a storage and in the temporary directory: sizes, ages, how to remove it."""
     files = _files(storage)
     remove = "rm -r" if storage.is_local else "aws s3 rm --recursive" if "s3" in storage.fs.protocol else "remove"
     kinds = {
@@ -73,7 +73,7 @@ def _ago(age: float) -> str:
 
 
 def _files(storage: Storage) -> list[Left]:
-    """Every file of the storage; one that a run removes amid the listing begins it again."""
+    """Every file of the storage. A file that a run removes amid the listing begins it again, LOOKS times in all."""
     for _ in range(LOOKS - 1):
         with suppress(FileNotFoundError):
             found = storage.fs.find(storage.root, detail=True)
@@ -85,7 +85,7 @@ def _files(storage: Storage) -> list[Left]:
 
 
 def _when(facts: dict[str, Any]) -> float:
-    """When a file was written last, or read, where that is known."""
+    """The time when a file was last written or, where a disk knows that, read; seconds since the epoch."""
     written = facts.get("LastModified", facts.get("mtime", 0.0))
     return written.timestamp() if isinstance(written, datetime) else max(float(written), float(facts.get("atime", 0.0)))
 
@@ -115,7 +115,7 @@ def _torn(files: list[Left]) -> list[Left]:
 
 
 def _together(files: list[Left], folders: Iterable[str]) -> list[Left]:
-    """What lies in each of the folders, as one."""
+    """The files of each folder as one Left for the folder."""
     found = []
     for folder in sorted(folders):
         inside = [left for left in files if left.path.startswith(f"{folder}/")]
@@ -131,7 +131,7 @@ def _leases(storage: Storage, files: list[Left]) -> list[Left]:
 
 
 def _superseded(storage: Storage, files: list[Left]) -> list[Left]:
-    """Their folders, but for those that a stage of the experiment stands for."""
+    """The folders of superseded trainers, but for those that a stage of their experiment stands for."""
     from multitask.experiment.fence import EXPERIMENT_FILE
     from multitask.storage.sealed import Damaged, read_document
 
@@ -153,7 +153,7 @@ def _unused(files: list[Left]) -> list[Left]:
 
 
 def _uploads(storage: Storage) -> Iterator[Diagnosis]:
-    """Uploads in parts that were never completed: S3 keeps, and bills, their parts."""
+    """A note on uploads in parts that were never completed: S3 keeps, and bills, their parts."""
     if "s3" not in storage.fs.protocol:
         return
     bucket, prefix, _ = storage.fs.split_path(storage.root)

@@ -12,7 +12,7 @@ HUB_SECONDS = 5.0
 
 
 def check_ray() -> Diagnosis:
-    """Whether the cluster that RAY_ADDRESS names can be reached; without one, a run starts its own."""
+    """Whether the cluster that RAY_ADDRESS names can be reached; without an address, a run starts a Ray of its own."""
     given = cluster_address()
     if given is None:
         return Diagnosis("ok", "ray", "RAY_ADDRESS is not set: a local Ray is started for --workers N and ends with it")
@@ -25,7 +25,7 @@ def check_ray() -> Diagnosis:
 
 
 def check_hub() -> Diagnosis:
-    """What hub ids, hf:// and --push need; everything else goes without."""
+    """Whether the Hugging Face hub answers, which hub ids, hf:// and --push need; everything else goes without."""
     from huggingface_hub import constants, get_token
 
     endpoint, token = constants.ENDPOINT, "a token is there" if get_token() else "no token (HF_TOKEN), for public ones"
@@ -41,7 +41,7 @@ def check_hub() -> Diagnosis:
 
 
 def _reach(endpoint: str) -> None:
-    """Through the proxies of the environment. Whatever the server says, it is there."""
+    """Asks the server, through the proxies of the environment; whatever it says, it is there. Raises OSError."""
     request = urllib.request.Request(endpoint, method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=HUB_SECONDS).close()

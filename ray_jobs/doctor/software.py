@@ -23,7 +23,7 @@ def check_python() -> Diagnosis:
 
 
 def check_versions() -> Iterator[Diagnosis]:
-    """The direct dependencies against what is declared and, in a checkout, against the versions that are tested."""
+    """Compares the direct dependencies with what is declared and, in a checkout, with the versions that are tested."""
     tested, sound = _tested(), []
     for need in _declared(""):
         pin = tested.get(_normal(need.name))
@@ -43,7 +43,7 @@ def check_versions() -> Iterator[Diagnosis]:
 
 
 def check_extras() -> Iterator[Diagnosis]:
-    """Whether what a command needs is there; the encoder's has a check of its own."""
+    """Whether the extras of commands are installed; `check_encoder` looks for the encoder's."""
     for extra in [extra for extra in EXTRAS.values() if extra.command]:
         if missing := [name for need in _declared(extra.name) for name in _missing(need)]:
             what = f"for {extra.command}, {', '.join(missing)} not installed: pip install {extra.requirement}"
@@ -53,7 +53,7 @@ def check_extras() -> Iterator[Diagnosis]:
 
 
 def _declared(extra: str) -> list[Requirement]:
-    """What an extra asks for beside the core, "" for the core itself."""
+    """The requirements of an extra beside the core's; of the core itself for ""."""
     project = CHECKOUT / "pyproject.toml"
     if project.is_file():
         declared = tomllib.loads(project.read_text())["project"]
@@ -63,7 +63,7 @@ def _declared(extra: str) -> list[Requirement]:
 
 
 def _asked_for(package: str, extra: str) -> Iterator[Requirement]:
-    """By an installed package's own word."""
+    """The requirements of an extra, by the word of the installed package; of its core for ""."""
     for need in map(Requirement, requires(package) or []):
         core, wanted = (need.marker is None or need.marker.evaluate({"extra": name}) for name in ("", extra))
         if need.name != package and wanted and core != bool(extra):
@@ -71,7 +71,7 @@ def _asked_for(package: str, extra: str) -> Iterator[Requirement]:
 
 
 def _missing(need: Requirement) -> list[str]:
-    """The packages of it, and of its extras, that are not installed."""
+    """The packages of a requirement, and of its extras, that are not installed."""
     try:
         version(need.name)
     except PackageNotFoundError:
@@ -90,7 +90,7 @@ def _normal(name: str) -> str:
 
 
 def check_encoder() -> Diagnosis:
-    """The encoder that needs no download; found, not imported."""
+    """Whether the encoder that needs no download is installed; it is found, not imported."""
     from multitask.model.sources import MINILM_PACKAGE
 
     package = importlib.util.find_spec(MINILM_PACKAGE)

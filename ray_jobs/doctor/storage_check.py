@@ -22,7 +22,7 @@ BOTO3_WITH_ENDPOINTS = (1, 28)  # takes AWS_ENDPOINT_URL, as TensorBoard's reade
 
 
 def check_storage(uri: str) -> Iterator[Diagnosis]:
-    """Whether it can be written, read, listed and removed from, how fast, and for S3 by which way."""
+    """Whether a storage can be written, read, listed and removed from, how fast, and for S3 by which way."""
     from multitask.storage.retries import LOOK
     from multitask.storage.storage import Storage
 
@@ -40,7 +40,7 @@ def check_storage(uri: str) -> Iterator[Diagnosis]:
 
 
 def _times(storage: Storage) -> Iterator[Diagnosis]:
-    """How long each operation takes. Raises what a storage does."""
+    """How long each operation of a storage takes. Raises StorageError and UserError as the storage does."""
     folder, content = storage.at(trial("doctor")), os.urandom(1 << 20)
     calls: dict[str, Callable[[], Any]] = {
         "write": lambda: folder.write_bytes("file", content),
@@ -59,7 +59,8 @@ def _times(storage: Storage) -> Iterator[Diagnosis]:
 
 
 def _s3_findings(fs: Any) -> Iterator[Diagnosis]:
-    """The endpoint and the region in use, where the credentials come from (never what they are), TensorBoard's own."""
+    """The endpoint and the region in use, where the credentials come from (never what they are), and whether
+    TensorBoard will reach the same endpoint."""
     from fsspec.asyn import sync
 
     try:
@@ -82,7 +83,8 @@ def _s3_findings(fs: Any) -> Iterator[Diagnosis]:
 
 
 def _tensorboard_finding(endpoint: str) -> Diagnosis:
-    """Its reader has an endpoint of its own: S3_ENDPOINT, or what boto3 takes, or s3fs without boto3."""
+    """Whether TensorBoard reaches that endpoint. Its reader has one of its own: S3_ENDPOINT, or what boto3 takes, or
+    s3fs where there is no boto3."""
     own = os.environ.get("S3_ENDPOINT")
     boto3 = _version("boto3")
     reader = f"its reader is {f'boto3 {boto3}' if boto3 else 's3fs'}"
@@ -106,7 +108,7 @@ def _version(name: str) -> str | None:
 
 @contextmanager
 def _patience(seconds: float) -> Iterator[None]:
-    """Storages are given up sooner than in a run."""
+    """Within it, a storage that does not answer is given up after so many seconds, sooner than in a run."""
     from multitask.storage import retries
 
     before, retries.PATIENCE = retries.PATIENCE, seconds

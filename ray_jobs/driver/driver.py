@@ -53,7 +53,7 @@ class Driver:
         self.plan = Plan(self.recipe, self.prepared, self.experiment, self.request.seeds)
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
-        """Every stage that is not finished, in the recipe's order; returns the results."""
+        """Runs every stage that is not finished, in the recipe's order; returns the results."""
         with Lease(self.experiment.place, self.screen.note):
             if not self.experiment.place.caught_up(self._begin_attempt, bool):
                 raise UserError(f"experiment {self.experiment.place.uri}: another driver writes it now; try again")
@@ -62,7 +62,7 @@ class Driver:
     def _begin_attempt(self) -> bool:
         """Begins an attempt on the experiment as it stands now that it is ours alone.
 
-        False where what was read of it is not the newest.
+        Returns False, and begins none, where what was read of the experiment is not the newest.
         """
         self._read_experiment()
         self.claim()
@@ -103,7 +103,7 @@ class Driver:
             self.experiment.check()
 
     def claim(self) -> None:
-        """Names and fingerprints of all nodes; another stage under a known name is refused here."""
+        """Claims names and fingerprints of all nodes. Raises UserError for another stage under a known name."""
         self.plan.claim(self.request.fresh)
 
     def _runner(self, stop: StopRequest) -> LocalRunner | RayRunner:
@@ -153,7 +153,7 @@ class Driver:
             record.submission_id = self.request.submission_id
 
     def _sweep(self, node: Node, trials: list[Node], runner: LocalRunner | RayRunner) -> None:
-        """Trains what is left of the trials; the stage then is the best of those that have finished."""
+        """Trains what is left of a sweep's trials; its stage then is the best of those that have finished."""
         assert node.stage.sweep
         by, records = node.stage.sweep.by, self.plan.records
         jobs = {at.name: job_of(self.plan, at) for at in trials}
@@ -162,7 +162,7 @@ class Driver:
         stopped = [name for name, key in keys.items() if records[key].status == "stopped"]
 
         def lags(label: str) -> None:
-            """Known at once: a trial that was stopped stays so, whatever becomes of the others."""
+            """Records that a trial was stopped as soon as it is: it stays so, whatever becomes of the others."""
             records[keys[label]].status = "stopped"
             self.experiment.save()
 
@@ -181,7 +181,7 @@ class Driver:
         self._tell_best(next(jobs[at.name] for at in trials if at.key == chosen), trials)
 
     def _tell_best(self, job: StageJob, trials: list[Node]) -> None:
-        """TensorBoard, beside the results."""
+        """Tells TensorBoard which trial is the best, as results.json does."""
         with uncollected():
             from lightning_modules.summary import tell_best
 
@@ -189,7 +189,7 @@ class Driver:
         tell_best(job, [row for row in rows if (row["name"], row["variant"]) in keys])
 
     def write_results(self) -> dict[str, Any]:
-        """results.json as it stands. Raises Superseded where another driver writes it now."""
+        """Writes results.json as it stands, and returns it. Raises Superseded where another driver writes it now."""
         results = results_of(self.plan, self.request.experiment)
         write_document(self.experiment.folder, "results.json", results)
         return results

@@ -54,7 +54,7 @@ def _model(plan: Plan, node: Node) -> JobModel:
 
 
 def _data(plan: Plan, node: Node) -> JobData:
-    """The caches of a node. What another stage starts from predicts nothing, and neither do a sweep's trials."""
+    """A node's token caches. A stage that another one starts from predicts nothing, nor does a sweep's trial."""
     caches = plan.prepared.caches
     inner = bool(plan.recipe.children(node.stage)) or node.trial is not None
     return JobData(
@@ -83,7 +83,7 @@ def _measures_start(plan: Plan, node: Node) -> bool:
 
 
 def _about(plan: Plan, node: Node) -> dict[str, Any]:
-    """What the stage's bundle says of itself."""
+    """What the bundle of a node says of itself."""
     recipe, stage, record = plan.recipe, node.stage, plan.records[node.key]
     return {
         "recipe": recipe.name,

@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def run_training(request: TrainingRequest, screen: Screen) -> dict[str, Any] | None:
-    """Trains; returns the results, None where the user stopped it. The request need not say of log and submission."""
+    """Runs an experiment or goes on with it; returns the results, None where the user stopped it.
+
+    The request's log and submission id are set here.
+    """
     from lightning_modules.progress import Interrupted
     from ray_jobs.driver.driver import Driver
 
@@ -41,7 +44,7 @@ def run_training(request: TrainingRequest, screen: Screen) -> dict[str, Any] | N
 
 
 def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> None:
-    """The result table, how each sweep ended, what the numbers rest on, and what is typed next."""
+    """Shows the result table, how each sweep ended, what the numbers rest on, and what may be typed next."""
     rows = results["stages"]
     screen.table(*table_rows(results), title=results["experiment"])
     for line in sweep_lines(rows):
@@ -64,7 +67,7 @@ def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> N
 
 
 def _typed(place: str, row: Mapping[str, Any], rows: Rows) -> str:
-    """What `evaluate` and the other commands take for a stage's bundle, with its seed where there are several."""
+    """The name that `evaluate` and other commands take for a row's bundle, with its seed where there are several."""
     seed = f" (seed {row['seed']})" if any(other["variant"] for other in rows) else ""
     return join(place, node_key(row["name"], row["variant"])) + seed
 

@@ -111,7 +111,10 @@ def _findings(
     bounds: Bounds,
     screen: Screen,
 ) -> list[Finding]:
-    """What each part shows that is audited. read: the facts of the applications, `pairs`."""
+    """The findings of all parts that are audited.
+
+    pairs: the applications, for suitability and search. read: the facts about them, None where there are none.
+    """
     findings: list[Finding] = []
     if read:
         names = len(every_name(SETS))
@@ -129,7 +132,8 @@ def _findings(
 
 
 def _applications(request: AuditRequest) -> tuple[list[Pair], dict[str, Any]]:
-    """At most MOST (job, application) pairs, of a file or of a directory's suitability dev file, and what they are."""
+    """At most MOST (job, application) pairs, from a file or a directory's suitability dev file, and the facts about
+    them. Raises UserError where the request names neither."""
     spec, uri, data = TASKS["suitability"], request.applications, request.data
     if not uri and not data:
         raise UserError("--suitability and --index want applications: give --applications FILE, or --data DIR")
@@ -141,7 +145,7 @@ def _applications(request: AuditRequest) -> tuple[list[Pair], dict[str, Any]]:
 
 
 def judge_of(uri: str, told: Done) -> Judge:
-    """told: of how often it has judged; every name is a time."""
+    """The suitability bundle at a URI as a judge. told: called with how often it has judged, once a name."""
     model, times = Suitability(open_bundle(uri), default_device()), count(1)
 
     def judge(pairs: Sequence[Pair]) -> Floats:
@@ -158,7 +162,7 @@ def _telling(screen: Screen) -> Done:
 
 
 def search_of(uri: str) -> Search:
-    """Rankings as `minibert recruit search` makes them, without the words that it marks."""
+    """The index at a URI as a search: rankings as `minibert recruit search` makes them, without the words it marks."""
     from multitask.recruit.search import Searcher
 
     searcher = Searcher.open(uri, default_device())
@@ -171,7 +175,7 @@ def search_of(uri: str) -> Search:
 
 
 def sentiment_of(uri: str) -> Sentiment:
-    """Expected sentiment: the classes 0..4 weighted by their probabilities."""
+    """The bundle at a URI as a judge of sentiment: the classes 0..4 weighted by their probabilities."""
     model = TaskModel(open_bundle(uri), "sst", default_device())
 
     def sentiment(sentences: Sequence[str]) -> Floats:

@@ -83,7 +83,7 @@ def run_folds(request: FoldsRequest, screen: Screen) -> int:
 
 
 def systems(untrained: Bundle, trained: Bundle) -> dict[str, System]:
-    """What is compared: words alone, and by meaning before and after training, each alone and with words."""
+    """The systems that are compared: words alone, and meaning before and after training, each alone and with words."""
     after = TextEncoder(trained, default_device())
     before = TextEncoder(untrained, default_device(), after.max_length)
     return {
@@ -123,7 +123,7 @@ def search_summary(measured: Sequence[Measured]) -> dict[str, Any]:
 
 
 def tell(screen: Screen, result: dict[str, Any]) -> None:
-    """Both tables; a value's 95 % interval follows it."""
+    """Shows the tables of systems and of differences; a value's 95 % interval follows it."""
     rows = [[row["query"], row["system"], *(_cell(row[m]) for m in METRICS)] for row in result["systems"]]
     queries = " / ".join(dict.fromkeys(str(row[DECIDING]["queries"]) for row in result["systems"]))
     screen.table(["query", "system", *METRICS], rows, title=f"Search, {queries} queries")

@@ -56,7 +56,7 @@ def write_card(bundle: str, data: str, output: str, audit: str | None, screen: S
 
 
 def measured(bundle: Bundle, data: str) -> list[MetricRow]:
-    """By what the bundle's stage trained; search for all that have trained nothing else."""
+    """The metrics of what the bundle's stage has trained; of search for a stage that has trained nothing else."""
     return MEASURES.get(_purpose(bundle), _search)(bundle, data)
 
 
@@ -66,7 +66,7 @@ def _purpose(bundle: Bundle) -> str:
 
 
 def _search(bundle: Bundle, data: str) -> list[MetricRow]:
-    """The held-out postings ask; those trained on are among what is found."""
+    """The metrics of search: the held-out postings ask, and those trained on are among what may be found."""
     sides = [read_postings(join(data, f"postings-{split}.jsonl")).items for split in SPLITS]
     items = [*sides[0], *sides[1]]
     rows = range(len(sides[0]), len(items))
@@ -115,7 +115,7 @@ MEASURES: dict[str, Callable[[Bundle, str], list[MetricRow]]] = {
 
 
 def _files(bundle: Bundle, data: str) -> list[MetricRow]:
-    """The files that the stage's tasks have in the directory."""
+    """Task, split, rows and sha256 of each file that the bundle's tasks have in the directory."""
     found = []
     for task in bundle.about.get("tasks", ()):
         spec, columns = bundle.specs[task], bundle.about.get("columns", {}).get(task, {})

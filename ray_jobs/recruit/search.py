@@ -1,4 +1,4 @@
-"""`minibert recruit index` and `search`."""
+"""`minibert recruit index` and `search`: postings made searchable, and found."""
 
 from __future__ import annotations
 
@@ -97,5 +97,5 @@ def hit_text(rank: int, hit: Hit, styled: bool) -> Text:
 
 
 def _printable(text: str) -> str:
-    """As long as the text, without signs that move a terminal's cursor or turn its lines around."""
+    """The text with a space for each sign that would move a terminal's cursor or turn its lines around."""
     return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)

@@ -30,7 +30,7 @@ WAIT_SECONDS = 60.0  # without a sign of the workers until the user is told what
 
 
 def worker_loop(config: dict[str, Any]) -> None:
-    """What each Ray worker runs: one rank of every stage."""
+    """Runs in each Ray worker: one rank of every stage, until there is no job any more."""
     import ray
     import ray.train
 
@@ -48,7 +48,7 @@ def worker_loop(config: dict[str, Any]) -> None:
 
 
 def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
-    """Runs a stage, or this rank of it; whether it came to its end.
+    """Runs a stage, or this rank of it; returns whether it came to its end.
 
     Errors that would come again are posted on the board and end the run. Any other one lets Ray start the workers
     again, which go on from the newest checkpoint, unless it has come again (ray_jobs/runners/board.py).
@@ -78,7 +78,10 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
 def execution(
     config: dict[str, Any], excuse: Callable[[], Any], measured: Callable[[Record], None] = lambda record: None
 ) -> Any:
-    """One stage's: Lightning's strategies are used once. excuse: called when a worker's node is being taken away."""
+    """How a stage is executed on Ray workers; for one stage, since Lightning's strategies are used once.
+
+    excuse: called when a worker's node is being taken away. measured: called with each record of dev metrics.
+    """
     import ray.train
 
     from lightning_modules.trainer import Execution
@@ -129,7 +132,10 @@ class RayRunner:
             self.thread = None
 
     def run(self, job: StageJob) -> int:
-        """Returns the number of workers. Raises what ended the stage: Interrupted, a UserError, their failure."""
+        """Runs a stage to its end; returns the number of workers.
+
+        Raises what ended it: Interrupted, a UserError, Superseded, the workers' failure.
+        """
         import ray
 
         thread = self.thread or self._start()
