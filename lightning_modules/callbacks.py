@@ -22,7 +22,6 @@ from lightning_modules.summary import BEST, tell_curves, tell_results, tell_sent
 from lightning_modules.tensorboard import EventLog
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.records import Record, chosen
-from multitask.experiment.stages import claim
 from multitask.recipe.settings import KeepBest
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class Resume(Callback):
 
     def setup(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
         if trainer.is_global_zero:
-            claim(module.job)
+            module.job.owner.claim()
 
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         if trainer.world_size > 1:

@@ -31,15 +31,15 @@ class StageData(pl.LightningDataModule):
     def __init__(self, job: StageJob, stage: Stage) -> None:
         super().__init__()
         self.job, self.stage = job, stage
-        self.storage = Storage(job.storage)
-        examples, specs = {}, known(job.specs, "job")
+        self.storage = Storage(job.owner.storage)
+        examples, specs = {}, known(job.model.specs, "job")
         for task in stage.tasks:
-            table = load_tokens(self.storage, job.train[task])
+            table = load_tokens(self.storage, job.data.train[task])
             rows = training_rows(len(table), stage.max_examples, job.seed, task)
             examples[task] = stage.learns.examples(stage.options, specs[task], table, rows)
         self.tables = {task: table for task, (table, _) in examples.items()}
         self.rows = {task: rows for task, (_, rows) in examples.items()}
-        self.dev_tables = {task: load_tokens(self.storage, path) for task, path in job.dev.items()}
+        self.dev_tables = {task: load_tokens(self.storage, path) for task, path in job.data.dev.items()}
         self.dev: dict[str, EvalSet] = {}
 
     @property

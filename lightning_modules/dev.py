@@ -52,7 +52,7 @@ class FrozenEncoder:
         for task, dev in self.data.dev.items():
             if not self.module.model.uses_tokens(task):
                 rows = np.arange(len(dev.table))
-                features = self._features(f"encode {task}", task, dev.table, self.data.job.dev[task], rows)
+                features = self._features(f"encode {task}", task, dev.table, self.data.job.data.dev[task], rows)
                 self.data.dev[task] = dev.with_features(features)
 
     def train(self) -> None:
@@ -60,7 +60,7 @@ class FrozenEncoder:
         for task, table in self.data.tables.items():
             if not self.module.model.uses_tokens(task):
                 self.module.objective.features[task] = self._features(
-                    f"encode {task} train", task, table, self.data.job.train[task], self.data.rows[task]
+                    f"encode {task} train", task, table, self.data.job.data.train[task], self.data.rows[task]
                 )
 
     def _features(self, doing: str, task: str, table: TokenTable, path: str, rows: Rows) -> Features:

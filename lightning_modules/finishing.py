@@ -61,12 +61,12 @@ class Finishing(Callback):
     def _predict(self, trainer: pl.Trainer, module: StageModule, kept: Record) -> None:
         """The CS224N prediction files, where the job asks for them; what was measured is not predicted again, and
         sets encoded before are not encoded again."""
-        if not self.job.predict:
+        if not self.job.data.predict:
             return
         folder, measured, written = self.job.folder, kept is self.records[-1], []
-        for task, splits in self.job.predict.items():
+        for task, splits in self.job.data.predict.items():
             for split, path in splits.items():
-                table = load_tokens(Storage(self.job.storage), path)
+                table = load_tokens(Storage(self.job.owner.storage), path)
                 if split == "dev" and measured and task in self.dev.predicted:
                     predicted = self.dev.predicted[task].labels
                 else:

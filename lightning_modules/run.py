@@ -22,7 +22,7 @@ from lightning_modules.trainer import Execution, build_trainer
 from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, longest, read_bundle, weights_of
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment.records import resumed_records
-from multitask.experiment.stages import StageJob, check_attempt, claimable, read_outcome
+from multitask.experiment.stages import StageJob, read_outcome
 from multitask.model.multitask import MultitaskModel
 from multitask.objectives.base import Setup
 from multitask.recipe.stages import Stage
@@ -41,10 +41,10 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     Raises Interrupted where `report` asked to stop; the stage then goes on when it is run again. Raises UserError where
     this machine does not see the driver's storage.
     """
-    check_attempt(job)
+    job.owner.check_attempt()
     if read_outcome(job.folder) is not None:
         return
-    job, stage = claimable(job), Stage.model_validate(job.stage)
+    job, stage = replace(job, owner=job.owner.claimable()), Stage.model_validate(job.stage)
     data = StageData(job, stage)
     with CheckpointStore(job.folder.at("checkpoints")) as store:
         module, covered = _load(job, stage, data, store)
@@ -72,9 +72,10 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 def job_start(job: StageJob) -> Bundle:
     """The bundle that a stage starts from: an encoder's or a foreign one's in the cache, or another trainer's. Raises
     UserError where it is not sound, or another's."""
-    bundle, folder = read_bundle(Storage(job.storage), job.start), job.start.rpartition("/")[0]
+    start = job.model.start
+    bundle, folder = read_bundle(Storage(job.owner.storage), start), start.rpartition("/")[0]
     if folder != ENCODERS:
-        check_trainer(bundle.about, folder.rpartition("/")[2], job.start)
+        check_trainer(bundle.about, folder.rpartition("/")[2], start)
     return bundle
 
 
@@ -83,11 +84,11 @@ def _load(
 ) -> tuple[StageModule, list[dict[str, Any]] | None]:
     """The stage's module, from the newest checkpoint or else from the bundle that it starts from, and what the
     checkpoint says was measured so far. Bundle and checkpoint themselves are dropped: each is as large as the model."""
-    bundle = replace(job_start(job), specs=known(job.specs, "job"))
-    start = weights_of(Storage(job.storage).at(job.start))
+    bundle = replace(job_start(job), specs=known(job.model.specs, "job"))
+    start = weights_of(Storage(job.owner.storage).at(job.model.start))
     checkpoint = _of_this_start(store.newest(), start, job)
     model = bundle.model(
-        job.heads,
+        job.model.heads,
         dropout=stage.dropout,
         encoder_dropout=stage.encoder_dropout,
         seed=job.seed,
@@ -104,7 +105,11 @@ def _of_this_start(checkpoint: Checkpoint | None, start: str, job: StageJob) -> 
     """The checkpoint; None, with a warning, where the stage began from another bundle then: it begins anew."""
     if checkpoint is None or checkpoint.state.start in ("", start):
         return checkpoint
-    log.warning("%s: its checkpoints come from another %s than lies there now; trained again", job.trainer, job.start)
+    log.warning(
+        "%s: its checkpoints come from another %s than lies there now; trained again",
+        job.owner.trainer,
+        job.model.start,
+    )
     return None
 
 
@@ -119,7 +124,7 @@ def setup_of(job: StageJob, stage: Stage, data: StageData, model: MultitaskModel
         stage.batch_size,
         data.tables,
         data.rows,
-        losses=job.losses,
+        losses=job.model.losses,
         smart=stage.smart,
         tokenizer_json=tokenizer_json,
         max_length=longest(job.about, model.config),

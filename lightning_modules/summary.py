@@ -32,9 +32,9 @@ Metadata = list[list[str]]  # a sentence each: task, label, text
 def tell_settings(events: EventLog, module: StageModule) -> None:
     """The stage and its settings, and a page of charts for each task."""
     job, stage = module.job, module.stage
-    facts = {"trainer": job.trainer, "seed": job.seed, "heads": job.heads, **stage.content()}
+    facts = {"trainer": job.owner.trainer, "seed": job.seed, "heads": job.model.heads, **stage.content()}
     events.text("stage/settings", markdown.table(("setting", "value"), list(facts.items())), 0)
-    charts = {task: {"dev": ["Multiline", [rf"dev/{task}/.*"]]} for task in job.dev}
+    charts = {task: {"dev": ["Multiline", [rf"dev/{task}/.*"]]} for task in job.data.dev}
     if len(stage.tasks) > 1:
         charts = {task: {**found, "loss": ["Multiline", [f"train/loss_{task}$"]]} for task, found in charts.items()}
     events.layout(charts)

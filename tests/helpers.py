@@ -34,7 +34,9 @@ from multitask.model.sources import load_source
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
-from ray_jobs.driver.driver import Driver, Request
+from ray_jobs.driver.driver import Driver
+from ray_jobs.driver.jobs import job_of
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 
@@ -75,7 +77,7 @@ def small_driver(
     folder: Path | str, experiment: str = "small", fresh: bool = False, data: str | None = None, **stage: Any
 ) -> Driver:
     recipe = build_recipe(recipe_tree(**stage), "test")
-    return Driver(Request(recipe, data, Storage(str(folder)), experiment, Workers(), fresh), Screen())
+    return Driver(TrainingRequest(recipe, data, Storage(str(folder)), experiment, Workers(), fresh), Screen())
 
 
 def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **top: Any) -> Driver:
@@ -85,7 +87,9 @@ def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **to
     default = {"train": "full-model", "lr": 1e-3, "epochs": 1, "max_examples": 40}
     tree["stages"] = [{**default, **stage} for stage in stages]
     recipe = build_recipe(tree, "test")
-    return Driver(Request(recipe, None, Storage(str(folder)), experiment, Workers(), False, seeds=seeds), Screen())
+    return Driver(
+        TrainingRequest(recipe, None, Storage(str(folder)), experiment, Workers(), False, seeds=seeds), Screen()
+    )
 
 
 def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> StageJob:
@@ -93,7 +97,12 @@ def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> St
     driver = small_driver(folder, experiment, **stage)
     driver.claim()
     driver.experiment.begin_attempt()
-    return replace(driver.job(driver.plan.nodes[0]), measure_start=False, predict={})
+    return only_trains(job_of(driver.plan, driver.plan.nodes[0]))
+
+
+def only_trains(job: StageJob) -> StageJob:
+    """The job without what is measured before training and predicted after it."""
+    return replace(job, measure_start=False, data=replace(job.data, predict={}))
 
 
 def go_on(progress: Progress) -> bool:
@@ -155,7 +164,7 @@ def _rank(rank: int, jobs: list[dict[str, Any]], world: int, port: int, stop_ste
         strategy: pl.strategies.Strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=False)
         execution = Execution("cpu", world, strategy, [TorchElasticEnvironment()])
         with suppress(Interrupted):
-            run_stage(StageJob(**job), execution, report, every=0.0)
+            run_stage(StageJob.of(job), execution, report, every=0.0)
 
 
 def table_of(sentences: Sequence[Sequence[int]], labels: Sequence[float], per: int = 2) -> TokenTable:

@@ -58,7 +58,7 @@ TABLE = {
         ("model", "miniBERT and its heads", "model"),
         ("data", "readers, tokens, samplers, masks", "data"),
         ("tasks", "the TASKS table, own ones", "tasks"),
-        ("storage", "any URI, whole or absent", "storage errors markdown optim schema"),
+        ("storage", "any URI, whole or absent", "storage errors extras markdown optim"),
     ],
 }
 PARTS = [

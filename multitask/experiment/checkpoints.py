@@ -21,7 +21,8 @@ from torch import Tensor
 
 from multitask.errors import StorageError
 from multitask.storage.sealed import Content, Damaged, is_sealed, read_sealed, said_of, write_sealed
-from multitask.storage.storage import Storage, file_at, join
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join
 
 STEP = "step-"  # how the names of checkpoints begin
 log = logging.getLogger(__name__)

@@ -6,11 +6,14 @@ import logging
 from functools import cache
 
 from multitask.bundle.bundle import Bundle, check_trainer, is_bundle, weights_of
-from multitask.bundle.sources import Found, found_at
+from multitask.bundle.found import Found, found_at
 from multitask.errors import UserError, near, well_formed
-from multitask.experiment.stages import BUNDLE, EXPERIMENT_FILE, OUTCOME, Experiment, StageRecord, read_outcome
+from multitask.experiment.experiment_file import Experiment, StageRecord
+from multitask.experiment.fence import EXPERIMENT_FILE
+from multitask.experiment.stages import BUNDLE, OUTCOME, read_outcome
 from multitask.storage.sealed import Damaged
-from multitask.storage.storage import Storage, file_at, join, shown
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join, shown
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from multitask.measure.metrics import Score, goodness
 from multitask.recipe.settings import KeepBest
 from multitask.recipe.stages import Stage
 from multitask.storage.sealed import BLANK, Damaged, checked_text, sealed_text
-from multitask.storage.storage import Storage, file_at, join
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join
 
 FILE = "metrics.jsonl"
 NOTHING: Mapping[str, Any] = MappingProxyType({})

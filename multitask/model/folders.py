@@ -10,7 +10,8 @@ from typing import Any
 
 from multitask.errors import UserError
 from multitask.storage.sealed import Damaged, read_document
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 
 # What an export of ours adds to a folder: what model.json says in a bundle and, as `files`, the other files' checksums.
 FACTS = "minibert.json"

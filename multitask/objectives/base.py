@@ -17,7 +17,7 @@ from multitask.data.tokens import TokenTable
 from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import Score
 from multitask.model.multitask import MultitaskModel
-from multitask.schema import Strict
+from multitask.tasks.schema import Strict
 from multitask.tasks.table import TaskSpec
 
 

@@ -23,7 +23,7 @@ from multitask.measure.evaluate import Autocast, EvalSet
 from multitask.measure.metrics import PERPLEXITY, Score
 from multitask.model.multitask import MultitaskModel
 from multitask.objectives.base import Objective, Place, Setup
-from multitask.schema import Strict
+from multitask.tasks.schema import Strict
 from multitask.tasks.table import TaskSpec
 
 # Perplexity is measured on at most this many sentences of each dev file, always the same ones with the same tokens

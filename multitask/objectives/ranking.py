@@ -16,7 +16,7 @@ from multitask.data.samplers import Rows, derive_seed, stacked
 from multitask.objectives.base import Objective, Place, Setup
 from multitask.objectives.losses import multiple_negatives
 from multitask.objectives.ranks import from_all_ranks, padded_rows
-from multitask.schema import Above0, Strict
+from multitask.tasks.schema import Above0, Strict
 
 
 class Ranking(Strict):

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from multitask.schema import Above0, AtLeast0, Positive, Rate, Strict
 from multitask.tasks.labels import KINDS, LabelSpec
+from multitask.tasks.schema import Above0, AtLeast0, Positive, Rate, Strict
 
 
 class Smart(Strict):

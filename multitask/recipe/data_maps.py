@@ -16,7 +16,7 @@ from multitask.errors import UserError, near
 from multitask.recipe.packaged import packaged, packaged_maps
 from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.settings import Task
-from multitask.storage.storage import join
+from multitask.storage.uris import join
 from multitask.tasks.table import TASKS, Split, TaskSpec
 
 FOLDER = "data"  # of configs/

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from multitask.schema import Above0, AtLeast0, Positive, Rate, Strict
 from multitask.tasks.own import Definition, spec_of
+from multitask.tasks.schema import Above0, AtLeast0, Positive, Rate, Strict
 from multitask.tasks.table import TASKS, TaskSpec
 
 Files = str | Annotated[list[str], Field(min_length=1)] | None
@@ -136,7 +136,7 @@ class Condition(Strict):
     """Metric -> the paper's figure."""
 
 
-class Table(Strict):
+class PaperTable(Strict):
     """A paper's table, for the report."""
 
     title: str

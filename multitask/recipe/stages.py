@@ -12,8 +12,8 @@ from multitask.model.poolings import Pooling
 from multitask.objectives.base import Objective
 from multitask.objectives.smart import Smart
 from multitask.objectives.table import DEFAULT, OBJECTIVES
-from multitask.recipe.settings import Settings, Sweep, Table, Task
-from multitask.schema import Above0, Strict
+from multitask.recipe.settings import PaperTable, Settings, Sweep, Task
+from multitask.tasks.schema import Above0, Strict
 from multitask.tasks.table import TaskSpec
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they become folders
@@ -141,7 +141,7 @@ class Recipe(Strict):
     """Settings of every stage that says no other."""
     stages: Annotated[list[Stage], Field(min_length=1)]
     """The stages, in the order in which they are run."""
-    tables: list[Table] = []
+    tables: list[PaperTable] = []
     """The papers' tables that `minibert report` shows."""
 
     @property

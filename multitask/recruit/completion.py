@@ -134,7 +134,7 @@ class Row:
     rows: int
 
 
-def measure(completer: Completer, encoder: TextEncoder, train: Sequence[Pair], dev: Sequence[Pair]) -> list[Row]:
+def measure_titles(completer: Completer, encoder: TextEncoder, train: Sequence[Pair], dev: Sequence[Pair]) -> list[Row]:
     """Exact match and token F1 of the first title; beside it two that need no completion: the commonest title of
     train, and the title of the train posting whose text is nearest by `encoder`. Both sequences need a pair."""
     nearest = (encoder.embed([text for _, text in dev]) @ encoder.embed([text for _, text in train]).T).argmax(axis=1)

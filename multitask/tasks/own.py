@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from multitask.errors import UserError, near
-from multitask.schema import Strict
 from multitask.tasks.labels import KINDS, MAX_CLASSES, KindName, LabelSpec, Metric
+from multitask.tasks.schema import Strict
 from multitask.tasks.table import TASKS, TaskSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of files, of weights and of metrics

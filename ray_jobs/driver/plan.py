@@ -7,7 +7,8 @@ from typing import Any
 
 from multitask.bundle.bundle import weights_of
 from multitask.experiment.differences import encoder_words
-from multitask.experiment.stages import BUNDLE, OUTCOME, Experiment, StageRecord, node_key, read_outcome, stage_content
+from multitask.experiment.experiment_file import Experiment, StageRecord
+from multitask.experiment.stages import BUNDLE, OUTCOME, node_key, read_outcome, stage_content
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import Trial, trials
 from multitask.storage.sealed import is_whole
@@ -48,7 +49,10 @@ class Plan:
         self._outcomes: dict[str, dict[str, Any] | None] = {}  # by trainer
 
     def claim(self, fresh: bool) -> None:
-        """Fingerprints of all nodes, parents first; another stage under a known name is refused here."""
+        """Claims a record for every node under its fingerprint, parents first.
+
+        Raises UserError for another stage under a known name, unless it is to be superseded (`fresh`).
+        """
         self.experiment.named = self._named()
         for node in self.nodes:
             parent = self.recipe.parent(node.stage)
@@ -64,13 +68,13 @@ class Plan:
         return stage_content(self.recipe, node.stage, heads, shas, parent, node.seed)
 
     def _named(self) -> dict[str, str]:
-        """sha256 -> the encoder and the files, as the recipe and --data name them."""
+        """Fingerprint or sha256 -> what the recipe and --data call the encoder or the file."""
         files = [(table.sha256, table.source) for splits in self.prepared.tables.values() for table in splits.values()]
         encoder = encoder_words(self.recipe.encoder, self.recipe.pooling)
         return {self.prepared.start.fingerprint: encoder, **dict(files)}
 
     def trials(self, node: Node) -> list[Node]:
-        """Those of a swept stage."""
+        """The nodes of a swept stage's trials, of the same seed."""
         same = (other for other in self.nodes if other.variant == node.variant and other.trial)
         return [other for other in same if other.stage.name == node.stage.name]
 
@@ -89,7 +93,10 @@ class Plan:
         return above.fingerprint if above else self.start(parent).fingerprint
 
     def outcome(self, node: Node, wait: bool = False) -> dict[str, Any] | None:
-        """What a finished node has left, read once; None of the others. wait: as `read_outcome` does."""
+        """The outcome that a finished node has left, read once; None for a node that has not finished.
+
+        wait: the node is known to have finished, and its outcome is waited for where reads lag behind writes.
+        """
         return self._left(self.records[node.key], wait)
 
     def _left(self, record: StageRecord, wait: bool = False) -> dict[str, Any] | None:

@@ -29,7 +29,10 @@ def run_complete(bundle: str, text: str, k: int, screen: Screen) -> None:
 
 
 def pairs_of(data: str, split: Split) -> list[Pair]:
-    """(title, posting without it) of those that belong together, in a directory of `minibert recruit prepare`."""
+    """The pairs (title, posting without it) that belong together, from a directory of `minibert recruit prepare`.
+
+    Raises UserError where there are none.
+    """
     spec = TASKS["jobs"]
     least, file = spec.label.similar, find_file(data, spec, split)
     assert least is not None

@@ -84,7 +84,7 @@ def test_two_ranks_equal_one_in_float64(both: Callable[[str], tuple[StageJob, St
     assert difference(one.optimizer, two.optimizer) < 1e-9  # its moments are the gradients'
     metrics = [job.folder.read_json("outcome.json")["metrics"] for job in jobs]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
-    start = read_bundle(Storage(jobs[0].storage), jobs[0].start).tensors
+    start = read_bundle(Storage(jobs[0].owner.storage), jobs[0].model.start).tensors
     shared = start.keys() & one.weights.keys()
     moved = {name for name in shared if not torch.equal(one.weights[name].float(), start[name])}
     assert bool(moved) == (kind != "joint-frozen")

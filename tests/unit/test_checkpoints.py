@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from multitask.errors import StorageError
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore, Position, State
-from multitask.experiment.stages import Superseded
+from multitask.experiment.fence import Superseded
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import MANIFEST, Storage
 from tests.helpers import difference, full_disk, tiny

@@ -24,7 +24,7 @@ FORBIDDEN = {
 FORBIDDEN_AT_TOP = {"ray_jobs": {"ray"}}
 # The rooms of multitask/, from the ground up: each may use those before it, and no other.
 ROOMS = [
-    *("errors", "markdown", "optim", "schema", "storage", "tasks", "data", "model", "bundle", "measure", "objectives"),
+    *("errors", "extras", "markdown", "optim", "storage", "tasks", "data", "model", "bundle", "measure", "objectives"),
     *("recipe", "inference", "experiment", "export", "report", "recruit", "api"),
 ]
 MOST = {"multitask": 6, "lightning_modules": 14, "ray_jobs": 8}  # files in a package's root

@@ -29,7 +29,7 @@ from multitask.objectives.base import Place
 from multitask.objectives.completion import MOST, PROMPT, Prompt
 from multitask.recipe.stages import Stage
 from multitask.recruit import completion
-from multitask.recruit.completion import Completer, Title, exact_match, measure, token_f1
+from multitask.recruit.completion import Completer, Title, exact_match, measure_titles, token_f1
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TASKS
 from ray_jobs.recruit.completion import pairs_of, run_complete
@@ -299,7 +299,7 @@ def test_measured_beside_the_nearest_postings_title_and_the_commonest() -> None:
     train = [("Cook", "bakes a"), ("cook", "drives a"), ("Night Nurse", "cures a")]
     dev = [("Cook", "bakes b"), ("Nurse", "cures b")]
     knowing: Any = Knowing({"bakes b": "cook", "cures b": "day nurse"})
-    rows = {(row.method, row.metric): row for row in measure(knowing, knowing, train, dev)}
+    rows = {(row.method, row.metric): row for row in measure_titles(knowing, knowing, train, dev)}
     values = {key: row.value for key, row in rows.items()}
     assert values == pytest.approx(
         {
@@ -351,7 +351,8 @@ def test_files_of_prepare_are_measured(tmp_path: Path) -> None:
     pairs = pairs_of(str(tmp_path), "train")
     assert pairs == list(PLANTED.items())
     found = {
-        (row.method, row.metric): row for row in measure(Completer(trained()), TextEncoder(trained()), pairs, pairs)
+        (row.method, row.metric): row
+        for row in measure_titles(Completer(trained()), TextEncoder(trained()), pairs, pairs)
     }
     assert found["completion", "exact match"].value == found["nearest posting", "exact match"].value == 1.0
     assert found["commonest title", "exact match"].value == pytest.approx(1 / len(PLANTED))
