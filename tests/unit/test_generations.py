@@ -12,9 +12,10 @@ import pytest
 
 from multitask.bundle.bundle import read_bundle, weights_of
 from multitask.errors import UserError
+from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.finding import find_bundle
 from multitask.experiment.records import read_records, write_records
-from multitask.experiment.stages import Experiment, read_outcome, write_outcome
+from multitask.experiment.stages import read_outcome, write_outcome
 from multitask.report.reading import read_evidence
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
