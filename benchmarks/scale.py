@@ -45,7 +45,7 @@ def _rank(rank: int, job: dict[str, Any], world: int, port: int, trace: str) -> 
     if world > 1:
         strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=False, gradient_as_bucket_view=True)
     plugins = [TorchElasticEnvironment()] if world > 1 else []
-    run_stage(StageJob(**job), Execution("cpu", world, strategy, plugins), lambda progress: False)
+    run_stage(StageJob.of(job), Execution("cpu", world, strategy, plugins), lambda progress: False)
 
 
 def steady(trace: Path, batch: int) -> float:

@@ -47,7 +47,8 @@ def train(material: Material, tree: dict[str, Any], workers: int = 0) -> dict[st
 
     from multitask.recipe.checks import build_recipe
     from multitask.storage.storage import Storage
-    from ray_jobs.driver.driver import Driver, Request
+    from ray_jobs.driver.driver import Driver
+    from ray_jobs.driver.request import TrainingRequest
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
     from ray_jobs.stopping import StopRequest
@@ -55,7 +56,7 @@ def train(material: Material, tree: dict[str, Any], workers: int = 0) -> dict[st
     storage = Storage(str(material.folder / "storage"))
     shutil.rmtree(material.folder / "storage", ignore_errors=True)
     many = Workers(workers, workers)
-    request = Request(build_recipe(tree, "bench"), str(material.folder), storage, "bench", many, False)
+    request = TrainingRequest(build_recipe(tree, "bench"), str(material.folder), storage, "bench", many, False)
     began = time.perf_counter()
     driver = Driver(request, Screen(Console(file=io.StringIO())))
     driver.run(StopRequest(""))
@@ -210,27 +211,30 @@ def gemm(material: Material) -> Callable[[], Pass]:
 def bare(material: Material) -> Callable[[], Pass]:
     """The same steps as ours without Lightning: the same batches, model, loss and optimizer in a loop."""
     from lightning_modules.data import StageData
-    from lightning_modules.supervised import SupervisedModule
+    from lightning_modules.run import setup_of
     from multitask.bundle.bundle import read_bundle
+    from multitask.objectives.base import Place
     from multitask.optim import build_optimizer
     from multitask.recipe.stages import Stage
     from multitask.storage.storage import Storage
 
     write_pairs(material)
     job = claimed(material, stage_recipe())
-    stage, storage = Stage.model_validate(job.stage), Storage(job.storage)
-    data = StageData(job, stage, SupervisedModule)
-    bundle = read_bundle(storage, job.start)
+    stage, storage = Stage.model_validate(job.stage), Storage(job.owner.storage)
+    data = StageData(job, stage)
+    bundle = read_bundle(storage, job.model.start)
 
     def make_pass() -> Pass:
-        model = bundle.model(job.heads, dropout=0.0, encoder_dropout=None, seed=job.seed, mlm=None)
-        module = SupervisedModule(model, stage, job, data.tables, data.rows, bundle.tokenizer_json).train()
+        model = bundle.model(job.model.heads, dropout=0.0, encoder_dropout=None, seed=job.seed, mlm=None)
+        objective = stage.learns(setup_of(job, stage, data, model, bundle.tokenizer_json))
+        model.set_trainable({"sts": objective.reached(model, "sts")}, full_model=True)
+        model.train()
         trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         optimizer = build_optimizer(trained, lr=stage.lr, eps=stage.eps, fused=stage.fused)
         began = time.perf_counter()
-        slices = data.slices(module, 0, 0, 0, 1)
+        slices = data.slices(objective, 0, 0, 0, 1)
         for at in range(len(slices)):
-            total, count = module.model_step(slices[at])
+            total, count = objective.loss(slices[at], Place())
             optimizer.zero_grad()
             (total / count).backward()
             optimizer.step()
@@ -245,13 +249,15 @@ def claimed(material: Material, tree: dict[str, Any]) -> Any:
 
     from multitask.recipe.checks import build_recipe
     from multitask.storage.storage import Storage
-    from ray_jobs.driver.driver import Driver, Request
+    from ray_jobs.driver.driver import Driver
+    from ray_jobs.driver.jobs import job_of
+    from ray_jobs.driver.request import TrainingRequest
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
 
     storage = Storage(str(material.folder / "storage"))
-    request = Request(build_recipe(tree, "bench"), str(material.folder), storage, "bench", Workers(), False)
+    request = TrainingRequest(build_recipe(tree, "bench"), str(material.folder), storage, "bench", Workers(), False)
     driver = Driver(request, Screen(Console(file=io.StringIO())))
     driver.claim()
     driver.experiment.begin_attempt()
-    return driver.job(driver.plan.nodes[0])
+    return job_of(driver.plan, driver.plan.nodes[0])

@@ -14,15 +14,14 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from lightning_modules.base import StageModule
 from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
+from lightning_modules.module import StageModule
 from lightning_modules.progress import Interrupted, Progress, Throttle
 from lightning_modules.summary import BEST, tell_curves, tell_results, tell_sentences, tell_settings
 from lightning_modules.tensorboard import EventLog
-from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
+from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.records import Record, chosen
-from multitask.experiment.stages import claim
 from multitask.recipe.settings import KeepBest
 
 log = logging.getLogger(__name__)
@@ -32,23 +31,19 @@ LEAVING_SECONDS = 10.0  # between two checkpoints when it is: no more than that 
 
 
 class Resume(Callback):
-    """Puts the optimizer where the checkpoint left it, and makes DDP's summation order the same from step one.
+    """Sees to it that all ranks go on from one checkpoint, and makes DDP's summation order the same from step one.
 
     Rank 0 first becomes the stage's writer; one that was thought dead finds another's name at the fence.
     """
 
-    def __init__(self, checkpoint: Checkpoint | None, data: StageData) -> None:
-        self.checkpoint, self.data = checkpoint, data
+    def __init__(self, data: StageData) -> None:
+        self.data = data
 
     def setup(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
         if trainer.is_global_zero:
-            claim(module.job)
+            module.job.owner.claim()
 
     def on_fit_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        if self.checkpoint is not None:
-            module.restore_optimizer(self.checkpoint)
-            module.restore_extra(self.checkpoint.extra)
-            self.checkpoint = None  # as large as the model and its optimizer together
         if trainer.world_size > 1:
             steps: list[Any] = [None] * trainer.world_size
             dist.all_gather_object(steps, module.state.position.steps)
@@ -60,7 +55,7 @@ class Resume(Callback):
         another grouping adds gradients up in another order; a resumed stage would differ in the last bits."""
         if trainer.world_size < 3:
             return
-        slices = self.data.slices(module, 0, 0, trainer.global_rank, trainer.world_size)
+        slices = self.data.slices(module.objective, 0, 0, trainer.global_rank, trainer.world_size)
         for _ in range(2):
             loss = trainer.strategy.training_step(slices[0].to(module.device), 0)
             assert isinstance(loss, torch.Tensor)

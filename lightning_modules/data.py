@@ -9,13 +9,14 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from lightning_modules.base import StageModule
+from lightning_modules.module import StageModule
 from multitask.data.batches import Batch, EpochSlices
 from multitask.data.mixing import batches_in, plan_epoch
 from multitask.data.samplers import Rows, derive_seed, training_rows
 from multitask.data.tokens import load_tokens
 from multitask.experiment.stages import StageJob
 from multitask.measure.evaluate import EvalSet
+from multitask.objectives.base import Objective
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
 from multitask.tasks.own import known
@@ -24,29 +25,28 @@ from multitask.tasks.own import known
 class StageData(pl.LightningDataModule):
     """The training batches of a stage's tasks, sliced for this rank, and every task's dev set.
 
-    kind: the objective's module, which says what an example is. tables, rows: task -> its training examples, and
-    which of them are used.
+    tables, rows: task -> its training examples, and which of them are used, as the stage's objective has them.
     """
 
-    def __init__(self, job: StageJob, stage: Stage, kind: type[StageModule]) -> None:
+    def __init__(self, job: StageJob, stage: Stage) -> None:
         super().__init__()
         self.job, self.stage = job, stage
-        self.storage = Storage(job.storage)
-        examples, specs = {}, known(job.specs, "job")
+        self.storage = Storage(job.owner.storage)
+        examples, specs = {}, known(job.model.specs, "job")
         for task in stage.tasks:
-            table = load_tokens(self.storage, job.train[task])
+            table = load_tokens(self.storage, job.data.train[task])
             rows = training_rows(len(table), stage.max_examples, job.seed, task)
-            examples[task] = kind.examples(task, table, rows, specs)
+            examples[task] = stage.learns.examples(stage.options, specs[task], table, rows)
         self.tables = {task: table for task, (table, _) in examples.items()}
         self.rows = {task: rows for task, (_, rows) in examples.items()}
-        self.dev_tables = {task: load_tokens(self.storage, path) for task, path in job.dev.items()}
+        self.dev_tables = {task: load_tokens(self.storage, path) for task, path in job.data.dev.items()}
         self.dev: dict[str, EvalSet] = {}
 
     @property
     def steps_per_epoch(self) -> int:
         return sum(batches_in(len(rows), self.stage.batch_size) for rows in self.rows.values())
 
-    def slices(self, module: StageModule, epoch: int, start: int, rank: int, world: int) -> EpochSlices:
+    def slices(self, objective: Objective, epoch: int, start: int, rank: int, world: int) -> EpochSlices:
         """This rank's slices of an epoch's global batches, from step `start` on."""
         stage, seed = self.stage, derive_seed(self.job.seed, self.stage.name, epoch)
         lengths = {task: self.tables[task].lengths[rows] for task, rows in self.rows.items()}
@@ -54,7 +54,7 @@ class StageData(pl.LightningDataModule):
         plan = [(task, self.rows[task][batch]) for task, batch in plan]
 
         def make(task: str, rows: Rows, weights: NDArray[np.float32], step: int) -> Batch:
-            return module.make_batch(task, rows, weights, f"epoch {epoch}, step {step}")
+            return objective.batch(task, rows, weights, f"epoch {epoch}, step {step}")
 
         return EpochSlices(plan, make, rank=rank, world=world, start=start)
 
@@ -63,6 +63,6 @@ class StageData(pl.LightningDataModule):
         assert self.trainer is not None
         trainer, module = self.trainer, cast(StageModule, self.trainer.lightning_module)
         position = module.state.rolled(self.steps_per_epoch).position
-        slices = self.slices(module, position.epoch, position.step, trainer.global_rank, trainer.world_size)
+        slices = self.slices(module.objective, position.epoch, position.step, trainer.global_rank, trainer.world_size)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(slices, batch_size=None, pin_memory=on_gpu)

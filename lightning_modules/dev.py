@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from lightning_modules.base import StageModule, sum_over_ranks
 from lightning_modules.data import StageData
+from lightning_modules.module import StageModule
 from lightning_modules.progress import Throttle
 from multitask.data.batches import Features
 from multitask.data.samplers import Rows
@@ -21,6 +21,7 @@ from multitask.experiment.records import Record, write_records
 from multitask.experiment.stages import StageJob
 from multitask.measure.evaluate import EvalSet, encode_sentences, feature_places, measure
 from multitask.measure.metrics import Predicted
+from multitask.objectives.ranks import sum_over_ranks
 
 AGREE_EVERY = 8  # batches of a measurement on several ranks, of some tenths of a second each
 
@@ -51,15 +52,15 @@ class FrozenEncoder:
         for task, dev in self.data.dev.items():
             if not self.module.model.uses_tokens(task):
                 rows = np.arange(len(dev.table))
-                features = self._features(f"encode {task}", task, dev.table, self.data.job.dev[task], rows)
+                features = self._features(f"encode {task}", task, dev.table, self.data.job.data.dev[task], rows)
                 self.data.dev[task] = dev.with_features(features)
 
     def train(self) -> None:
         """The module then makes its batches from encodings."""
         for task, table in self.data.tables.items():
             if not self.module.model.uses_tokens(task):
-                self.module.features[task] = self._features(
-                    f"encode {task} train", task, table, self.data.job.train[task], self.data.rows[task]
+                self.module.objective.features[task] = self._features(
+                    f"encode {task} train", task, table, self.data.job.data.train[task], self.data.rows[task]
                 )
 
     def _features(self, doing: str, task: str, table: TokenTable, path: str, rows: Rows) -> Features:
@@ -134,7 +135,7 @@ class DevMetrics(Callback):
         began, epoch = time.monotonic(), module.state.position.epoch
         encoder = FrozenEncoder(trainer, module, self.data, self.throttle, epoch)
         encoder.dev()
-        if module.stage.objective == "supervised" and epoch < module.stage.epochs:
+        if module.objective.uses_head and epoch < module.stage.epochs:
             encoder.train()
         self._encoding = time.monotonic() - began
 

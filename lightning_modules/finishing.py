@@ -9,16 +9,17 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from lightning_modules.base import StageModule, sum_over_ranks
 from lightning_modules.dev import DevMetrics, counter
+from lightning_modules.module import StageModule
 from lightning_modules.progress import Throttle
-from multitask.bundle.bundle import bundle_of, save_bundle
+from multitask.bundle.bundle import bundle_of, save_bundle, weights_of
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.records import Record, chosen, written
 from multitask.experiment.stages import BUNDLE, StageJob, write_outcome
 from multitask.inference.submission import write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
+from multitask.objectives.ranks import sum_over_ranks
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
 from multitask.tasks.table import Split
@@ -41,7 +42,7 @@ class Finishing(Callback):
         self._predict(trainer, module, record)
         if trainer.is_global_zero:
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
-            save_bundle(self.job.folder, BUNDLE, bundle_of(module.model, module.tokenizer_json, about))
+            save_bundle(self.job.folder, BUNDLE, bundle_of(module.model, module.objective.setup.tokenizer_json, about))
             write_outcome(self.job.folder, self._outcome(module, record))
 
     def _keep(self, module: StageModule) -> Record:
@@ -60,12 +61,12 @@ class Finishing(Callback):
     def _predict(self, trainer: pl.Trainer, module: StageModule, kept: Record) -> None:
         """The CS224N prediction files, where the job asks for them; what was measured is not predicted again, and
         sets encoded before are not encoded again."""
-        if not self.job.predict:
+        if not self.job.data.predict:
             return
         folder, measured, written = self.job.folder, kept is self.records[-1], []
-        for task, splits in self.job.predict.items():
+        for task, splits in self.job.data.predict.items():
             for split, path in splits.items():
-                table = load_tokens(Storage(self.job.storage), path)
+                table = load_tokens(Storage(self.job.owner.storage), path)
                 if split == "dev" and measured and task in self.dev.predicted:
                     predicted = self.dev.predicted[task].labels
                 else:
@@ -95,7 +96,7 @@ class Finishing(Callback):
     def _outcome(self, module: StageModule, record: Record) -> dict[str, object]:
         state, measuring = module.state, math.fsum(record.seconds for record in self.records)
         start = next((record for record in self.records if record.steps == 0), None)
-        return {
+        return {  # weights: sha256 of those that it ends with, and of those that it started from
             "epochs": module.stage.epochs,
             "kept_epoch": record.epoch,
             "steps": state.position.steps,
@@ -106,4 +107,6 @@ class Finishing(Callback):
             **written(record.scores),
             "start": written(start.scores) if start else None,
             "records": [record.to_json() for record in self.records],
+            "weights": weights_of(self.job.folder.at(BUNDLE)),
+            "start_weights": state.start,
         }

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_modules.base import StageModule
+from lightning_modules.module import StageModule
 
 
 class EmbeddingRows(Callback):

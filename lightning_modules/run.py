@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from lightning_modules.base import StageModule
 from lightning_modules.callbacks import Checkpointing, Resume, Telling
-from lightning_modules.completion import CompletionModule
 from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
 from lightning_modules.finishing import Finishing
 from lightning_modules.gradients import gradient_callbacks
-from lightning_modules.mlm import MlmModule
+from lightning_modules.module import StageModule
 from lightning_modules.profiling import Profile
 from lightning_modules.progress import Interrupted, Report, Throttle
-from lightning_modules.ranking import RankingModule
-from lightning_modules.supervised import SupervisedModule
 from lightning_modules.trace import trace_callbacks
 from lightning_modules.trainer import Execution, build_trainer
-from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, read_bundle
-from multitask.experiment.checkpoints import CheckpointStore, State
+from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, longest, read_bundle, weights_of
+from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment.records import resumed_records
-from multitask.experiment.stages import StageJob, check_attempt, claimable, read_outcome
+from multitask.experiment.stages import StageJob, read_outcome
+from multitask.model.multitask import MultitaskModel
+from multitask.objectives.base import Setup
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
 from multitask.tasks.own import known
 
-OBJECTIVES: dict[str, type[StageModule]] = {
-    "supervised": SupervisedModule,
-    "mlm": MlmModule,
-    "ranking": RankingModule,
-    "completion": CompletionModule,
-}
+log = logging.getLogger(__name__)
 
 
 def run_stage(job: StageJob, execution: Execution, report: Report, every: float = 1.0) -> None:
@@ -47,20 +41,20 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     Raises Interrupted where `report` asked to stop; the stage then goes on when it is run again. Raises UserError where
     this machine does not see the driver's storage.
     """
-    check_attempt(job)
+    job.owner.check_attempt()
     if read_outcome(job.folder) is not None:
         return
-    job, stage = claimable(job), Stage.model_validate(job.stage)
-    data = StageData(job, stage, OBJECTIVES[stage.objective])
+    job, stage = replace(job, owner=job.owner.claimable()), Stage.model_validate(job.stage)
+    data = StageData(job, stage)
     with CheckpointStore(job.folder.at("checkpoints")) as store:
-        module, resume, covered = _load(job, stage, data, store)
+        module, covered = _load(job, stage, data, store)
         records = resumed_records(job.folder, module.state.position.steps, covered)
         throttle = Throttle(report, every)
         module.wants_stop = lambda: throttle.stop
         dev = DevMetrics(data, job, records, throttle, execution.measured)
         callbacks: list[Callback] = [
             *gradient_callbacks(stage.compress),
-            resume,
+            Resume(data),
             *trace_callbacks(),
             *([Profile(job.folder)] if stage.profile else []),
             dev,
@@ -78,21 +72,23 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 def job_start(job: StageJob) -> Bundle:
     """The bundle that a stage starts from: an encoder's or a foreign one's in the cache, or another trainer's. Raises
     UserError where it is not sound, or another's."""
-    bundle, folder = read_bundle(Storage(job.storage), job.start), job.start.rpartition("/")[0]
+    start = job.model.start
+    bundle, folder = read_bundle(Storage(job.owner.storage), start), start.rpartition("/")[0]
     if folder != ENCODERS:
-        check_trainer(bundle.about, folder.rpartition("/")[2], job.start)
+        check_trainer(bundle.about, folder.rpartition("/")[2], start)
     return bundle
 
 
 def _load(
     job: StageJob, stage: Stage, data: StageData, store: CheckpointStore
-) -> tuple[StageModule, Resume, list[dict[str, Any]] | None]:
-    """The stage's module, its weights from the newest checkpoint or else from the bundle it starts from, what resumes
-    its optimizer, and what the checkpoint says was measured so far. Bundle and checkpoint themselves are dropped: each
-    is as large as the model."""
-    bundle, checkpoint = replace(job_start(job), specs=known(job.specs, "job")), store.newest()
+) -> tuple[StageModule, list[dict[str, Any]] | None]:
+    """The stage's module, from the newest checkpoint or else from the bundle that it starts from, and what the
+    checkpoint says was measured so far. Bundle and checkpoint themselves are dropped: each is as large as the model."""
+    bundle = replace(job_start(job), specs=known(job.model.specs, "job"))
+    start = weights_of(Storage(job.owner.storage).at(job.model.start))
+    checkpoint = _of_this_start(store.newest(), start, job)
     model = bundle.model(
-        job.heads,
+        job.model.heads,
         dropout=stage.dropout,
         encoder_dropout=stage.encoder_dropout,
         seed=job.seed,
@@ -100,8 +96,36 @@ def _load(
     )
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too
-    module = OBJECTIVES[stage.objective](model, stage, job, data.tables, data.rows, bundle.tokenizer_json)
-    if checkpoint:
-        model.load_trained(checkpoint.weights)
-    module.start_at(checkpoint.state if checkpoint else State(), data.steps_per_epoch)
-    return module, Resume(checkpoint, data), checkpoint.records if checkpoint else []
+    module = StageModule(stage.learns(setup_of(job, stage, data, model, bundle.tokenizer_json)), stage, job)
+    module.start(checkpoint, start, data.steps_per_epoch)
+    return module, checkpoint.records if checkpoint else []
+
+
+def _of_this_start(checkpoint: Checkpoint | None, start: str, job: StageJob) -> Checkpoint | None:
+    """The checkpoint; None, with a warning, where the stage began from another bundle then: it begins anew."""
+    if checkpoint is None or checkpoint.state.start in ("", start):
+        return checkpoint
+    log.warning(
+        "%s: its checkpoints come from another %s than lies there now; trained again",
+        job.owner.trainer,
+        job.model.start,
+    )
+    return None
+
+
+def setup_of(job: StageJob, stage: Stage, data: StageData, model: MultitaskModel, tokenizer_json: str) -> Setup:
+    """What the stage gives its objective."""
+    return Setup(
+        model,
+        stage.name,
+        job.seed,
+        stage.tasks,
+        stage.options,
+        stage.batch_size,
+        data.tables,
+        data.rows,
+        losses=job.model.losses,
+        smart=stage.smart,
+        tokenizer_json=tokenizer_json,
+        max_length=longest(job.about, model.config),
+    )

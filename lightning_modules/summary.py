@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from lightning_modules.base import StageModule
+from lightning_modules.module import StageModule
 from lightning_modules.tensorboard import EventLog
 from multitask import markdown
 from multitask.data.samplers import subset
@@ -31,9 +31,9 @@ Metadata = list[list[str]]  # a sentence each: task, label, text
 def tell_settings(events: EventLog, module: StageModule) -> None:
     """The stage and its settings, and a page of charts for each task."""
     job, stage = module.job, module.stage
-    facts = {"trainer": job.trainer, "seed": job.seed, "heads": job.heads, **stage.content()}
+    facts = {"trainer": job.owner.trainer, "seed": job.seed, "heads": job.model.heads, **stage.content()}
     events.text("stage/settings", markdown.table(("setting", "value"), list(facts.items())), 0)
-    charts = {task: {"dev": ["Multiline", [rf"dev/{task}/.*"]]} for task in job.dev}
+    charts = {task: {"dev": ["Multiline", [rf"dev/{task}/.*"]]} for task in job.data.dev}
     if len(stage.tasks) > 1:
         charts = {task: {**found, "loss": ["Multiline", [f"train/loss_{task}$"]]} for task, found in charts.items()}
     events.layout(charts)
@@ -77,7 +77,7 @@ def tell_sentences(
     events: EventLog, module: StageModule, tables: Mapping[str, TokenTable], autocast: Autocast, steps: int
 ) -> None:
     """The encodings of some dev sentences of each task that was trained, for the projector."""
-    tokenizer, specs = Tokenizer.from_str(module.tokenizer_json), module.model.specs
+    tokenizer, specs = Tokenizer.from_str(module.objective.setup.tokenizer_json), module.model.specs
     vectors: list[Tensor] = []
     metadata: Metadata = []
     for task in module.stage.tasks:

@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from lightning_modules.base import StageModule
+from lightning_modules.module import StageModule
 from multitask.data.batches import Batch
 
 VARIABLE = "MINIBERT_TRACE"

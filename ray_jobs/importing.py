@@ -9,8 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """No collection within; what was imported is not looked at by later ones either. What is garbage already goes
-    first, or it would stay for good: an earlier run's models, where a process runs several."""
+    """Imports within it are not interrupted by a collection, nor looked at by later ones.
+
+    Garbage that there is already goes first, or it would stay for good: an earlier run's models, where a process runs
+    several.
+    """
     gc.collect()
     gc.disable()
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from multitask.errors import Overtaken, PlainFormatter
-from multitask.experiment.stages import EXPERIMENT_FILE
+from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.storage.owners import kept_in
 from multitask.storage.storage import Fence, Storage
 
@@ -18,9 +18,10 @@ PACKAGES = ("multitask", "lightning_modules", "ray_jobs")
 
 
 class DriverLog:
-    """Context manager. `path` is relative to the experiment; an exception that passes goes in with its traceback.
+    """The log of a driver, as a context manager around its work; an exception that passes goes in with its traceback.
 
-    fence: the driver's, once there is one: a log of who was superseded is not copied.
+    path: where it will lie in the experiment. fence: the driver's, once there is one: the log of a driver that was
+    superseded is not copied.
     """
 
     def __init__(self, experiment: Storage) -> None:

@@ -26,10 +26,12 @@ FILE_COLUMNS = 200  # a file or a pipe has no width to fit
 
 
 class Screen:
-    """Progress lines: live on a terminal; elsewhere a line every 15 s, and one whenever something else begins.
+    """The screen of a command, as a context manager around it.
 
-    A context manager around a command. quiet: no progress and no notes, only what came of it. as_json: standard output
-    is one document and nothing else, whoever prints, Ray and the libraries too; all that people read goes to stderr.
+    Progress is a live line on a terminal; elsewhere a line every 15 s, and one whenever something else begins.
+
+    quiet: no progress and no notes, only what came of the command. as_json: standard output is one document and nothing
+    else, whoever prints, Ray and the libraries too; all that people read goes to stderr.
     """
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False, as_json: bool = False) -> None:
@@ -57,11 +59,11 @@ class Screen:
             self._redirected.__exit__(kind, error, trace)
 
     def say(self, text: str) -> None:
-        """What came of the command, or keeps it from going on."""
+        """Says what came of the command, or keeps it from going on."""
         self.console.print(printable(text), markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """What it is doing."""
+        """Says what the command is doing; nothing where it is to be quiet."""
         if not self.quiet:
             self.say(text)
 
@@ -82,14 +84,14 @@ class Screen:
             self.say(progress.line())
 
     def end_line(self) -> None:
-        """The live line stays as it last was; what follows goes below it."""
+        """Leaves the live line as it last was; what follows goes below it."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-        """As a table; turned, columns for rows, where words would be broken to fit; cell below cell where they still
-        would be."""
+        """Shows rows as a table; turned, columns for rows, where words would be broken to fit; cell below cell where
+        they still would be."""
         rows = [[printable(cell) for cell in row] for row in rows]
         lines = [header, *rows]
         for columns in (list(zip(*lines, strict=True)), lines):  # a row as a column is the table turned
@@ -108,17 +110,17 @@ class Screen:
                     self.say(f"  {name}: {cell}")
 
     def document(self, content: Any) -> None:
-        """The one document of --json, on standard output."""
+        """Writes the one document of --json to standard output."""
         print(json.dumps(content, indent=2, allow_nan=False), file=self._stdout)
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
-    """The least, with words whole."""
+    """The characters that a table needs at least, with words whole."""
     return 1 + sum(3 + max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns)
 
 
 def _table(columns: Sequence[Sequence[str]], title: str | None) -> Table:
-    """columns: with their headers. Figures are flush right, words left."""
+    """A table of columns that begin with their headers. Figures are flush right, words left."""
     table = Table(title=Text(title) if title else None, title_justify="left")
     for name, *cells in columns:
         words = any(cell[:1].isalpha() for cell in cells)

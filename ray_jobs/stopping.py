@@ -16,14 +16,14 @@ WAITER = "fit"  # the thread that waits for Ray's workers
 def waits_for_ray() -> bool:
     """Whether a stage that was given up still waits for its workers.
 
-    Ray ends the whole process, at once and with status 1, when a thread calls it after `ray.shutdown()`: then
-    nothing is shut down, and the process ends itself. Ray's own processes end with it.
+    Ray ends the whole process, at once and with status 1, when a thread calls it after `ray.shutdown()`: where this is
+    true, nothing is shut down and the process ends itself. Ray's own processes end with it.
     """
     return any(thread.name == WAITER and thread.is_alive() for thread in threading.enumerate())
 
 
 class StopRequest:
-    """Installed as a context manager around the stages; `asked` turns true at the first signal."""
+    """The user's request to stop, as a context manager around the stages; `asked` turns true at the first signal."""
 
     def __init__(self, how_to_go_on: str) -> None:
         self.how_to_go_on = how_to_go_on
@@ -52,8 +52,10 @@ class StopRequest:
         os.write(2, b"\nstopping after this step (again to stop at once) ...\n")
 
     def _hang_up(self, number: int, frame: FrameType | None) -> None:
-        """The terminal is gone, with an ssh session, say; shells tell of it more than once. To write there would fail,
-        and end the run before it has saved."""
+        """Asks to stop when the terminal is gone, with an ssh session, say; shells tell of it more than once.
+
+        What would be written to it goes nowhere: to write there would fail, and end the run before it has saved.
+        """
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in self._terminals:
             os.dup2(nowhere, descriptor)

@@ -20,9 +20,9 @@ import torch.multiprocessing as mp
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
-from lightning_modules.base import StageModule
+from lightning_modules.module import StageModule
 from lightning_modules.progress import Interrupted, Progress
-from lightning_modules.run import OBJECTIVES, run_stage
+from lightning_modules.run import run_stage, setup_of
 from lightning_modules.trainer import Execution, quiet_libraries
 from multitask.bundle.bundle import Bundle, source_bundle
 from multitask.data.sample import sample_uri
@@ -34,7 +34,9 @@ from multitask.model.sources import load_source
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
-from ray_jobs.driver.driver import Driver, Request
+from ray_jobs.driver.driver import Driver
+from ray_jobs.driver.jobs import job_of
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 
@@ -75,7 +77,7 @@ def small_driver(
     folder: Path | str, experiment: str = "small", fresh: bool = False, data: str | None = None, **stage: Any
 ) -> Driver:
     recipe = build_recipe(recipe_tree(**stage), "test")
-    return Driver(Request(recipe, data, Storage(str(folder)), experiment, Workers(), fresh), Screen())
+    return Driver(TrainingRequest(recipe, data, Storage(str(folder)), experiment, Workers(), fresh), Screen())
 
 
 def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **top: Any) -> Driver:
@@ -85,7 +87,9 @@ def tree_driver(folder: Path, stages: list[dict[str, Any]], seeds: int = 1, **to
     default = {"train": "full-model", "lr": 1e-3, "epochs": 1, "max_examples": 40}
     tree["stages"] = [{**default, **stage} for stage in stages]
     recipe = build_recipe(tree, "test")
-    return Driver(Request(recipe, None, Storage(str(folder)), experiment, Workers(), False, seeds=seeds), Screen())
+    return Driver(
+        TrainingRequest(recipe, None, Storage(str(folder)), experiment, Workers(), False, seeds=seeds), Screen()
+    )
 
 
 def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> StageJob:
@@ -93,7 +97,12 @@ def small_job(folder: Path | str, experiment: str = "small", **stage: Any) -> St
     driver = small_driver(folder, experiment, **stage)
     driver.claim()
     driver.experiment.begin_attempt()
-    return replace(driver.job(driver.plan.nodes[0]), measure_start=False, predict={})
+    return only_trains(job_of(driver.plan, driver.plan.nodes[0]))
+
+
+def only_trains(job: StageJob) -> StageJob:
+    """The job without what is measured before training and predicted after it."""
+    return replace(job, measure_start=False, data=replace(job.data, predict={}))
 
 
 def go_on(progress: Progress) -> bool:
@@ -155,7 +164,7 @@ def _rank(rank: int, jobs: list[dict[str, Any]], world: int, port: int, stop_ste
         strategy: pl.strategies.Strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=False)
         execution = Execution("cpu", world, strategy, [TorchElasticEnvironment()])
         with suppress(Interrupted):
-            run_stage(StageJob(**job), execution, report, every=0.0)
+            run_stage(StageJob.of(job), execution, report, every=0.0)
 
 
 def table_of(sentences: Sequence[Sequence[int]], labels: Sequence[float], per: int = 2) -> TokenTable:
@@ -191,16 +200,30 @@ def random_sentences(count: int, seed: int = 0, low: int = 1, high: int = 30) ->
     return [[CLS, *random.choice(WORDS, random.integers(low, high + 1)).tolist(), SEP] for _ in range(count)]
 
 
-def module_of(tables: dict[str, TokenTable], world: int = 1, rank: int = 0, **stage: Any) -> Any:
-    """The module of a stage over those tables, double precision and no dropout, as if its trainer were that rank."""
+def objective_of(tables: dict[str, TokenTable], **stage: Any) -> Any:
+    """The objective of a stage over those tables, double precision and no dropout."""
     default = {"name": "stage", "tasks": list(tables), "train": "full-model", "lr": 1e-3, "dropout": 0.0}
     settings = Stage.model_validate({**default, **stage})
     heads = {"sst": "linear", "quora": "linear", "sts": "cosine"}
     model = tiny().model(heads, encoder_dropout=0.0, seed=3, mlm=settings.token_head()).double()
-    job: Any = SimpleNamespace(seed=3, about={}, losses={"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"})
-    rows = {task: np.arange(len(table)) for task, table in tables.items()}
-    module: StageModule = OBJECTIVES[settings.objective](model, settings, job, tables, rows, tiny().tokenizer_json)
-    object.__setattr__(module, "_trainer", SimpleNamespace(world_size=world, global_rank=rank))
+    data: Any = SimpleNamespace(tables={}, rows={})
+    for task, table in tables.items():
+        data.tables[task], data.rows[task] = settings.learns.examples(
+            settings.options, model.specs[task], table, np.arange(len(table))
+        )
+    losses = {"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"}
+    job: Any = SimpleNamespace(seed=3, about={}, losses=losses)
+    objective = settings.learns(setup_of(job, settings, data, model, tiny().tokenizer_json))
+    model.set_trainable({task: objective.reached(model, task) for task in tables}, settings.train == "full-model")
+    return objective
+
+
+def module_of(tables: dict[str, TokenTable], **stage: Any) -> StageModule:
+    """The module of a stage over those tables, under a trainer of one process."""
+    default = {"name": "stage", "tasks": list(tables), "train": "full-model", "lr": 1e-3}
+    job: Any = SimpleNamespace(seed=3)
+    module = StageModule(objective_of(tables, **stage), Stage.model_validate({**default, **stage}), job)
+    module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True)
     return module
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from multitask.recruit.completion import Title
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import Hit
-from ray_jobs.recruit.api import Facts, Judgement
+from ray_jobs.recruit.endpoints import IndexFacts, Judgement
 from ray_jobs.recruit.messages import CompleteRequest, SearchRequest, SuitabilityRequest
 
 PARTS = frozenset({"completion", "suitability"})
@@ -29,7 +29,7 @@ class FakeEngine:
     """seconds: how long an answer takes. failure: what is raised in its place."""
 
     def __init__(self, parts: frozenset[str] = PARTS) -> None:
-        self.facts = Facts(370, 872, parts, "weak labels: made from postings")
+        self.facts = IndexFacts(370, 872, parts, "weak labels: made from postings")
         self.hits, self.titles = HITS, [Title("chief accountant", 0.41), Title(MARKUP, 0.125)]
         self.judgement = Judgement(True, 0.73)
         self.asked: list[Any] = []

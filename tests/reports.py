@@ -9,15 +9,16 @@ from typing import Any
 
 import yaml
 
+from multitask.experiment.experiment_file import StageRecord
 from multitask.experiment.results import row
-from multitask.experiment.stages import StageRecord, node_key
-from multitask.report.parts import Table
+from multitask.experiment.stages import node_key
+from multitask.report.blocks import ReportTable
 from multitask.report.reading import Evidence, read_evidence
 from multitask.storage.storage import Storage, file_at
 
 NASTY = "<script>alert('x')</script> & \"co\" | *b*"
 PAPER = {
-    "title": f"Table 1 {NASTY}",
+    "title": f"ReportTable 1 {NASTY}",
     "source": "a paper, table 1",
     "metrics": {"sst/accuracy": "Sentiment", "sts/pearson": "Similarity"},
     "conditions": {
@@ -88,12 +89,12 @@ def evidence(folder: Path, stages: list[dict[str, Any]], **more: Any) -> Evidenc
     return read_evidence(write(folder, stages, **more))
 
 
-def texts(table: Table | None) -> dict[str, list[str]]:
+def texts(table: ReportTable | None) -> dict[str, list[str]]:
     """Row header -> the other cells' texts."""
     assert table
     return {line[0].text: [cell.text for cell in line[1:]] for line in table.rows}
 
 
-def column(table: Table | None, stage: str, title: str) -> str:
+def column(table: ReportTable | None, stage: str, title: str) -> str:
     assert table
     return texts(table)[stage][table.header.index(title) - 1]

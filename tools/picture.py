@@ -40,10 +40,9 @@ TABLE = {
         (
             "a stage's run",
             "job -> bundle, callbacks, Trainer",
-            "run trainer callbacks data dev finishing gradients profiling tensorboard summary trace",
+            "run trainer module callbacks data dev finishing gradients profiling tensorboard summary trace",
         ),
         ("progress", "what a run tells", "progress"),
-        ("objectives", "supervised, mlm, ranking, ...", "base supervised mlm ranking completion"),
     ],
     "multitask": [
         ("report", "tables, figures, the page", "report"),
@@ -53,13 +52,13 @@ TABLE = {
         ("experiment", "fingerprints, lease, checkpoints", "experiment"),
         ("inference", "embed, predict, submission", "inference"),
         ("recipe", "stages, settings, checks, sweeps", "recipe"),
-        ("objectives", "losses, SMART", "objectives"),
+        ("objectives", "supervised, mlm, ranking, ...", "objectives"),
         ("measure", "metrics, intervals, dev sets", "measure"),
         ("bundle", "weights, no pickle", "bundle"),
         ("model", "miniBERT and its heads", "model"),
         ("data", "readers, tokens, samplers, masks", "data"),
         ("tasks", "the TASKS table, own ones", "tasks"),
-        ("storage", "any URI, whole or absent", "storage errors markdown optim"),
+        ("storage", "any URI, whole or absent", "storage errors extras markdown optim"),
     ],
 }
 PARTS = [

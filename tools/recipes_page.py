@@ -1,14 +1,16 @@
 """docs/recipes.md: every key of a recipe, from the schema that reads it. `python -m tools.recipes_page` writes it.
 
-What a key means stands in its model's docstring, as `key: meaning.` or `key, other: meaning.`
+What a key means stands under its field, as a string.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from pydantic import BaseModel
 import configs
 from multitask.recipe.checks import NESTED
 from multitask.recipe.packaged import packaged, packaged_recipes
-from multitask.recipe.stages import Recipe
+from multitask.recipe.settings import Settings
+from multitask.recipe.stages import OPTIONS, Recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 HEAD = """# Recipes
@@ -48,8 +51,6 @@ Hugging Face BERT's directory or URI, a hub id such as `bert-base-uncased`, or a
 The papers used bert-base-uncased and its learning rates; the recipes' headers say so. What a sweep says, and how to go
 on from one: [sweeps](sweeps.md).
 """
-KEY = r"[a-z_]+(?: \([^)]*\))?"
-MEANING = re.compile(rf"(?:(?<=^)|(?<=\. ))({KEY}(?:, {KEY})*): ")
 SENTENCE = re.compile(r"(?<=\.) ")
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
@@ -63,40 +64,48 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _section(model: type[Any], table: dict[str, Any]) -> str:
-    """A model's keys as a table, without those that it only inherits from one that has a section of its own."""
-    about, meanings = _documented(model)
-    inherited = {name for base in model.__mro__[1:] for name in getattr(base, "__annotations__", {})}
-    own = {name: field for name, field in model.model_fields.items() if name in model.__annotations__}
-    lines = [f"## {model.__name__}\n", f"{about}\n", "| key | value | default | |", "| --- | --- | --- | --- |"]
-    for name, field in own.items():
+def _section(model: type[BaseModel], table: dict[str, Any]) -> str:
+    """A model's keys as a table; those of Settings, where it has them too, by name alone."""
+    shared = Settings.model_fields if model is not Settings and issubclass(model, Settings) else {}
+    meanings = meanings_of(model)
+    lines = [f"## {model.__name__}\n", f"{_line(inspect.getdoc(model))}\n"]
+    lines += ["| key | value | default | |", "| --- | --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        if name in shared and name not in model.__annotations__ and not field.is_required():
+            continue
         key = field.alias or name
         facts = table["properties"][key]
         default = "**required**" if key in table.get("required", ()) else f"`{json.dumps(facts.get('default'))}`"
         if "$ref" in facts:
             default = "its own"
-        if key not in meanings:
-            raise ValueError(f"{model.__name__}.{key}: no `{key}: meaning.` in the docstring")
-        lines.append(f"| `{key}` | {_kind(facts)} | {default} | {meanings[key]} |")
-    shared = [field.alias or name for name, field in model.model_fields.items() if name in inherited - {*own}]
+        if name not in meanings:
+            raise ValueError(f"{model.__name__}.{name}: no string below the field says what it means")
+        lines.append(f"| `{key}` | {_kind(facts)} | {default} | {meanings[name]} |")
     if shared:
-        lines.append(f"\nAnd every key of [Settings](#settings): {', '.join(f'`{name}`' for name in shared)}.")
+        names = [field.alias or name for name, field in shared.items() if not model.model_fields[name].is_required()]
+        lines.append(f"\nAnd every key of [Settings](#settings): {', '.join(f'`{name}`' for name in names)}.")
     return "\n".join([*lines, ""])
 
 
-def _documented(model: type[Any]) -> tuple[str, dict[str, str]]:
-    """What the docstring says of the model, and of each key; keys explained together share the words."""
-    text = " ".join((inspect.getdoc(model) or "").split())
-    found = list(MEANING.finditer(text))
-    about = text[: found[0].start()] if found else text
-    meanings: dict[str, str] = {}
-    ends = [match.start() for match in found[1:]] + [len(text)]
-    for match, end in zip(found, ends, strict=False):  # without keys there is an end, and no match
-        said = text[match.end() : end].strip().replace("|", "\\|")
-        names = [name.split(" (")[0] for name in match[1].split(", ")]
-        for name in names:
-            meanings[name] = said if name == names[0] else f"see `{names[0]}`"
-    return about.strip(), meanings
+def meanings_of(model: type[BaseModel]) -> dict[str, str]:
+    """Field -> the string under it, in the class or in one that it comes from; an objective's options by its name."""
+    found = {name: f"Options of the objective `{name}`." for name in OPTIONS}
+    for kind in reversed(model.__mro__):
+        if kind.__module__.startswith("multitask.") and kind.__name__ != "_WithOptions":
+            found |= _strings(ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0])
+    return found
+
+
+def _strings(tree: Any) -> dict[str, str]:
+    found = {}
+    for field, below in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            found[field.target.id] = _line(ast.literal_eval(below.value)).replace("|", "\\|")
+    return found
+
+
+def _line(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def _kind(facts: dict[str, Any]) -> str:

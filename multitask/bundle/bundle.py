@@ -21,6 +21,7 @@ from torch import Tensor
 from multitask.bundle.checks import check_facts, check_heads, check_tensors, check_tokenizer
 from multitask.errors import UserError
 from multitask.model.config import BertConfig
+from multitask.model.mlm import MLM
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import SOURCES, Source
 from multitask.storage.sealed import Content, Damaged, is_sealed, read_document, read_sealed, said_of, write_sealed
@@ -118,7 +119,7 @@ def facts_of(bundle: Bundle) -> dict[str, Any]:
     """What model.json says: everything but weights and tokenizer."""
     facts = {"schema": SCHEMA, "config": bundle.config.to_dict(), "pooling": bundle.pooling}
     own = definitions({task: bundle.specs[task] for task in bundle.heads})
-    return facts | {"heads": bundle.heads, "mlm": bundle.mlm, "about": bundle.about} | ({"specs": own} if own else {})
+    return facts | {"heads": bundle.heads, MLM: bundle.mlm, "about": bundle.about} | ({"specs": own} if own else {})
 
 
 def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer_json: str, where: str) -> Bundle:
@@ -138,7 +139,7 @@ def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokeniz
         about=facts["about"],
         tensors={name: value.to(torch.float32) for name, value in tensors.items()},
         tokenizer_json=tokenizer_json,
-        mlm=facts.get("mlm"),  # bundles of before the masked-language head do not name it
+        mlm=facts.get(MLM),  # bundles of before the masked-language head do not name it
         specs=specs,
     )
 
@@ -181,10 +182,18 @@ def bundle_fingerprint(storage: Storage) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
+def weights_of(bundle: Storage) -> str:
+    """sha256 of a bundle's weights, as its manifest has it."""
+    found: str = read_document(bundle, MANIFEST, _key(bundle))["files"]["weights.safetensors"]["sha256"]
+    return found
+
+
 def check_trainer(about: Mapping[str, Any], trainer: str, where: str) -> None:
     """Raises Damaged where a bundle in a trainer's folder says that another trainer made it."""
     if (other := about.get("trainer", trainer)) != trainer:
-        raise Damaged(f"bundle '{where}': another trainer's, {other}")
+        raise Damaged(
+            f"bundle '{where}': another trainer's, {other}; remove it, and `minibert train` makes its own again"
+        )
 
 
 def is_bundle(uri: str) -> bool:

@@ -18,7 +18,7 @@ from multitask.model.tokenizer_files import check_unknown, parse_tokenizer, toke
 from multitask.model.weights import FLOATS
 from multitask.tasks.table import TaskSpec
 
-Text = Annotated[str, Field(max_length=1000)]
+ShortText = Annotated[str, Field(max_length=1000)]
 ENCODER = "encoder."  # before the names of the encoder's weights in a bundle
 
 
@@ -29,12 +29,12 @@ class About(BaseModel):
 
     max_length: Annotated[int, Field(ge=1)] = 512
     max_bad_rows: Annotated[float, Field(ge=0, le=1)] = 0.01
-    encoder: Text = ""
-    trainer: Text = ""
-    tasks: list[Text] = []
-    trained: list[Text] = []
-    notes: dict[Text, Text | None] = {}
-    columns: dict[Text, dict[Text, Text]] = {}
+    encoder: ShortText = ""
+    trainer: ShortText = ""
+    tasks: list[ShortText] = []
+    trained: list[ShortText] = []
+    notes: dict[ShortText, ShortText | None] = {}
+    columns: dict[ShortText, dict[ShortText, ShortText]] = {}
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
@@ -45,7 +45,7 @@ class Facts(BaseModel):
 
     config: dict[str, Any]
     pooling: Pooling
-    heads: dict[Text, Text]
+    heads: dict[ShortText, ShortText]
     about: About
     mlm: Literal["tied", "untied"] | None = None
 

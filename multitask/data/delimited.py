@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multitask.data.csv_records import BACKSLASH, DOUBLED, MAX_RECORD_BYTES, Broken, CsvRecord, Lines, Quoting
 from multitask.data.quotes import Fits, are_rows, quoting_of
-from multitask.data.records import BACKSLASH, DOUBLED, MAX_RECORD_BYTES, Broken, Lines, Quoting, Record
 from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted
 from multitask.errors import shown
 
@@ -72,7 +72,7 @@ class _Head:
     lines: Lines
     columns: list[str]
     start: int
-    record: Record | None = None
+    record: CsvRecord | None = None
 
     @classmethod
     def of(cls, lines: Lines, start: int, header: bool) -> _Head:
@@ -168,7 +168,7 @@ class _Quoted:
             return row, line_end  # a stray quote has found another one behind sound rows
         return row, record.end
 
-    def _fault(self, start: int, line_end: int, record: Record) -> str:
+    def _fault(self, start: int, line_end: int, record: CsvRecord) -> str:
         """Why a record over several lines is not believed, or ""."""
         if record.end - start > MAX_RECORD_BYTES:
             return f"a quoted record of {record.end - start} bytes, at most {MAX_RECORD_BYTES}"

@@ -12,7 +12,8 @@ from fsspec.utils import glob_translate
 from multitask.data.formats import COMPRESSIONS, FORMATS, WEB
 from multitask.errors import StorageError, UserError, near, short_list
 from multitask.storage.retries import LOOK, persist
-from multitask.storage.storage import Storage, join, local_copy, open_fs
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join, local_copy, open_fs
 from multitask.tasks.table import Split, TaskSpec
 
 _PLAIN = re.compile(r"[\[?]")  # special to fsspec, and part of names to people

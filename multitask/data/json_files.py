@@ -11,7 +11,7 @@ from typing import Any
 from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted
 from multitask.errors import shown
 
-Found = tuple[int, dict[str, Any]] | BadRow
+FoundRow = tuple[int, dict[str, Any]] | BadRow
 _DECODER = json.JSONDecoder()
 _BLANK = " \t\r\n"
 
@@ -34,7 +34,7 @@ def json_objects(file: Path, wanted: Wanted) -> Table:
     return Table(list(columns), _rows(file, objects, list(columns)), form)
 
 
-def _rows(file: Path, objects: Callable[[Path], Iterator[Found]], columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def _rows(file: Path, objects: Callable[[Path], Iterator[FoundRow]], columns: Sequence[str]) -> Iterator[Row | BadRow]:
     for found in objects(file):
         yield found if isinstance(found, BadRow) else (found[0], [_at(found[1], column) for column in columns])
 
@@ -54,7 +54,7 @@ def _is_by_columns(value: dict[str, Any]) -> bool:
     return bool(keys) and bool(keys[0]) and keys.count(keys[0]) == len(keys) and "0" in keys[0]
 
 
-def _form_of(file: Path) -> tuple[str, Callable[[Path], Iterator[Found]]]:
+def _form_of(file: Path) -> tuple[str, Callable[[Path], Iterator[FoundRow]]]:
     """What the file's beginning shows it to be, and what reads it."""
     lines = (text for text in text_lines(file) if text.strip())
     first = next(lines, "").strip()
@@ -90,11 +90,11 @@ def _several_lines(file: Path) -> bool:
         return False
 
 
-def _judged(line: int, value: Any) -> Found:
+def _judged(line: int, value: Any) -> FoundRow:
     return (line, value) if isinstance(value, dict) else BadRow(line, f"not a JSON object: {shown(value)}")
 
 
-def _lines(file: Path) -> Iterator[Found]:
+def _lines(file: Path) -> Iterator[FoundRow]:
     for line, text in enumerate(text_lines(file), start=1):
         if not text.strip():
             continue
@@ -139,7 +139,7 @@ class _Text:
         self._at = at
 
 
-def _elements(file: Path) -> Iterator[Found]:
+def _elements(file: Path) -> Iterator[FoundRow]:
     text = _Text(file)
     text.peek()
     text.skip()
@@ -155,7 +155,7 @@ def _elements(file: Path) -> Iterator[Found]:
         raise Unreadable(f"line {text.line}: text behind the JSON array's end")
 
 
-def _stream(file: Path) -> Iterator[Found]:
+def _stream(file: Path) -> Iterator[FoundRow]:
     text = _Text(file)
     while text.peek():
         line = text.line

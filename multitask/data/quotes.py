@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from multitask.data.records import BACKSLASH, DOUBLED, Broken, Lines, Quoting, Record
+from multitask.data.csv_records import BACKSLASH, DOUBLED, Broken, CsvRecord, Lines, Quoting
 
 Fits = Callable[[Sequence[bytes]], bool]  # whether fields as they stand in a line are those of a usable row
 
@@ -36,7 +36,7 @@ class Witnesses:
         return bool(self.quoting or self.backslash or self.text or self.broken or self.plain or self.open)
 
 
-def quoting_of(lines: Lines, header: Record | None, start: int, width: int, fits: Fits | None) -> Quoting | None:
+def quoting_of(lines: Lines, header: CsvRecord | None, start: int, width: int, fits: Fits | None) -> Quoting | None:
     """How the file quotes; None where quotes are text.
 
     header: the columns' record, where it could be read. start: of the first row. width: of a row. fits: for a record
@@ -98,7 +98,7 @@ def _hear(lines: Lines, at: int, width: int, found: Witnesses) -> int:
     return record.end
 
 
-def sound(lines: Lines, at: int, width: int, quoting: Quoting) -> Record | None:
+def sound(lines: Lines, at: int, width: int, quoting: Quoting) -> CsvRecord | None:
     """The record that begins there, where it is well formed and has so many fields."""
     try:
         record = lines.record(at, quoting)

@@ -22,7 +22,7 @@ from multitask.data import sample_words as words
 from multitask.tasks.table import TASKS, Split, TaskSpec
 
 T = TypeVar("T")
-Row = tuple[str, ...]  # the text columns, then the label
+SampleRow = tuple[str, ...]  # the text columns, then the label
 
 ROWS: dict[Split, int] = {"train": 600, "dev": 150, "test": 60}
 SEED = 11711
@@ -75,13 +75,13 @@ def _fill(dice: Dice, pattern: str, lists: Mapping[str, Sequence[str]]) -> str:
     return _sentence(pattern)
 
 
-def _sst(dice: Dice) -> Row:
+def _sst(dice: Dice) -> SampleRow:
     grade = dice.pick(range(len(words.GRADES)))
     lists = {**words.FILM, "grade": words.GRADES[grade]}
     return _fill(dice, dice.pick(words.REVIEW_PATTERNS), lists), str(grade)
 
 
-def _cfimdb(dice: Dice) -> Row:
+def _cfimdb(dice: Dice) -> SampleRow:
     """Three to six sentences: some of the plot, at least two that judge."""
     label = dice.pick((0, 1))
     low, high = words.GRADES[:2], words.GRADES[3:]
@@ -98,7 +98,7 @@ def _question(dice: Dice, intent: list[str]) -> str:
     return f"{prefix} {question[0].lower()}{question[1:]}?" if prefix else f"{question}?"
 
 
-def _quora(dice: Dice) -> Row:
+def _quora(dice: Dice) -> SampleRow:
     """Half duplicates, all of common intents: which intents they are tells much, their equality the rest."""
     duplicate = dice.pick((0, 1))
     intents = words.COMMON_INTENTS if duplicate else words.COMMON_INTENTS + words.RARE_INTENTS
@@ -107,7 +107,7 @@ def _quora(dice: Dice) -> Row:
     return _question(dice, first), _question(dice, second), f"{duplicate}.0"
 
 
-def _sts(dice: Dice) -> Row:
+def _sts(dice: Dice) -> SampleRow:
     keep = dice.random()  # how alike the two scenes shall be: scores over the whole range
     left: list[str] = []
     right: list[str] = []
@@ -121,13 +121,13 @@ def _sts(dice: Dice) -> Row:
     return f"{' '.join(left)}.", f"{' '.join(right)}.", f"{score:.1f}"
 
 
-GENERATORS: dict[str, Callable[[Dice], Row]] = {"sst": _sst, "cfimdb": _cfimdb, "quora": _quora, "sts": _sts}
+GENERATORS: dict[str, Callable[[Dice], SampleRow]] = {"sst": _sst, "cfimdb": _cfimdb, "quora": _quora, "sts": _sts}
 
 
-def generate(task: str) -> dict[Split, list[Row]]:
+def generate(task: str) -> dict[Split, list[SampleRow]]:
     """The task's rows of each split; no text, or pair of texts, occurs twice."""
     dice = Dice(f"{SEED}/{task}")
-    rows: dict[Row, Row] = {}
+    rows: dict[SampleRow, SampleRow] = {}
     while len(rows) < sum(ROWS.values()):
         row = GENERATORS[task](dice)
         rows.setdefault(row[:-1], row)
@@ -135,7 +135,7 @@ def generate(task: str) -> dict[Split, list[Row]]:
     return {split: list(islice(stream, size)) for split, size in ROWS.items()}
 
 
-def csv_bytes(spec: TaskSpec, split: Split, rows: Sequence[Row]) -> bytes:
+def csv_bytes(spec: TaskSpec, split: Split, rows: Sequence[SampleRow]) -> bytes:
     """The file's content: tab separated, with an unnamed index column; test files have no labels."""
     columns = (*spec.columns, spec.label.column) if split != "test" else spec.columns
     lines = ["\t".join(("", "id", *columns))]

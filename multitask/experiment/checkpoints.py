@@ -21,8 +21,10 @@ from torch import Tensor
 
 from multitask.errors import StorageError
 from multitask.storage.sealed import Content, Damaged, is_sealed, read_sealed, said_of, write_sealed
-from multitask.storage.storage import Storage, file_at, join
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join
 
+STEP = "step-"  # how the names of checkpoints begin
 log = logging.getLogger(__name__)
 
 
@@ -41,7 +43,7 @@ class State:
 
     seconds, examples: training so far, over all attempts. seen: a hash of the examples of every global batch so far,
     in order. scaler: the loss scaler's state under 16-mixed. losses: task -> [sum, count] since the last point of its
-    curve.
+    curve. start: the sha256 of the weights that the stage started from, "" in checkpoints of older builds.
     """
 
     position: Position = Position()
@@ -50,6 +52,7 @@ class State:
     seen: str = ""
     scaler: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    start: str = ""
 
     def rolled(self, steps_per_epoch: int) -> State:
         """The same, an epoch whose last step is done being the next epoch's start."""
@@ -77,7 +80,7 @@ def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _name(steps: int) -> str:
-    return f"step-{steps:08d}"
+    return f"{STEP}{steps:08d}"
 
 
 class CheckpointStore:
@@ -185,7 +188,7 @@ class CheckpointStore:
 
         What lies beyond the one just saved was passed over as damaged when the stage resumed, and goes too.
         """
-        names = [name for name in self.folder.list() if name.startswith("step-")]
+        names = [name for name in self.folder.list() if name.startswith(STEP)]
         kept = [name for name in names if name <= saved][-self.keep :]
         pinned = [_name(steps) for steps in self.pinned]
         for name in names:
@@ -194,7 +197,7 @@ class CheckpointStore:
 
     def newest(self) -> Checkpoint | None:
         """The newest sound checkpoint; each damaged one that is passed over is named in a warning."""
-        for name in reversed([name for name in self.folder.list() if name.startswith("step-")]):
+        for name in reversed([name for name in self.folder.list() if name.startswith(STEP)]):
             if not is_sealed(self.folder, name):
                 log.warning("checkpoint %s/%s: unfinished, using an older one", self.folder.uri, name)
                 continue
@@ -214,6 +217,8 @@ class CheckpointStore:
             state = json.loads(files["state.json"])
             state["position"] = Position(**state["position"])
             records = state.pop("records", None)
+            if (steps := state["position"].steps) != int(name.removeprefix(STEP)):
+                raise ValueError(f"of step {steps}, not of its folder's")
             return Checkpoint(
                 State(**state),
                 load_tensors(files["weights.safetensors"]),

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from multitask.errors import well_formed
-from multitask.recipe.files import parse_yaml
+from multitask.recipe.parsing import parse_yaml
 from multitask.storage.sealed import Damaged, read_document
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 
-Content = Mapping[str, Any]  # experiment.py: stage_content; or of a swept stage its trials, and what decides
+StageContent = Mapping[str, Any]  # stages.py: stage_content; or of a swept stage its trials, and what decides
 SHOWN = 4  # changes in one line
 ABSENT = "absent"
 OF_A_TASK = ("head", "loss", "columns", "define")  # as stage_content lists them
@@ -58,7 +59,7 @@ def named_before(experiment: Storage) -> dict[str, str]:
         return named
 
 
-def differences(name: str, was: Content, now: Content, named: Mapping[str, str]) -> str:
+def differences(name: str, was: StageContent, now: StageContent, named: Mapping[str, str]) -> str:
     """What has changed between two contents of a stage: `stages.sts.lr: 0.001 -> 0.0003; seed: 1 -> 2`.
 
     name: the stage's in experiment.json, or a trial's. named: sha256 -> what a person calls it: a file, an encoder, a
@@ -74,7 +75,7 @@ def differences(name: str, was: Content, now: Content, named: Mapping[str, str])
     return "; ".join([*told, *([f"and {len(changed) - SHOWN} more"] if len(changed) > SHOWN else [])])
 
 
-def _said(at: str, content: Content) -> dict[str, Any]:
+def _said(at: str, content: StageContent) -> dict[str, Any]:
     """Path -> value, in the order of PARTS."""
     found: dict[str, Any] = {}
     for part, says in PARTS.items():

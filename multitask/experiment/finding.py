@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 from functools import cache
 
-from multitask.bundle.bundle import Bundle, check_trainer, is_bundle
-from multitask.bundle.sources import Found, found_at
+from multitask.bundle.bundle import Bundle, check_trainer, is_bundle, weights_of
+from multitask.bundle.found import Found, found_at
 from multitask.errors import UserError, near, well_formed
-from multitask.experiment.stages import BUNDLE, EXPERIMENT_FILE, Experiment, StageRecord
-from multitask.storage.storage import Storage, file_at, join, shown
+from multitask.experiment.experiment_file import Experiment, StageRecord
+from multitask.experiment.fence import EXPERIMENT_FILE
+from multitask.experiment.stages import BUNDLE, OUTCOME, read_outcome
+from multitask.storage.sealed import Damaged
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join, shown
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +38,22 @@ def _of_a_stage(experiment: Storage, stage: str) -> Storage:
     if record and is_bundle(place := join(experiment.uri, record.trainer, BUNDLE)):
         with well_formed(join(place, "model.json")):
             check_trainer(Storage(place).read_json("model.json")["about"], record.trainer, place)
+            _check_ended(experiment.at(record.trainer), place)
         with well_formed(join(experiment.uri, EXPERIMENT_FILE)):
             _tell_seed(found, stage)
         return Storage(place)
     what = _lacking(stage, record) if record else f"no stage '{stage}'"
     raise UserError(f"bundle '{experiment.uri}/{stage}': {what}; {_stages(experiment)}{near(stage, found.stages)}")
+
+
+def _check_ended(trainer: Storage, place: str) -> None:
+    """Raises Damaged where a stage has ended with other weights than its bundle has."""
+    outcome = read_outcome(trainer)
+    if outcome and outcome.get("weights") not in (None, weights_of(Storage(place))):
+        raise Damaged(
+            f"bundle '{place}': not the one that its stage ended with, as {OUTCOME} says; "
+            f"`minibert train` makes it again"
+        )
 
 
 def _lacking(stage: str, record: StageRecord) -> str:

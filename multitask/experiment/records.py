@@ -16,7 +16,8 @@ from multitask.measure.metrics import Score, goodness
 from multitask.recipe.settings import KeepBest
 from multitask.recipe.stages import Stage
 from multitask.storage.sealed import BLANK, Damaged, checked_text, sealed_text
-from multitask.storage.storage import Storage, file_at, join
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join
 
 FILE = "metrics.jsonl"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -68,25 +69,27 @@ class Record:
 def read_records(folder: Storage, upto: float = math.inf) -> list[Record]:
     """The records of a trainer's folder up to that many steps.
 
-    Where metrics.jsonl is damaged they are those of the stage's outcome, or of its newest checkpoint, with a warning.
-    Raises Damaged where that checkpoint, an older build's, holds none.
+    A finished stage's are those of its outcome; metrics.jsonl that holds others is named in a warning. Where it is
+    damaged in an unfinished stage's folder they are those of the newest checkpoint, with a warning. Raises Damaged
+    where that checkpoint, an older build's, holds none.
     """
+    kept = (read_outcome(folder) or {}).get("records")
     try:
         records = _read(folder)
     except Damaged as error:
-        kept = _kept(folder)
+        kept = kept if kept is not None else _of_checkpoint(folder)
         if kept is None:
             raise
         log.warning("%s; taken from the stage's outcome or newest checkpoint", error)
         records = [Record.of(**entry) for entry in kept]
+    if kept is not None and (ended := [Record.of(**entry) for entry in kept]) != records:
+        log.warning("%s: not what the stage ended with; taken from its outcome", join(folder.uri, FILE))
+        records = ended
     return [record for record in records if record.steps <= upto]
 
 
-def _kept(folder: Storage) -> Sequence[Mapping[str, Any]] | None:
-    """The records that are kept a second time; none of a stage that has saved nothing yet."""
-    if outcome := read_outcome(folder):
-        found: Sequence[Mapping[str, Any]] | None = outcome.get("records")
-        return found
+def _of_checkpoint(folder: Storage) -> Sequence[Mapping[str, Any]] | None:
+    """The records that the newest checkpoint holds; none of a stage that has saved nothing yet."""
     with CheckpointStore(folder.at("checkpoints")) as store:
         newest = store.newest()
     return newest.records if newest else []

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from multitask.bundle.bundle import Bundle, facts_of
 from multitask.bundle.checks import ENCODER
-from multitask.bundle.sources import HEADS
+from multitask.bundle.found import HEADS
 from multitask.data.special import special_tokens
 from multitask.errors import UserError
-from multitask.export.figures import rounding, upwards
+from multitask.export.rounding import rounding, upwards
 from multitask.model.folders import FACTS
 from multitask.model.tokenizer_files import words_of
 from multitask.model.weights import POOLER, has_pooler
@@ -32,8 +32,8 @@ def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list
     if not has_pooler(encoder):  # zeros are no pooler, and would be one to others
         encoder = {name: value for name, value in encoder.items() if not name.startswith(POOLER)}
     others = {name: value for name, value in tensors.items() if not name.startswith(ENCODER)}
-    write_tensors(folder / "model.safetensors", encoder)
-    write_tensors(folder / HEADS, others)
+    write_weights(folder / "model.safetensors", encoder)
+    write_weights(folder / HEADS, others)
     write_json(folder / "config.json", {**bundle.config.to_dict(), "torch_dtype": name_of(dtype)})
     write_facts(bundle, folder, dtype)
     write_tokenizer(bundle, folder)
@@ -106,7 +106,7 @@ def _vocabulary(tokenizer_json: str) -> list[str] | None:
     return words if read == numbers else None
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_weights(file: Path, tensors: Mapping[str, Tensor]) -> None:
     with said_clearly("written", str(file)):  # a full disk, say, which safetensors reports in its own way
         save_tensors(file, tensors, {"format": "pt"})  # transformers wants to be told
 

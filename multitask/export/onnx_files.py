@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from multitask.bundle.bundle import Bundle
 from multitask.data.batches import Batch, padded
 from multitask.errors import UserError
-from multitask.export.figures import TEXTS, largest_share, upwards
 from multitask.export.graphs import GraphPlan, plan_of
 from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_text
+from multitask.export.rounding import TEXTS, largest_share, upwards
 from multitask.inference.embed import TextEncoder
 from multitask.storage.retries import said_clearly
 

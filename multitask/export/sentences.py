@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from multitask.bundle.bundle import Bundle
-from multitask.export.huggingface import in_dtype, write_json, write_tensors, write_transformers
+from multitask.export.huggingface import in_dtype, write_json, write_transformers, write_weights
 from multitask.model.layout import MODULES, POOLING_KEYS, SETTINGS, TRANSFORMER
 from multitask.model.sources import TANH
 
@@ -45,4 +45,4 @@ def _write_pooler(bundle: Bundle, folder: Path, dtype: torch.dtype) -> None:
     facts = {"in_features": width, "out_features": width, "bias": True, "activation_function": TANH}
     write_json(folder / "config.json", facts)
     weights = {f"linear.{name}": tensors[f"encoder.pooler.dense.{name}"] for name in ("weight", "bias")}
-    write_tensors(folder / "model.safetensors", weights)
+    write_weights(folder / "model.safetensors", weights)

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from multitask.errors import UserError
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import Split, TaskSpec
 

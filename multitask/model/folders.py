@@ -10,7 +10,8 @@ from typing import Any
 
 from multitask.errors import UserError
 from multitask.storage.sealed import Damaged, read_document
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 
 # What an export of ours adds to a folder: what model.json says in a bundle and, as `files`, the other files' checksums.
 FACTS = "minibert.json"
@@ -56,13 +57,13 @@ class Folder:
         return self.storage.exists(name)
 
     def find(self, name: str) -> bytes | None:
-        """The file's bytes, or None where there is no such file. Raises Damaged where they are not as exported."""
+        """The file's bytes, or None where there is no such file. Raises Damaged in a folder of an export of ours where
+        they are not as exported, or the file was not there then."""
         try:
             data = self.storage.read_bytes(name)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        expected = self.checksums.get(name)
-        if expected and hashlib.sha256(data).hexdigest() != expected:
+        if self.checksums and hashlib.sha256(data).hexdigest() != self.checksums.get(name):
             raise Damaged(
                 f"{self.at(name)}: damaged: not what minibert export wrote; where it was changed on purpose, remove "
                 f"{FACTS}: the folder then is read as anybody's model"

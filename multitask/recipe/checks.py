@@ -4,50 +4,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from multitask.errors import UserError, near
-from multitask.measure.metrics import COMPLETION, OVERALL_OF, PERPLEXITY, overall
+from multitask.measure.metrics import OVERALL_OF, overall
+from multitask.model.heads import HEADS, loss_for
+from multitask.objectives.table import OBJECTIVES
 from multitask.recipe.settings import (
-    Condition,
     DataMap,
     KeepBest,
-    Mlm,
-    Ranking,
     Settings,
-    Smart,
-    Span,
-    Sweep,
-    Table,
     Task,
 )
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import trials
-from multitask.tasks.own import Definition, Label, spec_of
+from multitask.tasks.own import spec_of
 from multitask.tasks.table import TASKS
 
 Model = TypeVar("Model", bound=BaseModel)
-# Where a mapping of the recipe is checked by a model of its own: its key -> that model.
-NESTED: dict[Any, type[BaseModel]] = {
-    "stages": Stage,
-    "tasks": Task,
-    "define": Definition,
-    "label": Label,
-    "defaults": Settings,
-    "keep": KeepBest,
-    "mlm": Mlm,
-    "ranking": Ranking,
-    "smart": Smart,
-    "sweep": Sweep,
-    "random": Span,
-    "tables": Table,
-    "conditions": Condition,
-}
 
-# What an objective measures beside the tasks' metrics.
-OWN_METRICS = {"mlm": [PERPLEXITY], "completion": [COMPLETION]}
+
+def models_below(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Key -> the model that checks the mapping under it, for all mappings of a recipe, however deep; a key that two
+    models have, such as `tasks`, is the one whose values are checked."""
+    found: dict[str, type[BaseModel]] = {}
+    for name, field in model.model_fields.items():
+        for inner in _models_in(field.annotation):
+            found |= {field.alias or name: inner, **models_below(inner)}
+    return found
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation names, inside lists, mappings and alternatives too."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+NESTED = models_below(Recipe)
 
 
 def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
@@ -171,7 +167,7 @@ def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
 
 def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
     frozen = stage.train == "last-linear-layer"
-    if stage.objective in ("ranking", "completion"):
+    if stage.wants_similar:
         specs = TASKS | recipe.specs
         rankable = [name for name, spec in specs.items() if spec.label.similar is not None]
         if strange := [name for name in stage.tasks if name not in rankable]:
@@ -179,9 +175,11 @@ def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
                 f"{at}.tasks: '{strange[0]}' has no similar pairs for {stage.objective}; "
                 f"tasks that have: {', '.join(rankable)}"
             )
-        if frozen and stage.objective == "ranking":
-            raise UserError(f"{at}.train: last-linear-layer leaves nothing to train, ranking has no head; full-model")
-    if stage.smart and (stage.objective != "supervised" or frozen):
+    if frozen and not stage.learns.has_head:
+        raise UserError(
+            f"{at}.train: last-linear-layer leaves nothing to train, {stage.objective} has no head; full-model"
+        )
+    if stage.smart and (frozen or not stage.learns.smooth):
         raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
 
 
@@ -193,7 +191,7 @@ def _deciding(recipe: Recipe, stage: Stage) -> list[str]:
     """The metrics by which an epoch or a trial of the stage can be chosen."""
     metrics = _metrics(recipe)
     metrics += list(overall({})) if set(OVERALL_OF) <= set(metrics) else []
-    return metrics + OWN_METRICS.get(stage.objective, [])
+    return [*metrics, *stage.learns.measured]
 
 
 def _check_sweep(recipe: Recipe, stage: Stage, at: str) -> None:
@@ -225,8 +223,6 @@ def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
 
 
 def _check_task(name: str, task: Task, where: str) -> None:
-    from multitask.model.heads import loss_for  # torch is not needed to read YAML
-
     at = f"{where}: tasks.{name}"
     if task.define:
         spec = spec_of(name, task.define, f"{at}.define")
@@ -246,13 +242,11 @@ def _check_task(name: str, task: Task, where: str) -> None:
 
 def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, str]] | None = None) -> None:
     """Every stage's heads fit their tasks, and a last-layer stage has one to train; carried: as in Recipe.heads."""
-    from multitask.model.heads import HEADS, loss_for
-
     for stage in recipe.stages:
         heads, at = recipe.heads(stage, carried), f"{where}: stages.{stage.name}"
         for name in heads:
             loss_for(heads[name], recipe.specs[name], recipe.tasks[name].loss, f"{at}.heads")
-        frozen = stage.train == "last-linear-layer" and stage.objective == "supervised"
+        frozen = stage.train == "last-linear-layer" and stage.learns.uses_head
         for name in stage.tasks:
             if frozen and not HEADS[heads[name]].trainable:
                 raise UserError(
@@ -263,7 +257,8 @@ def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, s
 
 def _check_tables(recipe: Recipe, where: str) -> None:
     known = ["encoder", *(stage.name for stage in recipe.stages)]
-    metrics = [*_metrics(recipe), PERPLEXITY, COMPLETION, *overall({})]
+    own = [name for objective in OBJECTIVES.values() for name in objective.measured]
+    metrics = [*_metrics(recipe), *own, *overall({})]
     for table in recipe.tables:
         named = [*table.metrics, *(name for condition in table.conditions.values() for name in condition.paper)]
         if strange := [name for name in named if name not in metrics]:

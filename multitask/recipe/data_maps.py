@@ -13,11 +13,10 @@ from typing import Any
 
 from multitask.data.files import expanded, find_file, has_file, local
 from multitask.errors import UserError, near
-from multitask.recipe.checks import build_map
-from multitask.recipe.files import parse_yaml
 from multitask.recipe.packaged import packaged, packaged_maps
+from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.settings import Task
-from multitask.storage.storage import join
+from multitask.storage.uris import join
 from multitask.tasks.table import TASKS, Split, TaskSpec
 
 FOLDER = "data"  # of configs/
@@ -95,6 +94,8 @@ def read_map(uri: str) -> dict[str, Task]:
             tree = parse_yaml(file.read_text(encoding="utf-8"), uri)
         except UnicodeDecodeError as error:
             raise UserError(f"data map '{uri}': not a text file: {error}") from error
+    from multitask.recipe.checks import build_map  # with torch, which a data directory is read without
+
     tasks = build_map(tree, uri)
     if "stages" in tree:
         return tasks

@@ -6,150 +6,114 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from multitask.tasks.own import Definition, Strict, spec_of
+from multitask.tasks.own import Definition, spec_of
+from multitask.tasks.schema import Above0, AtLeast0, Positive, Rate, Strict
 from multitask.tasks.table import TASKS, TaskSpec
 
-Positive = Annotated[int, Field(ge=1, strict=True)]
-Above0 = Annotated[float, Field(gt=0, strict=True)]
-AtLeast0 = Annotated[float, Field(ge=0, strict=True)]
-Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Files = str | Annotated[list[str], Field(min_length=1)] | None
 
 
 class KeepBest(Strict):
-    """`keep: {best: sts/pearson}`: the bundle is of the epoch that is best by a dev metric.
-
-    best: the metric.
-    """
+    """`keep: {best: sts/pearson}`: the bundle is of the epoch that is best by a dev metric."""
 
     best: str
-
-
-class Mlm(Strict):
-    """The objective `mlm` (mlm-mnrl.txt, 4.2).
-
-    rate: each token's own chance of being masked. replace: by [MASK] always, as the paper, or as BERT: by [MASK] in
-    80 %, by a random token in 10 %, by itself in 10 %. head: whether the vocabulary's weights are the embeddings'.
-    """
-
-    rate: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.15
-    replace: Literal["mask", "bert"] = "mask"
-    head: Literal["tied", "untied"] = "tied"
-
-
-class Ranking(Strict):
-    """The objective `ranking`, multiple negatives (mlm-mnrl.txt, 4.3).
-
-    scale: of the cosine; the paper's formula has 1. symmetric: rank first sentences for second ones too.
-    hard_negatives: add, for each similar pair, a sentence that the data calls dissimilar to one of its two.
-    """
-
-    scale: Above0 = 20.0
-    symmetric: bool = False
-    hard_negatives: bool = False
-
-
-class Smart(Strict):
-    """SMART, regularised fine-tuning (Jiang et al., 2020), its letters in brackets.
-
-    weight (lambda_s): of the smoothness term. radius (epsilon), step (eta), noise (sigma), iterations (T): of the
-    adversary in the embedding space. proximal (mu): weight of the Bregman term. momentum (beta): of its average.
-    Its published radius, step and noise, 1e-5, 1e-3 and 1e-5, change MiniLM's outputs by 1e-9 (docs/log.md); ours
-    do by 1e-3.
-    """
-
-    weight: AtLeast0 = 1.0
-    radius: Above0 = 1e-2
-    step: Above0 = 1e-1
-    noise: Above0 = 1e-3
-    iterations: Positive = 1
-    proximal: AtLeast0 = 1.0
-    momentum: Rate = 0.99
+    """The dev metric."""
 
 
 class Span(Strict):
-    """Values to draw from.
-
-    low, high: its ends. log: draw evenly over their logarithms, as learning rates want.
-    """
+    """Values to draw from."""
 
     low: float
+    """The least value."""
     high: float
+    """The greatest value."""
     log: bool = True
+    """Draw evenly over the values' logarithms, as learning rates want."""
 
 
 class Sweep(Strict):
-    """A stage trained once for each of several settings (trials); the best of them is what the stage hands on.
-
-    grid: setting -> its values, every combination is a trial. random: setting -> a span to draw from; each draw also
-    takes one of the grid's values. samples: how many trials are drawn. by: the dev metric that decides.
-    asha: stop a trial that lags behind at the end of epochs 1, 3, 9, ... (Li et al., 2020).
-    """
+    """A stage trained once for each of several settings (trials); the best of them is what the stage hands on."""
 
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Setting -> its values, every combination is a trial."""
     random: dict[str, Span] = {}
+    """Setting -> a span to draw from; each draw also takes one of the grid's values."""
     samples: Positive = 8
+    """How many trials are drawn."""
     by: str
+    """The dev metric that decides."""
     asha: bool = False
+    """Stop a trial that lags behind at the end of epochs 1, 3, 9, ... (Li et al., 2020)."""
 
 
 class Settings(Strict):
-    """What `defaults` may say for all stages and any stage for itself.
-
-    epochs: passes over the training data. batch_size: examples a step, over all ranks together.
-    lr: peak learning rate. weight_decay, betas, eps: AdamW's. fused: torch's fused AdamW instead of ours.
-    schedule, warmup: the learning rate's course; warm-up as a share of all steps.
-    clip: largest gradient norm, none if null. dropout: of the sentence encodings. encoder_dropout: inside the
-    encoder; null is what its config says. precision: of the arithmetic; auto is bf16-mixed where a GPU has it, 16-mixed
-    on older ones, 32-true on CPUs; bf16-true keeps weights and moments in 16 bits too, which small updates get lost in.
-    max_examples: cap of each training file, never of dev.
-    validate: when every task's dev metrics are measured. keep: which weights become the bundle.
-    compress: how gradients travel between ranks; bf16 halves the bytes and rounds them.
-    checkpoint_minutes, checkpoint_steps: how often, beside every epoch's end.
-    profile: leave a trace of ten steps in the trainer's folder.
-    """
+    """What `defaults` may say for all stages and any stage for itself."""
 
     epochs: Positive = 10
+    """Passes over the training data."""
     batch_size: Positive = 32
+    """Examples a step, over all ranks together."""
     lr: Above0 | None = None
+    """Peak learning rate."""
     weight_decay: AtLeast0 = 0.0
+    """AdamW's decoupled decay: each step takes the learning rate times this share of every weight."""
     betas: tuple[Rate, Rate] = (0.9, 0.999)
+    """AdamW's decay rates of the running means of gradients and of their squares."""
     eps: Above0 = 1e-6
+    """AdamW's addend to the root of the mean square."""
     fused: bool = False
+    """torch's fused AdamW instead of ours."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """The learning rate's course after its warm-up."""
     warmup: Rate = 0.0
+    """The share of all steps in which the learning rate rises from 0."""
     clip: Above0 | None = None
+    """The largest gradient norm; null is none."""
     dropout: Rate = 0.3
+    """The share of each sentence encoding that is dropped."""
     encoder_dropout: Rate | None = None
+    """The share that is dropped inside the encoder; null is what its config says."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "auto"
+    """The arithmetic's number format; auto is bf16-mixed where a GPU has it, 16-mixed on older ones, 32-true on CPUs.
+    bf16-true keeps weights and moments in 16 bits too, which small updates get lost in."""
     compress: Literal["none", "bf16"] = "none"
+    """How gradients travel between ranks; bf16 halves the bytes and rounds them."""
     max_examples: Positive | None = None
+    """The most examples taken of each training file; dev files are never cut."""
     validate_every: Annotated[Literal["epoch", "stage"], Field(alias="validate")] = "epoch"
+    """When every task's dev metrics are measured."""
     keep: Literal["last"] | KeepBest = "last"
+    """Which weights become the bundle."""
     checkpoint_minutes: Above0 = 5.0
+    """Minutes from one checkpoint to the next, beside those at every epoch's end."""
     checkpoint_steps: Positive | None = None
+    """Steps from one checkpoint to the next, beside those at every epoch's end; null is by minutes alone."""
     profile: bool = False
+    """Leave a trace of ten steps in the trainer's folder."""
 
 
 class Task(Strict):
     """A task of the recipe, or of a data map (docs/data.md): its head and loss, and its files where they are not the
     data directory's own.
-
-    define: what the task is, where it is not built in. head: what answers it; the bundle's, or the task's own, unless
-    said. loss: what the head learns from; what fits it unless said. train, dev, test: a file's path or URI, a list of
-    them that are read one after the other, or a pattern with `*`; test needs no labels. columns: the task's column
-    name -> the file's, or its place from 0 in a CSV or TSV without a header. note: what whoever reads a score has to
-    know of the labels; it goes into the bundles.
     """
 
     define: Definition | None = None
+    """What the task is, where it is not built in."""
     head: str | None = None
+    """What answers the task; the bundle's head, or the task's own, unless said."""
     loss: str | None = None
+    """What the head learns from; the loss that fits it unless said."""
     note: str | None = None
+    """What whoever reads a score has to know of the labels; it goes into the bundles."""
     train: Files = None
+    """The training file: a path or URI, a list of them that are read one after the other, or a pattern with `*`; the
+    data directory's unless said."""
     dev: Files = None
+    """The dev file, written like `train`."""
     test: Files = None
+    """The test file, written like `train`; it needs no labels."""
     columns: dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = {}
+    """The task's column name -> the file's, or its place from 0 in a CSV or TSV without a header."""
 
     def spec(self, name: str) -> TaskSpec:
         """What the task of that name is; KeyError where it is neither defined nor built in."""
@@ -157,34 +121,33 @@ class Task(Strict):
 
 
 class DataMap(Strict):
-    """Where tasks' files lie, in a file of its own.
-
-    tasks: name -> its files.
-    """
+    """Where tasks' files lie, in a file of its own."""
 
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
+    """Task -> its files."""
 
 
 class Condition(Strict):
-    """A column (or row) of a table.
-
-    stage: the one whose figures it shows, or `encoder`. paper: metric -> the paper's figure.
-    """
+    """A column (or row) of a table."""
 
     stage: str
+    """The stage whose figures it shows, or `encoder`."""
     paper: dict[str, float] = {}
+    """Metric -> the paper's figure."""
 
 
-class Table(Strict):
-    """A paper's table, for the report.
-
-    title, source: the table's, and where the paper has it. layout: the paper's. metrics: metric -> the paper's word for
-    it. conditions: the paper's word -> what it is here. note: printed below.
-    """
+class PaperTable(Strict):
+    """A paper's table, for the report."""
 
     title: str
+    """The table's title."""
     source: str
+    """Where the paper has it."""
     layout: Literal["conditions-as-columns", "conditions-as-rows"] = "conditions-as-columns"
+    """Whether the paper has its conditions as columns or as rows."""
     metrics: Annotated[dict[str, str], Field(min_length=1)]
+    """Metric -> the paper's word for it."""
     conditions: Annotated[dict[str, Condition], Field(min_length=1)]
+    """The paper's word -> what it is here."""
     note: str | None = None
+    """A line printed below the table."""

@@ -1,16 +1,19 @@
-"""The recipe's schema, strict: a tree of stages, which are made of recipe_parts.py. recipe_files.py reads it from YAML,
-recipe_checks.py checks what spans several keys."""
+"""The recipe's schema, strict: a tree of stages, which are made of settings.py. files.py reads it from YAML, checks.py
+checks what spans several keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from multitask.model.poolings import Pooling
-from multitask.recipe.settings import Above0, Mlm, Ranking, Settings, Smart, Sweep, Table, Task
-from multitask.tasks.own import Strict
+from multitask.objectives.base import Objective
+from multitask.objectives.smart import Smart
+from multitask.objectives.table import DEFAULT, OBJECTIVES
+from multitask.recipe.settings import PaperTable, Settings, Sweep, Task
+from multitask.tasks.schema import Above0, Strict
 from multitask.tasks.table import TaskSpec
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they become folders
@@ -19,32 +22,52 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they
 NOT_CONTENT = frozenset({"checkpoint_minutes", "checkpoint_steps", "validate_every", "profile", "from_", "heads"})
 
 
-class Stage(Settings):
-    """One training run.
+# The objectives that have options: name -> their schema.
+OPTIONS = {name: found.Options for name, found in OBJECTIVES.items() if found.Options}
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
 
-    name: of the stage; what its bundle is found by. objective: what is learned. tasks: those that are trained on.
-    train: the whole model, or the heads' last layer over a frozen encoder. lr: peak learning rate.
-    from: a stage above, `encoder`, EXPERIMENT/STAGE, or a bundle's URI; the stage above unless said.
-    heads: task -> head, from this stage on, where it is not the task's own.
-    mixing: how the batches of several tasks follow each other (multitask/data/mixing.py); a mapping gives each
-    task's weight in the draw. loss_weights: factors on the tasks' losses, 1 where none is given.
-    mlm, ranking: those objectives' options. smart: regularisation of a supervised stage, none if null.
-    sweep: settings to try; `lr: {sweep: [1.0e-3, 1.0e-4], by: METRIC}` is short for a grid of that one setting.
-    """
+
+class _Trained(Settings):
+    """The keys of a stage before its objective's options."""
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
-    objective: Literal["supervised", "mlm", "ranking", "completion"] = "supervised"
+    """The stage's name, by which its bundle is found."""
+    objective: ObjectiveName = DEFAULT
+    """What the stage learns by."""
     tasks: Annotated[list[str], Field(min_length=1)]
+    """The tasks that are trained on."""
     train: Literal["full-model", "last-linear-layer"]
+    """The whole model, or the heads' last layer over a frozen encoder."""
     from_: Annotated[str | None, Field(alias="from")] = None
+    """What the stage starts from: a stage above, `encoder`, EXPERIMENT/STAGE, or a bundle's URI; the stage above
+    unless said."""
     heads: dict[str, str] = {}
+    """Task -> its head from this stage on, where it is not the task's own."""
     lr: Above0
+    """The peak learning rate."""
     mixing: Literal["round-robin", "proportional", "annealed"] | dict[str, Above0] = "round-robin"
+    """How the batches of several tasks follow each other (multitask/data/mixing.py); a mapping gives each task's
+    weight in the draw."""
     loss_weights: dict[str, Above0] = {}
-    mlm: Mlm = Mlm()
-    ranking: Ranking = Ranking()
+    """Task -> the factor on its loss, 1 where none is given."""
+
+
+if TYPE_CHECKING:
+    _WithOptions = _Trained
+else:  # a key for each objective that has options
+    _WithOptions = create_model("_WithOptions", __base__=_Trained, **{name: (it, it()) for name, it in OPTIONS.items()})
+
+
+class Stage(_WithOptions):
+    """One training run."""
+
     smart: Smart | None = None
+    """Regularisation of a supervised stage; null is none."""
     sweep: Sweep | None = None
+    """Settings to try; `lr: {sweep: [1.0e-3, 1.0e-4], by: METRIC}` is short for a grid of that one setting."""
 
     @model_validator(mode="before")
     @classmethod
@@ -58,9 +81,24 @@ class Stage(Settings):
         sweep = {**{key: value for key, value in short.items() if key != "sweep"}, "grid": {"lr": short["sweep"]}}
         return {**tree, "lr": short["sweep"][0], "sweep": sweep}
 
+    @property
+    def learns(self) -> type[Objective]:
+        """The objective itself."""
+        return OBJECTIVES[self.objective]
+
+    @property
+    def options(self) -> Any:
+        """The objective's own options; None where it has none."""
+        return getattr(self, self.objective, None)
+
+    @property
+    def wants_similar(self) -> bool:
+        """Whether each of its tasks needs labels that say which pairs are similar."""
+        return self.learns.wants_similar(self.options)
+
     def token_head(self, brought: str | None = None) -> str | None:
-        """The masked-language head that the stage trains: mlm's setting; completion goes on with the one `brought`."""
-        return {"mlm": self.mlm.head, "completion": brought or "tied"}.get(self.objective)
+        """The masked-language head that the stage trains, tied or untied; brought: the one that its start has."""
+        return self.learns.token_head(self.options, brought)
 
     def content(self) -> dict[str, Any]:
         """What the stage's outcome depends on: of the settings, those that apply to it."""
@@ -70,40 +108,41 @@ class Stage(Settings):
 
 # Settings that say nothing about some stages: a setting of another objective does not make a stage another one.
 APPLIES: dict[str, Callable[[Stage], bool]] = {
-    # It is of sentence encodings, which these have none of.
-    "dropout": lambda stage: stage.objective not in ("mlm", "completion"),
+    "dropout": lambda stage: stage.learns.reads_sentences,
     "mixing": lambda stage: len(stage.tasks) > 1,
     "loss_weights": lambda stage: bool(stage.loss_weights),
-    "mlm": lambda stage: stage.objective == "mlm",
-    "ranking": lambda stage: stage.objective == "ranking",
     "smart": lambda stage: stage.smart is not None,
     "compress": lambda stage: stage.compress != "none",
     "sweep": lambda stage: False,  # its trials are stages of their own
+    **{name: lambda stage, name=name: stage.objective == name for name in OPTIONS},  # type: ignore[misc]
 }
 
 
 class Recipe(Strict):
-    """A tree of stages over a set of tasks, from one encoder.
-
-    name: of the recipe, and of its experiments unless they are given another. encoder: what the first stage starts
-    from. pooling: how tokens become a sentence; the encoder's own unless said. seed: of everything that is drawn.
-    data: `sample` where --data is not needed. max_length: tokens of a text, beyond which it is cut.
-    max_bad_rows: share of a file's rows that may be unusable; they are left out, and listed. tasks: name -> its head
-    and files; all are measured on dev after every epoch. defaults: settings of every stage that says no other.
-    stages: in the order in which they are run. tables: the papers' tables that `minibert report` shows.
-    """
+    """A tree of stages over a set of tasks, from one encoder."""
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
+    """The recipe's name, and its experiments' unless they are given another."""
     encoder: str
+    """What the first stage starts from."""
     pooling: Pooling | None = None
+    """How tokens become a sentence encoding; the encoder's own way unless said."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 11711
+    """The seed of everything that is drawn."""
     data: Literal["sample"] | None = None
+    """`sample` where --data is not needed."""
     max_length: Annotated[int, Field(ge=8)] = 512
+    """Tokens of a text, beyond which it is cut."""
     max_bad_rows: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The share of a file's rows that may be unusable; they are left out, and listed."""
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
+    """Task -> its head and files; all are measured on dev after every epoch."""
     defaults: Settings = Settings()
+    """Settings of every stage that says no other."""
     stages: Annotated[list[Stage], Field(min_length=1)]
-    tables: list[Table] = []
+    """The stages, in the order in which they are run."""
+    tables: list[PaperTable] = []
+    """The papers' tables that `minibert report` shows."""
 
     @property
     def specs(self) -> dict[str, TaskSpec]:

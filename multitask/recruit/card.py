@@ -28,7 +28,7 @@ ABOUT = {
 }
 
 
-def card(
+def recruiter_card(
     about: Mapping[str, Any],
     data: Sequence[Mapping[str, Any]],
     measured: Sequence[Mapping[str, Any]],

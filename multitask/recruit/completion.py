@@ -1,8 +1,5 @@
-"""Role completion: "The role in this job description is [MASK] ..." before a description (bertaar.txt, 9).
-
-The answer has room for MOST tokens; the first [SEP] in it ends the title. So one distribution holds the titles of all
-lengths, and a title's probability says what its length is worth too.
-"""
+"""Role completion: the likeliest titles of a description, by the masked-language head of a bundle that the objective
+`completion` has trained (bertaar.txt, 9)."""
 
 from __future__ import annotations
 
@@ -18,66 +15,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
-from multitask.data.batches import padded
-from multitask.data.masking import NO_TARGET
-from multitask.data.special import SPECIAL
 from multitask.errors import UserError
 from multitask.inference.embed import TextEncoder
 from multitask.measure.bootstrap import mean_interval
+from multitask.objectives.completion import MOST, Prompt
+from multitask.recruit.index import COMPLETION
 
-PROMPT = "The role in this job description is"
-MOST = 8  # tokens of a title; of the postings' titles nine in ten have no more, others are cut
 BEAM = 4  # open titles that are followed, where not more of them are wanted
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """How a description asks for its title, in token ids: [CLS] prompt, MOST tokens, [SEP] description [SEP].
-
-    before: what stands before the answer. special: tokens that no text has. longest: tokens of the whole; the
-    description's end is cut.
-    """
-
-    before: tuple[int, ...]
-    mask: int
-    end: int
-    special: frozenset[int]
-    longest: int
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer, longest: int) -> Prompt:
-        """Raises UserError where the tokenizer lacks a token that this needs, or `longest` leaves no room."""
-        found = {token: number for token in SPECIAL if (number := tokenizer.token_to_id(token)) is not None}
-        if lacking := [token for token in ("[CLS]", "[SEP]", "[MASK]") if token not in found]:
-            raise UserError(f"role completion: the encoder's tokenizer has no {lacking[0]} token; BERT's has one")
-        before = (found["[CLS]"], *tokenizer.encode(PROMPT, add_special_tokens=False).ids)
-        if longest < (least := len(before) + MOST + 3):
-            raise UserError(f"role completion: max_length {longest} has no room for a description; at least {least}")
-        return cls(before, found["[MASK]"], found["[SEP]"], frozenset(found.values()), longest)
-
-    def answer(self, title: Sequence[int]) -> list[int]:
-        """What the masks stand for: the title's tokens and the end, at most MOST. Special tokens are dropped."""
-        return [*self._ordinary(title), self.end][:MOST]
-
-    def ids(self, shown: Sequence[int], description: Sequence[int]) -> list[int]:
-        """The whole, with the first tokens of the answer `shown` and masks in the place of the others."""
-        asked = [*self.before, *shown, *[self.mask] * (MOST - len(shown)), self.end]
-        return [*asked, *self._ordinary(description)[: self.longest - len(asked) - 1], self.end]
-
-    def _ordinary(self, ids: Sequence[int]) -> list[int]:
-        return [token for token in ids if token not in self.special]
-
-    def hidden(
-        self, answers: Sequence[Sequence[int]], descriptions: Sequence[Sequence[int]], shown: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T) ids, mask and targets: each answer's first `shown` tokens stand there, its others are asked for."""
-        asked = zip(answers, descriptions, shown, strict=True)
-        input_ids, mask = padded([self.ids(answer[:count], description) for answer, description, count in asked])
-        targets = torch.full_like(input_ids, NO_TARGET)
-        start = len(self.before)
-        for row, (answer, count) in enumerate(zip(answers, shown, strict=True)):
-            targets[row, start + count : start + len(answer)] = torch.tensor(answer[count:], dtype=torch.int64)
-        return input_ids, mask, targets
 
 
 @dataclass(frozen=True)
@@ -190,12 +134,12 @@ class Row:
     rows: int
 
 
-def measure(completer: Completer, encoder: TextEncoder, train: Sequence[Pair], dev: Sequence[Pair]) -> list[Row]:
+def measure_titles(completer: Completer, encoder: TextEncoder, train: Sequence[Pair], dev: Sequence[Pair]) -> list[Row]:
     """Exact match and token F1 of the first title; beside it two that need no completion: the commonest title of
     train, and the title of the train posting whose text is nearest by `encoder`. Both sequences need a pair."""
     nearest = (encoder.embed([text for _, text in dev]) @ encoder.embed([text for _, text in train]).T).argmax(axis=1)
     guesses = {
-        "completion": [titles[0].text for titles in completer.complete([text for _, text in dev], k=1)],
+        COMPLETION: [titles[0].text for titles in completer.complete([text for _, text in dev], k=1)],
         "nearest posting": [train[at][0] for at in nearest.tolist()],
         "commonest title": [commonest([title for title, _ in train])] * len(dev),
     }

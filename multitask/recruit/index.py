@@ -28,7 +28,8 @@ from multitask.storage.storage import MANIFEST, Storage
 
 SCHEMA = 1
 KIND = "recruiter's index"
-ENCODER, PARTS = "encoder", ("completion", "suitability")  # bundles below the directory
+ENCODER, COMPLETION, SUITABILITY = "encoder", "completion", "suitability"  # bundles below the directory
+PARTS = (COMPLETION, SUITABILITY)
 NEAREST = "nearest.usearch"
 FILES = ("postings.jsonl", "passages.jsonl", "vectors.safetensors", NEAREST)
 
@@ -67,7 +68,7 @@ class Index:
         return [np.asarray(self.nearest.search(vector, count).keys, np.int64) for vector in vectors]
 
 
-def longest(max_length: int, most: int) -> int:
+def words_within(max_length: int, most: int) -> int:
     """At most `most` words, and no more than an encoder of so many tokens takes."""
     return max(1, min(most, int(max_length * WORDS_A_TOKEN)))
 
@@ -81,7 +82,7 @@ def build(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Index:
     """The postings but for the fields `without`. progress: called with how many passages are embedded, of how many."""
-    words = longest(encoder.max_length, PASSAGE_WORDS)
+    words = words_within(encoder.max_length, PASSAGE_WORDS)
     pieces = passages(postings, without, words)
     vectors = encoder.embed([piece.embedded for piece in pieces], lambda done: progress(done, len(pieces)))
     facts = {"postings": len(postings), "passages": len(pieces), "width": vectors.shape[1], "passage_words": words}

@@ -24,7 +24,7 @@ RANKS = frozenset({
     "assistant", "chief", "deputy", "head", "junior", "lead", "manager", "senior",
 })  # fmt: skip
 
-Row = dict[str, str | float]
+TrainingRow = dict[str, str | float]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _regrouped(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     return first[inverse]
 
 
-def matches(field: str, corpus: Corpus, split: str, seed: int) -> Iterator[Row]:
+def matches(field: str, corpus: Corpus, split: str, seed: int) -> Iterator[TrainingRow]:
     """(the field, a posting without it, match): its own posting 1; for dev another trade's too, 0.
 
     Ranking trains on what matches and takes its negatives from the batch; a dev metric needs both.
@@ -107,7 +107,7 @@ def matches(field: str, corpus: Corpus, split: str, seed: int) -> Iterator[Row]:
                 yield {"id": f"{corpus.key(place)}/far", "sentence1": query, "sentence2": text, "match": 0.0}
 
 
-def suitability(corpus: Corpus, split: str, seed: int) -> Iterator[Row]:
+def suitability(corpus: Corpus, split: str, seed: int) -> Iterator[TrainingRow]:
     """(a posting without its qualifications, qualifications as an application, WEAK score): its own, one of a near
     title, one of a far one."""
     drawn = np.random.default_rng(derive_seed(seed, "suitability", split))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from multitask.bundle.bundle import read_bundle
 from multitask.errors import UserError, near
 from multitask.inference.embed import TextEncoder, Vectors
-from multitask.recruit.index import ENCODER, NEIGHBOURS, Index, load_index, longest
+from multitask.recruit.index import ENCODER, NEIGHBOURS, Index, load_index, words_within
 from multitask.recruit.marks import Marker, Spans
 from multitask.recruit.passages import pieces
 from multitask.recruit.postings import Posting
@@ -101,7 +101,7 @@ class Searcher:
         # A query is best left whole. Where it cannot be, a posting's cosine is the mean of the pieces' best passages':
         # nDCG@10 of the 93 qualifications of over 100 words, whole .361; cut at 100 words, mean of the best .360, the
         # best of the best .312, the pieces' mean vector .344.
-        words = longest(self.encoder.max_length, WHOLE_QUERY)
+        words = words_within(self.encoder.max_length, WHOLE_QUERY)
         cut = [pieces(query, words) or [query] if weights.dense else [] for query in queries]
         vectors = self.encoder.embed([piece for some in cut for piece in some])
         ends = np.cumsum([len(some) for some in cut])

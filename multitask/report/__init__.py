@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from multitask.report.as_html import as_html
+from multitask.report.as_markdown import as_markdown
 from multitask.report.compose import compose
-from multitask.report.markdown import markdown
-from multitask.report.page import page
 from multitask.report.reading import read_evidence
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 
 
 def write_report(uri: str) -> list[str]:
@@ -16,7 +17,7 @@ def write_report(uri: str) -> list[str]:
     """
     folder = Storage(uri)
     report = compose(read_evidence(folder))
-    texts = {"report.html": page(report), "report.md": markdown(report)}
+    texts = {"report.html": as_html(report), "report.md": as_markdown(report)}
     for name, text in texts.items():
         folder.write_bytes(name, text.encode())
     return [join(folder.uri, name) for name in texts]

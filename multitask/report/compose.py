@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from multitask.experiment.results import is_trial, summary, sweep_lines
+from multitask.report.blocks import Report, Section
 from multitask.report.facts import data_table, duration, trainers_table
 from multitask.report.figures import interval_figure, stage_figure
 from multitask.report.numbers import FIRST, spread
-from multitask.report.parts import Report, Section
 from multitask.report.reading import ENCODER, Evidence
 from multitask.report.tables import caveats, label, paper_table, retention_table, stages_table
 

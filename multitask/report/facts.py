@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from multitask.report.blocks import Cell, ReportTable
 from multitask.report.numbers import number
-from multitask.report.parts import Cell, Table
 from multitask.report.reading import Evidence, Run
 
 SHORT = 12  # of a fingerprint's 64 digits
 LINES_SHOWN = 5  # quarantined lines named
 
 
-def trainers_table(evidence: Evidence) -> Table:
+def trainers_table(evidence: Evidence) -> ReportTable:
     """A row a trainer; a swept stage's is its best trial's."""
     named: dict[str, list[Run]] = {}
     for run in evidence.runs:
@@ -25,10 +25,10 @@ def trainers_table(evidence: Evidence) -> Table:
         rows.append([Cell(name), *(Cell("" if fact is None else str(fact)) for fact in facts)])
     header = ["stage", "trainer", "fingerprint", "seed", "workers", "steps", "time", "log"]
     note = "Each trainer's folder holds its TensorBoard events, metrics.jsonl and bundle. 0 workers: in one process."
-    return Table("Runs", header, rows, notes=[note], words=2)
+    return ReportTable("Runs", header, rows, notes=[note], words=2)
 
 
-def data_table(evidence: Evidence) -> Table:
+def data_table(evidence: Evidence) -> ReportTable:
     rows = []
     for task, facts in evidence.results["data"].items():
         for split, source in facts["source"].items():
@@ -47,7 +47,7 @@ def data_table(evidence: Evidence) -> Table:
                 ]
             )
     header = ["task", "split", "file", "rows used", "quarantined", "sha256", "majority class"]
-    return Table("Data", header, rows, words=3)
+    return ReportTable("Data", header, rows, words=3)
 
 
 def duration(seconds: float) -> str:

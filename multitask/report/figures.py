@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multitask.experiment.results import summary
+from multitask.report.blocks import Figure
 from multitask.report.numbers import SCORES, kind_of, number, spread, task_of
-from multitask.report.parts import Figure
 from multitask.report.reading import ENCODER, LOSS, Curve, Evidence, Run
 from multitask.report.svg import GRID, INK, MUTED, PAPER, SERIES, drawing
 

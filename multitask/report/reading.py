@@ -17,16 +17,17 @@ from pydantic import ValidationError
 
 from multitask.errors import UserError, well_formed
 from multitask.experiment.events import event_files
+from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.records import Record, read_records
 from multitask.experiment.results import Rows, leaves
-from multitask.experiment.stages import Experiment
-from multitask.recipe.files import parse_yaml
-from multitask.recipe.settings import Table as PaperTable
+from multitask.recipe.parsing import parse_yaml
+from multitask.recipe.settings import PaperTable
 from multitask.recipe.sweeps import stage_of
 from multitask.report.numbers import ordered
 from multitask.storage.owners import kept_in
 from multitask.storage.sealed import Damaged, read_document
-from multitask.storage.storage import Storage, file_at, join
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join
 
 log = logging.getLogger(__name__)
 ENCODER = "encoder"  # the row of results.json before any training

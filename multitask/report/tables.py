@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from multitask.experiment.results import decided, setting_cell, summary, sweep_lines, swept_settings
-from multitask.recipe.settings import Condition
-from multitask.recipe.settings import Table as PaperTable
+from multitask.recipe.settings import Condition, PaperTable
+from multitask.report.blocks import Cell, ReportTable
 from multitask.report.numbers import DASH, SCORES, kind_of, number, ordered, spread, task_of
-from multitask.report.parts import Cell, Table
 from multitask.report.reading import Evidence, Run
 
 LEAST_SCALE = 0.1  # of the retention matrix's colours, so that noise stays pale
@@ -48,7 +47,7 @@ def score_cell(runs: Sequence[Run], metric: str, strong: bool = False) -> Cell:
     return Cell(spread(found), note, strong=strong)
 
 
-def paper_table(evidence: Evidence, table: PaperTable) -> Table:
+def paper_table(evidence: Evidence, table: PaperTable) -> ReportTable:
     """The paper's layout, its numbers beside ours."""
     conditions = list(table.conditions.items())
     metrics = [(label(evidence, metric, words), metric) for metric, words in table.metrics.items()]
@@ -62,7 +61,7 @@ def paper_table(evidence: Evidence, table: PaperTable) -> Table:
     ours = "; ".join(f"{name} is {condition.stage}" for name, condition in conditions)
     notes = [f"Paper: {table.source}. Ours: {ours}.", *rests_on(evidence, table.metrics), *seeds_note(evidence)]
     marked = any("†" in name for name, _ in metrics)
-    return Table(
+    return ReportTable(
         table.title,
         ["", *["paper", "ours"] * len(groups)],
         rows,
@@ -99,7 +98,7 @@ def seeds_note(evidence: Evidence) -> list[str]:
     return [f"± is the sample standard deviation (n − 1) over n = {len(most)} seeds: {seeds}."]
 
 
-def stages_table(evidence: Evidence) -> Table:
+def stages_table(evidence: Evidence) -> ReportTable:
     """A row a stage or trial."""
     metrics, several, settings = evidence.metrics, bool(seeds_note(evidence)), swept_settings(evidence.rows)
     rows = []
@@ -123,7 +122,7 @@ def stages_table(evidence: Evidence) -> Table:
     notes = [f"* {line}" for line in sweep_lines(evidence.rows)]
     notes += ["Dev metrics over all usable rows. In brackets: the 95 % bootstrap interval. Bold: a task that the stage "
               "trains."]  # fmt: skip
-    return Table(
+    return ReportTable(
         "Every stage of the experiment", header, rows,
         notes=[*notes, *rests_on(evidence, metrics), *seeds_note(evidence), *caveats(evidence)], words=4,
     )  # fmt: skip
@@ -158,7 +157,7 @@ def gains(evidence: Evidence, name: str, metric: str) -> list[float]:
     return found
 
 
-def retention_table(evidence: Evidence) -> Table | None:
+def retention_table(evidence: Evidence) -> ReportTable | None:
     """The retention matrix: a metric after a stage minus the same before it (bertaar.txt, 8.2 to 8.4)."""
     found = {
         (name, metric): change
@@ -187,6 +186,6 @@ def retention_table(evidence: Evidence) -> Table | None:
     notes = ["Blue: gained; orange: cost; 0 is exactly 0. Bold: a task that the stage trains. A dash: not finished, "
              "or started from another experiment's bundle."]  # fmt: skip
     header = ["stage", "from", *(label(evidence, metric) for metric in metrics)]
-    return Table(
+    return ReportTable(
         "What each stage gained or cost every task", header, rows, notes=[*notes, *seeds_note(evidence)], words=2
     )

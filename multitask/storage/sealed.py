@@ -21,7 +21,8 @@ from torch import Tensor
 
 from multitask.errors import StorageError, UserError
 from multitask.storage.retries import said_clearly
-from multitask.storage.storage import MANIFEST, Storage, below, join
+from multitask.storage.storage import MANIFEST, Storage
+from multitask.storage.uris import below, join
 
 MAX_MANIFEST = 1_000_000  # bytes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # of a file

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,70 +14,28 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import fsspec
 from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
-from multitask.errors import StorageError, UserError
+from multitask.errors import StorageError
 from multitask.storage import lag
 from multitask.storage.disk import copy_local, make_folder, private_folder, write_local
 from multitask.storage.owners import TRIAL, clean_drafts, clean_temporary, draft_of, is_dead, kept_in, trial
 from multitask.storage.retries import Doing, answer_of, persist, said_clearly
+from multitask.storage.uris import absolute, below, join, open_fs
 
 MANIFEST = "manifest.json"
 SMALL = (".json", ".jsonl", ".yaml", ".csv")  # how the names of files end that are read in one go
 UNCONDITIONAL = {"InvalidArgument", "InvalidRequest", "NotImplemented", "NotSupported", "UnsupportedOperation"}
-PASSWORD = re.compile(r"([\w+.-]+://)[^/@\s]*:[^/@\s]*@")
 Fence = Callable[[], None]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-def absolute(uri: str) -> str:
-    """A local path made absolute (workers run in other directories); any other URI as it is.
-
-    Raises UserError where it can be none: a NUL in it, a ~user that is not there.
-    """
-    try:
-        return uri if "://" in uri else str(Path(uri).expanduser().resolve())
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"path {uri!r}: {error}") from error
-
-
-def shown(uri: str) -> str:
-    """A path below the working directory as it is typed there, `runs/demo`; any other place as it is."""
-    path = Path(uri)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else uri
-
-
-def join(uri: str, *parts: str) -> str:
-    base = uri if uri.endswith("://") else uri.rstrip("/") + "/"
-    return base + "/".join(parts)
 
 
 def file_at(uri: str) -> tuple[Storage, str]:
     """A file's directory and its name in it."""
     folder, slash, name = uri.rpartition("/")
     return Storage(folder or slash or "."), name
-
-
-def open_fs(uri: str) -> tuple[Any, str]:
-    """The file system of a URI, and the path in it. Raises UserError where there is none of that name, and where the
-    URI holds a password: it would stand in results, logs and errors."""
-    if found := PASSWORD.match(uri):
-        raise UserError(f"storage '{found[1]}***@...': credentials come from the environment, not from a URI")
-    try:  # listings are not cached: others write there too
-        fs, path = fsspec.url_to_fs(absolute(uri), use_listings_cache=False, **_own_retries(uri))
-    except (ValueError, ImportError) as error:
-        raise UserError(f"storage '{uri}': {error}") from error
-    return fs, path
-
-
-def _own_retries(uri: str) -> dict[str, Any]:
-    """botocore tries again by itself, after up to a second the first time: left to retries.py, unless asked for."""
-    asked = "AWS_MAX_ATTEMPTS" in os.environ or "config_kwargs" in fsspec.config.conf.get("s3", {})
-    once = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
-    return once if uri.startswith(("s3://", "s3a://")) and not asked else {}
 
 
 class Storage:
@@ -322,39 +279,3 @@ async def _versioned(fs: Any, full: str) -> tuple[bytes, str]:
     answer = await fs._call_s3("get_object", Bucket=bucket, Key=key)
     async with answer["Body"] as body:
         return await body.read(), str(answer["ETag"])
-
-
-def below(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
-
-
-@contextmanager
-def local_copy(uri: str) -> Iterator[Path]:
-    """A file at any fsspec URI as a local one: itself, or a copy for as long as it is wanted.
-
-    Raises FileNotFoundError, StorageError, and UserError for a file that changed while it was copied.
-    """
-    fs, path = open_fs(uri)
-    if isinstance(fs, LocalFileSystem):
-        with open(path, "rb"):  # raises where it is not there, or not readable
-            pass
-        yield Path(path)
-        return
-    with tempfile.TemporaryDirectory(prefix=kept_in("download")) as folder:
-        copy = Path(folder) / "file"
-        before = _version(fs, path)
-        persist(fs, "read", uri, partial(fs.get_file, path, str(copy)))
-        now = _version(fs, path)
-        if before and now and before != now:
-            moved = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in before | now)
-            raise UserError(f"{uri}: changed while it was read ({moved}); run again when nothing writes to it")
-        yield copy
-
-
-def _version(fs: Any, path: str) -> dict[str, str]:
-    """What tells a file elsewhere from what it was before, as far as its server says."""
-    try:
-        facts = fs.info(path)
-    except Exception:  # every client has its own; whoever reads the file says what is wrong
-        return {}
-    return {name: str(facts[name]) for name in ("size", "ETag", "LastModified", "mtime", "generation") if name in facts}

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from multitask.storage.retries import said_clearly
 from multitask.storage.sealed import BLANK, Damaged, checked, identity, said_of
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 
 CHUNK = 1 << 22  # bytes
 WHOLE = 1 << 26  # bytes: a file below that is checked at once

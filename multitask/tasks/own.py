@@ -10,19 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from multitask.errors import UserError, near
 from multitask.tasks.labels import KINDS, MAX_CLASSES, KindName, LabelSpec, Metric
+from multitask.tasks.schema import Strict
 from multitask.tasks.table import TASKS, TaskSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of files, of weights and of metrics
 # First parts of other metrics' names, and prediction files' stems.
 TAKEN = {"overall", "mlm", "completion", *TASKS, *(spec.prediction[0] for spec in TASKS.values())}
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _word(value: Any) -> Any:
@@ -37,34 +34,34 @@ Word = Annotated[str, BeforeValidator(_word), Field(pattern=r"^[^\s](?:[^\t\r\n\
 
 
 class Label(Strict):
-    """The label of an own task.
-
-    column: its name in the files. kind: `classes`, `binary` (0 or 1), `score` (a number from low to high) or
-    `probability` (a number in 0..1); classes where words are given. words: the classes as the files say them, that of
-    class 0 first; predictions say them too. low, high: the least and the greatest label, of scores and of classes that
-    are numbers (low is 0 unless said). similar: the least label, or word, of a pair that means the same, for ranking.
-    """
+    """The label of an own task."""
 
     column: str = "label"
+    """The label's column in the files."""
     kind: KindName | None = None
+    """`classes`, `binary` (0 or 1), `score` (a number from low to high) or `probability` (a number in 0..1); classes
+    where words are given."""
     words: list[Word] = []
+    """The classes as the files say them, that of class 0 first; predictions say them too."""
     low: Number | None = None
+    """The least label, of scores and of classes that are numbers; 0 unless said."""
     high: Number | None = None
+    """The greatest label, of scores and of classes that are numbers."""
     similar: Number | str | None = None
+    """The least label, or word, of a pair that means the same, for ranking."""
 
 
 class Definition(Strict):
-    """What an own task is; docs/own-task.md is a walk.
-
-    columns: its text columns in the files: one, or two for pairs. label: what is to be predicted. metric: accuracy or
-    pearson; accuracy of classes, pearson of numbers unless said. joined: the encoder reads both texts of a pair as one
-    sequence.
-    """
+    """What an own task is; docs/own-task.md is a walk."""
 
     columns: Annotated[list[str], Field(min_length=1, max_length=2)]
+    """The text columns in the files: one, or two for pairs."""
     label: Label = Label()
+    """What is to be predicted."""
     metric: Metric | None = None
+    """accuracy or pearson; accuracy of classes, pearson of numbers unless said."""
     joined: bool = False
+    """The encoder reads both texts of a pair as one sequence."""
 
 
 def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:

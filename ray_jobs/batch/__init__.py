@@ -1,1 +1,1 @@
-"""`minibert embed` and `minibert predict --input`: tables of any length."""
+"""Jobs over shards of texts, here or on Ray Data workers: `minibert embed`, `predict --input`, `recruit index`."""

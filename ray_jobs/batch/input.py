@@ -18,43 +18,50 @@ from multitask.data.formats import TEXT_FORMATS, endings, reader_of
 from multitask.data.readers import Example, Reading
 from multitask.errors import UserError, short_list
 from multitask.storage.retries import persist
-from multitask.storage.storage import Storage, join, open_fs
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join, open_fs
 from multitask.tasks.labels import LabelSpec
 from multitask.tasks.table import TaskSpec
 
 
 @dataclass
 class Shard:
-    """The rows of one part.
-
-    ids: (N,). files: (N,) names of the rows' files, none where the input is one file. texts: (N,) of each column.
-    bad: rows left out since the shard before, `file:line: reason`. made: its part is there already, and so ids, files
-    and texts are left empty. rows: N. fault: what the user has to mend before the work can go on, instead of rows.
-    """
+    """N rows of a table, which one part is made of; a worker sends it back without their texts."""
 
     number: int
+    """Its place in the input, from 0."""
     ids: list[str] = field(default_factory=list)
+    """(N,)"""
     files: list[str] = field(default_factory=list)
+    """(N,) names of the rows' files, none where the input is one file."""
     texts: list[list[str]] = field(default_factory=list)
+    """The texts of each column, each (N,)."""
     bad: list[str] = field(default_factory=list)
+    """The rows left out since the shard before, `file:line: reason`."""
     made: bool = False
+    """Its part is there already; ids, files and texts are left empty."""
     rows: int = 0
+    """N"""
+    vectors: bytes = b""
+    """(N, H) float32 of the only column, where they are sent back and no part is written."""
     fault: str = ""
+    """What the user has to mend before the work can go on, instead of rows."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """The files of an input, in order, and how they are read. columns: of the texts. rows: of a shard.
-
-    several: whether the input was a directory or a pattern, so that a row's file says something. known: file -> its
-    sha256 when the work began, of those on this machine.
-    """
+class TableSource:
+    """The files of a table of texts, and how they are read."""
 
     files: tuple[str, ...]
+    """URIs, in the order of their rows."""
     several: bool
+    """Whether the input was a directory or a pattern, so that a row's file says something."""
     columns: tuple[str, ...]
+    """The columns of texts."""
     rows: int
+    """How many rows a shard has; the last may have fewer."""
     known: Mapping[str, str] = field(default_factory=dict)
+    """File on this machine -> its sha256 when the work began."""
 
     def shards(self, made: Collection[int] = ()) -> Iterator[Shard]:
         """All usable rows, in order. made: numbers of shards whose parts are there: read, but not kept.
@@ -82,9 +89,9 @@ class Source:
         yield shard
 
     def first_bytes(self) -> int:
-        """Of the first shard's texts; 0 where the input would have to be fetched for it.
+        """How many bytes the first shard's texts have; 0 where the input would have to be fetched to know.
 
-        What is wrong with the input is said here, before workers are started.
+        Raises UserError for what is wrong with the input, before workers are started.
         """
         if not isinstance(open_fs(self.files[0])[0], LocalFileSystem):
             return 0
@@ -108,38 +115,44 @@ class Source:
         return TaskSpec("the table", self.columns, LabelSpec("score", "", 0, 1), "pearson", "", {}, ("", ""))
 
     def content(self) -> list[dict[str, Any]]:
-        """What each file is, wherever it lies: name, bytes, and sha256 or the storage's own mark of a version."""
+        """Name and bytes of each file, and its sha256 or, elsewhere, the storage's own mark of a version."""
         return [{"file": _name(file), **_identity(file)} for file in self.files]
 
-    def held_to(self, content: Sequence[Mapping[str, Any]]) -> Source:
+    def held_to(self, content: Sequence[Mapping[str, Any]]) -> TableSource:
         """The source whose files have to be what `content` said of them."""
         known = {file: facts["sha256"] for file, facts in zip(self.files, content, strict=True) if "sha256" in facts}
         return replace(self, known=known)
 
 
 def _take_bad(shard: Shard, reading: Reading) -> None:
-    """Here rather than in `reading`, which would keep those of the whole file."""
+    """Moves the rows left out so far from the reading, which would keep those of the whole file, to the shard."""
     shard.bad += [f"{_name(reading.uri)}:{row.line}: {row.reason}" for row in reading.quarantined]
     reading.quarantined.clear()
 
 
-def source_of(uri: str, columns: tuple[str, ...], rows: int) -> Source:
-    """uri: a file, a directory, or a pattern with `*`. Raises UserError where there is none, or of unknown format."""
+def source_of(uri: str, columns: tuple[str, ...], rows: int) -> TableSource:
+    """The source of a file, a directory, or a pattern with `*`.
+
+    Raises UserError where there is no such file, or none of a known format.
+    """
     if is_pattern(uri):
-        return Source(_readable(uri, expanded(uri)), True, columns, rows)
+        return TableSource(_readable(uri, expanded(uri)), True, columns, rows)
     fs, path = open_fs(uri)
     try:
         is_directory = persist(fs, "read", uri, partial(fs.info, path))["type"] == "directory"
     except FileNotFoundError:
         is_directory = False  # reading it says what is there instead
     if is_directory:
-        return Source(_readable(uri, [join(uri, name) for name in Storage(uri).list()]), True, columns, rows)
+        return TableSource(_readable(uri, [join(uri, name) for name in Storage(uri).list()]), True, columns, rows)
     reader_of(uri, TEXT_FORMATS)
-    return Source((uri,), False, columns, rows)
+    return TableSource((uri,), False, columns, rows)
 
 
 def _readable(uri: str, found: list[str]) -> tuple[str, ...]:
-    """Those of a known format; names that begin with . or _ are other tools' notes on the files beside them."""
+    """The found files of a known format; names that begin with . or _ are other tools' notes on the files beside them.
+
+    Raises UserError where there is none.
+    """
     files = [file for file in found if endings(file)[0] in TEXT_FORMATS and _name(file)[0] not in "._"]
     if not files:
         holds = short_list(map(_name, found)) or "nothing, or is not there"
@@ -182,5 +195,5 @@ def _schema() -> Any:
     texts = pa.large_list(pa.large_string())
     return pa.schema(
         {"number": pa.int64(), "ids": texts, "files": texts, "texts": pa.large_list(texts), "bad": texts,
-         "made": pa.bool_(), "rows": pa.int64(), "fault": pa.string()}
+         "made": pa.bool_(), "rows": pa.int64(), "vectors": pa.large_binary(), "fault": pa.string()}
     )  # fmt: skip

@@ -21,21 +21,24 @@ from multitask.storage.storage import Storage
 from multitask.tasks.labels import KINDS
 from ray_jobs.batch.input import Shard
 
-Columns = dict[str, Any]  # name -> Arrow array
+Arrays = dict[str, Any]  # name -> Arrow array
 SEAL = b"minibert.seal"  # in the metadata of a part's schema
 _SEAL = re.compile(SEAL + rb"[^0-9a-f]{1,16}([0-9a-f]{64})")  # as Parquet writes it: the key, a length, the value
 
 
 @dataclass(frozen=True)
 class PartPlan:
-    """What parts hold, and where they go. columns: of the texts. task: none is for embeddings. keep: the texts too.
-    work: a hash of all that they are made of, which is in their checksums."""
+    """What the parts of a table hold, and where they go."""
 
     output: Storage
     columns: tuple[str, ...]
+    """The columns of texts."""
     task: str | None
+    """The task whose predictions they hold; None for embeddings."""
     keep: bool
+    """Whether they hold the texts too."""
     work: str = ""
+    """A hash of all that they are made of, which goes into their checksums."""
 
     def check(self) -> None:
         """Raises UserError where a part would have two columns of one name."""
@@ -45,6 +48,10 @@ class PartPlan:
             again += [name for name in self.columns if name in taken]
         if again:
             raise UserError(f"--column {again[0]}: a part would have two columns of that name; rename it, or no --keep")
+
+    def worker(self, bundle: Bundle, device: torch.device | str) -> Callable[[Shard], None]:
+        """What a worker does with a shard: computes its part and writes it, whole or not at all."""
+        return Writer(self, bundle, device).write
 
 
 class Writer:
@@ -58,7 +65,7 @@ class Writer:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns: Columns = {"id": pa.array(shard.ids, pa.string())}
+        columns: Arrays = {"id": pa.array(shard.ids, pa.string())}
         if shard.files:
             columns["file"] = pa.array(shard.files).dictionary_encode()
         if self.plan.keep:
@@ -85,7 +92,7 @@ def is_sound(data: bytes, of: str) -> bool:
 
 
 def _place(data: bytes) -> tuple[int, int]:
-    """Where the checksum stands: in the footer, which is behind all texts."""
+    """Start and end of the checksum; it is in the footer, behind all texts. Raises ValueError where there is none."""
     found = _SEAL.search(data, max(0, data.rfind(SEAL)))
     if found is None:
         raise ValueError("no seal")
@@ -104,20 +111,23 @@ def embedding_names(columns: tuple[str, ...]) -> list[str]:
     return ["embedding"] if len(columns) == 1 else [f"embedding_{name}" for name in columns]
 
 
-def _embeddings(plan: PartPlan, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
+def _embeddings(plan: PartPlan, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Arrays]:
     encoder, names = TextEncoder(bundle, device), embedding_names(plan.columns)
     return lambda texts: {name: _column(encoder.embed(some)) for name, some in zip(names, texts, strict=True)}
 
 
-def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Columns]:
-    """prediction: int32 for classes and yes or no, else float32; label: its word, where the task has words for them.
-    probability: of yes; probabilities: of each class."""
+def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Arrays]:
+    """What gives a part's columns of predictions for the texts of its rows.
+
+    prediction: int32 for classes and yes or no, else float32; label: its word, where the task has words for them.
+    probability: of yes; probabilities: of each class.
+    """
     import pyarrow as pa
 
     predictor, spec = Predictor(bundle, device), bundle.specs[task].label
     has_classes = KINDS[spec.kind].words is not None
 
-    def answer(texts: list[list[str]]) -> Columns:
+    def answer(texts: list[list[str]]) -> Arrays:
         found = predictor.answer(task, texts[0], texts[1] if len(texts) > 1 else None)
         columns = {"prediction": _column(found.labels.astype(np.int32 if has_classes else np.float32))}
         if spec.words:
@@ -131,7 +141,7 @@ def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Calla
 
 
 def _column(values: NDArray[Any]) -> Any:
-    """(N,) numbers, or (N, H) as N lists of H."""
+    """An array (N,) as an Arrow array of numbers, one of (N, H) as N lists of H."""
     import pyarrow as pa
 
     if values.ndim == 1:

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multitask.bundle.bundle import is_bundle, save_bundle
-from multitask.bundle.sources import read_model
+from multitask.bundle.found import read_model
 from multitask.errors import UserError, near, short_list
 from multitask.experiment.finding import open_bundle
 from multitask.export import DTYPES, FORMATS
-from multitask.export.card import card
-from multitask.export.evidence import evidence_of
 from multitask.export.huggingface import write_text
+from multitask.export.model_card import model_card
+from multitask.export.provenance import provenance_of
 from multitask.model.bert import POOLINGS
 from multitask.model.folders import FACTS
 from multitask.storage.disk import make_folder, sync_folder
@@ -47,7 +47,7 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
         lines = chosen.write(bundle, folder, DTYPES[dtype])
         if dtype != "float32":
             lines.append("scores are of float32 weights")
-        page = card(bundle, form, evidence_of(uri), push or ".", lines, dtype)
+        page = model_card(bundle, form, provenance_of(uri), push or ".", lines, dtype)
         _seal(folder)
         write_text(folder / CARD, page)
         files = _files(folder)
@@ -60,8 +60,11 @@ def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None
 
 
 def import_model(source: str, output: str, screen: Screen, pooling: str | None = None) -> None:
-    """Writes a bundle of a Hugging Face or sentence-transformers BERT; `source` and `pooling` as `read_source` takes
-    them."""
+    """Writes a bundle of a Hugging Face or sentence-transformers BERT to `output`.
+
+    source: a directory, its URI, or a hub id. pooling: the one to be used, where it is not to be the model's own.
+    Raises UserError for another architecture, a file that is missing or damaged, and an `output` that is not free.
+    """
     if pooling and pooling not in POOLINGS:
         raise UserError(f"--pooling '{pooling}': one of {', '.join(POOLINGS)}")
     if is_bundle(source):
@@ -89,7 +92,8 @@ def _check_free(target: Storage, first: str, last: str) -> None:
 
 @contextmanager
 def _draft(target: Storage) -> Iterator[Path]:
-    """An empty local folder for what is to become `target`, beside it where that is local; gone in the end."""
+    """Makes an empty local folder for what is to become `target`, beside it where that is local; removes it in the
+    end."""
     final = Path(target.root)
     with said_clearly("written", target.uri):
         if target.is_local:
@@ -104,8 +108,11 @@ def _draft(target: Storage) -> Iterator[Path]:
 
 
 def _publish(folder: Path, target: Storage, first: str, last: str) -> Path:
-    """The folder's files at `target`, whole or not at all: by one rename, or, where there is none, with the file `last`
-    last, without which nobody takes the others for a model. -> where they lie on this machine."""
+    """Puts the folder's files to `target`, whole or not at all; returns where they lie on this machine.
+
+    That is one rename or, where a storage has none, an upload that ends with the file `last`, without which nobody
+    takes the others for a model.
+    """
     if target.is_local:
         with said_clearly("written", target.uri):
             for name in _files(folder):

@@ -13,7 +13,7 @@ SECONDS = 30.0  # that the hub may be silent; its client would wait for good
 
 
 class Hub:
-    """The repository, for the owner of the environment's token (HF_TOKEN, or what `hf auth login` kept).
+    """A repository of the hub, for the owner of the environment's token (HF_TOKEN, or what `hf auth login` kept).
 
     Raises UserError where there is no token, where it is refused, and where the hub does not answer.
     """
@@ -33,7 +33,8 @@ class Hub:
             self.api.whoami()
 
     def push(self, folder: Path) -> str:
-        """Every file of the folder in one commit; a repository that is not there yet is made, private. -> its URL."""
+        """Pushes every file of the folder in one commit, and returns the repository's URL; one that is not there yet
+        is made, private."""
         with self._said():
             made = self.api.create_repo(self.repository, private=True, exist_ok=True)
             self.api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="minibert export")

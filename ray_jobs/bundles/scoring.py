@@ -20,7 +20,7 @@ from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError, near
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
-from multitask.export.evidence import evidence_of
+from multitask.export.provenance import provenance_of
 from multitask.inference.embed import default_device
 from multitask.inference.submission import write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
@@ -29,7 +29,8 @@ from multitask.model.multitask import MultitaskModel
 from multitask.recipe.data_maps import Place, place_of
 from multitask.recipe.settings import Task
 from multitask.storage.owners import kept_in
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 from multitask.tasks.table import TASKS, Split, TaskSpec
 from ray_jobs.screen import Screen
 
@@ -112,12 +113,12 @@ def _opened(uri: str, data: str | None, splits: Sequence[Split]) -> tuple[Bundle
 
 
 def _trained_on(uri: str, bundle: Bundle, splits: Sequence[Split]) -> Place:
-    """Where the files lie that the bundle's tasks were trained on, as its experiment's results say; without an
-    experiment around it the packaged sample, which built-in tasks have.
+    """The place of the files that the bundle's tasks were trained on, as its experiment's results say; without an
+    experiment around it, the packaged sample, which built-in tasks have.
 
-    Raises UserError where an own task has none, or a file of those splits is not there any more.
+    Raises UserError where an own task has no files, or a file of the wanted splits is not there any more.
     """
-    facts = evidence_of(uri).data
+    facts = provenance_of(uri).data
     columns = bundle.about.get("columns", {})
     tasks = {
         task: Task(**_files(facts[task]["source"]), columns=columns.get(task, {}))
@@ -137,7 +138,7 @@ def _trained_on(uri: str, bundle: Bundle, splits: Sequence[Split]) -> Place:
 
 
 def _tell_of_changes(spec: TaskSpec, files: Task, known: Mapping[str, str], splits: Sequence[Split]) -> None:
-    """A note where files on this machine hold something else than when the bundle was trained."""
+    """Says where files on this machine hold something else than when the bundle was trained."""
     for split in splits:
         names = getattr(files, split) or []
         if split in known and names and not any("://" in name for name in names):
@@ -147,7 +148,7 @@ def _tell_of_changes(spec: TaskSpec, files: Task, known: Mapping[str, str], spli
 
 
 def _files(source: Mapping[str, str]) -> dict[Split, list[str]]:
-    """Split -> its files, of what results.json says: several are joined by commas, which a name may hold too."""
+    """Split -> its files, from what results.json says of a task, where commas join several and names may hold some."""
     found: dict[Split, list[str]] = {}
     for split in SPLITS:
         if said := source.get(split):

@@ -45,11 +45,11 @@ def embed(
     as_json: JsonOption = False,
 ) -> None:
     """Write the embeddings of a table of texts. The column is `text` where no --column says otherwise."""
-    from ray_jobs.batch.run import Request, embed_table
+    from ray_jobs.batch.table_job import TableRequest, embed_table
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
-        embed_table(Request(bundle, input_, output, tuple(column or ()), None, keep, rows, workers), screen)
+        embed_table(TableRequest(bundle, input_, output, tuple(column or ()), None, keep, rows, workers), screen)
 
 
 @app.command(epilog=PREDICT_EXAMPLES)
@@ -80,6 +80,6 @@ def predict(
 
             predict_bundle(bundle, data, output, screen)
         else:
-            from ray_jobs.batch.run import Request, predict_table
+            from ray_jobs.batch.table_job import TableRequest, predict_table
 
-            predict_table(Request(bundle, input_, output, tuple(column or ()), task, keep, rows, workers), screen)
+            predict_table(TableRequest(bundle, input_, output, tuple(column or ()), task, keep, rows, workers), screen)

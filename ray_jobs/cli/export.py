@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ray_jobs.cli.shared import EncoderArgument, QuietOption, words
+from ray_jobs.cli.shared import EncoderArgument, QuietOption, choices
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -15,7 +15,7 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         help="transformers, sentence-transformers or onnx.",
-        autocompletion=words("transformers", "sentence-transformers", "onnx"),
+        autocompletion=choices("transformers", "sentence-transformers", "onnx"),
     ),
 ]
 OutputOption = Annotated[str, typer.Option(help="A directory or URI that is not there yet, or empty.")]
@@ -29,7 +29,7 @@ def export(
     dtype: Annotated[
         str,
         typer.Option(
-            help="float32, or float16: half the size, fewer digits.", autocompletion=words("float32", "float16")
+            help="float32, or float16: half the size, fewer digits.", autocompletion=choices("float32", "float16")
         ),
     ] = "float32",
     push: Annotated[
@@ -56,7 +56,7 @@ def import_(
         str | None,
         typer.Option(
             help="pooler, cls, mean, ...: how tokens become a sentence, where it is not as the model itself says.",
-            autocompletion=words("pooler", "cls", "mean"),
+            autocompletion=choices("pooler", "cls", "mean"),
         ),
     ] = None,
 ) -> None:

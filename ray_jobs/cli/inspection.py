@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ray_jobs.cli.shared import USER_ERROR, BundleArgument, DataOption, JsonOption, QuietOption, words
+from ray_jobs.cli.shared import USER_ERROR, BundleArgument, DataOption, JsonOption, QuietOption, choices
 
 app = typer.Typer(rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at data before training on it.")
@@ -18,7 +18,7 @@ def evaluate(
     bundle: BundleArgument,
     data: DataOption = None,
     split: Annotated[
-        str, typer.Option(help="train, dev, or test with labels.", autocompletion=words("train", "dev", "test"))
+        str, typer.Option(help="train, dev, or test with labels.", autocompletion=choices("train", "dev", "test"))
     ] = "dev",
     quiet: QuietOption = False,
     as_json: JsonOption = False,

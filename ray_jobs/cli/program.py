@@ -13,14 +13,10 @@ from typing import Annotated
 import typer
 
 from multitask.errors import Overtaken, PlainFormatter, UserError, printable
+from multitask.extras import missing
 from ray_jobs.cli import batch, export, inspection, recruit, training
 from ray_jobs.cli.shared import USER_ERROR
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
-
-# Packages that only some commands need -> the extra that brings them.
-EXTRAS = {"bm25s": "recruit", "datasketch": "recruit", "usearch": "recruit"}
-EXTRAS |= {"fastapi": "serve", "starlette": "serve", "uvicorn": "serve"}
-EXTRAS |= {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "huggingface_hub": "export"}
 
 app = typer.Typer(
     name="minibert",
@@ -52,14 +48,15 @@ def options(
 
 
 def _behind(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether an exit was made of such an error, by typer or rich."""
+    """Whether typer or rich made an exit of an error of that kind."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _leave(status: int) -> None:
-    """Exits; past Ray's own end of the process where one of its calls was given up (ray_jobs/stopping.py)."""
+    """Ends the process with that status; past Ray's own end of it where one of Ray's calls was given up
+    (ray_jobs/stopping.py)."""
     if waits_for_ray():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -68,7 +65,8 @@ def _leave(status: int) -> None:
 
 
 def main() -> None:
-    """Exit status 0; 2 for what the user can mend, one line; 1 for a failure; 130 when interrupted."""
+    """Runs the command line. Exit status 0; 2 for what the user can mend, said in one line; 1 for a failure; 130 when
+    interrupted."""
     for stream in (sys.stdout, sys.stderr):  # a terminal without a sign gets its escape, not a traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -80,9 +78,9 @@ def main() -> None:
         print(f"minibert: {printable(str(error))}", file=sys.stderr)
         _leave(USER_ERROR)
     except ModuleNotFoundError as error:
-        if (extra := EXTRAS.get(error.name or "")) is None:
+        if (line := missing(error.name or "")) is None:
             _fail(error)
-        print(f"minibert: {error.name} is not installed: pip install 'minibert-multitask[{extra}]'", file=sys.stderr)
+        print(f"minibert: {line}", file=sys.stderr)
         _leave(USER_ERROR)
     except SystemExit as end:
         if end.code == INTERRUPTED and _behind(end, KeyboardInterrupt):
@@ -95,7 +93,7 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> None:
-    """Status 1, the traceback in a file."""
+    """Says what has failed, keeps the traceback in a file, and exits with status 1."""
     with tempfile.NamedTemporaryFile("w", prefix="minibert-", suffix=".log", delete=False) as file:
         file.write(traceback.format_exc())
     print(f"minibert: {type(error).__name__}: {printable(str(error))}\ntraceback in {file.name}", file=sys.stderr)

@@ -15,7 +15,7 @@ from ray_jobs.cli.shared import (
     SetOption,
     StorageOption,
     WorkersOption,
-    words,
+    choices,
 )
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0)] = 11711,
 ) -> None:
     """Make training files from postings. For the recipes recruiter/search and recruiter/all."""
-    from ray_jobs.recruit.prepare import prepare_files
+    from ray_jobs.recruit.training_files import prepare_files
     from ray_jobs.screen import Screen
 
     with Screen() as screen:
@@ -56,11 +56,11 @@ def index(
     quiet: QuietOption = False,
 ) -> None:
     """Make postings searchable. The directory is all that `search` and `serve` need."""
-    from ray_jobs.recruit.search import build_index
+    from ray_jobs.recruit.search import IndexRequest, build_index
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet) as screen:
-        build_index(bundle, postings, output, screen, workers, completion, suitability)
+        build_index(IndexRequest(bundle, postings, output, workers, completion, suitability), screen)
 
 
 @app.command()
@@ -69,7 +69,7 @@ def search(
     query: TextArgument,
     k: Annotated[int, typer.Option("-k", min=1, help="How many postings.")] = 10,
     mode: Annotated[
-        str, typer.Option(help="hybrid, dense or bm25.", autocompletion=words("hybrid", "dense", "bm25"))
+        str, typer.Option(help="hybrid, dense or bm25.", autocompletion=choices("hybrid", "dense", "bm25"))
     ] = "hybrid",
     as_json: JsonOption = False,
 ) -> None:
@@ -149,11 +149,12 @@ def folds(
     as_json: JsonOption = False,
 ) -> None:
     """Measure search with every posting held out once. Trains a recipe on each fold's other postings."""
-    from ray_jobs.recruit.folds import run_folds
+    from ray_jobs.recruit.folds import FoldsRequest, run_folds
     from ray_jobs.screen import Screen
 
+    request = FoldsRequest(recipe, postings, stage, count, storage, workers, set_ or [])
     with Screen(quiet=quiet, as_json=as_json) as screen:
-        raise typer.Exit(run_folds(recipe, postings, stage, count, storage, workers, set_ or [], screen))
+        raise typer.Exit(run_folds(request, screen))
 
 
 @app.command()
@@ -172,12 +173,13 @@ def audit(
 ) -> None:
     """Swap names and see what changes. Exit status 3 when a bound is broken."""
     from multitask.recruit.audit import Bounds
-    from ray_jobs.recruit.audit import run_audit
+    from ray_jobs.recruit.audit import AuditRequest, run_audit
     from ray_jobs.screen import Screen
 
     bounds = Bounds(impact_ratio, rank_shift, sentiment_difference)
+    request = AuditRequest(suitability, index, sentiment, applications, data, output, bounds)
     with Screen(quiet=quiet, as_json=as_json) as screen:
-        raise typer.Exit(run_audit(suitability, index, sentiment, applications, data, output, screen, bounds))
+        raise typer.Exit(run_audit(request, screen))
 
 
 @app.command()

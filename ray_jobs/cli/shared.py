@@ -22,7 +22,7 @@ def _maps(incomplete: str) -> list[str]:
     return [name for name in packaged_maps() if name.startswith(incomplete)]
 
 
-def words(*valid: str) -> Callable[[str], list[str]]:
+def choices(*valid: str) -> Callable[[str], list[str]]:
     """Completion for an option with few values."""
     return lambda incomplete: [word for word in valid if word.startswith(incomplete)]
 
@@ -54,7 +54,7 @@ DeviceOption = Annotated[
     str,
     typer.Option(
         help="auto, cpu, or gpu: one for each worker; on a cluster, waits for nodes that have them.",
-        autocompletion=words("auto", "cpu", "gpu"),
+        autocompletion=choices("auto", "cpu", "gpu"),
     ),
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")]

@@ -21,12 +21,12 @@ from ray_jobs.cli.shared import (
     StorageOption,
 )
 from ray_jobs.importing import uncollected
-from ray_jobs.options import Workers, sweep_settings, workers_span
+from ray_jobs.options import sweep_settings, workers_span
 from ray_jobs.stopping import INTERRUPTED
 
 if TYPE_CHECKING:
     from multitask.experiment.results import Rows
-    from multitask.recipe.stages import Recipe
+    from ray_jobs.driver.request import TrainingRequest
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -74,12 +74,15 @@ def train(
     """Run a recipe, or go on with it. Finished stages are skipped, a stopped one resumes."""
     from multitask.recipe.data_maps import mapped
     from multitask.recipe.files import load_recipe
+    from multitask.storage.storage import Storage
+    from ray_jobs.driver.request import TrainingRequest
 
     overrides, span = [*(set_ or [])], workers_span(workers, device)
     if profile:
         overrides.append("defaults.profile=true")
     loaded = load_recipe(recipe, overrides, mapped(data))
-    _run(loaded, data, storage, experiment, workers=span, seeds=seeds, fresh=fresh, quiet=quiet, as_json=as_json)
+    name = _named(experiment or loaded.name)
+    _run(TrainingRequest(loaded, data, Storage(storage), name, span, fresh, seeds), quiet, as_json)
 
 
 @app.command(epilog=SWEEP_EXAMPLES)
@@ -107,11 +110,13 @@ def sweep(
     """Train one stage with several settings. After what it starts from; names the best."""
     from multitask.recipe.data_maps import mapped
     from multitask.recipe.files import load_recipe, load_sweep
-    from ray_jobs.driver.submission import after_sweep
+    from multitask.storage.storage import Storage
+    from ray_jobs.driver.ray_job import after_sweep
+    from ray_jobs.driver.request import TrainingRequest
 
     settings = sweep_settings(grid or [], random or [], samples, by, asha)
     loaded, stage = load_sweep(recipe, set_, stage, settings, mapped(data))
-    name = experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name)
+    name = _named(experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name))
     options = [("--data", data, None), ("--storage", storage, "./runs"), ("--workers", workers, "0")]
     options += [("--device", device, "auto"), ("--seeds", str(seeds), "1")]
     words = ["train", recipe, "--experiment", name]
@@ -120,40 +125,36 @@ def sweep(
     whole = load_recipe(recipe, set_, mapped(data))
     after = partial(after_sweep, whole, stage, by_recipe=not settings, words=words)
     span = workers_span(workers, device)
-    _run(loaded, data, storage, name, workers=span, seeds=seeds, fresh=fresh, quiet=quiet, as_json=as_json, after=after)
+    request = TrainingRequest(loaded, data, Storage(storage), name, span, fresh, seeds)
+    _run(request, quiet, as_json, after)
+
+
+def _named(experiment: str) -> str:
+    """The experiment's name. Raises UserError where no folder of a storage could have it."""
+    from multitask.recipe.stages import NAME
+
+    if not re.fullmatch(NAME, experiment) or experiment == "cache":
+        raise UserError(
+            f"--experiment '{experiment}': letters, digits, '.', '_' and '-', and not 'cache', which is taken"
+        )
+    return experiment
 
 
 def _run(
-    recipe: Recipe,
-    data: str | None,
-    storage: str,
-    experiment: str | None,
-    *,
-    workers: Workers,
-    seeds: int,
-    fresh: bool,
-    quiet: bool,
-    as_json: bool,
-    after: Callable[[Rows], str | None] = lambda rows: None,
+    request: TrainingRequest, quiet: bool, as_json: bool, after: Callable[[Rows], str | None] = lambda rows: None
 ) -> None:
     """Trains and tells; with --json the document is what results.json holds. after: how to go on from those rows."""
     with uncollected():
-        from multitask.recipe.stages import NAME
-        from multitask.storage.storage import Storage
         from ray_jobs.driver.training import run_training, tell_results
         from ray_jobs.screen import Screen
 
-    name = experiment or recipe.name
-    if not re.fullmatch(NAME, name) or name == "cache":
-        raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
-    place = Storage(storage)
     with Screen(quiet=quiet, as_json=as_json) as screen:
-        results = run_training(recipe, data, place, name, screen, workers=workers, fresh=fresh, seeds=seeds)
+        results = run_training(request, screen)
         if results is None:
             raise typer.Exit(INTERRUPTED)
         if as_json:
             screen.document(results)
         else:
-            tell_results(screen, place, results)
+            tell_results(screen, request.storage, results)
             if more := after(results["stages"]):
                 screen.say(f"go on:       {more}")

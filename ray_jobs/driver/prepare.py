@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from tokenizers import Tokenizer
 
 from multitask.bundle.bundle import ENCODERS, Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle
-from multitask.bundle.sources import found_at
+from multitask.bundle.found import found_at
 from multitask.data.sample import sample_uri
 from multitask.data.samplers import training_rows
 from multitask.data.scales import scale_note
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError
+from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.finding import find_bundle
-from multitask.experiment.stages import EXPERIMENT_FILE, digest
+from multitask.experiment.stages import digest
 from multitask.model.layout import MODES
 from multitask.model.sources import SOURCES
 from multitask.model.weights import has_pooler
@@ -24,7 +25,8 @@ from multitask.recipe.checks import check_heads
 from multitask.recipe.data_maps import Place, is_map
 from multitask.recipe.stages import NAME, Recipe
 from multitask.storage.sealed import Damaged, is_sealed, read_sealed
-from multitask.storage.storage import Storage, absolute, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import absolute, join
 from multitask.tasks.own import definition_of
 from multitask.tasks.table import Split, TaskSpec
 
@@ -33,30 +35,33 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """A bundle to start from: its path in the storage, its fingerprint, its tokenizer, its heads, and for which tasks
-    they are trained."""
+    """A bundle to start from."""
 
     path: str
+    """Its path in the storage."""
     fingerprint: str
     tokenizer_json: str
     heads: dict[str, str]
+    """Task -> the name of its head."""
     trained: list[str]
+    """The tasks whose heads are trained."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """start: what the recipe's `encoder` names. bundles: URI -> start, for stages that name one.
-
-    caches, tables: task -> split -> token cache and its content.
-    """
+    """What a recipe's stages start from and are trained on, all of it in the storage."""
 
     start: Start
+    """What the recipe's `encoder` names."""
     bundles: dict[str, Start]
+    """URI -> the bundle there, for stages that start from one."""
     caches: dict[str, dict[Split, str]]
+    """Task -> split -> the path of its token cache."""
     tables: dict[str, dict[Split, TokenTable]]
+    """Task -> split -> the content of its token cache."""
 
     def heads(self) -> dict[str, dict[str, str]]:
-        """Where a stage may start -> the heads that come along."""
+        """What a stage may start from, `encoder` or a URI -> the heads that come along: task -> name."""
         return {"encoder": self.start.heads, **{uri: start.heads for uri, start in self.bundles.items()}}
 
     def shas(self) -> dict[str, dict[str, str]]:
@@ -64,8 +69,10 @@ class Prepared:
 
 
 def data_directory(recipe: Recipe, data: str | None) -> str:
-    """Where the tasks' files are, but for those that the recipe names, from a map or by itself. Raises UserError where
-    neither --data nor the recipe says."""
+    """The directory of the tasks' files; "" where a map or the recipe itself names each file.
+
+    Raises UserError where neither --data nor the recipe says where they are.
+    """
     if data:
         return "" if is_map(data) else data
     if recipe.data == "sample":
@@ -76,7 +83,10 @@ def data_directory(recipe: Recipe, data: str | None) -> str:
 
 
 def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
-    """Raises UserError for what is missing or malformed, before any work starts."""
+    """Reads all data files and models of a recipe, and puts tokens and bundles into the storage.
+
+    Raises UserError for what is missing or malformed, before any work starts.
+    """
     place = Place(data or f"recipe '{recipe.name}'", recipe.tasks, data_directory(recipe, data))
     start = store_encoder(storage, recipe)
     foreign = {stage.from_ for stage in recipe.stages if stage.from_ and "/" in stage.from_}
@@ -110,7 +120,8 @@ def store_encoder(storage: Storage, recipe: Recipe) -> Start:
 
 
 def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str) -> Start:
-    """The same for a bundle that a stage starts from, its heads included."""
+    """Puts a bundle that a stage starts from, its heads included, into the storage, where every worker finds the same
+    bytes. Raises UserError where its tokenizer is another than the recipe's encoder has."""
     uri = _located(storage, uri)
     found, fingerprint = read_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
     if found.tokenizer_json != tokenizer_json:
@@ -122,8 +133,10 @@ def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str
 
 
 def _fit(recipe: Recipe, bundle: Bundle, source: str) -> Bundle:
-    """The bundle with the recipe's pooling, and a note where the recipe takes longer texts than its encoder's own files
-    do. Raises UserError where it cannot serve the recipe."""
+    """The bundle with the recipe's pooling. Raises UserError where it cannot serve the recipe.
+
+    Warns where the recipe takes longer texts than the encoder's own files do.
+    """
     _check_length(recipe, bundle, source)
     _check_tasks(recipe, bundle, source)
     bundle = replace(bundle, pooling=recipe.pooling or bundle.pooling)
@@ -142,7 +155,10 @@ def _fit(recipe: Recipe, bundle: Bundle, source: str) -> Bundle:
 
 
 def _check_tasks(recipe: Recipe, bundle: Bundle, source: str) -> None:
-    """A head that comes along must have been trained for the same labels: equal shapes do not make equal words."""
+    """Raises UserError where a head that comes along was trained for other labels.
+
+    Equal shapes do not make equal words.
+    """
     for name, spec in recipe.specs.items():
         brought = bundle.specs.get(name, spec) if name in bundle.heads else spec
         if (brought.label, len(brought.columns), brought.joined) != (spec.label, len(spec.columns), spec.joined):
@@ -159,7 +175,10 @@ def _check_length(recipe: Recipe, bundle: Bundle, source: str) -> None:
 
 
 def _located(storage: Storage, uri: str) -> str:
-    """The bundle that a stage's `from:` names: of EXPERIMENT/STAGE in this storage, or at a URI."""
+    """The URI of the bundle that a stage's `from:` names: EXPERIMENT/STAGE in this storage, or a URI.
+
+    Raises UserError where there is no such experiment.
+    """
     if storage.exists(f"{uri.partition('/')[0]}/{EXPERIMENT_FILE}"):
         return find_bundle(join(storage.uri, uri)).uri
     if re.fullmatch(f"{NAME}/{NAME}", uri) and not is_bundle(uri):
@@ -171,9 +190,9 @@ def _located(storage: Storage, uri: str) -> str:
 
 
 def _check_similar_pairs(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
-    """A stage that learns from similar pairs alone needs some in the data of each of its tasks."""
+    """Raises UserError where a stage that learns from similar pairs alone has none in the data of one of its tasks."""
     for stage in recipe.stages:
-        for task in stage.tasks if stage.objective in ("ranking", "completion") else []:
+        for task in stage.tasks if stage.wants_similar else []:
             table, label = tables[task]["train"], recipe.specs[task].label
             rows = training_rows(len(table), stage.max_examples, recipe.seed, task)
             if label.similar is not None and not bool((table.labels[rows] >= label.similar).any()):
@@ -184,7 +203,7 @@ def _check_similar_pairs(recipe: Recipe, tables: dict[str, dict[Split, TokenTabl
 
 
 def _say_scales(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
-    """A training file's scores may be on another scale than the task's."""
+    """Warns where a training file's scores seem to be on another scale than the task's."""
     for name, spec in recipe.specs.items():
         if table := tables[name].get("train"):
             note = scale_note(spec, recipe.tasks[name].head or spec.head, table.labels.numpy())

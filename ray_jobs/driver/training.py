@@ -4,44 +4,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from multitask.experiment.results import Rows, leaves, sweep_lines, table_rows
 from multitask.experiment.stages import node_key
 from multitask.inference.submission import FOLDER
-from multitask.recipe.stages import Recipe
-from multitask.storage.storage import Storage, join, shown
-from ray_jobs.driver.submission import how_to_go_on, submission_id
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join, shown
+from ray_jobs.driver.ray_job import how_to_go_on, submission_id
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.logs import DriverLog
-from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
 
-def run_training(
-    recipe: Recipe,
-    data: str | None,
-    storage: Storage,
-    experiment: str,
-    screen: Screen,
-    *,
-    workers: Workers,
-    fresh: bool,
-    seeds: int,
-) -> dict[str, Any] | None:
-    """Trains; returns the results, None where the user stopped it."""
-    from lightning_modules.progress import Interrupted
-    from ray_jobs.driver.driver import Driver, Request
+def run_training(request: TrainingRequest, screen: Screen) -> dict[str, Any] | None:
+    """Runs an experiment or goes on with it; returns the results, None where the user stopped it.
 
-    again = how_to_go_on()
+    The request's log and submission id are set here.
+    """
+    from lightning_modules.progress import Interrupted
+    from ray_jobs.driver.driver import Driver
+
+    again, storage = how_to_go_on(), request.storage
     storage.probe()
-    with DriverLog(storage.at(experiment)) as log, StopRequest(again) as stop:
-        storage.clean(experiment)
-        request = Request(recipe, data, storage, experiment, workers, fresh, log.path, seeds, submission_id())
+    with DriverLog(storage.at(request.experiment)) as log, StopRequest(again) as stop:
+        storage.clean(request.experiment)
         try:
-            driver = Driver(request, screen)
+            driver = Driver(replace(request, log=log.path, submission_id=submission_id()), screen)
             log.fence = driver.check
             return driver.run(stop)
         except Interrupted:
@@ -51,7 +44,7 @@ def run_training(
 
 
 def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> None:
-    """The result table, how each sweep ended, what the numbers rest on, and what is typed next."""
+    """Shows the result table, how each sweep ended, what the numbers rest on, and what may be typed next."""
     rows = results["stages"]
     screen.table(*table_rows(results), title=results["experiment"])
     for line in sweep_lines(rows):
@@ -74,7 +67,7 @@ def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> N
 
 
 def _typed(place: str, row: Mapping[str, Any], rows: Rows) -> str:
-    """What `evaluate` and the other commands take for a stage's bundle, with its seed where there are several."""
+    """The name that `evaluate` and other commands take for a row's bundle, with its seed where there are several."""
     seed = f" (seed {row['seed']})" if any(other["variant"] for other in rows) else ""
     return join(place, node_key(row["name"], row["variant"])) + seed
 

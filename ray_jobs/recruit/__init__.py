@@ -1,1 +1,1 @@
-"""What `minibert recruit` does."""
+"""The work of `minibert recruit`: a module for each of its commands, and the server's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -46,36 +47,52 @@ DEPTH = 50  # postings of a ranking
 WEAK_APPLICATIONS = "weak applications made from held-out postings: qualifications as postings state them, not people's"
 
 
-def run_audit(
-    suitability: str | None,
-    index: str | None,
-    sentiment: str | None,
-    applications: str | None,
-    data: str | None,
-    output: str | None,
-    screen: Screen,
-    bounds: Bounds = Bounds(),  # noqa: B008 (frozen)
-) -> int:
-    """Audits what it is given; returns 3 where a bound is broken, else 0. output: a JSON file, of this schema:
+@dataclass(frozen=True)
+class AuditRequest:
+    """What to audit, on which applications, and by which bounds."""
+
+    suitability: str | None = None
+    """A bundle that judges suitability."""
+    index: str | None = None
+    """What `minibert recruit index` made."""
+    sentiment: str | None = None
+    """A bundle with a head for sst."""
+    applications: str | None = None
+    """A file of jobs and applications."""
+    data: str | None = None
+    """A directory of `minibert recruit prepare`, whose held-out rows are the applications where no file is given."""
+    output: str | None = None
+    """A JSON file for the findings."""
+    bounds: Bounds = field(default_factory=Bounds)
+
+    @property
+    def audited(self) -> dict[str, str | None]:
+        """Part -> what is audited of it."""
+        return {"suitability": self.suitability, "index": self.index, "sentiment": self.sentiment}
+
+
+def run_audit(request: AuditRequest, screen: Screen) -> int:
+    """Audits what the request names; returns 3 where a bound is broken, else 0. Its output is JSON of this schema:
 
     {"schema": 1, "suitability", "index", "sentiment": URI or null, "labels": what the suitability head learned from,
     "applications": {"source", "rows", "used", "note"} or null, "bounds": {name: number}, "sources": {name set: where it
     is from}, "left_out": [why], "findings": [{"what", "group": "set: group", "value": null where undefined, "interval",
     "bound", "verdict": ok, broken, undefined or shown, "why"}], "broken": count}
     """
-    if not (suitability or index or sentiment):
+    audited, bounds = request.audited, request.bounds
+    if not any(audited.values()):
         raise UserError("nothing to audit: give --suitability BUNDLE, --index DIR or --sentiment BUNDLE, or several")
-    given = {"suitability": suitability, "index": index, "sentiment": sentiment}
-    place = file_at(output) if output else None
+    place = file_at(request.output) if request.output else None
     if place:
         place[0].probe()  # before the minutes that the audit takes
-    pairs, read = ([], None) if not (suitability or index) else _applications(applications, data)
-    findings = _findings(given, pairs, read, bounds, screen)
+    pairs, read = _applications(request) if request.suitability or request.index else ([], None)
+    findings = _findings(audited, pairs, read, bounds, screen)
     broken = sum(finding.verdict == "broken" for finding in findings)
     report = {
-        "schema": SCHEMA, **given, "labels": labels_note(open_bundle(suitability)) if suitability else "",
+        "schema": SCHEMA, **audited,
+        "labels": labels_note(open_bundle(request.suitability)) if request.suitability else "",
         "applications": read, "bounds": vars(bounds), "sources": {some.name: some.source for some in SETS},
-        "left_out": [f"{part}: no --{part} was given" for part, uri in given.items() if not uri],
+        "left_out": [f"{part}: no --{part} was given" for part, uri in audited.items() if not uri],
         "findings": [finding.to_json() for finding in findings], "broken": broken,
     }  # fmt: skip
     if place:
@@ -88,32 +105,36 @@ def run_audit(
 
 
 def _findings(
-    given: dict[str, str | None],
+    audited: dict[str, str | None],
     pairs: list[Pair],
     read: dict[str, Any] | None,
     bounds: Bounds,
     screen: Screen,
 ) -> list[Finding]:
-    """What each part that is given shows. read: the facts of the applications, `pairs`."""
+    """The findings of all parts that are audited.
+
+    pairs: the applications, for suitability and search. read: the facts about them, None where there are none.
+    """
     findings: list[Finding] = []
     if read:
         names = len(every_name(SETS))
         screen.note(f"{read['used']} of {read['rows']} applications of {read['source']}, each under {names} names")
         screen.note(read["note"] or "applications as the file has them")
-    if uri := given["suitability"]:
+    if uri := audited["suitability"]:
         findings += impact(judge_of(uri, _telling(screen)), pairs, SETS, bounds)
-    if uri := given["index"]:
+    if uri := audited["index"]:
         queries = list(dict.fromkeys(application for _, application in pairs))
         screen.note(f"searching with {len(queries)} applications under every name ...")
         findings += rank_shifts(search_of(uri), queries, SETS, bounds)
-    if uri := given["sentiment"]:
+    if uri := audited["sentiment"]:
         findings += sentiment_differences(sentiment_of(uri), SETS, bounds)
     return findings
 
 
-def _applications(uri: str | None, data: str | None) -> tuple[list[Pair], dict[str, Any]]:
-    """The (job, application) pairs of a file, or those of the directory's suitability dev file; at most MOST."""
-    spec = TASKS["suitability"]
+def _applications(request: AuditRequest) -> tuple[list[Pair], dict[str, Any]]:
+    """At most MOST (job, application) pairs, from a file or a directory's suitability dev file, and the facts about
+    them. Raises UserError where the request names neither."""
+    spec, uri, data = TASKS["suitability"], request.applications, request.data
     if not uri and not data:
         raise UserError("--suitability and --index want applications: give --applications FILE, or --data DIR")
     read: ReadResult = read_examples(uri or find_file(str(data), spec, "dev"), spec, labelled=False)
@@ -124,7 +145,7 @@ def _applications(uri: str | None, data: str | None) -> tuple[list[Pair], dict[s
 
 
 def judge_of(uri: str, told: Done) -> Judge:
-    """told: of how often it has judged; every name is a time."""
+    """The suitability bundle at a URI as a judge. told: called with how often it has judged, once a name."""
     model, times = Suitability(open_bundle(uri), default_device()), count(1)
 
     def judge(pairs: Sequence[Pair]) -> Floats:
@@ -141,7 +162,7 @@ def _telling(screen: Screen) -> Done:
 
 
 def search_of(uri: str) -> Search:
-    """Rankings as `minibert recruit search` makes them, without the words that it marks."""
+    """The index at a URI as a search: rankings as `minibert recruit search` makes them, without the words it marks."""
     from multitask.recruit.search import Searcher
 
     searcher = Searcher.open(uri, default_device())
@@ -154,7 +175,7 @@ def search_of(uri: str) -> Search:
 
 
 def sentiment_of(uri: str) -> Sentiment:
-    """Expected sentiment: the classes 0..4 weighted by their probabilities."""
+    """The bundle at a URI as a judge of sentiment: the classes 0..4 weighted by their probabilities."""
     model = TaskModel(open_bundle(uri), "sst", default_device())
 
     def sentiment(sentences: Sequence[str]) -> Floats:

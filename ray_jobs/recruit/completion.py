@@ -10,7 +10,8 @@ from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
 from multitask.inference.embed import default_device
-from multitask.recruit.completion import PROMPT, Completer, Pair
+from multitask.objectives.completion import PROMPT
+from multitask.recruit.completion import Completer, Pair
 from multitask.tasks.table import TASKS, Split
 from ray_jobs.recruit.texts import given_text
 from ray_jobs.screen import Screen
@@ -28,7 +29,10 @@ def run_complete(bundle: str, text: str, k: int, screen: Screen) -> None:
 
 
 def pairs_of(data: str, split: Split) -> list[Pair]:
-    """(title, posting without it) of those that belong together, in a directory of `minibert recruit prepare`."""
+    """The pairs (title, posting without it) that belong together, from a directory of `minibert recruit prepare`.
+
+    Raises UserError where there are none.
+    """
     spec = TASKS["jobs"]
     file = find_file(data, spec, split)
     examples = read_examples(file, spec, labelled=True).examples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from multitask.experiment.finding import open_bundle
 from multitask.inference.embed import TextEncoder, default_device
 from multitask.recipe.files import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.driver.training import run_training, tell_results
 from ray_jobs.options import workers_span
-from ray_jobs.recruit.prepare import read_corpus, write_fold
+from ray_jobs.recruit.training_files import read_corpus, write_fold
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import INTERRUPTED
 
@@ -27,23 +29,39 @@ DECIDING = "ndcg@10"
 CLAIMS = (("trained", "untrained"), ("hybrid, trained", "bm25"), ("hybrid, trained", "hybrid, untrained"))
 
 
-def run_folds(
-    recipe: str, postings: str, stage: str, count: int, storage: str, workers: str, overrides: list[str], screen: Screen
-) -> int:
+@dataclass(frozen=True)
+class FoldsRequest:
+    """A recipe to train on all folds of some postings but one, each in turn."""
+
+    recipe: str
+    postings: str
+    """A file of postings, at any URI."""
+    stage: str
+    """The stage whose bundle searches."""
+    count: int
+    """How many folds."""
+    storage: str
+    workers: str = "0"
+    """As `minibert train --workers` takes them."""
+    overrides: list[str] = field(default_factory=list)
+    """As `minibert train --set` takes them."""
+
+
+def run_folds(request: FoldsRequest, screen: Screen) -> int:
     """Trains fold after fold, each an experiment of its own, so that finished ones are skipped when it is run again;
     returns the exit status."""
-    place, span = Storage(storage), workers_span(workers)
-    loaded = load_recipe(recipe, overrides)
+    place, span = Storage(request.storage), workers_span(request.workers)
+    loaded, stage, count = load_recipe(request.recipe, request.overrides), request.stage, request.count
     if stage not in (names := [found.name for found in loaded.stages]):
         raise UserError(f"--stage '{stage}': the recipe has the stages {', '.join(names)}")
-    corpus = read_corpus(postings, screen)
+    corpus = read_corpus(request.postings, screen)
     folds = corpus.folds(count, loaded.seed)
     parts = []
     for fold in range(count):
         name = f"{loaded.name}-fold-{fold + 1}-of-{count}"
         data = place.at(f"{name}-data")
         write_fold(data, corpus, folds == fold, loaded.seed, screen)
-        trained = run_training(loaded, data.uri, place, name, screen, workers=span, fresh=False, seeds=1)
+        trained = run_training(TrainingRequest(loaded, data.uri, place, name, span), screen)
         if trained is None:
             return INTERRUPTED
         tell_results(screen, place, trained)
@@ -54,7 +72,7 @@ def run_folds(
             corpus.groups,
             np.flatnonzero(folds == fold).tolist(),
         )
-    result = {"postings": postings, "recipe": loaded.name, "folds": count, **summary(pooled(parts))}
+    result = {"postings": request.postings, "recipe": loaded.name, "folds": count, **search_summary(pooled(parts))}
     place.write_json(f"{loaded.name}-folds/{RESULT}", result)
     if screen.as_json:
         screen.document(result)
@@ -65,7 +83,7 @@ def run_folds(
 
 
 def systems(untrained: Bundle, trained: Bundle) -> dict[str, System]:
-    """What is compared: words alone, and by meaning before and after training, each alone and with words."""
+    """The systems that are compared: words alone, and meaning before and after training, each alone and with words."""
     after = TextEncoder(trained, default_device())
     before = TextEncoder(untrained, default_device(), after.max_length)
     return {
@@ -77,7 +95,7 @@ def systems(untrained: Bundle, trained: Bundle) -> dict[str, System]:
     }
 
 
-def summary(measured: Sequence[Measured]) -> dict[str, Any]:
+def search_summary(measured: Sequence[Measured]) -> dict[str, Any]:
     """Every system's metrics and the claims' differences, with their intervals."""
     found = {(one.system, one.kind): one for one in measured}
     kinds = dict.fromkeys(kind for _, kind in found)
@@ -105,7 +123,7 @@ def summary(measured: Sequence[Measured]) -> dict[str, Any]:
 
 
 def tell(screen: Screen, result: dict[str, Any]) -> None:
-    """Both tables; a value's 95 % interval follows it."""
+    """Shows the tables of systems and of differences; a value's 95 % interval follows it."""
     rows = [[row["query"], row["system"], *(_cell(row[m]) for m in METRICS)] for row in result["systems"]]
     queries = " / ".join(dict.fromkeys(str(row[DECIDING]["queries"]) for row in result["systems"]))
     screen.table(["query", "system", *METRICS], rows, title=f"Search, {queries} queries")

@@ -35,11 +35,14 @@ class Limits:
 
 @dataclass(eq=False)
 class Request:
-    """heard: when its body's last piece came. clock: the body's deadline, as long as it is on its way."""
+    """A request in progress."""
 
     client: str
+    """The address that it comes from."""
     heard: float = 0.0
+    """When the last piece of its body came."""
     clock: asyncio.Timeout | None = None
+    """The deadline of its body, as long as that is on its way."""
 
 
 class Gate:
@@ -72,7 +75,10 @@ class Gate:
             self._requests.discard(request)
 
     def _room_for(self, request: Request) -> bool:
-        """Whether there is, or could be made; that of the address is taken by requests that are being answered else."""
+        """Whether there is room for the request, or could be made.
+
+        There is none where all that its address may have are being answered already.
+        """
         own = [other for other in self._requests if other.client == request.client]
         if len(own) >= self.limits.per_client and not self._cut(own):
             return False
@@ -111,12 +117,12 @@ class Gate:
 
 
 def _client(scope: Message) -> str:
-    """The address that the connection comes from. What headers say of others behind it anyone can write."""
+    """The address that the connection comes from; what headers say of others behind it, anyone can write."""
     return str((scope.get("client") or ("",))[0])
 
 
 def _hurried(request: Request, receive: Receive, seconds: float) -> Receive:
-    """Raises TimeoutError where a piece does not come in so many seconds."""
+    """A `receive` that raises TimeoutError where the next piece does not come in so many seconds."""
 
     async def soon() -> Message:
         request.heard = asyncio.get_running_loop().time()
@@ -127,7 +133,8 @@ def _hurried(request: Request, receive: Receive, seconds: float) -> Receive:
 
 
 def middlewares() -> list[Any]:
-    """Ray Serve calls it in the proxy's process as that starts (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH)."""
+    """The gate, for Ray Serve, which calls this in its proxy's process as that starts
+    (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH)."""
     from starlette.middleware import Middleware
 
     limits = Limits(per_client=int(os.environ.get(PER_CLIENT, DEFAULT_PER_CLIENT)))

@@ -34,8 +34,11 @@ logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """With a token, what is not OPEN wants it. Without one the server is for this machine alone: a request under
-    another host's name comes from a page elsewhere whose name was made to mean this machine (DNS rebinding)."""
+    """Lets requests pass that may be answered, and puts HEADERS on what is answered.
+
+    With a token, every path that is not OPEN wants it. Without one the server is for this machine alone: a request
+    under another host's name comes from a page elsewhere whose name was made to mean this machine (DNS rebinding).
+    """
 
     def __init__(self, app: App, token: str | None = None) -> None:
         self.app, self.token = app, token
@@ -94,7 +97,7 @@ class Answer:
         await self.send(message)
 
     async def refuse(self, status: int, message: str, *more: tuple[bytes, bytes]) -> None:
-        """more: headers."""
+        """Answers with a refusal in JSON. more: headers beside the usual ones."""
         body = json.dumps({"message": message, "problems": []}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
@@ -108,7 +111,7 @@ class Gone(Exception):
 
 
 async def read_body(receive: Receive) -> bytes | None:
-    """The whole body; None where it is larger than MAX_BODY. Raises Gone."""
+    """A request's whole body; None where it is larger than MAX_BODY. Raises Gone where the client has left."""
     parts, size, more = list[bytes](), 0, True
     while more and size <= READ_ON:
         message = await receive()

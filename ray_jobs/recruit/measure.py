@@ -13,22 +13,23 @@ from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
 from multitask.inference.embed import default_device
-from multitask.recruit.card import card
-from multitask.recruit.completion import Completer
-from multitask.recruit.completion import measure as measure_titles
+from multitask.recruit.card import recruiter_card
+from multitask.recruit.completion import Completer, measure_titles
+from multitask.recruit.index import COMPLETION
 from multitask.recruit.postings import read_postings
 from multitask.recruit.quality import compare
 from multitask.recruit.repeats import repeat_groups
 from multitask.recruit.suitability import TASK as SUITABILITY
 from multitask.storage.sealed import Damaged, read_document
-from multitask.storage.storage import file_at, join, local_copy
+from multitask.storage.storage import file_at
+from multitask.storage.uris import join, local_copy
 from multitask.tasks.table import Split
 from ray_jobs.recruit.completion import pairs_of
-from ray_jobs.recruit.folds import summary, systems
+from ray_jobs.recruit.folds import search_summary, systems
 from ray_jobs.recruit.suitability import suitability_metrics
 from ray_jobs.screen import Screen
 
-Row = dict[str, Any]  # metric, value, interval, rows, and why where the value is null
+MetricRow = dict[str, Any]  # metric, value, interval, rows, and why where the value is null
 SPLITS: tuple[Split, ...] = ("train", "dev")
 
 
@@ -49,14 +50,14 @@ def write_card(bundle: str, data: str, output: str, audit: str | None, screen: S
     """Writes the model card. audit: the JSON file of `minibert recruit audit --output`."""
     loaded = open_bundle(bundle)
     findings = _findings(audit) if audit else None
-    text = card(loaded.about, _files(loaded, data), measured(loaded, data), findings)
+    text = recruiter_card(loaded.about, _files(loaded, data), measured(loaded, data), findings)
     folder, name = file_at(output)
     folder.write_bytes(name, text.encode())
     screen.say(f"card: {output}")
 
 
-def measured(bundle: Bundle, data: str) -> list[Row]:
-    """By what the bundle's stage trained; search for all that have trained nothing else."""
+def measured(bundle: Bundle, data: str) -> list[MetricRow]:
+    """The metrics of what the bundle's stage has trained; of search for a stage that has trained nothing else."""
     return MEASURES.get(_purpose(bundle), _search)(bundle, data)
 
 
@@ -65,13 +66,13 @@ def _purpose(bundle: Bundle) -> str:
     return SUITABILITY if SUITABILITY in about.get("tasks", ()) else about.get("objective", "")
 
 
-def _search(bundle: Bundle, data: str) -> list[Row]:
-    """The held-out postings ask; those trained on are among what is found."""
+def _search(bundle: Bundle, data: str) -> list[MetricRow]:
+    """The metrics of search: the held-out postings ask, and those trained on are among what may be found."""
     sides = [read_postings(join(data, f"postings-{split}.jsonl")).items for split in SPLITS]
     items = [*sides[0], *sides[1]]
     rows = range(len(sides[0]), len(items))
     before = open_bundle(bundle.about.get("encoder", "minilm-l6"))
-    found = summary(compare(systems(before, bundle), items, repeat_groups(items), rows))
+    found = search_summary(compare(systems(before, bundle), items, repeat_groups(items), rows))
     return [
         {
             "metric": f"{metric}, {row['query']}: {row['system']}",
@@ -85,7 +86,7 @@ def _search(bundle: Bundle, data: str) -> list[Row]:
     ]
 
 
-def _completion(bundle: Bundle, data: str) -> list[Row]:
+def _completion(bundle: Bundle, data: str) -> list[MetricRow]:
     from multitask.inference.embed import TextEncoder
 
     completer, encoder = Completer(bundle, default_device()), TextEncoder(bundle, default_device())
@@ -102,20 +103,20 @@ def _completion(bundle: Bundle, data: str) -> list[Row]:
     ]
 
 
-def _suitability(bundle: Bundle, data: str) -> list[Row]:
+def _suitability(bundle: Bundle, data: str) -> list[MetricRow]:
     found = suitability_metrics(bundle, data)
     weak = " (weak labels)" if found["labels"] else ""
     return [{"metric": f"{name}{weak}", "rows": found["rows"], **row} for name, row in found["metrics"].items()]
 
 
-MEASURES: dict[str, Callable[[Bundle, str], list[Row]]] = {
-    "completion": _completion,
+MEASURES: dict[str, Callable[[Bundle, str], list[MetricRow]]] = {
+    COMPLETION: _completion,  # the objective that its bundle was trained by is called so, too
     SUITABILITY: _suitability,
 }
 
 
-def _files(bundle: Bundle, data: str) -> list[Row]:
-    """The files that the stage's tasks have in the directory."""
+def _files(bundle: Bundle, data: str) -> list[MetricRow]:
+    """Task, split, rows and sha256 of each file that the bundle's tasks have in the directory."""
     found = []
     for task in bundle.about.get("tasks", ()):
         spec, columns = bundle.specs[task], bundle.about.get("columns", {}).get(task, {})
@@ -128,10 +129,10 @@ def _files(bundle: Bundle, data: str) -> list[Row]:
     return found
 
 
-def _findings(uri: str) -> list[Row]:
+def _findings(uri: str) -> list[MetricRow]:
     folder, name = file_at(uri)
     try:
-        findings: list[Row] = read_document(folder, name)["findings"]
+        findings: list[MetricRow] = read_document(folder, name)["findings"]
     except (FileNotFoundError, ValueError, KeyError, TypeError, Damaged) as error:
         raise UserError(f"--audit {uri}: {error}; valid: what `minibert recruit audit --output` wrote") from error
     return findings

@@ -45,7 +45,7 @@ _HAS_CONTROL = re.compile(f"[{_CONTROL}]")
 
 
 def _typed(text: str) -> str:
-    """Stripped. Raises pydantic's error where it is blank or has control characters."""
+    """A text without the space around it. Raises pydantic's error where it is blank or has control characters."""
     if _HAS_CONTROL.search(text):
         raise PydanticCustomError("control", "has control characters")
     if not text.strip():
@@ -69,7 +69,7 @@ Text = Annotated[
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of number: 8.0 is a whole one."""
+    """A float that is a whole number as an int: JSON has one kind of number, and 8.0 is a whole one."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -18,7 +18,7 @@ STATIC = {  # path -> file, media type
 
 
 def add_pages(app: FastAPI) -> None:
-    """The files of STATIC, and /docs, which lists what /openapi.json says. Call it after the API's own routes."""
+    """Adds the files of STATIC, and /docs, which lists what /openapi.json says; to be called after add_answers."""
     for path, (name, media_type) in STATIC.items():
         _add(app, path, (ASSETS / name).read_text(encoding="utf-8"), media_type)
     _add(app, "/docs", documentation(app.openapi()), "text/html")
@@ -53,7 +53,7 @@ def documentation(schema: dict[str, Any]) -> str:
 
 
 def _bodies(schema: dict[str, Any], operation: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
-    """The fields of what is asked and of what is answered."""
+    """The fields of an operation's request and of its answer, in HTML."""
     asked = operation.get("requestBody")
     return {
         "asked": _fields(schema, asked["content"]) if asked else [],

@@ -1,56 +1,56 @@
-"""`minibert recruit index` and `search`."""
+"""`minibert recruit index` and `search`: postings made searchable, and found."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-import torch
 from rich.text import Text
 
 from lightning_modules.progress import Progress
-from multitask.bundle.bundle import Bundle
 from multitask.experiment.finding import open_bundle
-from multitask.inference.embed import TextEncoder, Vectors, default_device
-from multitask.measure.evaluate import Done, silent
+from multitask.inference.embed import TextEncoder, default_device
 from multitask.recruit.index import PARTS, Index, build, check_target, save_index
 from multitask.recruit.postings import read_postings
 from multitask.recruit.search import Hit, Searcher
 from multitask.storage.storage import Storage
+from ray_jobs.batch.vectors import WorkersEncoder
 from ray_jobs.options import Workers
 from ray_jobs.recruit.texts import given_text
 from ray_jobs.runners.cluster import Cluster
 from ray_jobs.screen import Screen
 
-BLOCK = 256  # texts that a Ray worker embeds at once: some seconds of a CPU
+
+@dataclass(frozen=True)
+class IndexRequest:
+    """Postings to make searchable."""
+
+    bundle: str
+    """The encoder: a bundle's URI, or an encoder's name."""
+    postings: str
+    """A file of postings, at any URI."""
+    output: str
+    """The index's directory."""
+    workers: int = 0
+    """Ray workers that embed; 0 is this process."""
+    completion: str | None = None
+    """A bundle that goes along, to complete roles where the index is served."""
+    suitability: str | None = None
+    """A bundle that goes along, to judge suitability where the index is served."""
 
 
-def build_index(
-    bundle: str,
-    postings: str,
-    output: str,
-    screen: Screen,
-    workers: int = 0,
-    completion: str | None = None,
-    suitability: str | None = None,
-) -> None:
-    """Writes the index of a file of postings to the directory `output`. bundle: its URI, or an encoder's name.
-
-    completion, suitability: bundles that go along, to be served. Raises UserError before anything is computed.
-    """
-    storage = Storage(output)
+def build_index(request: IndexRequest, screen: Screen) -> None:
+    """Writes the index of a file of postings. Raises UserError before anything is computed."""
+    storage, workers = Storage(request.output), request.workers
     check_target(storage)
-    parts = {name: open_bundle(uri) for name, uri in zip(PARTS, (completion, suitability), strict=True) if uri}
-    encoder, read = open_bundle(bundle), read_postings(postings)
+    parts = {name: open_bundle(uri) for name in PARTS if (uri := getattr(request, name))}
+    encoder, read = open_bundle(request.bundle), read_postings(request.postings)
 
     def tell(done: int, total: int) -> None:
         screen.progress(Progress("index", "passages", 0, 0, done, total))
 
-    with Cluster(Workers(workers, workers), screen) if workers else nullcontext() as cluster:
-        embeds = RayEncoder(encoder, cluster) if cluster else TextEncoder(encoder, default_device())
+    embeds = WorkersEncoder(encoder, workers, screen) if workers else TextEncoder(encoder, default_device())
+    with Cluster(Workers(workers, workers), screen) if workers else nullcontext():  # once, though it may embed twice
         made = build(embeds, read.items, progress=tell)
     screen.end_line()
     facts = {"source": read.source, "sha256": read.sha256, "quarantined": len(read.quarantined)}
@@ -58,7 +58,7 @@ def build_index(
     screen.say(f"{len(made.postings)} postings, {len(made.passages)} passages in {storage.uri}{_quality(made)}")
     if read.quarantined:
         reasons = "; ".join(f"line {row.line}: {row.reason}" for row in read.quarantined[:3])
-        screen.say(f"left out: {len(read.quarantined)} rows of {postings}: {reasons}")
+        screen.say(f"left out: {len(read.quarantined)} rows of {request.postings}: {reasons}")
 
 
 def _quality(made: Index) -> str:
@@ -69,53 +69,6 @@ def _quality(made: Index) -> str:
     return f"; searched approximately by {facts['library']}, {share} of exact search on {facts['queries']} queries"
 
 
-class RayEncoder:
-    """Embeds with an encoder on each of a cluster's workers, by Ray Data."""
-
-    def __init__(self, bundle: Bundle, cluster: Cluster) -> None:
-        self.bundle, self.cluster = bundle, cluster
-        mine = TextEncoder(bundle)
-        self.max_length, self.width = mine.max_length, mine.width
-
-    def embed(self, texts: Sequence[str], progress: Done = silent) -> Vectors:
-        """(N, H), in the texts' order, whatever order the workers answer in."""
-        import ray.data
-
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        found, done = np.zeros((len(texts), self.width), np.float32), 0
-        # At least two blocks a worker, so that the last one of a slow worker is short.
-        block = max(1, min(BLOCK, len(texts) // (2 * self.cluster.high)))
-        rows = ray.data.from_items(
-            [{"row": row, "text": text} for row, text in enumerate(texts)],
-            override_num_blocks=max(1, len(texts) // block),
-        ).map_batches(
-            _Worker,
-            fn_constructor_args=(ray.put(self.bundle),),
-            batch_size=block,
-            compute=ray.data.ActorPoolStrategy(size=self.cluster.high),
-            num_cpus=self.cluster.cpus,
-            num_gpus=1 if self.cluster.use_gpu else 0,
-        )
-        for batch in rows.iter_batches(batch_size=None):
-            found[batch["row"]] = batch["vector"]
-            done += len(batch["row"])
-            progress(done)
-        return found
-
-
-class _Worker:
-    """An actor that holds the encoder."""
-
-    def __init__(self, bundle: Any) -> None:
-        import ray
-
-        bundle = ray.get(bundle) if isinstance(bundle, ray.ObjectRef) else bundle
-        self.encoder = TextEncoder(bundle, "cuda" if torch.cuda.is_available() else "cpu")
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"row": batch["row"], "vector": self.encoder.embed(batch["text"].tolist())}
-
-
 def run_search(directory: str, query: str, k: int, mode: str, screen: Screen) -> None:
     """Shows the k best postings for a need or for a CV's file. Raises UserError for a query without text."""
     text = given_text(query, "query")
@@ -124,12 +77,12 @@ def run_search(directory: str, query: str, k: int, mode: str, screen: Screen) ->
         screen.document({"index": directory, "mode": mode, "hits": [asdict(hit) for hit in hits]})
         return
     for rank, hit in enumerate(hits, 1):
-        screen.console.print(shown(rank, hit, screen.console.is_terminal), soft_wrap=True)
+        screen.console.print(hit_text(rank, hit, screen.console.is_terminal), soft_wrap=True)
     if not hits:
         screen.say("no posting has any of the query's words; try --mode hybrid")
 
 
-def shown(rank: int, hit: Hit, styled: bool) -> Text:
+def hit_text(rank: int, hit: Hit, styled: bool) -> Text:
     """A hit for a terminal: the words that carried it are bold, or in brackets where there is no bold."""
     posting = hit.posting
     about = ", ".join(part for part in (posting.company, posting.location) if part)
@@ -144,5 +97,5 @@ def shown(rank: int, hit: Hit, styled: bool) -> Text:
 
 
 def _printable(text: str) -> str:
-    """As long as the text, without signs that move a terminal's cursor or turn its lines around."""
+    """The text with a space for each sign that would move a terminal's cursor or turn its lines around."""
     return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)

@@ -26,7 +26,7 @@ from multitask.recruit.search import Hit, Searcher
 from multitask.recruit.suitability import Suitability, labels_note, qualified
 from multitask.storage.storage import Storage
 from ray_jobs.options import Workers
-from ray_jobs.recruit.api import Facts, Judgement, build_app
+from ray_jobs.recruit.endpoints import IndexFacts, Judgement, build_app
 from ray_jobs.recruit.gate import CALLBACK, DEFAULT_PER_CLIENT, PER_CLIENT, TOKEN
 from ray_jobs.recruit.messages import CompleteRequest, SearchRequest, SuitabilityRequest
 from ray_jobs.runners.cluster import Cluster
@@ -55,21 +55,21 @@ ENVIRONMENT = {  # read when Ray is imported, here and in the processes that it 
 
 @dataclass(frozen=True)
 class Models:
-    """What an index directory has, loaded."""
+    """The models of an index directory, loaded. completer, judge: None where the directory has no such bundle."""
 
     searcher: Searcher
     completer: Completer | None
     judge: Suitability | None
-    facts: Facts
+    facts: IndexFacts
 
     @classmethod
     def open(cls, directory: str) -> Models:
-        """Raises UserError where the directory is no sound index."""
+        """Loads a directory. Raises UserError where it is no sound index."""
         storage, where = Storage(directory), default_device()
         searcher = Searcher.open(directory, where)
         bundles = {part: read_bundle(storage, part) for part in PARTS if storage.exists(f"{part}/manifest.json")}
         completion, suitability = (bundles.get(part) for part in PARTS)
-        facts = Facts(
+        facts = IndexFacts(
             len(searcher.index.postings),
             len(searcher.index.passages),
             frozenset(bundles),
@@ -83,7 +83,7 @@ class Models:
         )
 
     def search(self, asked: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """Those that want as many in the same way are searched together."""
+        """The hits of each request; requests that want as many hits in the same way are searched together."""
         alike = defaultdict[tuple[int, str], list[int]](list)
         for place, some in enumerate(asked):
             alike[some.k, some.mode].append(place)
@@ -103,7 +103,7 @@ class Models:
 
 
 def application(directory: str, token: str | None) -> Any:
-    """Ray Serve's application: one replica that has the models, and answers what came meanwhile together."""
+    """Ray Serve's application: one replica that has the models, and answers together what came while it was busy."""
     from ray import serve
 
     @serve.deployment(
@@ -115,7 +115,7 @@ def application(directory: str, token: str | None) -> Any:
     )
     @serve.ingress()
     class Recruiter:
-        """An Engine. The models work in threads, so that requests are taken in meanwhile."""
+        """The engine of the API. The models work in threads, so that requests are taken in meanwhile."""
 
         def __init__(self, directory: str, token: str | None) -> None:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))  # one core for requests that come meanwhile
@@ -123,7 +123,7 @@ def application(directory: str, token: str | None) -> Any:
             self.models.searcher.warm()
 
         @property
-        def facts(self) -> Facts:
+        def facts(self) -> IndexFacts:
             return self.models.facts
 
         @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT_SECONDS)
@@ -175,7 +175,7 @@ def serve(directory: str, host: str, port: int, screen: Screen, per_client: int 
 
 @contextmanager
 def signals() -> Iterator[threading.Event]:
-    """Set by Ctrl-C and SIGTERM. Afterwards they do what they did before."""
+    """An event that Ctrl-C and SIGTERM set, within the context; behind it they do what they did before."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -30,7 +30,8 @@ from multitask.recruit.calibration import (
     reliability,
 )
 from multitask.recruit.suitability import TASK, Pair, Suitability, cooled, labels_note, qualified, sigmoid
-from multitask.storage.storage import Storage, join
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
 from multitask.tasks.table import TASKS
 from ray_jobs.recruit.texts import given_text
 from ray_jobs.screen import Screen
@@ -74,7 +75,10 @@ class Rated:
         self.logits = model.logits(pairs)
 
     def half(self) -> NDArray[np.bool_]:
-        """(N,) the rows of every second posting, in an order by hash."""
+        """(N,) whether a row is of the half of the postings that fits: every second one, in an order by hash.
+
+        Raises UserError where there are fewer than two.
+        """
         names = sorted(set(self.groups), key=lambda name: derive_seed(SEED, "calibration", name))
         if len(names) < 2:
             raise UserError(
@@ -152,8 +156,9 @@ def reliability_figure(bins: dict[str, list[Bin]], note: str) -> bytes:
 
 
 def suitability_metrics(bundle: Bundle, data: str) -> dict[str, Any]:
-    """{"source", "rows", "quarantined", "labels": the note, "metrics": {name: {"value", "interval", "why"}}}.
+    """What a suitability bundle is worth on the dev file of a directory.
 
+    Returns {"source", "rows", "quarantined", "labels": the note, "metrics": {name: {"value", "interval", "why"}}}.
     Intervals: 95 % bootstrap over postings. Labels from 0.5 on count as qualified.
     """
     rated = Rated(bundle, data)

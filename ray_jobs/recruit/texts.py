@@ -7,7 +7,7 @@ import sys
 
 from multitask.errors import UserError
 from multitask.recruit.postings import clean
-from multitask.storage.storage import local_copy
+from multitask.storage.uris import local_copy
 
 TEXT_FILES = (".txt", ".md")
 OTHER_FILES = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".pages", ".tex")  # what CVs come as
@@ -15,9 +15,10 @@ MAX_FILE_BYTES = 1_000_000
 
 
 def given_text(argument: str, what: str) -> str:
-    """The text, cleaned as postings are. what: names it in errors.
+    """The text that an argument gives, cleaned as postings are. what: names it in errors.
 
-    What ends like a file's name is one, if it is a single word or such a file is there; - is the standard input.
+    An argument that ends like a file's name is one, if it is a single word or such a file is there; - is the standard
+    input.
     Raises UserError for a file that cannot be read as text, and for no text.
     """
     text = clean(_content(argument, what))

@@ -20,7 +20,7 @@ FRAME_HEADER, SETTINGS = 9, 4
 
 
 def cluster_address() -> str | None:
-    """What the environment says; None where a run starts a Ray of its own."""
+    """The cluster's address as RAY_ADDRESS has it; None where a run starts a Ray of its own."""
     given = os.environ.get(VARIABLE, "")
     return None if given in ("", "local") else given
 
@@ -32,7 +32,7 @@ def started_here() -> str | None:
 
 
 def unreachable(address: str) -> str | None:
-    """Why no Ray can be reached at HOST:PORT or ray://HOST:PORT, known within 20 s; None where one answers."""
+    """Says why no Ray can be reached at HOST:PORT or ray://HOST:PORT, within 20 s; None where one answers."""
     place = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = place.hostname, place.port

@@ -1,4 +1,5 @@
-"""What the workers and the driver tell each other directly. A module of its own: its actor need not import torch."""
+"""The board: what workers and driver tell each other directly. A module of its own, so that its actor imports no
+torch."""
 
 from __future__ import annotations
 
@@ -16,24 +17,28 @@ MAX_STARTS = 3  # of the workers in succession, without a step beyond those done
 
 @dataclass(frozen=True)
 class News:
-    """What the driver learns when it looks.
-
-    line: the newest progress. failure: what ended the run, kind and message. finished: how many jobs are done. workers:
-    how many there are. starts: how often they were started; trouble: what ended them last. said: what workers warn of;
-    ends: how workers ended; both since the last look. Of a sweep's trials: the failures by label, and the labels of
-    those that ASHA stopped.
-    """
+    """All that the driver learns when it looks at the board."""
 
     line: dict[str, Any] | None
+    """The newest progress."""
     failure: tuple[str, str] | None
+    """Kind and message of what ended the run."""
     finished: int
+    """How many jobs are done."""
     workers: int
+    """How many workers there are."""
     starts: int
+    """How often the workers were started."""
     trouble: str
+    """What ended the workers last."""
     failures: dict[str, tuple[str, str]]
+    """Label of a sweep's trial -> kind and message of its failure."""
     stopped: frozenset[str]
+    """The labels of a sweep's trials that ASHA has stopped."""
     said: list[str]
+    """What workers have warned of since the last look."""
     ends: list[End]
+    """How workers have ended since the last look."""
 
 
 class Board:
@@ -63,14 +68,14 @@ class Board:
         self._changed = asyncio.Condition()
 
     async def offer(self, job: dict[str, Any]) -> int:
-        """The next job for the workers; returns its number."""
+        """Offers the next job to the workers; returns its number."""
         async with self._changed:
             self.job, self.number = job, self.number + 1
             self._changed.notify_all()
         return self.number
 
     async def close(self) -> None:
-        """No job comes any more."""
+        """Tells the workers that no job comes any more."""
         async with self._changed:
             self.closed = True
             self._changed.notify_all()
@@ -83,7 +88,7 @@ class Board:
         return None if self.closed or self.job is None else (self.number, self.job)
 
     async def begin(self, workers: int) -> None:
-        """The workers have started, or started again."""
+        """Notes that so many workers have started, or started again."""
         if workers != self.workers:  # fewer or more than before: the cluster has changed, not the workers failed
             self._fruitless = 0
         self.workers, self.starts, self._begun = workers, self.starts + 1, True
@@ -96,7 +101,7 @@ class Board:
             await self.fail("", "RuntimeError", what)
 
     async def post(self, line: dict[str, Any]) -> bool:
-        """Rank 0's progress; returns whether to stop."""
+        """Keeps rank 0's progress; returns whether to stop."""
         self.line = line
         here = (self.number, int(line["epoch"]), int(line["done"]) if line["doing"] == "step" else 0)
         if here > self._furthest:
@@ -104,18 +109,18 @@ class Board:
         return self.stop
 
     async def say(self, text: str) -> None:
-        """What a worker warns of; once a minute, whoever else says it too."""
+        """Keeps a worker's warning for the driver; once a minute, whoever else says it too."""
         if time.monotonic() - self._said.get(text, -math.inf) > SAME_SECONDS:
             self._said[text] = time.monotonic()
             self._unheard.append(text)
 
     async def note(self, label: str, end: End) -> None:
-        """A rank's own word of how it ended, which says more than Ray's."""
+        """Keeps a rank's own word of how it ended, which says more than Ray's."""
         self._noted.setdefault(label, {})[end.rank] = end
 
     async def ended(self, label: str, ends: list[End], passing: bool = False) -> bool:
-        """How a start of workers ended; returns whether there is to be another. passing: their machines are being
-        taken away."""
+        """Notes how a start of workers ended; returns whether there is to be another. passing: whether their machines
+        are being taken away."""
         known = {end.rank: end for end in ends} | self._noted.pop(label, {})
         if not self._begun and not label and not passing:
             await self._count()
@@ -131,7 +136,7 @@ class Board:
         return label not in self.failures
 
     async def excuse(self) -> None:
-        """The workers' next start is no fault of theirs: a node is being taken away."""
+        """Does not count the workers' next start against them: a node is being taken away."""
         self._fruitless = 0
 
     async def stopping(self) -> bool:
@@ -141,7 +146,7 @@ class Board:
         self.finished = number
 
     async def fail(self, label: str, kind: str, message: str) -> None:
-        """What would come again, and ends the run; in a sweep, the trial of that label."""
+        """Posts a failure that would come again and so ends the run; in a sweep, the trial of that label."""
         self.failure = self.failure or (kind, message)
         self.failures.setdefault(label, (kind, message))
 
@@ -149,7 +154,7 @@ class Board:
         return label in self.failures
 
     async def lags(self, label: str) -> None:
-        """ASHA stops the trial of that label."""
+        """Notes that ASHA stops the trial of that label."""
         self.stopped.add(label)
 
     async def peek(self, stop: bool) -> News:

@@ -32,7 +32,7 @@ INIT: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.ERROR}
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """Ray puts a handler of its own in place, which ends the driver at SIGTERM with SIGABRT: back to ours.
+    """Puts our handlers of signals back in the end: Ray's own ends the driver at SIGTERM with SIGABRT.
 
     Where the loss of the terminal does not end the driver either (ray_jobs/stopping.py), what Ray starts inherits that
     it is ignored, and lives until the workers have saved.
@@ -48,7 +48,7 @@ def own_signals() -> Iterator[None]:
 
 
 def _join(given: str) -> None:
-    """The cluster of RAY_ADDRESS. Raises UserError, within half a minute, where there is none."""
+    """Connects to the cluster of RAY_ADDRESS. Raises UserError, within half a minute, where there is none."""
     import ray
 
     address = started_here() if given == "auto" else given
@@ -62,7 +62,7 @@ def _join(given: str) -> None:
 
 @contextmanager
 def _temporary(folder: str | None) -> Iterator[None]:
-    """TMPDIR of the processes that are started here, where another folder is to be used: they have sockets there."""
+    """Within it, TMPDIR is another folder, for processes that are started and have sockets there; None: it stays."""
     before = os.environ.get("TMPDIR")
     if folder:
         os.environ["TMPDIR"] = folder
@@ -76,7 +76,7 @@ def _temporary(folder: str | None) -> Iterator[None]:
 
 
 def printed_to_the_log() -> None:
-    """What Ray's processes print, some 50 lines where a worker is killed, goes into the driver's log from now on; but
+    """From now on, what Ray's processes print, some 50 lines where a worker is killed, goes into the driver's log; but
     not what its autoscaler says, which someone who waits for nodes wants to see.
 
     Ray has no public way to take it anywhere but to the terminal; where a later version has no such function either,
@@ -98,11 +98,14 @@ def printed_to_the_log() -> None:
 
 
 class Cluster:
-    """Context manager. workers: none where Ray is there for trials alone. silent: what Ray's processes print goes to
-    the log alone; what they have to say to the user comes by a board (ray_jobs/runners/board.py).
+    """Ray within a context: connected to, or started and ended again.
 
-    use_gpu: whether there is a GPU for each of the fewest, or is to be. cpus: of a worker. own: whether Ray is here for
-    this driver alone. Where it runs already, as in a sweep amid a run on workers, it is used and left running.
+    workers: (0, 0) where Ray is there for trials alone. silent: what Ray's processes print goes to the log alone; what
+    they have to say to the user comes by a board (ray_jobs/runners/board.py).
+
+    Within the context, use_gpu: whether each of the fewest workers has a GPU, or is to have one. cpus: how many a
+    worker has. own: whether Ray is here for this driver alone. Where Ray runs in this process already, as in a sweep
+    amid a run on workers, it is used and left running.
     """
 
     def __init__(self, workers: Workers, screen: Screen, silent: bool = False) -> None:
@@ -127,7 +130,7 @@ class Cluster:
         return self
 
     def _connect(self) -> None:
-        """To the cluster of RAY_ADDRESS, to a Ray that runs in this process, or to one that is started."""
+        """Connects to the cluster of RAY_ADDRESS, to a Ray that runs in this process, or to one that it starts."""
         import ray
 
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same everywhere
@@ -150,7 +153,7 @@ class Cluster:
                     self._start()
 
     def _start(self) -> None:
-        """A Ray of this run's own. Raises UserError where it does not come up in time, twice."""
+        """Starts a Ray of this run's own. Raises UserError where it does not come up in time, twice."""
         import ray
 
         folder = self._session_folder()
@@ -169,7 +172,10 @@ class Cluster:
                 self.screen.say("Ray has not started within 30 s: trying once more")
 
     def _session_folder(self) -> str | None:
-        """Where Ray keeps its sockets and logs, where it cannot be where Ray would have it: the path is too long."""
+        """A folder for Ray's sockets and logs, where the path that Ray would have is too long; None where it is not.
+
+        Raises UserError where no shorter one can be written to.
+        """
         usual = os.path.abspath(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
         if len(os.fsencode(usual)) <= LONGEST_FOLDER:
             return None
@@ -185,7 +191,7 @@ class Cluster:
         )
 
     def _share_out(self) -> None:
-        """What each worker gets. Raises UserError where this machine has too few GPUs."""
+        """Decides what each worker gets. Raises UserError where this machine has too few GPUs."""
         import ray
 
         self.cpus = max(1, (os.cpu_count() or 1) // max(1, self.high)) if self.own else 1
@@ -218,18 +224,18 @@ class Cluster:
         return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote(*arguments)
 
     def facts(self) -> dict[str, Any]:
-        """What `scaling` needs to know, as plain JSON."""
+        """The arguments of `scaling`, as plain JSON."""
         return {"low": self.low, "high": self.high, "cpus": self.cpus, "use_gpu": self.use_gpu}
 
     def devices(self) -> str:
-        """What the workers train on, and how a cluster that starts its nodes on demand is asked for more."""
+        """Says what the workers train on, and how a cluster that starts its nodes on demand is asked for more."""
         if self.use_gpu:
             return "a GPU each"
         more = "" if self.own or self.device != "auto" else "; --device gpu waits for nodes that have one"
         return f"CPUs (GPUs found: {self.gpus}{more})"
 
     def room(self) -> str:
-        """What the workers need and what there is, for someone who waits for them."""
+        """Says what the workers need and what there is, for someone who waits for them."""
         import ray
 
         found, free = ray.cluster_resources(), ray.available_resources()

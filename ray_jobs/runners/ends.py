@@ -43,19 +43,20 @@ LONGEST = 500  # characters of an error's own words
 
 @dataclass(frozen=True)
 class End:
-    """How one rank of one start ended.
-
-    what: in one line. kind, message: of the error, empty where the process died without one. cause: what tells the
-    error from others at the next start, without numbers that differ each time; empty where it may pass. trace: its
-    traceback.
-    """
+    """How one rank of one start of workers ended."""
 
     rank: int
     what: str
+    """What happened, in one line."""
     kind: str = ""
+    """The error's type, empty where the process died without one."""
     message: str = ""
+    """The error's message, empty where the process died without one."""
     cause: str = ""
+    """What tells the error from others at the next start, without numbers that differ each time; empty where it may
+    pass."""
     trace: str = ""
+    """The error's traceback."""
 
     @classmethod
     def of(cls, rank: int, error: BaseException, trace: str = "", place: str = "") -> End:
@@ -78,7 +79,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _death(error: BaseException) -> str | None:
-    """What became of a process that Ray has lost; None for an error that was raised."""
+    """Says what became of a process that Ray has lost; None for an error that was raised."""
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if not names & LOST:
         return None
@@ -86,20 +87,20 @@ def _death(error: BaseException) -> str | None:
 
 
 def _place_of(told: str) -> str:
-    """From Ray's words: process and host."""
+    """The process and the host that Ray's words name, in brackets; empty where they name none."""
     found = {name: match[1] for name in ("pid", "ip") if (match := re.search(rf"\b{name}: (\S+)", told))}
     where = f" on {found['ip']}" if "ip" in found else ""
     return f" (pid {found['pid']}{where})" if "pid" in found else where
 
 
 def first(ends: list[End]) -> End:
-    """What the others follow from: a death, then an error that does not pass, then the lowest rank's."""
+    """The end that the others follow from: a death, else an error that does not pass, else the lowest rank's."""
     return min(ends, key=lambda end: (bool(end.kind), not end.cause, end.rank))
 
 
 @contextmanager
 def noted(board: Any, label: str, rank: int) -> Iterator[None]:
-    """Around a rank's work: its error is told to the board in its own words before Ray hears of it."""
+    """Goes around a rank's work, whose error is told to the board in its own words before Ray hears of it."""
     import ray
 
     try:
@@ -138,7 +139,7 @@ class _ToBoard(logging.Handler):
 
 @contextmanager
 def telling(board: Any) -> Iterator[None]:
-    """In a process of Ray's: what this project's modules warn of goes to the driver."""
+    """Within it, in a process of Ray's, what this project's modules warn of goes to the driver."""
     handler = _ToBoard(board)
     for name in PACKAGES:
         logging.getLogger(name).addHandler(handler)
@@ -150,7 +151,7 @@ def telling(board: Any) -> Iterator[None]:
 
 
 def pass_on(said: list[str], ends: list[End]) -> None:
-    """In the driver: the workers' warnings to the user and the log, their tracebacks to the log alone."""
+    """Tells, in the driver, the workers' warnings to the user and the log, and their tracebacks to the log alone."""
     for text in said:
         log.warning("%s", text)
     for end in ends:

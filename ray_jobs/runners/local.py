@@ -16,7 +16,7 @@ from ray_jobs.stopping import StopRequest
 
 
 class LocalRunner:
-    """Raises Interrupted where the user asked to stop."""
+    """Runs stages in this process. Raises Interrupted where the user asked to stop."""
 
     def __init__(self, device: str, screen: Screen, stop: StopRequest) -> None:
         self.device, self.screen, self.stop = device, screen, stop
@@ -31,12 +31,12 @@ class LocalRunner:
         return None
 
     def run(self, job: StageJob) -> int:
-        """Returns the number of Ray workers: none."""
+        """Runs a stage to its end; returns the number of its Ray workers, none."""
         run_stage(job, Execution(self.device), partial(self._report, job.shown))
         return 0
 
     def release(self) -> None:
-        """Nothing is held between two stages."""
+        """Does nothing: nothing is held between two stages."""
 
     def _report(self, shown: str, progress: Progress) -> bool:
         self.screen.progress(replace(progress, stage=shown or progress.stage))

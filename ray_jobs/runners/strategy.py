@@ -14,7 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 
 class WorkerEnvironment(LightningEnvironment):
-    """Ranks and sizes are those that Ray has given; Ray has also set up the process group."""
+    """Tells Lightning the ranks and sizes that Ray has given; Ray has also set up the process group."""
 
     def world_size(self) -> int:
         return self._context().get_world_size()
@@ -29,13 +29,13 @@ class WorkerEnvironment(LightningEnvironment):
         return self._context().get_node_rank()
 
     def set_world_size(self, size: int) -> None:
-        """Nothing: it is Ray's."""
+        """Does nothing: the number is Ray's."""
 
     def set_global_rank(self, rank: int) -> None:
-        """Nothing: it is Ray's."""
+        """Does nothing: the number is Ray's."""
 
     def teardown(self) -> None:
-        """Nothing: what Lightning would remove from the environment is Ray's."""
+        """Does nothing: what Lightning would remove from the environment is Ray's."""
 
     @staticmethod
     def _context() -> Any:

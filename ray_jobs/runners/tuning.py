@@ -18,8 +18,10 @@ from typing import Any
 
 from lightning_modules.progress import Progress
 from multitask.errors import UserError
+from multitask.experiment.experiment_file import Status
+from multitask.experiment.fence import Superseded
 from multitask.experiment.records import Record, read_records
-from multitask.experiment.stages import StageJob, Status, Superseded, read_outcome
+from multitask.experiment.stages import StageJob, read_outcome
 from multitask.measure.metrics import LOWER_IS_BETTER
 from multitask.recipe.settings import Sweep
 from multitask.storage.owners import kept_in
@@ -39,22 +41,24 @@ TRIAL_MEMORY = 2.0**20  # what a trial asks for whose work its workers do: a CPU
 
 @dataclass(frozen=True)
 class Trainable:
-    """What Tune runs of a trial. jobs: label -> its StageJob as JSON. scaling: of its workers; none is this process.
-
-    accelerator: the workers'. device: --device, for this process.
-    """
+    """A sweep's trials as Ray Tune runs them, each in a process of its own."""
 
     jobs: dict[str, dict[str, Any]]
+    """Label of a trial -> its StageJob as JSON."""
     scaling: dict[str, Any]
+    """The workers of a trial, as `scaling` takes them; without any, a trial runs in Tune's process."""
     accelerator: str
+    """What the workers train on: gpu or cpu."""
     device: str
+    """--device, for a trial in Tune's process."""
     board: Any
+    """The actor of the sweep's Board."""
 
     def run(self, config: dict[str, Any]) -> None:
         import ray
         from ray import tune
 
-        job = StageJob(**self.jobs[config["trial"]])
+        job = StageJob.of(self.jobs[config["trial"]])
         for record in read_records(job.folder):
             _tell_tune(job, record)
         if read_outcome(job.folder) is None and not ray.get(self.board.stopping.remote()):
@@ -104,14 +108,14 @@ class Trainable:
 
 
 def trial_loop(config: dict[str, Any]) -> None:
-    """One rank of a trial. All ranks report to Ray what was measured; the trial hands it on to Tune.
+    """Runs one rank of a trial. All ranks report to Ray what was measured; the trial hands it on to Tune.
 
     A rank that fails alone leaves the others waiting for it: its error makes Ray end them all.
     """
     import ray
     import ray.train
 
-    job, board = StageJob(**config["job"]), config["board"]
+    job, board = StageJob.of(config["job"]), config["board"]
     if ray.get(board.failed.remote(job.label)):
         return
 
@@ -133,12 +137,12 @@ def _tell_tune(job: StageJob, record: Record) -> None:
 
 
 def _amid(job: StageJob, record: Record) -> bool:
-    """Whether it is of an epoch after which more come."""
+    """Whether a record is of an epoch after which more come."""
     return 0 < record.epoch < int(job.stage["epochs"])
 
 
 def _facts(job: StageJob, record: Record) -> dict[str, float] | None:
-    """What Tune decides by; None where the metric could not be measured.
+    """The facts that Tune decides by; None where the metric could not be measured.
 
     ASHA's cut-off is an interpolated quantile: one infinite or missing score makes it NaN, by which no later trial is
     ever stopped. A trial without a score takes no part in that rung, and is compared by its next one.
@@ -158,8 +162,10 @@ def run_trials(
     stop: StopRequest,
     lags: Callable[[str], None],
 ) -> dict[str, Status]:
-    """Label -> how the trial ended: finished, stopped (by ASHA), failed (its loss was no number any more), or
-    interrupted. stopped: those of before; lags: told of each new one at once.
+    """Runs a sweep's trials; returns label -> how the trial ended.
+
+    It is finished, stopped (by ASHA), failed (its loss was no number any more) or interrupted. stopped: the labels of
+    trials that were stopped before. lags: called with the label of each trial that is stopped, at once.
 
     Raises what ended a trial in another way, when the others have ended: run again, the sweep tries it again.
     """
@@ -177,7 +183,7 @@ def _hopeless(failures: dict[str, tuple[str, str]]) -> bool:
 
 
 class _Trials:
-    """One go at a sweep, in a thread beside the one that shows its progress and listens for Ctrl-C."""
+    """A run of Tune over a sweep's trials, in a thread beside the one that shows progress and listens for Ctrl-C."""
 
     def __init__(
         self,
@@ -234,12 +240,12 @@ class _Trials:
         return news
 
     def _errors(self) -> dict[str, tuple[str, str]]:
-        """What ended trials that could not tell it themselves."""
+        """Label -> kind and message of what ended a trial that could not tell it itself."""
         results = self._grid or []
         return {result.config["trial"]: ("Error", str(result.error)) for result in results if result.error}
 
     def _raise(self, failures: dict[str, tuple[str, str]]) -> None:
-        """A loss that is no number any more is a result; what else ended a trial says nothing of its settings."""
+        """Raises what ended a trial, but for a loss that is no number any more: that is a result of its settings."""
         if self._error and not failures:
             raise self._error
         for label, (kind, message) in failures.items():
@@ -256,7 +262,7 @@ class _Trials:
         return "interrupted" if self.stop.asked and label not in failures else "failed"
 
     def _resources(self) -> tuple[dict[str, float], int]:
-        """What a trial itself asks for, and how many run at a time: so many that all their workers have room."""
+        """The resources that a trial itself asks for, and how many run at a time: as many as have room for workers."""
         import ray
 
         cluster, found = self.cluster, ray.cluster_resources()
@@ -285,7 +291,7 @@ class _Trials:
         board = self.board
 
         class Asha(ASHAScheduler):
-            """Tells the board whom it stops: Tune's own result does not say why a trial ended."""
+            """ASHA that tells the board whom it stops: Tune's own result does not say why a trial ended."""
 
             def on_trial_result(self, controller: Any, trial: Any, result: Any) -> str:
                 decision = str(super().on_trial_result(controller, trial, result))

@@ -14,8 +14,9 @@ from typing import Any
 
 from lightning_modules.progress import Interrupted, Progress
 from multitask.errors import UserError
+from multitask.experiment.fence import Superseded
 from multitask.experiment.records import Record
-from multitask.experiment.stages import StageJob, Superseded
+from multitask.experiment.stages import StageJob
 from ray_jobs.options import Workers
 from ray_jobs.runners.board import Board, News
 from ray_jobs.runners.cluster import Cluster, scaling
@@ -29,7 +30,7 @@ WAIT_SECONDS = 60.0  # without a sign of the workers until the user is told what
 
 
 def worker_loop(config: dict[str, Any]) -> None:
-    """What each Ray worker runs: one rank of every stage."""
+    """Runs in each Ray worker: one rank of every stage, until there is no job any more."""
     import ray
     import ray.train
 
@@ -40,21 +41,21 @@ def worker_loop(config: dict[str, Any]) -> None:
             ray.get(board.begin.remote(context.get_world_size()))
         while offer := ray.get(board.next.remote(number)):
             number, job = offer
-            if not one_stage(StageJob(**job), execution(config, board.excuse.remote), board):
+            if not one_stage(StageJob.of(job), execution(config, board.excuse.remote), board):
                 return
             if rank == 0:
                 ray.get(board.finish.remote(number))
 
 
 def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
-    """Runs a stage, or this rank of it; whether it came to its end.
+    """Runs a stage, or this rank of it; returns whether it came to its end.
 
     Errors that would come again are posted on the board and end the run. Any other one lets Ray start the workers
     again, which go on from the newest checkpoint, unless it has come again (ray_jobs/runners/board.py).
     """
     import ray
 
-    from lightning_modules.base import NonFiniteLoss
+    from lightning_modules.module import NonFiniteLoss
     from lightning_modules.run import run_stage
     from lightning_modules.trainer import quiet_libraries
 
@@ -77,7 +78,10 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
 def execution(
     config: dict[str, Any], excuse: Callable[[], Any], measured: Callable[[Record], None] = lambda record: None
 ) -> Any:
-    """One stage's: Lightning's strategies are used once. excuse: called when a worker's node is being taken away."""
+    """How a stage is executed on Ray workers; for one stage, since Lightning's strategies are used once.
+
+    excuse: called when a worker's node is being taken away. measured: called with each record of dev metrics.
+    """
     import ray.train
 
     from lightning_modules.trainer import Execution
@@ -128,7 +132,10 @@ class RayRunner:
             self.thread = None
 
     def run(self, job: StageJob) -> int:
-        """Returns the number of workers. Raises what ended the stage: Interrupted, a UserError, their failure."""
+        """Runs a stage to its end; returns the number of workers.
+
+        Raises what ended it: Interrupted, a UserError, Superseded, the workers' failure.
+        """
         import ray
 
         thread = self.thread or self._start()
@@ -144,12 +151,12 @@ class RayRunner:
             if news.finished >= number:
                 return news.workers
             if not alive:
-                raise Interrupted(job.trainer) if self.stop.asked or not self._error else self._error
+                raise Interrupted(job.owner.trainer) if self.stop.asked or not self._error else self._error
             if self.stop.asked:
                 asked_at = asked_at or time.monotonic()
                 if time.monotonic() - asked_at > GRACE_SECONDS:
                     self._gave_up = True
-                    raise Interrupted(job.trainer)
+                    raise Interrupted(job.owner.trainer)
 
     def _failed(self, kind: str, message: str) -> Exception:
         """The error of that kind, with the traceback of the worker that met it."""

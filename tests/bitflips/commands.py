@@ -19,7 +19,7 @@ MODULES = [
     *("bm25s", "jsonschema", "pyarrow.parquet", "rich.table"),
     *("tensorboard.backend.event_processing.event_accumulator", "lightning_modules.run", "multitask.report"),
     *(
-        "ray_jobs.batch.run",
+        "ray_jobs.batch.table_job",
         "ray_jobs.bundles.scoring",
         "ray_jobs.bundles.export",
         "ray_jobs.runners.local",

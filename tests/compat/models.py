@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from multitask.bundle.sources import read_model
+from multitask.bundle.found import read_model
 from multitask.inference.embed import TextEncoder
 from tests.compat.table import Row
 from tests.model_folders import KINDS, TEXTS, sentences, small

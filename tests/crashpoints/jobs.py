@@ -147,7 +147,7 @@ def _plain(content: bytes) -> bytes:
 
 def experiment(uri: str) -> Results:
     """What a driver has left: each stage's weights, moments, ids fed, metrics and predictions, and the results."""
-    from multitask.experiment.stages import Experiment
+    from multitask.experiment.experiment_file import Experiment
     from multitask.storage.storage import Storage
 
     storage = Storage(uri)

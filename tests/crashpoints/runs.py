@@ -33,7 +33,7 @@ ON_S3 = {"train": 0.04, "sweep": 0.02, "predict": 0.015, "export": 0.015, "embed
 
 WARM = (
     *("moto.s3.responses", "moto.server", "pyarrow.parquet", "pytorch_lightning", "s3fs", "torch.utils.tensorboard"),
-    *("lightning_modules.run", "lightning_modules.summary", "ray_jobs.batch.run", "ray_jobs.bundles.scoring"),
+    *("lightning_modules.run", "lightning_modules.summary", "ray_jobs.batch.table_job", "ray_jobs.bundles.scoring"),
     *(
         "ray_jobs.cli.program",
         "ray_jobs.driver.driver",

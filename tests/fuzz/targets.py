@@ -23,7 +23,7 @@ from safetensors.torch import save
 from typer.exceptions import TyperException
 
 from multitask.bundle.bundle import read_bundle, save_bundle, source_bundle
-from multitask.bundle.sources import read_model
+from multitask.bundle.found import read_model
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
@@ -34,7 +34,8 @@ from multitask.recipe.files import load_recipe, load_sweep
 from multitask.recruit.postings import read_postings
 from multitask.report.reading import read_evidence
 from multitask.storage.sealed import Damaged, read_sealed, write_sealed
-from multitask.storage.storage import MANIFEST, Storage, open_fs
+from multitask.storage.storage import MANIFEST, Storage
+from multitask.storage.uris import open_fs
 from multitask.tasks.table import TASKS
 from ray_jobs.options import sweep_settings, workers_span
 

@@ -17,8 +17,8 @@ import pytest
 
 from multitask.bundle.bundle import bundle_of, save_bundle
 from multitask.storage.storage import Storage
-from ray_jobs.batch.run import MANIFEST, Request, embed_table, predict_table
-from ray_jobs.batch.workers import RETRIES
+from ray_jobs.batch.ray_data import RETRIES
+from ray_jobs.batch.table_job import MANIFEST, TableRequest, embed_table, predict_table
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("ray_jobs.batch.run.default_device", lambda: "cpu")
+    monkeypatch.setattr("ray_jobs.batch.table_job.default_device", lambda: "cpu")
 
 
 def table(folder: Path, rows: int) -> str:
@@ -68,7 +68,7 @@ def test_two_workers_write_what_one_process_does(tmp_path: Path) -> None:
     for name, run, words in (("embed", embed_table, {}), ("predict", predict_table, {"columns": ("text",)})):
         for workers in (0, 2):
             output = str(tmp_path / f"{name}-{workers}")
-            run(Request(str(tmp_path / "bundle"), source, output, rows=300, workers=workers, **words), Screen())
+            run(TableRequest(str(tmp_path / "bundle"), source, output, rows=300, workers=workers, **words), Screen())
         one, two = (tmp_path / f"{name}-{workers}" for workers in (0, 2))
         assert sorted(os.listdir(one)) == sorted(os.listdir(two)) and len(os.listdir(one)) == 17 + 2
         assert pq.read_table(one).equals(pq.read_table(two))

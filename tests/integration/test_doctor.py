@@ -15,7 +15,7 @@ from s3fs import S3FileSystem
 
 from multitask.storage import retries
 from multitask.storage.storage import Storage
-from ray_jobs.doctor import machine, network, software, storage
+from ray_jobs.doctor import machine, network, software, storage_check
 from tests.integration.test_experiment import minibert
 from tests.s3 import S3
 from tests.servers import SETTINGS_FRAME, server_that_says
@@ -71,7 +71,7 @@ def test_an_s3_storage(s3: S3, capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_an_s3_storage_that_fails(
     s3: S3, kind: str, wanted: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "STORAGE_SECONDS", 3.0)
+    monkeypatch.setattr(storage_check, "STORAGE_SECONDS", 3.0)
     monkeypatch.setattr(S3FileSystem, "retries", 1)
     s3.fail(kind)
     status, lines = asked(capsys, "--storage", s3.uri)
@@ -83,7 +83,7 @@ def test_an_s3_storage_that_fails(
 def test_an_s3_storage_that_does_not_answer(
     s3: S3, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "STORAGE_SECONDS", 0.5)
+    monkeypatch.setattr(storage_check, "STORAGE_SECONDS", 0.5)
     s3.fail("hang", pause=2.0)
     status, lines = asked(capsys, "--storage", s3.uri)
     assert status == 2
@@ -135,7 +135,7 @@ def test_no_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     fs = S3FileSystem(skip_instance_cache=True)
-    found = {finding.subject: finding for finding in storage._s3_findings(fs)}
+    found = {finding.subject: finding for finding in storage_check._s3_findings(fs)}
     assert found["credentials"].verdict == "problem"
     assert "AWS_ACCESS_KEY_ID" in found["credentials"].fact
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,15 @@ from multitask.experiment.stages import StageJob
 from multitask.measure.evaluate import EvalSet, predictions
 from multitask.measure.metrics import score
 from multitask.storage.storage import Storage
-from tests.helpers import difference, newest, run, run_ranks, stop_at, tree_driver
+from ray_jobs.driver.jobs import job_of
+from tests.helpers import difference, newest, only_trains, run, run_ranks, stop_at, tree_driver
 
 pytestmark = pytest.mark.slow
 WORDS = ["a", "good", "film", "about", "the", "fate", "of", "some", "people", "who", "never", "liked", "each", "other"]
 EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}
 
 
-def job_of(folder: Path, name: str, **stage: Any) -> StageJob:
+def joined_job(folder: Path, name: str, **stage: Any) -> StageJob:
     """33 rows in batches of 16: the last batch holds one, for two ranks."""
     path = folder / "rows.jsonl"
     rows = [
@@ -38,12 +38,12 @@ def job_of(folder: Path, name: str, **stage: Any) -> StageJob:
     driver = tree_driver(folder, stages, tasks=tasks, experiment=name)
     driver.claim()
     driver.experiment.begin_attempt()
-    return replace(driver.job(driver.plan.nodes[0]), measure_start=False, predict={})
+    return only_trains(job_of(driver.plan, driver.plan.nodes[0]))
 
 
 @pytest.mark.parametrize("train", ["full-model", "last-linear-layer"])
 def test_two_ranks_equal_one_in_float64(tmp_path: Path, train: str) -> None:
-    one, two = (job_of(tmp_path, name, train=train, **EXACT) for name in ("one", "two"))
+    one, two = (joined_job(tmp_path, name, train=train, **EXACT) for name in ("one", "two"))
     assert run(one)
     run_ranks(two, world=2)
     ends = newest(one), newest(two)
@@ -54,7 +54,7 @@ def test_two_ranks_equal_one_in_float64(tmp_path: Path, train: str) -> None:
 
 
 def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    whole, cut = (job_of(tmp_path, name, dropout=0.3) for name in ("whole", "cut"))
+    whole, cut = (joined_job(tmp_path, name, dropout=0.3) for name in ("whole", "cut"))
     assert run(whole)
     assert not run(cut, stop_at(2))
     assert newest(cut).state.position.steps == 3
@@ -68,10 +68,13 @@ def test_a_frozen_encoder_reads_joined_pairs_once(tmp_path: Path, monkeypatch: p
     calls = []
     original = dev.encode_sentences
     monkeypatch.setattr(dev, "encode_sentences", lambda *a, **k: calls.append(a[1].task) or original(*a, **k))
-    job = job_of(tmp_path, "frozen", train="last-linear-layer", epochs=3, dropout=0.0)
+    job = joined_job(tmp_path, "frozen", train="last-linear-layer", epochs=3, dropout=0.0)
     assert run(job)
     assert calls == ["suitability"]  # train and dev are one file here
-    rows, bundle = load_tokens(Storage(job.storage), job.dev["suitability"]), read_bundle(job.folder, "bundle")
+    rows, bundle = (
+        load_tokens(Storage(job.owner.storage), job.data.dev["suitability"]),
+        read_bundle(job.folder, "bundle"),
+    )
     given = predictions(bundle.model(), EvalSet.of("suitability", rows, "cpu"), device=torch.device("cpu"))
     found = score("pearson", given, rows.labels.double()).value
     assert found == pytest.approx(job.folder.read_json("outcome.json")["metrics"]["suitability/pearson"], abs=1e-6)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lightning_modules.data import StageData
-from lightning_modules.run import OBJECTIVES
 from multitask.bundle.bundle import read_bundle
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.events import event_files
@@ -85,7 +84,7 @@ def test_two_ranks_equal_one_in_float64(both: Callable[[str], tuple[StageJob, St
     assert difference(one.optimizer, two.optimizer) < 1e-9  # its moments are the gradients'
     metrics = [job.folder.read_json("outcome.json")["metrics"] for job in jobs]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
-    start = read_bundle(Storage(jobs[0].storage), jobs[0].start).tensors
+    start = read_bundle(Storage(jobs[0].owner.storage), jobs[0].model.start).tensors
     shared = start.keys() & one.weights.keys()
     moved = {name for name in shared if not torch.equal(one.weights[name].float(), start[name])}
     assert bool(moved) == (kind != "joint-frozen")
@@ -122,7 +121,7 @@ STOPS = {
 def small_steps(job: StageJob) -> int:
     """Steps an epoch, from the data alone."""
     stage = Stage.model_validate(job.stage)
-    return StageData(job, stage, OBJECTIVES[stage.objective]).steps_per_epoch
+    return StageData(job, stage).steps_per_epoch
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from lightning_modules.progress import Progress
 from multitask.experiment.stages import StageJob
 from multitask.recipe.checks import build_recipe
 from multitask.storage.storage import Storage
-from ray_jobs.driver.driver import Driver, Request
+from ray_jobs.driver.driver import Driver
+from ray_jobs.driver.jobs import job_of
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.logs import DriverLog
 from ray_jobs.options import Workers
 from ray_jobs.runners.address import unreachable
@@ -68,9 +70,9 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     assert not ray.is_initialized()
 
 
-def request(folder: Path, **stage: Any) -> Request:
+def request(folder: Path, **stage: Any) -> TrainingRequest:
     recipe = build_recipe(recipe_tree(**stage), "test")
-    return Request(recipe, None, Storage(str(folder)), "small", Workers(2, 2), False)
+    return TrainingRequest(recipe, None, Storage(str(folder)), "small", Workers(2, 2), False)
 
 
 class Watched(Screen):
@@ -89,12 +91,10 @@ class Watched(Screen):
 
 def train(folder: Path, act: Any = None, spoil: Any = None, **stage: Any) -> tuple[dict[str, Any], str]:
     """Results, and the driver's log. spoil: what is done to each job."""
-    driver = Driver(request(folder, **stage), Watched(act))
-    if spoil:
-        job = driver.job
-        driver.job = lambda node: spoil(job(node))  # type: ignore[method-assign]
+    driver, spoilt = Driver(request(folder, **stage), Watched(act)), spoil or (lambda job: job)
     try:
-        with DriverLog(Storage(str(folder)).at("small")) as log:
+        with DriverLog(Storage(str(folder)).at("small")) as log, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ray_jobs.driver.driver.job_of", lambda *of: spoilt(job_of(*of)))
             results = driver.run(StopRequest(""))
     finally:
         text = (folder / "small" / log.path).read_text()
@@ -127,7 +127,7 @@ def test_another_lightning_beside_ours_changes_nothing(tmp_path: Path, capfd: py
 
 def test_the_same_error_at_two_starts_ends_the_run_with_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def spoil(job: StageJob) -> StageJob:
-        return replace(job, losses={"quora": "no such loss"})
+        return replace(job, model=replace(job.model, losses={"quora": "no such loss"}))
 
     with pytest.raises(RuntimeError, match=r"no such loss.*\(rank \d, at two starts in a row\)"):
         train(tmp_path, spoil=spoil)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,11 +11,12 @@ from multitask.bundle.bundle import read_bundle
 from multitask.experiment.finding import find_bundle, open_bundle
 from multitask.recipe.files import load_recipe
 from multitask.storage.storage import Storage
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.driver.training import run_training
 from ray_jobs.options import Workers
-from ray_jobs.recruit.folds import run_folds
+from ray_jobs.recruit.folds import FoldsRequest, run_folds
 from ray_jobs.recruit.measure import measured, write_card
-from ray_jobs.recruit.prepare import prepare_files
+from ray_jobs.recruit.training_files import prepare_files
 from ray_jobs.screen import Screen
 from tests.unit.test_recruit_postings import corpus
 
@@ -39,13 +39,13 @@ def postings(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_every_posting_is_held_out_once_and_finished_folds_are_not_trained_again(
     postings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments: tuple[Any, ...] = ("recruiter/search", postings, "search", 2, str(tmp_path), "0", SMALL)
-    assert run_folds(*arguments, Screen()) == 0
+    request = FoldsRequest("recruiter/search", postings, "search", 2, str(tmp_path), overrides=SMALL)
+    assert run_folds(request, Screen()) == 0
     found = json.loads((tmp_path / "search-folds" / "search.json").read_text())
     asked = {row["query"]: row["ndcg@10"]["queries"] for row in found["systems"]}
     assert asked == {"title": 28, "qualifications": 28}
     capsys.readouterr()
-    assert run_folds(*arguments, Screen()) == 0
+    assert run_folds(request, Screen()) == 0
     assert capsys.readouterr().out.count("finished before, skipped") == 2
     assert json.loads((tmp_path / "search-folds" / "search.json").read_text()) == found
 
@@ -54,7 +54,7 @@ def test_each_leaf_is_measured_by_what_it_was_trained_for_and_has_a_card(posting
     data = str(tmp_path / "data")
     prepare_files(postings, data, 0.3, 11711, Screen())
     storage, recipe = Storage(str(tmp_path / "runs")), load_recipe("recruiter/all", SMALL)
-    assert run_training(recipe, data, storage, "all", Screen(), workers=Workers(), fresh=False, seeds=1)
+    assert run_training(TrainingRequest(recipe, data, storage, "all", Workers()), Screen())
     uris = {stage: find_bundle(f"{storage.uri}/all/{stage}").uri for stage in ("search", "suitability", "completion")}
     names = {stage: {row["metric"] for row in measured(open_bundle(uri), data)} for stage, uri in uris.items()}
     assert "ndcg@10, title: hybrid, trained" in names["search"]

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from ray_jobs.recruit.api import build_app
+from ray_jobs.recruit.endpoints import build_app
 from tests.recruiter import HITS, MARKUP, PARTS, FakeEngine, free_port
 
 pytestmark = pytest.mark.slow

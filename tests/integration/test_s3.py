@@ -21,7 +21,8 @@ from multitask.errors import StorageError
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore, Position, State
 from multitask.storage import retries
 from multitask.storage.sealed import is_sealed, read_sealed, write_sealed
-from multitask.storage.storage import MANIFEST, Storage, join
+from multitask.storage.storage import MANIFEST, Storage
+from multitask.storage.uris import join
 from tests.helpers import difference, newest, run, small_job
 from tests.integration.test_experiment import minibert
 from tests.s3 import S3

@@ -20,7 +20,7 @@ from lightning_modules.summary import BEST
 from multitask.bundle.bundle import read_bundle
 from multitask.experiment.results import cell
 from multitask.report import write_report
-from multitask.report.markdown import escaped
+from multitask.report.as_markdown import escaped
 from multitask.storage.storage import Storage
 from tests.helpers import recipe_tree
 

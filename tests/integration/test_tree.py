@@ -22,6 +22,7 @@ from lightning_modules.trainer import quiet_libraries
 from multitask.bundle.bundle import read_bundle
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver
+from ray_jobs.driver.jobs import job_of
 from ray_jobs.runners import local
 from tests.helpers import difference, newest, run, small_job, tree_driver
 
@@ -159,7 +160,7 @@ def test_a_head_that_reads_tokens_is_trained_without_the_cache(tmp_path: Path) -
     frozen = {"tasks": ["sst", "quora"], "train": "last-linear-layer", "epochs": 1, "max_examples": 20}
     job = small_job(tmp_path, heads={"sst": "bilstm"}, **frozen)
     assert run(job)
-    start = read_bundle(Storage(str(tmp_path)), job.start).tensors
+    start = read_bundle(Storage(str(tmp_path)), job.model.start).tensors
     assert all(name.startswith("heads.") for name in newest(job).weights)  # a checkpoint holds what is trained
     after = read_bundle(job.folder, "bundle").tensors
     assert all(torch.equal(after[name], value) for name, value in start.items())
@@ -176,7 +177,7 @@ def test_a_stage_over_nothing_but_special_tokens_runs_through(tmp_path: Path) ->
     _, found = execute(driver)
     assert found["stages"][1]["status"] == "finished"
     assert metrics(found, "mlm")["mlm/perplexity"] is None
-    start = read_bundle(Storage(str(tmp_path)), driver.job(driver.plan.nodes[0]).start).tensors
+    start = read_bundle(Storage(str(tmp_path)), job_of(driver.plan, driver.plan.nodes[0]).model.start).tensors
     after = weights(tmp_path, found, "mlm")
     assert all(torch.equal(after[name], value) for name, value in start.items())  # every gradient was zero
 

@@ -25,7 +25,8 @@ import ray_jobs.driver.training
 from lightning_modules import tensorboard
 from lightning_modules.progress import Interrupted
 from multitask.experiment import lease
-from multitask.experiment.stages import StageJob, Status
+from multitask.experiment.experiment_file import Status
+from multitask.experiment.stages import StageJob
 from multitask.storage import lag, retries
 from ray_jobs.cli.program import main
 

@@ -24,7 +24,7 @@ from multitask.storage.storage import Storage
 from multitask.tasks.table import TASKS
 from ray_jobs.batch.input import Shard
 from ray_jobs.batch.parts import Writer
-from ray_jobs.batch.run import MANIFEST, WORK, Request, embed_table, predict_table
+from ray_jobs.batch.table_job import MANIFEST, WORK, TableRequest, embed_table, predict_table
 from ray_jobs.cli import app
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
@@ -36,7 +36,7 @@ HEADS = {"sst": "mlp", "quora": "interaction", "sts": "cosine", "suitability": "
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray_jobs.batch.run.default_device", lambda: "cpu")
+    monkeypatch.setattr("ray_jobs.batch.table_job.default_device", lambda: "cpu")
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def written(file: Path, texts: list[str], first: int = 0) -> Path:
     return file
 
 
-def request(source: Path | str, **other: Any) -> Request:
+def request(source: Path | str, **other: Any) -> TableRequest:
     folder = Path(source).parent if isinstance(source, Path) else None
-    return Request(**{"bundle": "tiny", "input": str(source), "output": f"{folder}/out", "rows": 16, **other})
+    return TableRequest(**{"bundle": "tiny", "input": str(source), "output": f"{folder}/out", "rows": 16, **other})
 
 
 def part(output: Path, number: int) -> Any:
@@ -285,6 +285,37 @@ def test_what_was_damaged_meanwhile_is_made_again(
     assert bool(re.search(said, caplog.text)) == (complete or name != MANIFEST)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("part-00009.parquet", r"part-00009\.parquet: the work has 4 parts, and this is none of them; remove it"),
+        ("part-00001-copy.parquet", r"part-00001-copy\.parquet: no part of this work"),
+    ],
+)
+def test_a_file_that_readers_would_take_for_a_part_is_refused(
+    name: str, said: str, finished: bool, table: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    embed_table(request(table), Screen())
+    (output / name).write_bytes((output / "part-00001.parquet").read_bytes())
+    if not finished:
+        (output / MANIFEST).unlink()
+    with pytest.raises(UserError, match=said):
+        embed_table(request(table), Screen())
+    (output / name).unlink()
+    embed_table(request(table), Screen())
+    assert manifest(output)["parts"] == 4
+
+
+def test_a_part_that_is_gone_is_said(table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    embed_table(request(table), Screen())
+    (tmp_path / "out" / "part-00002.parquet").unlink()
+    embed_table(request(table), Screen())
+    assert "part-00002.parquet: gone; made again" in caplog.text
+    assert len(part(tmp_path / "out", 2)) == 16
+
+
 def test_a_part_of_other_work_is_made_again(table: Path, tmp_path: Path) -> None:
     """Sound, of the same name, and of other texts; and one that is another part of this work."""
     embed_table(request(table), Screen())
@@ -309,7 +340,7 @@ def test_the_same_table_elsewhere_is_the_same_work(table: Path) -> None:
     )
 
 
-def other_text(given: Request) -> Request:
+def other_text(given: TableRequest) -> TableRequest:
     file = Path(given.input)
     file.write_text(file.read_text().replace("music", "mucis"))
     return given
@@ -325,7 +356,9 @@ def other_text(given: Request) -> Request:
         (other_text, r"input was \[.*sha256"),
     ],
 )
-def test_other_work_in_the_same_place_is_refused(table: Path, change: Callable[[Request], Request], said: str) -> None:
+def test_other_work_in_the_same_place_is_refused(
+    table: Path, change: Callable[[TableRequest], TableRequest], said: str
+) -> None:
     embed_table(request(table), Screen())
     with pytest.raises(UserError, match=f"out: holds parts of other work: {said}") as caught:
         embed_table(change(request(table)), Screen())

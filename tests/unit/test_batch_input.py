@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from multitask.errors import UserError
 from ray_jobs.batch.input import of_arrow, source_of, to_arrow
+from ray_jobs.batch.vectors import BLOCK, ListedTexts, SentBack, ranges
+from tests.helpers import tiny
 
 
 @given(st.lists(st.integers(0, 9), max_size=5), st.integers(1, 7), st.sets(st.integers(0, 8)))
@@ -64,3 +66,28 @@ def test_a_file_that_changed_between_two_looks_is_said(tmp_path: Path) -> None:
     file.write_text("one\nxxx\n")
     with pytest.raises(UserError, match=rf"{file}: changed since the work began \(sha256 \w+ -> \w+\)"):
         list(held.shards())
+
+
+@given(st.integers(0, 2000), st.integers(1, 9))
+def test_texts_in_memory_are_pieces_that_hold_each_once(count: int, workers: int) -> None:
+    found = ranges(count, workers)
+    assert [at for start, end in found for at in range(start, end)] == list(range(count))
+    assert all(0 < end - start <= BLOCK for start, end in found)
+    assert len(found) >= min(count, 2 * workers)
+
+
+def test_what_a_text_is_embedded_with_stays_as_it_was() -> None:
+    """An index keeps its bytes: a vector's last bits depend on its neighbours."""
+    assert ranges(100, 2) == [(0, 25), (25, 50), (50, 75), (75, 100)]
+    assert ranges(103, 2) == [(0, 25), (25, 26), (26, 51), (51, 52), (52, 77), (77, 78), (78, 103)]
+    assert ranges(3, 2) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_vectors_come_back_through_arrow() -> None:
+    source = ListedTexts([f"text {at}" for at in range(5)], [(0, 3), (3, 5)])
+    embed = SentBack().worker(tiny(), "cpu")
+    assert source.first_bytes() == 18
+    for shard in source.shards():
+        embed(shard)
+        (again,) = of_arrow(to_arrow(shard))
+        assert again == shard and len(again.vectors) == shard.rows * tiny().config.hidden_size * 4

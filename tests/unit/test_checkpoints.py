@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from multitask.errors import StorageError
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore, Position, State
-from multitask.experiment.stages import Superseded
+from multitask.experiment.fence import Superseded
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import MANIFEST, Storage
 from tests.helpers import difference, full_disk, tiny
@@ -275,7 +275,7 @@ def test_a_full_disk_is_said_and_the_one_before_stays(store: CheckpointStore) ->
 
 def test_a_frozen_stages_checkpoint_is_its_heads_and_a_lost_one_is_noticed() -> None:
     model = tiny().model({"sst": "linear"}, seed=1)
-    model.set_trainable({"sst": model.used_by("supervised", "sst")}, full_model=False)
+    model.set_trainable({"sst": model.sentence_modules("sst", through_head=True)}, full_model=False)
     kept = {name: weight.clone() + 1 for name, weight in model.trained_weights().items()}
     assert kept.keys() == {"heads.sst.layers.0.weight", "heads.sst.layers.0.bias"}
     before = model.encoder.embeddings.word_embeddings.weight.clone()

@@ -62,7 +62,7 @@ def test_a_recipes_model_can_be_built_and_each_stage_trains_something(name: str)
     for stage in recipe.stages:
         model = tiny().model(recipe.heads(stage), mlm=stage.token_head())
         assert set(model.heads) == set(recipe.tasks) <= set(TASKS)
-        used = {task: model.used_by(stage.objective, task) for task in stage.tasks}
+        used = {task: stage.learns.reached(model, task) for task in stage.tasks}
         model.set_trainable(used, stage.train == "full-model")
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         assert trained

@@ -12,17 +12,19 @@ import pytest
 from multitask import markdown
 from multitask.errors import UserError
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore, Position, State
+from multitask.experiment.experiment_file import Experiment
+from multitask.experiment.fence import check_writer
 from multitask.experiment.finding import find_bundle
 from multitask.experiment.records import Record, read_records, resumed_records, write_records
-from multitask.experiment.stages import Experiment, check_writer, read_outcome, write_outcome
-from multitask.export.evidence import evidence_of
+from multitask.experiment.stages import read_outcome, write_outcome
+from multitask.export.provenance import provenance_of
 from multitask.measure.metrics import Score, goodness
 from multitask.recipe.files import load_sweep
 from multitask.recipe.sweeps import SWEEPABLE
 from multitask.report.reading import read_evidence
 from multitask.storage.sealed import Damaged, read_document, write_document
 from multitask.storage.storage import Storage
-from ray_jobs.recruit.folds import run_folds
+from ray_jobs.recruit.folds import FoldsRequest, run_folds
 from ray_jobs.runners.local import LocalRunner
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
@@ -115,11 +117,11 @@ def test_a_model_card_is_of_its_own_experiment(tmp_path: Path) -> None:
     bundle = f"{trainer('sst')}/bundle"
     home.write_bytes(f"{bundle}/model.json", b"{}")
     write_outcome(home.at(trainer("sst")), {"epochs": 1})
-    assert [row["name"] for row in evidence_of(f"{home.uri}/{bundle}").stages] == ["sts", "sst"]
+    assert [row["name"] for row in provenance_of(f"{home.uri}/{bundle}").stages] == ["sts", "sst"]
     foreign = {**FINISHED[2], "trainer": trainer("para")}
     write_document(home, "results.json", {**read_document(home, "results.json"), "stages": [foreign]})
     with pytest.raises(Damaged, match=r"results\.json: another experiment's"):
-        evidence_of(f"{home.uri}/{bundle}")
+        provenance_of(f"{home.uri}/{bundle}")
 
 
 def test_another_experiments_file_is_refused_and_a_renamed_folder_is_not(tmp_path: Path) -> None:
@@ -168,12 +170,12 @@ def test_the_results_behind_a_model_card(tmp_path: Path) -> None:
     home.write_json(f"{trainer('sst')}/outcome.json", {"epochs": 1})
     home.write_json("results.json", {"schema": 1, "stages": [{}]})
     with pytest.raises(UserError, match=r"results\.json: damaged"):
-        evidence_of(f"{home.uri}/{bundle}")
+        provenance_of(f"{home.uri}/{bundle}")
 
 
 def test_a_stage_that_the_recipe_has_not(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--stage 'nope': the recipe has the stages search"):
-        run_folds("recruiter/search", "none.csv", "nope", 2, str(tmp_path), "0", [], Screen())
+        run_folds(FoldsRequest("recruiter/search", "none.csv", "nope", 2, str(tmp_path)), Screen())
 
 
 def test_a_gpu_that_is_not_there_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ from multitask.recipe.files import load_recipe, load_sweep
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TASKS, Split
 from ray_jobs.bundles.scoring import evaluate_bundle, predict_bundle
-from ray_jobs.driver.driver import Driver, Request
+from ray_jobs.driver.driver import Driver
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
@@ -94,7 +95,7 @@ def test_the_shipped_map_reads_the_hubs_files_wherever_they_lie(shipped: str) ->
 
 def train(recipe: str, data: str, storage: Path, *overrides: str) -> dict[str, Any]:
     loaded = load_recipe(recipe, [*QUICK, *overrides], mapped(data))
-    request = Request(loaded, data, Storage(str(storage)), loaded.name, Workers(), False)
+    request = TrainingRequest(loaded, data, Storage(str(storage)), loaded.name, Workers(), False)
     with StopRequest("") as stop:
         return Driver(request, Screen()).run(stop)
 

@@ -12,7 +12,8 @@ from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.experiment.differences import differences
 from multitask.storage.storage import Storage
-from ray_jobs.driver.driver import Driver, Request
+from ray_jobs.driver.driver import Driver
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from tests.helpers import small_driver
@@ -86,7 +87,7 @@ def test_a_driver_names_files_and_encoders_as_they_were_given(tmp_path: Path) ->
     old, new = f"{sample_uri()}/quora-train.csv", f"{data}/quora-train.csv"
     assert f": data.quora.train: {old} -> {new}. " in refused(small_driver(tmp_path, data=str(data)))
     again = small_driver(tmp_path)
-    request = Request(
+    request = TrainingRequest(
         again.recipe.model_copy(update={"pooling": "cls"}), None, Storage(str(tmp_path)), "small", Workers(), False
     )
     assert ": stages.para.from: tiny -> tiny (pooling: cls). " in refused(Driver(request, Screen()))

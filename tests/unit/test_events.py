@@ -50,15 +50,15 @@ def test_a_stage_that_began_in_its_trainers_own_folder_goes_on_there(tmp_path: P
         shutil.move(file, home / file.name)
     began.rmdir()
     assert run(job)
-    assert list(runs(tmp_path / "small").Runs()) == [job.trainer]
-    points = [point.step for point in runs(tmp_path / "small").Tensors(job.trainer, "train/loss")]
+    assert list(runs(tmp_path / "small").Runs()) == [job.owner.trainer]
+    points = [point.step for point in runs(tmp_path / "small").Tensors(job.owner.trainer, "train/loss")]
     assert points == [10, 20]
 
 
 def test_the_best_trials_run_says_so_and_keeps_all_it_told(tmp_path: Path) -> None:
     job = replace(small_job(tmp_path, epochs=2), label="para@lr=0.001", settings={"lr": 0.001}, by="quora/accuracy")
     assert run(job)
-    name = f"{job.trainer}/para lr=0.001 seed=11711"
+    name = f"{job.owner.trainer}/para lr=0.001 seed=11711"
     before = runs(tmp_path / "small")
     told = {tag: len(before.Tensors(name, tag)) for tag in before.Runs()[name]["tensors"]}
     scores = {"para@lr=0.001": 0.75, "para@lr=0.0001": 0.5}

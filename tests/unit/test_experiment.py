@@ -13,20 +13,12 @@ import pytest
 
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
-from multitask.experiment.stages import (
-    Experiment,
-    Replaced,
-    StageJob,
-    Superseded,
-    check_attempt,
-    claim,
-    claimable,
-    digest,
-    stage_content,
-    trainer_name,
-)
+from multitask.experiment.experiment_file import Experiment
+from multitask.experiment.fence import Owner, Replaced, Superseded
+from multitask.experiment.stages import JobData, JobModel, StageJob, digest, stage_content, trainer_name
 from multitask.recipe.checks import build_recipe
-from multitask.recipe.files import apply_override, parse_yaml
+from multitask.recipe.files import apply_override
+from multitask.recipe.parsing import parse_yaml
 from multitask.storage.storage import Storage
 from ray_jobs.driver.prepare import prepare
 
@@ -193,18 +185,19 @@ def test_every_start_is_a_new_attempt(storage: Storage) -> None:
 
 
 def job_of(experiment: Experiment) -> StageJob:
-    return StageJob(
-        storage=experiment.storage.uri, experiment="exp", trainer="TorchTrainer_x", attempt=experiment.attempt,
-        writer=experiment.writer, stage={}, seed=1, heads={}, losses={}, start="", train={}, dev={},
-        measure_start=False,
-    )  # fmt: skip
+    model, data = JobModel("", {"sst": "mlp"}), JobData(predict={"sst": {"dev": "cache"}})
+    return StageJob(owner_of(experiment), {}, 1, model, data)
+
+
+def owner_of(experiment: Experiment) -> Owner:
+    return Owner(experiment.storage.uri, "exp", "TorchTrainer_x", experiment.attempt, experiment.writer)
 
 
 def test_driver_and_workers_of_an_older_attempt_are_fenced_off(storage: Storage) -> None:
     older, early = Experiment(storage, "exp"), Experiment(storage, "exp")
-    check_attempt(job_of(older))  # nothing there yet
+    owner_of(older).check_attempt()  # nothing there yet
     older.begin_attempt()
-    check_attempt(job_of(older))
+    owner_of(older).check_attempt()
     older.save()
     with pytest.raises(Superseded, match="another driver began attempt 1 meanwhile"):
         early.begin_attempt()  # held between reading and beginning, it does not take over from who owns it now
@@ -212,10 +205,10 @@ def test_driver_and_workers_of_an_older_attempt_are_fenced_off(storage: Storage)
     newer.begin_attempt()
     assert (older.attempt, newer.attempt) == (1, 2)
     with pytest.raises(Superseded, match="attempt 1 was superseded by attempt 2"):
-        check_attempt(job_of(older))
+        owner_of(older).check_attempt()
     with pytest.raises(Superseded):
         older.save()
-    check_attempt(job_of(newer))
+    owner_of(newer).check_attempt()
     newer.save()
 
 
@@ -225,28 +218,28 @@ def test_a_storage_that_a_worker_does_not_see_is_refused(storage: Storage) -> No
     experiment.begin_attempt()
     before = experiment.place.read_bytes("experiment.json")
     experiment.begin_attempt()
-    job = job_of(experiment)
+    owner = owner_of(experiment)
     experiment.place.write_bytes("experiment.json", before)
     with pytest.raises(UserError, match="does not see what the driver wrote there; give --storage a folder"):
-        check_attempt(job)
+        owner.check_attempt()
     experiment.place.remove("experiment.json")
     with pytest.raises(UserError, match="does not see what the driver wrote there"):
-        check_attempt(job)
+        owner.check_attempt()
 
 
 def test_a_job_is_plain_json(storage: Storage) -> None:
     job = job_of(Experiment(storage, "exp"))
-    assert StageJob(**json.loads(json.dumps(job.to_json()))) == job
+    assert StageJob.of(json.loads(json.dumps(job.to_json()))) == job
     assert job.folder.uri == f"{storage.uri}/exp/TorchTrainer_x"
 
 
 def test_a_rank_that_was_thought_dead_finds_another_at_the_fence(storage: Storage) -> None:
     experiment = Experiment(storage, "exp")
     experiment.begin_attempt()
-    older, newer = claimable(job_of(experiment)), claimable(job_of(experiment))
-    claim(older)
+    older, newer = owner_of(experiment).claimable(), owner_of(experiment).claimable()
+    older.claim()
     older.folder.write_bytes("file", b"older")
-    claim(newer)
+    newer.claim()
     newer.folder.write_bytes("file", b"newer")
     with pytest.raises(Replaced, match=r"process \d+ on .* writes this stage now"):
         older.folder.write_bytes("file", b"older")

@@ -219,6 +219,15 @@ def test_an_export_that_has_changed_is_refused_by_the_files_name(tmp_path: Path)
     imported(folder, tmp_path / "back")
 
 
+def test_a_file_that_was_not_exported_is_not_read(tmp_path: Path) -> None:
+    """It would say how sentences are pooled, in the place of what the export itself says."""
+    bundle = saved(tmp_path / "bundle", bundle_with({"quora": "interaction"}, pooling="mean"))
+    folder, other = (exported(bundle, form, tmp_path / form) for form in ("transformers", "sentence-transformers"))
+    (folder / "modules.json").write_bytes((other / "modules.json").read_bytes())
+    with pytest.raises(UserError, match=r"modules\.json: damaged: not what minibert export wrote"):
+        import_model(str(folder), str(tmp_path / "back"), Screen())
+
+
 @pytest.mark.parametrize("fault", REFUSED)
 def test_what_cannot_be_a_bundle_is_refused_in_one_line(tmp_path: Path, fault: str) -> None:
     bundle = bundle_with({"quora": "interaction"}, pooling="pooler")

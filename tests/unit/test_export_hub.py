@@ -13,8 +13,8 @@ import pytest
 from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
 from multitask.export import FORMATS
-from multitask.export.card import card
-from multitask.export.evidence import Evidence, evidence_of
+from multitask.export.model_card import model_card
+from multitask.export.provenance import Provenance, provenance_of
 from ray_jobs.bundles import hub as ours
 from ray_jobs.bundles.export import export_bundle
 from ray_jobs.screen import Screen
@@ -56,8 +56,8 @@ def test_the_card_says_what_the_trainers_folder_knows(experiment: dict[str, Any]
 
 
 def test_a_bundle_that_left_home_is_not_said_to_be_worth_anything(trained: str, tmp_path: Path) -> None:
-    assert evidence_of(str(Path(trained).parent / "checkpoints")) == Evidence()
-    text = card(bundle_with(), "transformers", Evidence(), "me/mine")
+    assert provenance_of(str(Path(trained).parent / "checkpoints")) == Provenance()
+    text = model_card(bundle_with(), "transformers", Provenance(), "me/mine")
     page = hub.ModelCard(text)
     assert page.data.eval_results is None and "Not measured where it was exported from" in text
     assert "from_pretrained('me/mine')" in text and "weak" not in text  # a note on a task that trained nothing
@@ -77,18 +77,18 @@ def with_about(**about: Any) -> Bundle:
     ],
 )
 def test_licences_are_said_as_far_as_they_are_known(about: dict[str, Any], licence: str, line: str) -> None:
-    text = card(with_about(**about), "onnx", Evidence(), ".")
+    text = model_card(with_about(**about), "onnx", Provenance(), ".")
     assert hub.ModelCard(text).data.license == licence and line in text
 
 
 def test_heads_that_nothing_trained_are_named() -> None:
-    text = card(with_about(trained=["sst", "sts"]), "transformers", Evidence(), ".")
+    text = model_card(with_about(trained=["sst", "sts"]), "transformers", Provenance(), ".")
     assert "nothing trained them: cfimdb, jobs, quora, suitability." in text
 
 
 def test_an_undefined_metric_stays_out_of_the_hubs_index() -> None:
     outcome = {"metrics": {"sts/pearson": None}, "why": {"sts/pearson": "constant"}, "intervals": {}}
-    text = card(bundle_with({"sts": "cosine"}), "transformers", Evidence(outcome), ".")
+    text = model_card(bundle_with({"sts": "cosine"}), "transformers", Provenance(outcome), ".")
     assert hub.ModelCard(text).data.eval_results is None and "| sts/pearson | undefined: constant |" in text
 
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from multitask.bundle.bundle import Bundle, save_bundle
 from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
-from multitask.export import figures, onnx_files
+from multitask.export import onnx_files, rounding
 from multitask.export.graphs import UnpackedBiLstm
 from multitask.inference.embed import TextEncoder
 from multitask.model.bert import Encoding
@@ -96,7 +96,7 @@ def test_halves_are_the_rounded_bundles_own_numbers(tmp_path: Path) -> None:
     assert np.abs(run(half, "embedding", TEXTS) - embedded(rounded)).max() < 1e-4
     said = json.loads((half / "onnx.json").read_text())["outputs"]["embedding"]["largest_difference"]
     encoder = TextEncoder(bundle)
-    apart = max(float(np.abs(run(half, "embedding", [text]) - encoder.embed([text])).max()) for text in figures.TEXTS)
+    apart = max(float(np.abs(run(half, "embedding", [text]) - encoder.embed([text])).max()) for text in rounding.TEXTS)
     assert said > 1e-5 and abs(said - apart) < 1e-6, "of the file as it is, against the float32 bundle"
     weights = sum(value.numel() for name, value in bundle.tensors.items() if name.startswith("encoder."))
     assert (half / "embedding.onnx").stat().st_size < 2.3 * weights + 150_000  # the graph itself is the rest

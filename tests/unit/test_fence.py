@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from multitask.experiment.experiment_file import Experiment
+from multitask.experiment.fence import Superseded
 from multitask.experiment.lease import FILE, this_process
-from multitask.experiment.stages import Experiment, Superseded
 from multitask.recipe.checks import build_recipe
 from multitask.storage.storage import Storage
+from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.driver.training import run_training
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
@@ -26,9 +28,9 @@ PROFILED = "lightning_modules.profiling Profile._keep"
 # Where it is held: right before what makes each kind of write or removal.
 HELD = [
     "ray_jobs.driver.driver Driver._keep_recipe",
-    "multitask.experiment.stages Experiment.save",
+    "multitask.experiment.experiment_file Experiment.save",
     "ray_jobs.driver.driver Driver.write_results",
-    "lightning_modules.callbacks claim",
+    "multitask.experiment.fence Owner.claim",
     "lightning_modules.tensorboard EventLog._try_to_copy",
     PROFILED,
     "multitask.experiment.checkpoints write_sealed",
@@ -76,7 +78,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 def train(storage: Storage, experiment: str, profile: bool = False) -> None:
     recipe = build_recipe(recipe_tree(**STAGE, profile=profile), "test")
-    run_training(recipe, None, storage, experiment, Screen(quiet=True), workers=Workers(), fresh=False, seeds=1)
+    run_training(TrainingRequest(recipe, None, storage, experiment, Workers()), Screen(quiet=True))
 
 
 def held_at(place: str, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Callable[[], None]]:

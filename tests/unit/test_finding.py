@@ -9,8 +9,9 @@ import pytest
 
 from multitask.bundle.bundle import save_bundle
 from multitask.errors import UserError
+from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.finding import find_bundle, open_bundle
-from multitask.experiment.stages import Experiment, node_key
+from multitask.experiment.stages import node_key
 from multitask.storage.storage import Storage
 from tests.helpers import tiny
 

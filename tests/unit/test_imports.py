@@ -24,10 +24,10 @@ FORBIDDEN = {
 FORBIDDEN_AT_TOP = {"ray_jobs": {"ray"}}
 # The rooms of multitask/, from the ground up: each may use those before it, and no other.
 ROOMS = [
-    *("errors", "markdown", "optim", "storage", "tasks", "data", "model", "bundle", "measure", "objectives"),
+    *("errors", "extras", "markdown", "optim", "storage", "tasks", "data", "model", "bundle", "measure", "objectives"),
     *("recipe", "inference", "experiment", "export", "report", "recruit", "api"),
 ]
-MOST = {"multitask": 6, "lightning_modules": 18, "ray_jobs": 8}  # files in a package's root
+MOST = {"multitask": 6, "lightning_modules": 14, "ray_jobs": 8}  # files in a package's root
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home/(?!ray\b)\w+|Users/\w+|opt/(?:wheels|pypi))\b")
 PACKAGE_HOST = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|index-url[ =]+http")
@@ -94,6 +94,12 @@ def test_rooms_use_those_below_them(path: Path) -> None:
     room = path.relative_to(ROOT).parts[1]
     above = rooms_used(ast.parse(path.read_text(encoding="utf-8"))) - set(ROOMS[: ROOMS.index(room) + 1])
     assert not above, f"{relative(path)}: {room} lies below {sorted(above)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lightning_modules").rglob("*.py")), ids=relative)
+def test_training_knows_no_recruiter(path: Path) -> None:
+    above = rooms_used(ast.parse(path.read_text(encoding="utf-8"))) & set(ROOMS[ROOMS.index("experiment") + 1 :])
+    assert not above, f"{relative(path)}: training uses {sorted(above)}"
 
 
 @pytest.mark.parametrize("package", MOST)

@@ -11,8 +11,9 @@ import pytest
 from s3fs import S3FileSystem
 
 from multitask.errors import StorageError, UserError
+from multitask.experiment.experiment_file import Experiment
+from multitask.experiment.fence import Superseded, check_writer
 from multitask.experiment.lease import FILE, Lease, this_process
-from multitask.experiment.stages import Experiment, Superseded, check_writer
 from multitask.storage import lag, retries
 from multitask.storage.sealed import read_sealed, write_sealed
 from multitask.storage.storage import Changed, Storage, Unconditional

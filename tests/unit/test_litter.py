@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.lease import FILE, this_process
-from multitask.experiment.stages import EXPERIMENT_FILE
 from multitask.storage.owners import born, draft_of, is_dead, kept_in, tag
 from multitask.storage.sealed import write_document
 from multitask.storage.storage import Storage

@@ -18,7 +18,7 @@ from multitask.data.masking import NO_TARGET, REPLACE, Masking
 from multitask.data.tokens import TokenTable
 from multitask.errors import UserError
 from multitask.model.tokenizer_files import words_of
-from tests.helpers import MASK, ORDINARY, SPECIALS, VOCABULARY, module_of, random_sentences, table_of, tiny
+from tests.helpers import MASK, ORDINARY, SPECIALS, VOCABULARY, objective_of, random_sentences, table_of, tiny
 
 
 def masking(replace: str = "mask", rate: float = 0.15) -> Masking:
@@ -136,10 +136,10 @@ def test_a_repeated_line_of_vocab_txt_leaves_a_number_out() -> None:
 
 
 def stage_masks(rows: list[int], when: str, **stage: object) -> dict[int, list[int]]:
-    """Row -> its sentence's targets, as a stage's module makes them."""
+    """Row -> its sentence's targets, as a stage's objective makes them."""
     table = table_of(random_sentences(8, low=20), [0.0] * 8, per=1)
-    module = module_of({"sst": table}, objective="mlm", **stage)
-    batch = module.make_batch("sst", np.array(rows), np.ones(len(rows), np.float32), when)
+    objective = objective_of({"sst": table}, objective="mlm", **stage)
+    batch = objective.batch("sst", np.array(rows), np.ones(len(rows), np.float32), when)
     return {row: batch.targets[at][batch.mask[at]].tolist() for at, row in enumerate(rows)}
 
 

@@ -12,15 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules import mlm
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.tokens import TokenTable
 from multitask.measure.metrics import Score
 from multitask.model.config import PRESETS
 from multitask.model.mlm import MlmHead
+from multitask.objectives import mlm
+from multitask.objectives.base import Place
+from multitask.objectives.mlm import Mlm
+from multitask.tasks.table import TASKS
 from ray_jobs.stopping import StopRequest
-from tests.helpers import CLS, SEP, UNK, VOCABULARY, module_of, random_sentences, small_driver, table_of
+from tests.helpers import CLS, SEP, UNK, VOCABULARY, module_of, objective_of, random_sentences, small_driver, table_of
 
 CONFIG = PRESETS["tiny"]
 
@@ -29,22 +32,13 @@ def table(count: int = 12, seed: int = 0) -> TokenTable:
     return table_of(random_sentences(2 * count, seed, low=8), [0.0] * count)
 
 
-def batch_of(module: Any, task: str = "quora", rows: int = 12) -> Batch:
-    batch: Batch = module.make_batch(task, np.arange(rows), np.ones(rows, np.float32), "epoch 0")
+def batch_of(objective: Any, task: str = "quora", rows: int = 12) -> Batch:
+    batch: Batch = objective.batch(task, np.arange(rows), np.ones(rows, np.float32), "epoch 0")
     return batch
 
 
-def singles(module: Any, task: str = "quora") -> None:
-    """The module's tables hold sentences, as its stage's data would give them."""
-    module.tables = {
-        name: module.examples(name, found, np.arange(len(found)))[0] for name, found in module.tables.items()
-    }
-
-
-def mlm_module(tables: dict[str, TokenTable] | None = None, **stage: Any) -> Any:
-    module = module_of(tables or {"quora": table()}, objective="mlm", **stage)
-    singles(module)
-    return module
+def mlm_objective(tables: dict[str, TokenTable] | None = None, **stage: Any) -> Any:
+    return objective_of(tables or {"quora": table()}, objective="mlm", **stage)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -73,10 +67,10 @@ def test_a_tied_head_has_no_weights_of_the_vocabularys_own() -> None:
     assert sizes[1] - sizes[0] == CONFIG.vocab_size * CONFIG.hidden_size
 
 
-def by_hand(module: Any, batch: Batch) -> tuple[Tensor, int]:
+def by_hand(objective: Any, batch: Batch) -> tuple[Tensor, int]:
     """The loss token by token, from the logits of every position."""
-    states = module.model.encode(batch).tokens
-    logits = module.model.mlm(states, module.model.encoder.embeddings.word_embeddings.weight)
+    states = objective.model.encode(batch).tokens
+    logits = objective.model.mlm(states, objective.model.encoder.embeddings.word_embeddings.weight)
     total, count = torch.zeros((), dtype=torch.float64), 0
     for row, column in torch.nonzero(batch.targets != NO_TARGET).tolist():
         total = total - logits[row, column].log_softmax(dim=0)[batch.targets[row, column]]
@@ -86,112 +80,121 @@ def by_hand(module: Any, batch: Batch) -> tuple[Tensor, int]:
 
 @pytest.mark.parametrize("head", ["tied", "untied"])
 def test_the_loss_is_the_hidden_tokens_cross_entropy(head: str) -> None:
-    module = mlm_module(mlm={"head": head}, loss_weights={"quora": 0.5})
-    batch = batch_of(module)
+    objective = mlm_objective(mlm={"head": head})
+    batch = batch_of(objective)
     with torch.no_grad():
-        total, count = module.model_step(batch)
-        expected, hidden = by_hand(module, batch)
+        total, count = objective.loss(batch, Place())
+        expected, hidden = by_hand(objective, batch)
     assert int(count) == hidden > 10
-    assert float(total) == pytest.approx(0.5 * float(expected), rel=1e-12)
+    assert float(total) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_a_tasks_loss_weight_is_a_factor() -> None:
+    whole, half = (module_of({"quora": table()}, objective="mlm", loss_weights={"quora": it}) for it in (1.0, 0.5))
+    with torch.no_grad():
+        losses = [float(module.training_step(batch_of(module.objective), 0)) for module in (whole, half)]
+    assert losses[1] == pytest.approx(0.5 * losses[0], rel=1e-12)
+    assert half.loss == pytest.approx(0.5 * whole.loss, rel=1e-12)
 
 
 def test_every_sentence_of_a_pair_is_an_example() -> None:
-    kind = type(mlm_module())
-    found, rows = kind.examples("quora", table(), np.array([3, 1]))
+    kind = type(mlm_objective())
+    found, rows = kind.examples(Mlm(), TASKS["quora"], table(), np.array([3, 1]))
     assert len(found) == 24 and rows.tolist() == [2, 3, 6, 7]
 
 
 def test_a_batch_with_nothing_to_hide_costs_nothing() -> None:
     blank = [[CLS, UNK, UNK, SEP], [CLS, SEP]] * 2
-    module = mlm_module({"quora": table_of(blank, [0.0, 0.0])})
-    total, count = module.model_step(batch_of(module, rows=4))
+    objective = mlm_objective({"quora": table_of(blank, [0.0, 0.0])})
+    total, count = objective.loss(batch_of(objective, rows=4), Place())
     total.backward()
     assert (total.item(), count.item()) == (0.0, 0.0)
-    assert module.training_step(batch_of(module, rows=4), 0).item() == module.loss == 0.0
-    trained = {name: weight for name, weight in module.model.named_parameters() if weight.requires_grad}
+    module = module_of({"quora": table_of(blank, [0.0, 0.0])}, objective="mlm")
+    assert module.training_step(batch_of(objective, rows=4), 0).item() == module.loss == 0.0
+    trained = {name: weight for name, weight in objective.model.named_parameters() if weight.requires_grad}
     assert trained
     assert all(weight.grad is not None and weight.grad.eq(0).all() for weight in trained.values())
 
 
-def uniform(module: Any) -> None:
+def uniform(objective: Any) -> None:
     with torch.no_grad():
-        module.model.mlm.bias.zero_()
-        module.model.encoder.embeddings.word_embeddings.weight.zero_()
+        objective.model.mlm.bias.zero_()
+        objective.model.encoder.embeddings.word_embeddings.weight.zero_()
 
 
 def test_a_uniform_models_perplexity_is_the_vocabularys_size() -> None:
-    module = mlm_module({"quora": table(), "sts": table(9, seed=1)})
+    objective = mlm_objective({"quora": table(), "sts": table(9, seed=1)})
     tables = {"quora": table(30, 2), "sts": table(5, 3), "sst": table(5, 4)}
-    before = module.own_metrics(tables, nullcontext)
-    uniform(module)
-    found = module.own_metrics(tables, nullcontext)
+    before = objective.measure(tables, Place(), nullcontext)
+    uniform(objective)
+    found = objective.measure(tables, Place(), nullcontext)
     assert found.keys() == {"quora/perplexity", "sts/perplexity", "mlm/perplexity"}
     assert all(score.value == pytest.approx(VOCABULARY, rel=1e-9) for score in found.values())
     assert all(score.value != pytest.approx(VOCABULARY, rel=1e-6) for score in before.values())
 
 
 def test_perplexity_is_of_all_hidden_tokens_together() -> None:
-    module = mlm_module({"quora": table(), "sts": table(9, seed=1)})
+    objective = mlm_objective({"quora": table(), "sts": table(9, seed=1)})
     tables = {"quora": table(30, 2), "sts": table(5, 3)}
-    sums = {task: module._dev_loss(task, found, nullcontext) for task, found in tables.items()}
-    found = module.own_metrics(tables, nullcontext)
+    sums = {task: objective._dev_loss(task, found, Place(), nullcontext) for task, found in tables.items()}
+    found = objective.measure(tables, Place(), nullcontext)
     for task, (total, count) in sums.items():
         assert found[f"{task}/perplexity"].value == pytest.approx(math.exp(total / count))
     total, count = sum(sums.values())
     assert found["mlm/perplexity"].value == pytest.approx(math.exp(total / count))
-    again = mlm_module({"quora": table(), "sts": table(9, seed=1)}, name="another")
-    assert again.own_metrics(tables, nullcontext) == found  # the same tokens hidden, whatever the stage
+    again = mlm_objective({"quora": table(), "sts": table(9, seed=1)}, name="another")
+    assert again.measure(tables, Place(), nullcontext) == found  # the same tokens hidden, whatever the stage
 
 
 def test_ranks_measure_perplexity_over_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multitask.measure.evaluate.EVAL_TOKENS", {"cpu": 100})  # several batches
     data = table(40, 2)
-    alone = mlm_module()._dev_loss("quora", data, nullcontext)
-    parts = [mlm_module(world=3, rank=rank)._dev_loss("quora", data, nullcontext) for rank in range(3)]
+    alone = mlm_objective()._dev_loss("quora", data, Place(), nullcontext)
+    parts = [mlm_objective()._dev_loss("quora", data, Place(rank, 3), nullcontext) for rank in range(3)]
     assert torch.allclose(sum(parts), alone, rtol=1e-12, atol=0)
     assert all(part[1] > 0 for part in parts)
 
 
 def test_perplexity_is_measured_on_at_most_so_many_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlm, "DEV_SENTENCES", 7)
-    module, data = mlm_module(mlm={"rate": 0.99}), table(40, 2)
-    _, count = module._dev_loss("quora", data, nullcontext).tolist()
+    objective, data = mlm_objective(mlm={"rate": 0.99}), table(40, 2)
+    _, count = objective._dev_loss("quora", data, Place(), nullcontext).tolist()
     assert 7 * 5 < count < 7 * 31
 
 
 def test_perplexity_of_nothing_is_null() -> None:
-    module = mlm_module()
+    objective = mlm_objective()
     blank = {"quora": table_of([[CLS, UNK, SEP]] * 4, [0.0, 0.0])}
     nothing = Score(None, "no token was hidden")
-    assert module.own_metrics(blank, nullcontext) == {"quora/perplexity": nothing, "mlm/perplexity": nothing}
+    assert objective.measure(blank, Place(), nullcontext) == {"quora/perplexity": nothing, "mlm/perplexity": nothing}
 
 
 def test_measuring_takes_no_gradient_and_hides_by_berts_rule_too() -> None:
-    module = mlm_module(mlm={"replace": "bert"})
-    module.model.train()
-    module.own_metrics({"quora": table(3)}, nullcontext)
-    assert module.model.training
-    assert all(weight.grad is None for weight in module.model.parameters())
+    objective = mlm_objective(mlm={"replace": "bert"})
+    objective.model.train()
+    objective.measure({"quora": table(3)}, Place(), nullcontext)
+    assert objective.model.training
+    assert all(weight.grad is None for weight in objective.model.parameters())
 
 
 def test_the_loss_reaches_encoder_and_head_and_no_other_head() -> None:
-    module = mlm_module()
-    total, _ = module.model_step(batch_of(module))
+    objective = mlm_objective()
+    total, _ = objective.loss(batch_of(objective), Place())
     total.backward()
-    moved = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
+    moved = {name for name, weight in objective.model.named_parameters() if weight.grad is not None}
     assert {"mlm.bias", "mlm.dense.weight", "encoder.embeddings.word_embeddings.weight"} <= moved
     assert not any(name.startswith("heads.") for name in moved)
-    trained = {name for name, weight in module.model.named_parameters() if weight.requires_grad}
+    trained = {name for name, weight in objective.model.named_parameters() if weight.requires_grad}
     assert trained == moved
 
 
 def test_a_frozen_encoder_trains_the_head_alone() -> None:
-    module = mlm_module(train="last-linear-layer")
-    module.model.train()
-    assert module.model.mlm.training and not module.model.encoder.training  # it is a fixed function
-    total, _ = module.model_step(batch_of(module))
+    objective = mlm_objective(train="last-linear-layer")
+    objective.model.train()
+    assert objective.model.mlm.training and not objective.model.encoder.training  # it is a fixed function
+    total, _ = objective.loss(batch_of(objective), Place())
     total.backward()
-    moved = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
+    moved = {name for name, weight in objective.model.named_parameters() if weight.grad is not None}
     assert moved and all(name.startswith("mlm.") for name in moved)
 
 

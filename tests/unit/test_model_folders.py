@@ -15,7 +15,7 @@ import torch
 
 from multitask import load_bundle
 from multitask.bundle.bundle import read_bundle, save_bundle
-from multitask.bundle.sources import found_at
+from multitask.bundle.found import found_at
 from multitask.data.tokens import load_tokens
 from multitask.errors import UserError
 from multitask.measure.evaluate import EvalSet, predictions
@@ -23,7 +23,7 @@ from multitask.model.sources import load_source
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Recipe
 from multitask.storage.storage import Storage
-from ray_jobs.batch.run import Request, embed_table
+from ray_jobs.batch.table_job import TableRequest, embed_table
 from ray_jobs.bundles.export import export_bundle, import_model
 from ray_jobs.bundles.scoring import evaluate_bundle, predict_bundle
 from ray_jobs.driver.prepare import prepare
@@ -98,7 +98,7 @@ def test_every_door_gives_the_librarys_embeddings(
         assert close(load_bundle(folder).embed(TEXTS), wanted)
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     opened = bundle if reference.pooling else folder
-    embed_table(Request(opened, str(tmp_path / "texts.jsonl"), str(tmp_path / "vectors")), Screen())
+    embed_table(TableRequest(opened, str(tmp_path / "texts.jsonl"), str(tmp_path / "vectors")), Screen())
     assert close(pq.read_table(tmp_path / "vectors")["embedding"].to_pylist(), wanted)
 
 
@@ -176,7 +176,7 @@ def test_a_pooler_that_is_not_there_is_not_used(tmp_path: Path) -> None:
 def test_embeddings_under_another_setting_are_other_work(tmp_path: Path) -> None:
     KINDS["BertModel"](tmp_path / "model")
     (tmp_path / "texts.txt").write_text("the cat\n")
-    request = Request(str(tmp_path / "model"), str(tmp_path / "texts.txt"), str(tmp_path / "vectors"))
+    request = TableRequest(str(tmp_path / "model"), str(tmp_path / "texts.txt"), str(tmp_path / "vectors"))
     embed_table(request, Screen())
     (tmp_path / "model" / "1_Pooling").mkdir()
     (tmp_path / "model" / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')

@@ -18,7 +18,7 @@ from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.data_check import check_data, render
-from multitask.recipe.files import parse_yaml
+from multitask.recipe.parsing import parse_yaml
 from multitask.report import write_report
 from multitask.storage.storage import Storage
 from multitask.tasks.own import definitions

@@ -91,19 +91,19 @@ def jobs(storage: Path) -> dict[str, StageJob]:
 
 def test_each_stage_starts_from_its_parents_bundle(jobs: dict[str, StageJob]) -> None:
     for name, parent in PARENTS.items():
-        start = jobs[name].start
+        start = jobs[name].model.start
         if parent == "encoder":
             assert start.startswith("cache/encoders/")
         else:
-            assert start == f"tree/{jobs[parent].trainer}/bundle"
-    assert len({job.trainer for job in jobs.values()}) == len(TREE)
+            assert start == f"tree/{jobs[parent].owner.trainer}/bundle"
+    assert len({job.owner.trainer for job in jobs.values()}) == len(TREE)
 
 
 def test_leaves_predict_and_inner_stages_do_not(jobs: dict[str, StageJob]) -> None:
-    leaves = {name for name, job in jobs.items() if job.predict}
+    leaves = {name for name, job in jobs.items() if job.data.predict}
     assert leaves == {"last", "full", "joint", "base"}
     for name in leaves:
-        predicted = {(task, split) for task, splits in jobs[name].predict.items() for split in splits}
+        predicted = {(task, split) for task, splits in jobs[name].data.predict.items() for split in splits}
         assert predicted == set(product(("sst", "quora", "sts"), ("dev", "test")))
 
 
@@ -116,20 +116,20 @@ def test_the_encoder_is_measured_once_by_the_first_that_starts_from_it(jobs: dic
 
 
 def test_a_job_has_its_stages_heads_losses_and_data(jobs: dict[str, StageJob]) -> None:
-    assert jobs["mlm"].heads == jobs["last"].heads == {"sst": "mlp", "quora": "mlp", "sts": "cosine"}
-    assert jobs["joint"].heads["sst"] == "bilstm"
-    assert jobs["joint"].losses == {"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"}
-    assert {name: set(job.train) for name, job in jobs.items()} == {
+    assert jobs["mlm"].model.heads == jobs["last"].model.heads == {"sst": "mlp", "quora": "mlp", "sts": "cosine"}
+    assert jobs["joint"].model.heads["sst"] == "bilstm"
+    assert jobs["joint"].model.losses == {"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"}
+    assert {name: set(job.data.train) for name, job in jobs.items()} == {
         "mlm": {"sst", "quora"}, "rank": {"quora"}, "last": {"sst"}, "full": {"sst"}, "joint": {"sst", "quora"},
         "base": {"sts"},
     }  # fmt: skip
-    assert all(set(job.dev) == {"sst", "quora", "sts"} for job in jobs.values())
+    assert all(set(job.data.dev) == {"sst", "quora", "sts"} for job in jobs.values())
 
 
 def test_the_same_tree_again_runs_nothing(jobs: dict[str, StageJob], storage: Path) -> None:
     again, results = execute(tree_driver(storage, TREE))
     assert again == []
-    assert [stage["trainer"] for stage in results["stages"][1:]] == [job.trainer for job in jobs.values()]
+    assert [stage["trainer"] for stage in results["stages"][1:]] == [job.owner.trainer for job in jobs.values()]
     assert {stage["name"]: stage["from"] for stage in results["stages"][1:]} == PARENTS
     assert results["stages"][0]["metrics"] == {"sst/accuracy": 0.5}
 
@@ -140,8 +140,8 @@ def test_a_stage_whose_bundle_is_not_whole_is_made_again(tmp_path: Path, caplog:
     torn = first[1]
     torn.folder.remove(f"{BUNDLE}/model.json")
     again, _ = execute(tree_driver(tmp_path, TREE))
-    assert [(job.label, job.trainer) for job in again] == [(torn.label, torn.trainer)]
-    assert f"{torn.label}: finished before, but its bundle is not whole; made again from its checkpoint" in caplog.text
+    assert [(job.label, job.owner.trainer) for job in again] == [(torn.label, torn.owner.trainer)]
+    assert f"{torn.label}: finished before, but its bundle is not whole; made again" in caplog.text
 
 
 def test_a_changed_leaf_is_refused_and_touches_no_other(jobs: dict[str, StageJob], storage: Path) -> None:
@@ -151,7 +151,9 @@ def test_a_changed_leaf_is_refused_and_touches_no_other(jobs: dict[str, StageJob
     more = [*TREE, {"name": "more", "tasks": ["sts"], "from": "joint"}]
     found, _ = execute(tree_driver(storage, more))
     assert [job.stage["name"] for job in found] == ["more"]
-    assert found[0].heads["sst"] == "bilstm" and found[0].start == f"tree/{jobs['joint'].trainer}/bundle"
+    assert (
+        found[0].model.heads["sst"] == "bilstm" and found[0].model.start == f"tree/{jobs['joint'].owner.trainer}/bundle"
+    )
 
 
 def test_stopped_in_the_third_stage_it_goes_on_there(tmp_path: Path) -> None:
@@ -180,11 +182,11 @@ def test_each_seed_trains_the_whole_tree(seeded: tuple[list[StageJob], dict[str,
         (seed, name) for seed in (11711, 11712) for name in ("mlm", "rank", "last")
     ]
     for at, job in enumerate(jobs):
-        assert re.match(rf"TorchTrainer_[0-9a-f]{{5}}_00000_{at // 3}_", job.trainer)
-    assert jobs[4].start == f"tree/{jobs[3].trainer}/bundle"  # its own seed's
-    assert jobs[3].start == jobs[0].start  # the encoder
+        assert re.match(rf"TorchTrainer_[0-9a-f]{{5}}_00000_{at // 3}_", job.owner.trainer)
+    assert jobs[4].model.start == f"tree/{jobs[3].owner.trainer}/bundle"  # its own seed's
+    assert jobs[3].model.start == jobs[0].model.start  # the encoder
     assert [job.measure_start for job in jobs] == [True, False, False] * 2
-    assert len({job.trainer for job in jobs}) == 6
+    assert len({job.owner.trainer for job in jobs}) == 6
 
 
 def test_results_of_several_seeds(seeded: tuple[list[StageJob], dict[str, Any]]) -> None:
@@ -206,7 +208,7 @@ def test_one_seed_more_trains_only_that_one(tmp_path: Path) -> None:
     more, results = execute(tree_driver(tmp_path, TREE[:2], seeds=2))
     assert [job.seed for job in more] == [11712, 11712]
     assert [stage["trainer"] for stage in results["stages"]] == [
-        None, *[job.trainer for job in first], None, *[job.trainer for job in more],
+        None, *[job.owner.trainer for job in first], None, *[job.owner.trainer for job in more],
     ]  # fmt: skip
 
 
@@ -249,7 +251,7 @@ def test_a_stage_starts_from_another_experiments_stage_heads_included(other: Dri
     start = job_start(job)
     was = read_bundle(other.experiment.folder.at(other.plan.records["mlm"].trainer), "bundle")
     assert start.heads == was.heads == {"sst": "mlp", "quora": "linear"}
-    model, before = start.model(job.heads, seed=job.seed), was.model()
+    model, before = start.model(job.model.heads, seed=job.seed), was.model()
     for name, value in before.state_dict().items():
         same = bool((model.state_dict()[name] == value).all()) if name in model.state_dict() else False
         assert same == (not name.startswith("heads.quora.")), name  # quora's head is an mlp here
@@ -261,9 +263,9 @@ def test_a_task_that_names_no_head_takes_the_bundles(other: Driver, tmp_path: Pa
     tasks: dict[str, Any] = {"sst": {}, "quora": {}, "sts": {}}
     stages = [{"name": "one", "tasks": ["sst"], "from": "other/mlm"}, {"name": "two", "tasks": ["sst"]}]
     jobs, _ = execute(tree_driver(tmp_path, stages, tasks=tasks))
-    assert [job.heads["sst"] for job in jobs] == ["mlp", "mlp"]
+    assert [job.model.heads["sst"] for job in jobs] == ["mlp", "mlp"]
     fresh, _ = execute(tree_driver(tmp_path, [{**stages[1], "from": "encoder"}], tasks=tasks, experiment="fresh"))
-    assert fresh[0].heads["sst"] == "linear"
+    assert fresh[0].model.heads["sst"] == "linear"
 
 
 def test_the_bundle_itself_is_the_same_start(other: Driver, tmp_path: Path) -> None:
@@ -271,7 +273,7 @@ def test_the_bundle_itself_is_the_same_start(other: Driver, tmp_path: Path) -> N
     (one,), _ = execute(branch(tmp_path, "other/mlm"))
     fingerprint = digest_of(branch(tmp_path, f"{tmp_path}/other/{trainer}/bundle"))
     assert fingerprint == digest_of(branch(tmp_path, "other/mlm"))
-    assert one.start.startswith("cache/encoders/")
+    assert one.model.start.startswith("cache/encoders/")
 
 
 def digest_of(driver: Driver) -> str:

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_modules import ranking
 from multitask.data.batches import Batch
 from multitask.data.samplers import derive_seed, rank_slice
 from multitask.data.tokens import TokenTable
+from multitask.objectives.base import Place
 from multitask.objectives.losses import multiple_negatives
-from tests.helpers import module_of, random_sentences, table_of
+from multitask.objectives.ranks import Gather
+from tests.helpers import module_of, objective_of, random_sentences, table_of
 
 
 def pairs(labels: list[float], seed: int = 0, same: int = 0) -> TokenTable:
@@ -28,26 +29,26 @@ def pairs(labels: list[float], seed: int = 0, same: int = 0) -> TokenTable:
     return table_of(sentences, labels)
 
 
-def module(table: TokenTable, task: str = "quora", **options: Any) -> Any:
-    world, rank, size = options.pop("world", 1), options.pop("rank", 0), options.pop("batch_size", len(table))
-    return module_of({task: table}, world, rank, objective="ranking", batch_size=size, ranking=options)
+def objective(table: TokenTable, task: str = "quora", **options: Any) -> Any:
+    size = options.pop("batch_size", len(table))
+    return objective_of({task: table}, objective="ranking", batch_size=size, ranking=options)
 
 
-def whole(module: Any, task: str = "quora") -> Batch:
-    rows = np.arange(len(module.tables[task]))
-    batch: Batch = module.make_batch(task, rows, np.ones(len(rows), np.float32), "epoch 0")
+def whole(objective: Any, task: str = "quora") -> Batch:
+    rows = np.arange(len(objective.setup.tables[task]))
+    batch: Batch = objective.batch(task, rows, np.ones(len(rows), np.float32), "epoch 0")
     return batch
 
 
-def by_loops(module: Any, similar: list[int], extra: list[int], scale: float, swapped: bool = False) -> float:
+def by_loops(objective: Any, similar: list[int], extra: list[int], scale: float, swapped: bool = False) -> float:
     """K_s J of mlm-mnrl.txt 4.3, pair by pair, each sentence encoded alone; `extra` sentences are candidates too."""
-    (task, table), total = next(iter(module.tables.items())), 0.0
+    (task, table), total = next(iter(objective.setup.tables.items())), 0.0
 
     def vector(index: int) -> Tensor:
         ids = table.sentence(index).long()[None, :]
         blank = torch.ones(1)
         with torch.no_grad():
-            return module.model.encode(Batch(task, ids, ids > -1, blank, blank, blank.long())).sentence[0]
+            return objective.model.encode(Batch(task, ids, ids > -1, blank, blank, blank.long())).sentence[0]
 
     def cosine(one: int, other: int) -> float:
         x, y = vector(one), vector(other)
@@ -75,9 +76,9 @@ SIMILAR = [0, 2, 5, 6]
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_the_papers_formula_written_out(scale: float, same: int, symmetric: bool) -> None:
     table = pairs(LABELS, same=same)
-    made = module(table, scale=scale, symmetric=symmetric)
+    made = objective(table, scale=scale, symmetric=symmetric)
     with torch.no_grad():
-        total, count = made.model_step(whole(made))
+        total, count = made.loss(whole(made), Place())
     expected = by_loops(made, SIMILAR, [], scale)
     if symmetric:
         expected = (expected + by_loops(made, SIMILAR, [], scale, swapped=True)) / 2
@@ -87,14 +88,14 @@ def test_the_papers_formula_written_out(scale: float, same: int, symmetric: bool
 
 def test_the_same_sentence_twice_is_no_negative() -> None:
     """The cases above, told apart: masking the repeated sentences changes the loss, and only downwards."""
-    apart, again = (module(pairs(LABELS, same=same), scale=1.0) for same in (0, 3))
+    apart, again = (objective(pairs(LABELS, same=same), scale=1.0) for same in (0, 3))
     keys = whole(again).keys
     assert keys is not None and len(keys.unique()) == 11
     batch = whole(again)
     with torch.no_grad():
-        masked, _ = again.model_step(batch)
+        masked, _ = again.loss(batch, Place())
         batch.keys = torch.arange(14)
-        unmasked, _ = again.model_step(batch)
+        unmasked, _ = again.loss(batch, Place())
     assert masked < unmasked
     assert len(whole(apart).keys.unique()) == 14
 
@@ -102,13 +103,13 @@ def test_the_same_sentence_twice_is_no_negative() -> None:
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_hard_negatives_are_candidates_of_all_anchors(symmetric: bool) -> None:
     table = pairs(LABELS, same=3)  # sentences 4, 7, 8 are 0, 1, 2: pairs 2, 3, 4 share one with pairs 0, 0, 1
-    made = module(table, scale=5.0, symmetric=symmetric, hard_negatives=True)
+    made = objective(table, scale=5.0, symmetric=symmetric, hard_negatives=True)
     extra = made.negatives["quora"].draw(np.array(SIMILAR), derive_seed(3, "stage", "epoch 0", "quora")).tolist()
     assert extra
     batch = whole(made)
     assert len(batch) == 7 and len(batch.input_ids) == 14 + len(extra)
     with torch.no_grad():
-        total, _ = made.model_step(batch)
+        total, _ = made.loss(batch, Place())
     expected = by_loops(made, SIMILAR, extra, 5.0)
     if symmetric:
         expected = (expected + by_loops(made, SIMILAR, extra, 5.0, swapped=True)) / 2
@@ -116,9 +117,9 @@ def test_hard_negatives_are_candidates_of_all_anchors(symmetric: bool) -> None:
 
 
 def test_similar_is_what_the_tasks_label_says() -> None:
-    made = module(pairs([5.0, 4.0, 3.9, 0.0]), task="sts")
+    made = objective(pairs([5.0, 4.0, 3.9, 0.0]), task="sts")
     with torch.no_grad():
-        _, count = made.model_step(whole(made, "sts"))
+        _, count = made.loss(whole(made, "sts"), Place())
     assert int(count) == 2
 
 
@@ -128,9 +129,9 @@ def test_similar_is_what_the_tasks_label_says() -> None:
 def test_sentence_transformers_loss_at_k_equal_to_k_s(scale: float, symmetric: bool) -> None:
     peer = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers for parity")
     losses = pytest.importorskip("sentence_transformers.losses")
-    made = module(pairs([1.0] * 9), scale=scale, symmetric=symmetric)
+    made = objective(pairs([1.0] * 9), scale=scale, symmetric=symmetric)
     batch = whole(made)
-    total, count = made.model_step(batch)
+    total, count = made.loss(batch, Place())
     (ours,) = torch.autograd.grad(total / count, made.model.encoder.embeddings.word_embeddings.weight)
     way = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"} if symmetric else {}
     theirs = losses.MultipleNegativesRankingLoss(nn.Identity(), scale=scale, similarity_fct=peer.util.cos_sim, **way)
@@ -157,11 +158,12 @@ def test_no_anchor_no_loss() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"symmetric": True, "hard_negatives": True}])
 def test_a_batch_without_a_similar_pair_costs_nothing(options: dict[str, bool]) -> None:
-    made = module(pairs([0.0] * 5), **options)
-    total, count = made.model_step(whole(made))
+    made = objective(pairs([0.0] * 5), **options)
+    total, count = made.loss(whole(made), Place())
     total.backward()
     assert (total.item(), count.item()) == (0.0, 0)
-    assert made.training_step(whole(made), 0).item() == made.loss == 0.0
+    module = module_of({"quora": pairs([0.0] * 5)}, objective="ranking", batch_size=5, ranking=options)
+    assert module.training_step(whole(made), 0).item() == module.loss == 0.0
     gradients = [weight.grad for weight in made.model.parameters() if weight.requires_grad]
     assert gradients
     assert all(gradient is not None and gradient.eq(0).all() for gradient in gradients)
@@ -188,17 +190,17 @@ class Ranks:
 
 def on_ranks(table: TokenTable, world: int, **options: Any) -> tuple[float, int, Tensor]:
     """The loss, the number of anchors, and the encoder's gradients of a global batch on so many ranks."""
-    made = module(table, world=world, **options)
+    made = objective(table, **options)
     slices = [rank_slice(np.arange(len(table)), rank, world) for rank in range(world)]
-    batches = [made.make_batch("quora", rows, weights, "epoch 0") for rows, weights in slices]
+    batches = [made.batch("quora", rows, weights, "epoch 0") for rows, weights in slices]
     ranks, found = Ranks(world), []
     with pytest.MonkeyPatch.context() as patch:
         for gather in (ranks.note, ranks.hand_out):
-            patch.setattr(ranking.Gather, "apply", gather)
+            patch.setattr(Gather, "apply", gather)
             found = []
             for ranks.rank, batch in enumerate(batches):
-                ranks.turn, made._trainer.global_rank = 0, ranks.rank
-                found.append(made.model_step(batch))
+                ranks.turn = 0
+                found.append(made.loss(batch, Place(ranks.rank, world)))
     total = torch.stack([loss for loss, _ in found]).sum()
     weights = [weight for weight in made.model.encoder.parameters() if weight.requires_grad]
     gradients = torch.cat([gradient.flatten() for gradient in torch.autograd.grad(total, weights)])
@@ -227,13 +229,13 @@ def test_faked_ranks_cost_what_one_big_batch_does(
 
 
 def test_dropout_is_of_the_sentence_encodings() -> None:
-    made = module(pairs(LABELS))
+    made = objective(pairs(LABELS))
     made.model.dropout.p = 0.5
     made.model.train()
     torch.manual_seed(1)
     with torch.no_grad():
-        one, two = (float(made.model_step(whole(made))[0]) for _ in range(2))
+        one, two = (float(made.loss(whole(made), Place())[0]) for _ in range(2))
         made.model.eval()
-        fixed = [float(made.model_step(whole(made))[0]) for _ in range(2)]
+        fixed = [float(made.loss(whole(made), Place())[0]) for _ in range(2)]
     assert one != two
     assert fixed[0] == fixed[1]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from multitask.errors import UserError
 from multitask.recipe.checks import build_recipe
-from multitask.recipe.files import apply_override, load_recipe, parse_yaml
+from multitask.recipe.files import apply_override, load_recipe
 from multitask.recipe.packaged import packaged_recipes
+from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.stages import Recipe, Stage
 
 WHERE = "recipe.yaml"

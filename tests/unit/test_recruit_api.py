@@ -17,7 +17,7 @@ from hypothesis import settings
 from multitask.errors import UserError
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import Hit
-from ray_jobs.recruit.api import Facts, build_app
+from ray_jobs.recruit.endpoints import IndexFacts, build_app
 from ray_jobs.recruit.gate import TOKEN
 from ray_jobs.recruit.guard import MAX_BODY, OPEN
 from ray_jobs.recruit.messages import MAX_CHARS, PROBLEMS, VALID, SearchRequest
@@ -306,7 +306,7 @@ class FakeSearcher:
 
 def test_a_batch_is_searched_by_kinds_and_answered_in_its_order() -> None:
     searcher = FakeSearcher()
-    models = Models(searcher, None, None, Facts(0, 0, frozenset()))  # type: ignore[arg-type]
+    models = Models(searcher, None, None, IndexFacts(0, 0, frozenset()))  # type: ignore[arg-type]
     asked = [SearchRequest(text=text, k=k, mode=mode) for text, k, mode in
              [("a", 1, "hybrid"), ("b", 2, "hybrid"), ("c", 1, "hybrid"), ("d", 1, "bm25")]]  # fmt: skip
     found = models.search(asked)

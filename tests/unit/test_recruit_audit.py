@@ -35,7 +35,7 @@ from multitask.recruit.names import SETS, WOMEN, NameSet, templates, with_name
 from multitask.recruit.suitability import Pair
 from multitask.storage.storage import Storage
 from ray_jobs.recruit import audit as audit_command
-from ray_jobs.recruit.audit import BROKEN, run_audit, sentiment_of
+from ray_jobs.recruit.audit import BROKEN, AuditRequest, run_audit, sentiment_of
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
@@ -261,7 +261,7 @@ def test_the_exit_status_says_whether_a_bound_is_broken(
     (tmp_path / "suitability-dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(audit_command, "judge_of", lambda uri, told: judge)
     output = str(tmp_path / "out" / "audit.json")
-    assert run_audit(bundle, None, None, None, str(tmp_path), output, screen=Screen()) == status
+    assert run_audit(AuditRequest(suitability=bundle, data=str(tmp_path), output=output), Screen()) == status
     report = json.loads(Path(output).read_text())
     assert (report["broken"] > 0) == (status == BROKEN) and report["applications"]["rows"] == 40
     assert "weak" in report["applications"]["note"] and report["labels"] == "weak labels of the test"
@@ -271,13 +271,13 @@ def test_the_exit_status_says_whether_a_bound_is_broken(
 def test_real_bundles_are_audited_and_the_rest_is_said_to_be_left_out(
     few_names: None, bundle: str, applications: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = run_audit(
-        bundle, None, bundle, applications, None, None, screen=Screen(as_json=True), bounds=Bounds(0.0, 0.0, 4.0)
-    )
+    bounds = Bounds(0.0, 0.0, 4.0)
+    request = AuditRequest(suitability=bundle, sentiment=bundle, applications=applications, bounds=bounds)
+    status = run_audit(request, Screen(as_json=True))
     report = json.loads(capsys.readouterr().out)
     assert status == 0 and report["broken"] == 0 and report["applications"]["note"] == ""
     assert {row["what"] for row in report["findings"]} >= {FEELING, "impact ratio, above the median score"}
-    assert run_audit(None, None, bundle, None, None, None, screen=Screen()) in (0, BROKEN)
+    assert run_audit(AuditRequest(sentiment=bundle), Screen()) in (0, BROKEN)
     said = capsys.readouterr().out
     assert "left out: suitability" in said and "Caliskan" in said and "bounds broken" in said
 
@@ -289,6 +289,6 @@ def test_expected_sentiment_weighs_the_classes(bundle: str, few_names: None) -> 
 
 def test_what_cannot_be_audited_is_refused(bundle: str) -> None:
     with pytest.raises(UserError, match="nothing to audit"):
-        run_audit(None, None, None, None, None, None, screen=Screen())
+        run_audit(AuditRequest(), Screen())
     with pytest.raises(UserError, match="want applications: give --applications FILE, or --data DIR"):
-        run_audit(bundle, None, None, None, None, None, screen=Screen())
+        run_audit(AuditRequest(suitability=bundle), Screen())

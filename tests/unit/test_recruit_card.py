@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multitask.recruit.card import NO_AUDIT, NOT_FOR, card
+from multitask.recruit.card import NO_AUDIT, NOT_FOR, recruiter_card
 
 ABOUT = {"recipe": "all", "stage": "suitability", "trainer": "TorchTrainer_1", "tasks": ["suitability"],
          "notes": {"suitability": "weak labels", "jobs": "another stage's"}}  # fmt: skip
@@ -20,7 +20,7 @@ FINDINGS = [
 
 
 def test_says_what_it_is_worth_and_what_it_is_not_for() -> None:
-    text = card(ABOUT, DATA, MEASURED, FINDINGS)
+    text = recruiter_card(ABOUT, DATA, MEASURED, FINDINGS)
     assert text.startswith("# all/suitability\n")
     assert "| pearson (weak labels) | 0.412 | 0.300 .. 0.500 | 100 |" in text
     assert "| auc | undefined: one side \\| alone |" in text
@@ -32,8 +32,8 @@ def test_says_what_it_is_worth_and_what_it_is_not_for() -> None:
 
 
 def test_a_bundle_that_was_not_audited_says_so() -> None:
-    assert NO_AUDIT in card({}, DATA, MEASURED, None)
+    assert NO_AUDIT in recruiter_card({}, DATA, MEASURED, None)
 
 
 def test_an_audit_without_a_broken_bound_says_so() -> None:
-    assert "No bound was broken." in card(ABOUT, DATA, MEASURED, FINDINGS[1:])
+    assert "No bound was broken." in recruiter_card(ABOUT, DATA, MEASURED, FINDINGS[1:])

@@ -25,12 +25,16 @@ from multitask.data.tokens import TokenTable
 from multitask.errors import UserError
 from multitask.inference.embed import TextEncoder
 from multitask.measure.metrics import COMPLETION
+from multitask.objectives.base import Place
+from multitask.objectives.completion import MOST, PROMPT, Prompt
+from multitask.recipe.stages import Stage
 from multitask.recruit import completion
-from multitask.recruit.completion import MOST, PROMPT, Completer, Prompt, Title, exact_match, measure, token_f1
+from multitask.recruit.completion import Completer, Title, exact_match, measure_titles, token_f1
 from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
 from ray_jobs.recruit.completion import pairs_of, run_complete
 from ray_jobs.screen import Screen
-from tests.helpers import CLS, MASK, ORDINARY, SEP, UNK, VOCABULARY, module_of, table_of, tiny
+from tests.helpers import CLS, MASK, ORDINARY, SEP, UNK, VOCABULARY, objective_of, table_of, tiny
 
 TOKENIZER = tiny().tokenizer
 # A title that is one word's beginning, one that is another's, one of several pieces, and two that begin alike.
@@ -41,6 +45,7 @@ PLANTED = {
     "night guard": "Watches the doors of a factory while nobody works there.",
     "accountant / controller": "Keeps the books, writes the bills and files the taxes.",
 }
+STAGE = {"name": "titles", "objective": "completion", "tasks": ["jobs"], "train": "full-model", "lr": 1e-3}
 PROMPTED = Prompt.of(TOKENIZER, 64)
 tokens = st.lists(st.sampled_from([*ORDINARY, UNK]), max_size=20)
 
@@ -56,29 +61,31 @@ def planted_table() -> TokenTable:
     return table_of([ids_of(text) for pair in pairs for text in pair], labels)
 
 
-def completion_module(table: TokenTable | None = None, **stage: Any) -> Any:
-    return module_of({"jobs": table or planted_table()}, objective="completion", **stage)
+def completion_objective(table: TokenTable | None = None, **stage: Any) -> Any:
+    return objective_of({"jobs": table or planted_table()}, objective="completion", **stage)
 
 
-def batch_of(module: Any, rows: list[int], when: str = "epoch 0, step 0", weights: list[float] | None = None) -> Batch:
+def batch_of(
+    objective: Any, rows: list[int], when: str = "epoch 0, step 0", weights: list[float] | None = None
+) -> Batch:
     given = np.array(weights or [1.0] * len(rows), np.float32)
-    batch: Batch = module.make_batch("jobs", np.array(rows), given, when)
+    batch: Batch = objective.batch("jobs", np.array(rows), given, when)
     return batch
 
 
 @cache
 def trained() -> Bundle:
     """A tiny encoder that saw the planted pairs, and no others, four hundred times."""
-    module = completion_module()
-    module.model.float()
-    _, rows = module.examples("jobs", module.tables["jobs"], np.arange(2 * len(PLANTED)))
-    optimizer = torch.optim.AdamW([w for w in module.model.parameters() if w.requires_grad], lr=3e-3)
+    objective = completion_objective()
+    objective.model.float()
+    rows = objective.setup.rows["jobs"]
+    optimizer = torch.optim.AdamW([w for w in objective.model.parameters() if w.requires_grad], lr=3e-3)
     for step in range(400):
-        total, count = module.model_step(batch_of(module, rows.tolist(), f"step {step}"))
+        total, count = objective.loss(batch_of(objective, rows.tolist(), f"step {step}"), Place())
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
-    return bundle_of(module.model, tiny().tokenizer_json, {"max_length": 64})
+    return bundle_of(objective.model, tiny().tokenizer_json, {"max_length": 64})
 
 
 @cache
@@ -136,13 +143,13 @@ def test_a_prompt_has_the_room_that_training_gave_and_positions_allow() -> None:
 
 @pytest.mark.parametrize(("brought", "head"), [("untied", "untied"), ("tied", "tied"), (None, "tied")])
 def test_completion_goes_on_with_the_head_that_mlm_made(brought: str | None, head: str) -> None:
-    stage = completion_module(mlm={"head": "untied"}).stage  # which is a setting of mlm
+    stage = Stage.model_validate({**STAGE, "mlm": {"head": "untied"}})  # which is a setting of mlm
     assert stage.token_head(brought) == head
 
 
 def test_only_similar_pairs_are_examples() -> None:
-    module = completion_module()
-    table, rows = module.examples("jobs", planted_table(), np.array([7, 1, 4, 9]))
+    objective = completion_objective()
+    table, rows = objective.examples(None, TASKS["jobs"], planted_table(), np.array([7, 1, 4, 9]))
     assert rows.tolist() == [1, 4] and len(table) == 2 * len(PLANTED)
 
 
@@ -152,48 +159,48 @@ def hidden_of(batch: Batch) -> list[int]:
 
 
 def test_what_is_shown_follows_from_the_example_and_the_step_alone() -> None:
-    module = completion_module()
-    whole, alone = hidden_of(batch_of(module, [0, 1, 2, 3, 4])), hidden_of(batch_of(module, [3]))
+    objective = completion_objective()
+    whole, alone = hidden_of(batch_of(objective, [0, 1, 2, 3, 4])), hidden_of(batch_of(objective, [3]))
     assert alone == whole[3:4]
-    assert hidden_of(completion_module(name="stage").make_batch(
+    assert hidden_of(completion_objective(name="stage").batch(
         "jobs", np.arange(5), np.ones(5, np.float32), "epoch 0, step 0")) == whole  # fmt: skip
-    drawn = {hidden_of(batch_of(module, [4], f"epoch {epoch}"))[0] for epoch in range(60)}
+    drawn = {hidden_of(batch_of(objective, [4], f"epoch {epoch}"))[0] for epoch in range(60)}
     answer = PROMPTED.answer(ids_of("accountant / controller"))
     assert drawn == set(range(1, len(answer) + 1))  # some token is always asked for
 
 
 def test_an_example_of_weight_0_asks_for_nothing() -> None:
-    module = completion_module()
-    batch = batch_of(module, [2], weights=[0.0])
-    total, count = module.model_step(batch)
+    objective = completion_objective()
+    batch = batch_of(objective, [2], weights=[0.0])
+    total, count = objective.loss(batch, Place())
     assert hidden_of(batch) == [0] and (total.item(), count.item()) == (0.0, 0.0)
 
 
 def test_the_loss_is_the_hidden_tokens_cross_entropy() -> None:
-    module = completion_module(loss_weights={"jobs": 0.5})
-    batch = batch_of(module, [0, 2, 4])
+    objective = completion_objective()
+    batch = batch_of(objective, [0, 2, 4])
     assert batch.targets is not None
     with torch.no_grad():
-        total, count = module.model_step(batch)
-        states = module.model.encode(batch).tokens
-        logits = module.model.mlm(states, module.model.encoder.embeddings.word_embeddings.weight)
+        total, count = objective.loss(batch, Place())
+        states = objective.model.encode(batch).tokens
+        logits = objective.model.mlm(states, objective.model.encoder.embeddings.word_embeddings.weight)
     expected = [
         -logits[row, at].log_softmax(0)[batch.targets[row, at]].item()
         for row, at in torch.nonzero(batch.targets != NO_TARGET).tolist()
     ]
     assert count == len(expected) == sum(hidden_of(batch))
-    assert total.item() == pytest.approx(0.5 * sum(expected), rel=1e-12)
+    assert total.item() == pytest.approx(sum(expected), rel=1e-12)
 
 
 def test_a_uniform_models_perplexity_is_the_vocabularys_size_over_whole_answers() -> None:
-    module = completion_module()
+    objective = completion_objective()
     with torch.no_grad():
-        module.model.mlm.bias.zero_()
-        module.model.encoder.embeddings.word_embeddings.weight.zero_()
-    found = module.own_metrics({"jobs": planted_table()}, nullcontext)
+        objective.model.mlm.bias.zero_()
+        objective.model.encoder.embeddings.word_embeddings.weight.zero_()
+    found = objective.measure({"jobs": planted_table()}, Place(), nullcontext)
     assert found.keys() == {COMPLETION}
     assert found[COMPLETION].value == pytest.approx(VOCABULARY, rel=1e-9)
-    _, count = module._dev_loss("jobs", planted_table(), nullcontext).tolist()
+    _, count = objective._dev_loss("jobs", planted_table(), Place(), nullcontext).tolist()
     assert count == sum(len(PROMPTED.answer(ids_of(title))) for title in PLANTED)
 
 
@@ -292,7 +299,7 @@ def test_measured_beside_the_nearest_postings_title_and_the_commonest() -> None:
     train = [("Cook", "bakes a"), ("cook", "drives a"), ("Night Nurse", "cures a")]
     dev = [("Cook", "bakes b"), ("Nurse", "cures b")]
     knowing: Any = Knowing({"bakes b": "cook", "cures b": "day nurse"})
-    rows = {(row.method, row.metric): row for row in measure(knowing, knowing, train, dev)}
+    rows = {(row.method, row.metric): row for row in measure_titles(knowing, knowing, train, dev)}
     values = {key: row.value for key, row in rows.items()}
     assert values == pytest.approx(
         {
@@ -344,7 +351,8 @@ def test_files_of_prepare_are_measured(tmp_path: Path) -> None:
     pairs = pairs_of(str(tmp_path), "train")
     assert pairs == list(PLANTED.items())
     found = {
-        (row.method, row.metric): row for row in measure(Completer(trained()), TextEncoder(trained()), pairs, pairs)
+        (row.method, row.metric): row
+        for row in measure_titles(Completer(trained()), TextEncoder(trained()), pairs, pairs)
     }
     assert found["completion", "exact match"].value == found["nearest posting", "exact match"].value == 1.0
     assert found["commonest title", "exact match"].value == pytest.approx(1 / len(PLANTED))

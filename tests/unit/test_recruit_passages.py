@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from multitask.recruit.index import longest
+from multitask.recruit.index import words_within
 from multitask.recruit.passages import Passage, first_words, passages, pieces
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import Hit
 from multitask.recruit.words import Lexical, term, terms, words
-from ray_jobs.recruit.search import shown
+from ray_jobs.recruit.search import hit_text
 from tests.postings import DRIVER, NURSE, POSTINGS
 
 
@@ -65,7 +65,7 @@ def test_a_posting_with_nothing_but_its_title_is_a_passage() -> None:
 
 
 def test_what_an_encoder_takes_bounds_a_passage() -> None:
-    assert (longest(512, 100), longest(40, 100), longest(1, 100)) == (100, 24, 1)
+    assert (words_within(512, 100), words_within(40, 100), words_within(1, 100)) == (100, 24, 1)
     assert first_words(" one\ntwo three", 2) == " one\ntwo"
     assert first_words("", 2) == ""
 
@@ -104,14 +104,15 @@ def hit_of(passage: str, *marked: tuple[int, int]) -> Hit:
 
 def test_marked_words_on_paper_and_on_a_terminal() -> None:
     hit = hit_of("Care for [bold]patients[/bold]", (0, 4))
-    assert shown(1, hit, styled=False).plain == "1. Nurse  0.500  Clinic, Yerevan\n[Care] for [bold]patients[/bold]\n"
+    plain = hit_text(1, hit, styled=False).plain
+    assert plain == "1. Nurse  0.500  Clinic, Yerevan\n[Care] for [bold]patients[/bold]\n"
     console = Console(force_terminal=True, width=80)
     with console.capture() as captured:
-        console.print(shown(1, hit, styled=True))
+        console.print(hit_text(1, hit, styled=True))
     assert "\x1b[1mCare\x1b[0m for [bold]patients" in captured.get()
 
 
 def test_a_posting_cannot_steer_the_terminal() -> None:
-    text = shown(1, hit_of("a\x9b31m \u202etxt \u200bb", (0, 1)), styled=False).plain
+    text = hit_text(1, hit_of("a\x9b31m \u202etxt \u200bb", (0, 1)), styled=False).plain
     assert all(sign.isprintable() or sign == "\n" for sign in text)
     assert "[a] 31m  txt  b" in text

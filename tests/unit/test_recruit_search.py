@@ -12,12 +12,12 @@ import pytest
 from multitask.bundle.bundle import save_bundle
 from multitask.errors import UserError
 from multitask.inference.embed import TextEncoder
-from multitask.recruit.index import Index, build, load_index, longest, save_index
+from multitask.recruit.index import Index, build, load_index, save_index, words_within
 from multitask.recruit.passages import pieces
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import MODES, Searcher
 from multitask.storage.storage import Storage
-from ray_jobs.recruit.search import build_index, run_search
+from ray_jobs.recruit.search import IndexRequest, build_index, run_search
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 from tests.postings import NURSE, POSTINGS
@@ -142,7 +142,7 @@ def test_hybrid_is_the_weighted_sum(searcher: Searcher) -> None:
 
 
 def test_a_long_query_is_the_mean_of_its_pieces(searcher: Searcher, encoder: TextEncoder) -> None:
-    words_a_piece = longest(encoder.max_length, 300)
+    words_a_piece = words_within(encoder.max_length, 300)
     query = "nurse patients night " * words_a_piece
     parts = pieces(query, words_a_piece)
     assert len(parts) > 1
@@ -222,7 +222,7 @@ def test_index_and_search_as_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     rows = [{"Title": each.title, "Company": each.company, "JobDescription": each.description} for each in POSTINGS]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     output = str(tmp_path / "index")
-    build_index("tiny", str(file), output, Screen(), suitability="tiny")
+    build_index(IndexRequest("tiny", str(file), output, suitability="tiny"), Screen())
     assert f"3 postings, 3 passages in {output}; searched exactly" in capsys.readouterr().out
     index: Index = load_index(Storage(output))
     assert index.facts["source"] == str(file) and len(index.facts["sha256"]) == 64
@@ -244,7 +244,7 @@ def test_ray_workers_make_the_same_index(tmp_path: Path) -> None:
     rows = [{"Title": each.title, "JobDescription": each.description} for each in many()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for workers in (0, 2):
-        build_index("tiny", str(file), str(tmp_path / str(workers)), Screen(), workers)
+        build_index(IndexRequest("tiny", str(file), str(tmp_path / str(workers)), workers), Screen())
     alone, together = (load_index(Storage(str(tmp_path / str(workers)))) for workers in (0, 2))
     assert alone.passages == together.passages
     assert np.abs(alone.vectors - together.vectors).max() < 1e-5

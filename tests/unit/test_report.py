@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from multitask.errors import UserError
 from multitask.report import write_report
+from multitask.report.as_markdown import escaped
 from multitask.report.compose import compose, headline
 from multitask.report.facts import trainers_table
-from multitask.report.markdown import escaped
 from multitask.report.numbers import DASH
 from multitask.report.reading import read_evidence
 from multitask.report.tables import paper_table, retention_table, stages_table

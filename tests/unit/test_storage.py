@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from multitask.errors import StorageError, UserError
 from multitask.storage.sealed import Damaged, is_sealed, read_sealed, write_document, write_sealed
-from multitask.storage.storage import MANIFEST, Storage, absolute, join, local_copy
+from multitask.storage.storage import MANIFEST, Storage
+from multitask.storage.uris import absolute, join, local_copy
 
 FILES = {"weights": bytes(range(40)), "state.json": b'{"steps": 3}', "empty": b""}
 

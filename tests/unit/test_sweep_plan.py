@@ -12,7 +12,8 @@ from jsonschema import validate
 import multitask
 import ray_jobs.driver.driver
 from lightning_modules.progress import Interrupted
-from multitask.experiment.stages import OUTCOME, StageJob, Status
+from multitask.experiment.experiment_file import Status
+from multitask.experiment.stages import OUTCOME, StageJob
 from multitask.recipe.settings import Sweep
 from ray_jobs.driver.driver import Driver
 from ray_jobs.runners.local import LocalRunner
@@ -90,7 +91,7 @@ def test_the_next_stage_starts_from_the_best_trial(tmp_path: Path, monkeypatch: 
     chosen = rows["sst"]
     assert chosen["trainer"] == rows["sst@lr=0.0001"]["trainer"] and chosen["settings"] == {"lr": 1e-4}
     assert chosen["metrics"] == {"sst/accuracy": 0.5} and chosen["status"] == "finished"
-    assert last.start == f"tree/{chosen['trainer']}/bundle"
+    assert last.model.start == f"tree/{chosen['trainer']}/bundle"
     jobs, _ = trials.calls[0]
     assert [job.stage["lr"] for job in jobs.values()] == [1e-3, 1e-4, 1e-5]
     assert {job.by for job in jobs.values()} == {"sst/accuracy"}
@@ -120,7 +121,7 @@ def test_a_sweep_that_was_interrupted_goes_on_under_the_same_names(
     ]  # fmt: skip
     again = Trials({"0.001": 0.3, "0.0001": 0.2, "1e-05": 0.1})
     _, results = execute(monkeypatch, swept(tmp_path), again)
-    trainers = [{label: job.trainer for label, job in call[0].items()} for call in (*trials.calls, *again.calls)]
+    trainers = [{label: job.owner.trainer for label, job in call[0].items()} for call in (*trials.calls, *again.calls)]
     assert trainers[0] == trainers[1]
     assert results["stages"][4]["settings"] == {"lr": 1e-3}
 

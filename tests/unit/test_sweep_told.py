@@ -16,7 +16,7 @@ from multitask.experiment.results import sweep_lines, table_rows
 from multitask.recipe.files import load_recipe
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver
-from ray_jobs.driver.submission import after_sweep
+from ray_jobs.driver.ray_job import after_sweep
 from ray_jobs.driver.training import tell_results
 from ray_jobs.screen import Screen
 from tests.helpers import tree_driver
@@ -113,7 +113,7 @@ def test_the_best_settings_go_on_from_the_best_trials_weights(tmp_path: Path, mo
     _, before = execute(monkeypatch, swept(tmp_path, SWEPT), Trials(VALUES))
     (last,), results = execute(monkeypatch, tree_driver(tmp_path, [SETTLED, LAST]), Trials({}))
     trainer = by_name(before)["sst@lr=0.0001"]["trainer"]
-    assert last.start == f"tree/{trainer}/bundle"
+    assert last.model.start == f"tree/{trainer}/bundle"
     validate(results, SCHEMA)
     sst = by_name(results)["sst"]
     assert (sst["trainer"], sst["status"], sst["settings"]) == (trainer, "finished", {"lr": 1e-4})

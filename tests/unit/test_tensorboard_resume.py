@@ -95,12 +95,12 @@ def states_of(job: StageJob, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
     true, lock, states = storage.persist, threading.Lock(), list[Path]()
 
     def kept(fs: object, doing: str, where: str, call: Callable[[], Any]) -> Any:
-        if doing not in ("written", "removed") or not where.startswith(job.storage):
+        if doing not in ("written", "removed") or not where.startswith(job.owner.storage):
             return true(fs, doing, where, call)  # type: ignore[arg-type]
         with lock:
             given = true(fs, doing, where, call)  # type: ignore[arg-type]
             states.append(folder / f"{len(states):03d}")
-            shutil.copytree(job.storage, states[-1])
+            shutil.copytree(job.owner.storage, states[-1])
         return given
 
     with monkeypatch.context() as patch:
@@ -121,7 +121,7 @@ def test_killed_after_any_write_the_curves_are_those_of_an_undisturbed_run(
     assert [step for step, _ in expected["train/loss_sst"]] and len(expected["dev/sst/accuracy"]) == 2 + measure_start
     every = int(os.environ.get("MINIBERT_STATES", "9"))  # 1: all of them
     for at, state in list(enumerate(states))[int(measure_start) :: every]:
-        resumed = replace(job, storage=str(state))
+        resumed = replace(job, owner=replace(job.owner, storage=str(state)))
         assert run(resumed)
         assert values(resumed.events.uri) == expected, f"killed after write {at} of {len(states)}"
         assert shown(resumed.events.uri) == pages, f"killed after write {at} of {len(states)}"

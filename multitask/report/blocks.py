@@ -21,7 +21,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A captioned table; the first cell of every row is the row's header.
 
     header: one title a column. groups: titles above all columns but the first, each over as many as the others.
@@ -53,7 +53,7 @@ class Figure:
 class Section:
     title: str
     text: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+    tables: list[ReportTable] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
 
 

@@ -1,4 +1,4 @@
-"""What every stage objective shares: positions, seeds, the loss over all ranks, and the optimizer's course."""
+"""A stage as a LightningModule: positions, seeds, the loss over all ranks, and the optimizer's course."""
 
 from __future__ import annotations
 
@@ -9,39 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from multitask.data.batches import Batch, Features, collate
-from multitask.data.samplers import Rows, derive_seed
+from multitask.data.batches import Batch
+from multitask.data.samplers import derive_seed
 from multitask.data.tokens import TokenTable
 from multitask.experiment.checkpoints import Checkpoint, State
 from multitask.experiment.records import Record
 from multitask.experiment.stages import StageJob
 from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import Score
-from multitask.model.multitask import MultitaskModel
+from multitask.objectives.base import Objective, Place
+from multitask.objectives.ranks import sum_over_ranks
 from multitask.optim import build_optimizer, schedule
 from multitask.recipe.stages import Stage
-from multitask.tasks.table import TASKS, TaskSpec
 
 
 class NonFiniteLoss(RuntimeError):
     """The loss is no number any more; the stage stops before the optimizer step."""
-
-
-def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The sum over all ranks, in place, the same on each; the tensor itself where there is one rank."""
-    if dist.is_available() and dist.is_initialized():
-        device = tensor.device
-        on_device = tensor.cuda() if dist.get_backend() == "nccl" else tensor
-        dist.all_reduce(on_device)
-        return on_device.to(device)
-    return tensor
 
 
 def _sum_of_hashes(batch: Batch) -> Tensor:
@@ -56,69 +44,63 @@ def _chained(before: str, fact: str) -> str:
 
 
 class StageModule(pl.LightningModule):
-    """Trains `model` for one stage, from `state.position` on.
+    """Trains an objective's model for one stage, from `state.position` on.
 
-    Lightning runs the loop; the position is ours, so that a resumed stage needs nothing of Lightning's own
-    counters. Subclasses implement `model_step`. tables, rows: task -> its training examples, and which are used.
+    Lightning runs the loop; the position is ours, so that a resumed stage needs nothing of Lightning's own counters.
+
+    Attributes:
+        loss: The newest step's, over all ranks.
+        task_losses: Task -> [sum, count] since the last point of its curve.
+        wants_stop: Asked on each rank before a step.
+        stopping: Whether some rank wants to stop; all of them know after one and the same step.
     """
 
-    def __init__(
-        self,
-        model: MultitaskModel,
-        stage: Stage,
-        job: StageJob,
-        tables: Mapping[str, TokenTable],
-        rows: Mapping[str, Rows],
-        tokenizer_json: str,
-    ) -> None:
+    def __init__(self, objective: Objective, stage: Stage, job: StageJob) -> None:
         super().__init__()
-        self.model, self.stage, self.job, self.seed = model, stage, job, job.seed
-        self.tables, self.rows, self.tokenizer_json = tables, rows, tokenizer_json
+        self.objective, self.model, self.stage, self.job, self.seed = objective, objective.model, stage, job, job.seed
         self.steps_per_epoch, self.state = 0, State()
-        self.features: dict[str, Features] = {}  # task -> its training sentences, where the encoder is frozen
-        self.loss = math.nan  # of the newest step, over all ranks
-        self.task_losses: dict[str, list[float]] = {}  # task -> [sum, count] since the last log
-        self.wants_stop: Callable[[], bool] = lambda: False  # asked on each rank before a step
-        self.stopping = False  # some rank wants to stop: all of them know after the same step
+        self.loss = math.nan
+        self.task_losses: dict[str, list[float]] = {}
+        self.wants_stop: Callable[[], bool] = lambda: False
+        self.stopping = False
         self._examples = 0.0  # of the newest global batch
         self._fed = 0.0  # a hash of the newest global batch's examples, whichever rank was fed which
         self._began = time.monotonic()
-        parts = {task: model.used_by(stage.objective, task) for task in stage.tasks}
-        model.set_trainable(parts, full_model=stage.train == "full-model")
-        self._elsewhere = {task: model.trained_elsewhere(stage.objective, task) for task in stage.tasks}
+        self._resumed: Checkpoint | None = None  # whose moments the optimizer takes when it is made
+        reached = {task: objective.reached(self.model, task) for task in stage.tasks}
+        self.model.set_trainable(reached, full_model=stage.train == "full-model")
+        self._elsewhere = {task: self.model.trained_elsewhere(parts) for task, parts in reached.items()}
 
-    def start_at(self, state: State, steps_per_epoch: int) -> None:
-        """Puts the module where a checkpoint, or nothing, says that the stage stands."""
-        self.steps_per_epoch, self.state = steps_per_epoch, state.rolled(steps_per_epoch)
+    def start(self, checkpoint: Checkpoint | None, weights: str, steps_per_epoch: int) -> None:
+        """Puts the stage where the checkpoint left it, or at its beginning: weights, position, losses, and,
+        once Lightning asks for the optimizer, its moments and what the objective keeps, which lie on the device.
+
+        weights: the sha256 of those that the stage starts from.
+        """
+        self.steps_per_epoch, self._resumed = steps_per_epoch, checkpoint
+        if checkpoint:
+            self.model.load_trained(checkpoint.weights)
+        self.state = replace(checkpoint.state if checkpoint else State(), start=weights).rolled(steps_per_epoch)
         self.restore_losses()
         self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
 
-    @classmethod
-    def examples(
-        cls, task: str, table: TokenTable, rows: Rows, specs: Mapping[str, TaskSpec] = TASKS
-    ) -> tuple[TokenTable, Rows]:
-        """What the objective takes for an example: those `rows` of the table as they are. specs: what tasks are."""
-        return table, rows
-
-    def make_batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
-        """A rank's slice of a global batch; when: the batch's epoch and step, for what is drawn anew each time."""
-        return collate(task, self.tables[task], rows, weights, self.features.get(task))
+    @property
+    def place(self) -> Place:
+        """Where this rank computes the next step."""
+        steps, trainer = self.state.position.steps, self.trainer
+        return Place(trainer.global_rank, trainer.world_size, steps, self.seed_step, sum_over_ranks)
 
     def own_metrics(self, data: Mapping[str, TokenTable], autocast: Autocast) -> dict[str, Score]:
         """Dev metrics of the objective itself, beside the tasks', after training; data: task -> its dev examples."""
-        return {}
+        return self.objective.measure(data, self.place, autocast)
 
     @property
     def total_steps(self) -> int:
         return self.stage.epochs * self.steps_per_epoch
 
-    def model_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The rank's (sum of losses, count), for normalising over all ranks."""
-        raise NotImplementedError(f"{type(self).__name__}.model_step")
-
     def example_ids(self, batch: Batch) -> list[str]:
         """The examples of a batch, for an error message."""
-        return [self.tables[batch.task].ids[row] for row in batch.rows.tolist()]
+        return [self.objective.setup.tables[batch.task].ids[row] for row in batch.rows.tolist()]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Random state and learning rate follow from the position alone, so a resumed step repeats them."""
@@ -142,7 +124,8 @@ class StageModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss whose DDP average over ranks is the global batch's mean."""
         self._task = batch.task
-        total, count = self.model_step(batch)
+        total, count = self.objective.loss(batch, self.place)
+        total = total * self.stage.loss_weights.get(batch.task, 1.0)
         examples = batch.weights.sum()
         stop = examples.new_tensor(float(self.wants_stop()))
         wide = torch.float32 if total.device.type == "mps" else torch.float64  # the hashes need 32 bits and more
@@ -192,6 +175,7 @@ class StageModule(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step is done when the optimizer has stepped: the position moves on, before any callback looks."""
         super().optimizer_step(*args, **kwargs)
+        self.objective.stepped()
         now = time.monotonic()
         position = self.state.position
         self.state = replace(
@@ -204,7 +188,7 @@ class StageModule(pl.LightningModule):
         self._began = now
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(
+        optimizer = build_optimizer(
             self.model.named_parameters(),
             lr=self.stage.lr,
             weight_decay=self.stage.weight_decay,
@@ -212,10 +196,15 @@ class StageModule(pl.LightningModule):
             eps=self.stage.eps,
             fused=self.stage.fused,
         )
+        if self._resumed:
+            self._restore_moments(optimizer, self._resumed)
+            self.objective.restore(self._resumed.extra)
+            self._resumed = None  # as large as the model and its optimizer together
+        return optimizer
 
     def checkpoint(self, records: Sequence[Record] = ()) -> Checkpoint:
         """Everything that resuming needs, by reference. records: what was measured so far."""
-        names = self._parameter_names()
+        names = self._parameter_names(self.optimizer)
         moments = {
             f"{names[index]}/{key}": torch.as_tensor(value)
             for index, entry in self.optimizer.state_dict()["state"].items()
@@ -224,35 +213,28 @@ class StageModule(pl.LightningModule):
         scaler = self.trainer.precision_plugin.state_dict()
         losses = {task: [*pair] for task, pair in self.task_losses.items()}
         state, measured = replace(self.state, scaler=scaler, losses=losses), [record.to_json() for record in records]
-        return Checkpoint(state, self.model.trained_weights(), moments, self.extra(), measured)
+        return Checkpoint(state, self.model.trained_weights(), moments, self.objective.state(), measured)
 
     def restore_losses(self) -> None:
         """The tasks' losses since the last point of their curves, as the checkpoint holds them."""
         self.task_losses = {task: [*pair] for task, pair in self.state.losses.items()}
 
-    def extra(self) -> dict[str, Tensor]:
-        """Tensors of the objective's own that resuming needs."""
-        return {}
-
-    def restore_extra(self, tensors: dict[str, Tensor]) -> None:
-        """Puts back what `extra` gave."""
-
-    def restore_optimizer(self, checkpoint: Checkpoint) -> None:
-        """Puts the optimizer (and the loss scaler) where the checkpoint left them."""
-        index = {name: at for at, name in enumerate(self._parameter_names())}
+    def _restore_moments(self, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+        """Puts the optimizer's moments, and the loss scaler, where the checkpoint left them."""
+        index = {name: at for at, name in enumerate(self._parameter_names(optimizer))}
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in checkpoint.optimizer.items():
             name, field = key.rsplit("/", 1)
             state.setdefault(index[name], {})[field] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
         if checkpoint.state.scaler:
             self.trainer.precision_plugin.load_state_dict(checkpoint.state.scaler)
 
-    def _parameter_names(self) -> list[str]:
+    def _parameter_names(self, optimizer: torch.optim.Optimizer) -> list[str]:
         """Names in the order in which the optimizer numbers its parameters."""
         names = {id(weight): name for name, weight in self.model.named_parameters()}
-        return [names[id(weight)] for group in self.optimizer.param_groups for weight in group["params"]]
+        return [names[id(weight)] for group in optimizer.param_groups for weight in group["params"]]
 
     def gradient_norm(self) -> float:
         return float(nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None]))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from multitask.recruit.index import COMPLETION, SUITABILITY
 from ray_jobs.recruit.messages import (
     PROBLEMS,
     VALID,
@@ -40,13 +41,17 @@ PERSON_DECIDES = "A person decides: this compares words, it knows nothing of the
 
 
 @dataclass(frozen=True)
-class Facts:
-    """parts: of completion and suitability, those that there are. labels: what suitability learned from."""
+class IndexFacts:
+    """What an index directory has."""
 
     postings: int
+    """How many postings."""
     passages: int
+    """How many passages of them."""
     parts: frozenset[str]
+    """Those of completion and suitability that there are."""
     labels: str = ""
+    """What suitability learned from."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,10 @@ class Judgement:
 
 
 class Engine(Protocol):
-    """What answers. Only its `facts.parts` are asked beside search."""
+    """The models behind the API. It is asked to search, and for no more than its `facts.parts` beside."""
 
     @property
-    def facts(self) -> Facts: ...
+    def facts(self) -> IndexFacts: ...
 
     async def search(self, asked: SearchRequest) -> list[Hit]: ...
 
@@ -101,7 +106,7 @@ def build_app(engine: Engine, token: str | None = None) -> FastAPI:
 
 
 def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any]) -> None:
-    """The API's paths. wanted: the dependencies of all but /health."""
+    """Adds the API's paths to the app. wanted: the dependencies of all paths but /health."""
     from fastapi import HTTPException
 
     facts = engine.facts
@@ -124,14 +129,14 @@ def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any]) -> None:
     @app.post("/complete", dependencies=wanted)
     async def complete(asked: CompleteRequest) -> CompleteAnswer:
         """The likeliest titles of a job description, likeliest first."""
-        must_have("completion")
+        must_have(COMPLETION)
         titles = await engine.complete(asked)
         return CompleteAnswer(titles=[TitleAnswer(text=some.text, probability=some.probability) for some in titles])
 
     @app.post("/suitability", dependencies=wanted, response_model_exclude_none=True)
     async def suitability(asked: SuitabilityRequest) -> SuitabilityAnswer:
         """Whether an application is qualified for a job. The probability only where `score` is true."""
-        must_have("suitability")
+        must_have(SUITABILITY)
         found = await engine.suitability(asked)
         probability = found.probability if asked.score else None
         return SuitabilityAnswer(
@@ -153,7 +158,7 @@ def hit_answer(hit: Hit) -> HitAnswer:
 
 
 def add_refusals(app: FastAPI) -> None:
-    """Answers with what is wrong in place of FastAPI's own answers, which repeat what was typed."""
+    """Has the app answer with what is wrong, in place of FastAPI's own answers, which repeat what was typed."""
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
@@ -172,7 +177,7 @@ def add_refusals(app: FastAPI) -> None:
 
 
 def problem(error: Mapping[str, Any]) -> Problem:
-    """One of pydantic's errors without the input; a field's name only where it is one of ours."""
+    """An error of pydantic's without the input; a field's name only where it is one of ours."""
     place: Sequence[Any] = error["loc"]
     field = next((part for part in place[1:] if part in VALID), "body")
     return Problem(field=field, problem=PROBLEMS.get(error["type"], "not valid"), valid=VALID[field])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from multitask.report.parts import Report
+from multitask.report.blocks import Report
 
 
-def page(report: Report) -> str:
+def as_html(report: Report) -> str:
     """Everything from the experiment is escaped; only the figures, which are drawn here, go in as they are."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -39,7 +39,7 @@ class Broken(Exception):
 
 
 @dataclass(frozen=True)
-class Record:
+class CsvRecord:
     """fields: as they stand in the file, quotes and all. end: the position behind the record and its line's end."""
 
     fields: list[bytes]
@@ -84,7 +84,7 @@ class Lines:
         """The physical line's fields where quotes are text."""
         return self.line(start).split(self.delimiter)
 
-    def record(self, start: int, quoting: Quoting) -> Record:
+    def record(self, start: int, quoting: Quoting) -> CsvRecord:
         """The record that begins there. Raises Broken."""
         whole, fields = _patterns(self.delimiter, self.newline, quoting)
         found = whole.match(self.data, start)
@@ -93,7 +93,9 @@ class Lines:
         record = found[0]
         if record.endswith(b"\r"):  # of the line's end, or text behind a bare field
             record = record.rstrip(b"\r")
-        return Record(fields.findall(record), found.end() + len(self.newline) if found.end() < self.size else self.size)
+        return CsvRecord(
+            fields.findall(record), found.end() + len(self.newline) if found.end() < self.size else self.size
+        )
 
     def _fault(self, start: int, quoting: Quoting) -> str:
         """Why no record begins there."""

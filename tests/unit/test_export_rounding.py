@@ -9,8 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from multitask.export.figures import TEXTS, rounding, upwards
 from multitask.export.huggingface import write_transformers
+from multitask.export.rounding import TEXTS, rounding, upwards
 from multitask.inference.embed import TextEncoder
 from tests.exports import bundle_with
 

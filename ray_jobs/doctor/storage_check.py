@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from multitask.errors import UserError
 from multitask.storage.owners import trial
-from ray_jobs.doctor.finding import Finding, within
+from ray_jobs.doctor.diagnosis import Diagnosis, within
 from ray_jobs.doctor.litter import check_litter
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ STORAGE_SECONDS = 30.0  # for all that is asked of a storage
 BOTO3_WITH_ENDPOINTS = (1, 28)  # takes AWS_ENDPOINT_URL, as TensorBoard's reader then does
 
 
-def check_storage(uri: str) -> Iterator[Finding]:
-    """Whether it can be written, read, listed and removed from, how fast, and for S3 by which way."""
+def check_storage(uri: str) -> Iterator[Diagnosis]:
+    """Whether a storage can be written, read, listed and removed from, how fast, and for S3 by which way."""
     from multitask.storage.retries import LOOK
     from multitask.storage.storage import Storage
 
@@ -34,13 +34,13 @@ def check_storage(uri: str) -> Iterator[Finding]:
             yield from within(STORAGE_SECONDS, lambda: list(_times(storage)))
             yield from within(STORAGE_SECONDS, lambda: list(check_litter(storage)))
     except TimeoutError:
-        yield Finding("problem", "storage", f"{uri}: no answer within {STORAGE_SECONDS:g} s: is the endpoint right?")
+        yield Diagnosis("problem", "storage", f"{uri}: no answer within {STORAGE_SECONDS:g} s: is the endpoint right?")
     except (UserError, FileNotFoundError) as error:
-        yield Finding("problem", "storage", str(error).removesuffix(LOOK).rstrip("; "))
+        yield Diagnosis("problem", "storage", str(error).removesuffix(LOOK).rstrip("; "))
 
 
-def _times(storage: Storage) -> Iterator[Finding]:
-    """How long each operation takes. Raises what a storage does."""
+def _times(storage: Storage) -> Iterator[Diagnosis]:
+    """How long each operation of a storage takes. Raises StorageError and UserError as the storage does."""
     folder, content = storage.at(trial("doctor")), os.urandom(1 << 20)
     calls: dict[str, Callable[[], Any]] = {
         "write": lambda: folder.write_bytes("file", content),
@@ -52,47 +52,51 @@ def _times(storage: Storage) -> Iterator[Finding]:
     for name, call in calls.items():
         began = time.monotonic()
         if call() is False:
-            yield Finding("problem", "storage", f"{storage.uri}: {name}: not what was written a moment before")
+            yield Diagnosis("problem", "storage", f"{storage.uri}: {name}: not what was written a moment before")
         times.append(f"{name} {1000 * (time.monotonic() - began):.0f} ms")
     remark = "; workers on other machines cannot reach it, unless it is shared" if storage.is_local else ""
-    yield Finding("ok", "storage", f"{storage.uri}: {', '.join(times)} (1 MiB){remark}")
+    yield Diagnosis("ok", "storage", f"{storage.uri}: {', '.join(times)} (1 MiB){remark}")
 
 
-def _s3_findings(fs: Any) -> Iterator[Finding]:
-    """The endpoint and the region in use, where the credentials come from (never what they are), TensorBoard's own."""
+def _s3_findings(fs: Any) -> Iterator[Diagnosis]:
+    """The endpoint and the region in use, where the credentials come from (never what they are), and whether
+    TensorBoard will reach the same endpoint."""
     from fsspec.asyn import sync
 
     try:
         fs.connect()
         credentials = sync(fs.loop, fs.session.get_credentials)
     except Exception as error:  # botocore's many: an unknown profile, a malformed file
-        yield Finding("problem", "s3", f"{type(error).__name__}: {error}; see ~/.aws/config and AWS_* variables")
+        yield Diagnosis("problem", "s3", f"{type(error).__name__}: {error}; see ~/.aws/config and AWS_* variables")
         return
     endpoint = fs.s3.meta.endpoint_url
-    yield Finding("ok", "s3", f"endpoint {endpoint}, region {fs.s3.meta.region_name}")
+    yield Diagnosis("ok", "s3", f"endpoint {endpoint}, region {fs.s3.meta.region_name}")
     if fs.key or fs.anon:
-        yield Finding("ok", "credentials", "none are sent" if fs.anon else "from fsspec's configuration")
+        yield Diagnosis("ok", "credentials", "none are sent" if fs.anon else "from fsspec's configuration")
     elif credentials:
-        yield Finding("ok", "credentials", f"from {credentials.method}")
+        yield Diagnosis("ok", "credentials", f"from {credentials.method}")
     else:
-        yield Finding("problem", "credentials", "none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+        yield Diagnosis(
+            "problem", "credentials", "none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
     yield _tensorboard_finding(endpoint)
 
 
-def _tensorboard_finding(endpoint: str) -> Finding:
-    """Its reader has an endpoint of its own: S3_ENDPOINT, or what boto3 takes, or s3fs without boto3."""
+def _tensorboard_finding(endpoint: str) -> Diagnosis:
+    """Whether TensorBoard reaches that endpoint. Its reader has one of its own: S3_ENDPOINT, or what boto3 takes, or
+    s3fs where there is no boto3."""
     own = os.environ.get("S3_ENDPOINT")
     boto3 = _version("boto3")
     reader = f"its reader is {f'boto3 {boto3}' if boto3 else 's3fs'}"
     if own and boto3:
         if own.rstrip("/") == endpoint.rstrip("/"):
-            return Finding("ok", "tensorboard", f"S3_ENDPOINT is that endpoint; {reader}")
-        return Finding("note", "tensorboard", f"S3_ENDPOINT is {own}, another: export S3_ENDPOINT={endpoint}")
+            return Diagnosis("ok", "tensorboard", f"S3_ENDPOINT is that endpoint; {reader}")
+        return Diagnosis("note", "tensorboard", f"S3_ENDPOINT is {own}, another: export S3_ENDPOINT={endpoint}")
     usual = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if not usual or not boto3 or tuple(map(int, boto3.split(".")[:2])) >= BOTO3_WITH_ENDPOINTS:
         what = "AWS_ENDPOINT_URL" if usual else "the usual configuration"
-        return Finding("ok", "tensorboard", f"S3_ENDPOINT is not set and need not be: {reader}, and takes {what}")
-    return Finding("note", "tensorboard", f"{reader}, which needs: export S3_ENDPOINT={endpoint}")
+        return Diagnosis("ok", "tensorboard", f"S3_ENDPOINT is not set and need not be: {reader}, and takes {what}")
+    return Diagnosis("note", "tensorboard", f"{reader}, which needs: export S3_ENDPOINT={endpoint}")
 
 
 def _version(name: str) -> str | None:
@@ -104,7 +108,7 @@ def _version(name: str) -> str | None:
 
 @contextmanager
 def _patience(seconds: float) -> Iterator[None]:
-    """Storages are given up sooner than in a run."""
+    """Within it, a storage that does not answer is given up after so many seconds, sooner than in a run."""
     from multitask.storage import retries
 
     before, retries.PATIENCE = retries.PATIENCE, seconds

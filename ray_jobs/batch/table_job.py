@@ -17,7 +17,7 @@ from typing import Any
 
 from lightning_modules.progress import Progress
 from multitask.bundle.bundle import Bundle
-from multitask.bundle.sources import Found
+from multitask.bundle.found import Found
 from multitask.errors import UserError
 from multitask.experiment.finding import open_found
 from multitask.experiment.stages import digest
@@ -25,8 +25,8 @@ from multitask.inference.embed import default_device
 from multitask.inference.predict import answerable, require
 from multitask.storage.sealed import Damaged, read_document, write_document
 from multitask.storage.storage import Storage
-from ray_jobs.batch.input import Shard, Source, source_of
-from ray_jobs.batch.parts import PartPlan, Writer, is_sound
+from ray_jobs.batch.input import Shard, TableSource, source_of
+from ray_jobs.batch.parts import PartPlan, is_sound, part_name
 from ray_jobs.screen import Screen
 
 WORK, MANIFEST = "_work.json", "_manifest.json"
@@ -37,26 +37,35 @@ LISTED = 100  # of the rows left out, those that the manifest tells of
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked for. task: none is for embeddings. rows: of a part. workers: 0 is this process."""
+class TableRequest:
+    """A table of texts to embed, or to predict a task of."""
 
     bundle: str
+    """A bundle's URI, or an encoder's name."""
     input: str
+    """A file, a directory or a pattern."""
     output: str
+    """The directory of the parts."""
     columns: tuple[str, ...] = ()
+    """The columns of texts; none for the usual ones."""
     task: str | None = None
+    """What is predicted; None for embeddings, and for the only task of a bundle."""
     keep: bool = False
+    """Whether parts hold the texts too."""
     rows: int = 4096
+    """Rows of a part."""
     workers: int = 0
+    """Ray workers; 0 is this process."""
 
 
-def embed_table(request: Request, screen: Screen) -> None:
+def embed_table(request: TableRequest, screen: Screen) -> None:
     """Writes embeddings. Raises UserError before anything is computed, but for what only the whole input shows."""
     _run(request, screen, open_found(request.bundle), request.columns or ("text",))
 
 
-def predict_table(request: Request, screen: Screen) -> None:
-    """Writes a task's predictions. Raises UserError likewise, and where the bundle cannot answer the task."""
+def predict_table(request: TableRequest, screen: Screen) -> None:
+    """Writes a task's predictions. Raises UserError before anything is computed, but for what only the whole input
+    shows; also where the bundle cannot answer the task."""
     found = open_found(request.bundle)
     bundle, tasks = found.bundle, answerable(found.bundle)
     task = request.task or (tasks[0] if len(tasks) == 1 else "")
@@ -70,8 +79,10 @@ def predict_table(request: Request, screen: Screen) -> None:
     _run(request, screen, found, columns, task)
 
 
-def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...], task: str | None = None) -> None:
-    """With --json the document is the manifest."""
+def _run(
+    request: TableRequest, screen: Screen, found: Found, columns: tuple[str, ...], task: str | None = None
+) -> None:
+    """Makes the parts that are not there yet, and the manifest, which is also the document of --json."""
     bundle, output = found.bundle, Storage(request.output)
     PartPlan(output, columns, task, request.keep).check()
     source = source_of(request.input, columns, request.rows)
@@ -89,7 +100,9 @@ def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...
         work |= {"pooling": bundle.pooling, "max_length": bundle.max_length}
     plan = PartPlan(output, columns, task, request.keep, digest(work))
     made, source = begin(plan, work), source.held_to(content)
-    if (before := _manifest(output, plan.work)) and before["parts"] == len(made):
+    if before := _manifest(output, plan.work):
+        _check_parts(output, before["parts"])
+    if before and before["parts"] == len(made):
         screen.say(f"all {len(made)} parts are in {output.uri} already")
         if screen.as_json:
             screen.document(before)
@@ -97,13 +110,12 @@ def _run(request: Request, screen: Screen, found: Found, columns: tuple[str, ...
     if made:
         screen.note(f"{len(made)} parts are in {output.uri} already; going on")
     if request.workers:
-        from ray_jobs.batch.workers import on_ray
-
-        shards = on_ray(source, made, plan, bundle, request.workers, screen)
+        shards = on_workers(source, made, plan, bundle, request.workers, screen)
     else:
         shards = here(source, made, plan, bundle)
     with closing(shards):
         done = follow(shards, task or "embed", screen)
+    _check_parts(output, done["parts"])
     manifest = {"source": request.input, "model": request.bundle, **work, **done}
     write_document(output, MANIFEST, manifest, plan.work)
     screen.say(f"{done['rows']} rows in {done['parts']} parts in {output.uri}")
@@ -128,6 +140,8 @@ def begin(plan: PartPlan, work: dict[str, Any]) -> set[int]:
         raise UserError(f"{output.uri}: holds {names[0]}, which is not of this work; name an empty directory")
     _check_work(output, work)
     found = {int(match[1]): name for name in names if (match := PART.fullmatch(name))}
+    if strange := [name for name in names if name not in found.values() and not name.startswith("_")]:
+        raise UserError(f"{output.uri}/{strange[0]}: no part of this work, and who reads the parts would read it too")
     sound = {number for number, name in found.items() if is_sound(output.read_bytes(name), f"{plan.work} {name}")}
     for number in sorted(found.keys() - sound):
         log.warning(
@@ -136,9 +150,21 @@ def begin(plan: PartPlan, work: dict[str, Any]) -> set[int]:
     return sound
 
 
+def _check_parts(output: Storage, parts: int) -> None:
+    """Raises UserError where there are more than so many; what is gone of them is named in a warning."""
+    names, wanted = output.list(), [part_name(number) for number in range(parts)]
+    if more := [name for name in names if PART.fullmatch(name) and name not in wanted]:
+        raise UserError(f"{output.uri}/{more[0]}: the work has {parts} parts, and this is none of them; remove it")
+    for name in wanted:
+        if name not in names:
+            log.warning("%s/%s: gone; made again", output.uri, name)
+
+
 def _check_work(output: Storage, work: dict[str, Any]) -> None:
-    """Raises UserError where the directory's is another. A damaged one is written again: what parts are of, they say
-    themselves."""
+    """Raises UserError where the directory holds parts of other work than this.
+
+    A damaged WORK is written again: each part says itself what it is of.
+    """
     try:
         before = read_document(output, WORK)
     except Damaged as error:
@@ -154,7 +180,7 @@ def _check_work(output: Storage, work: dict[str, Any]) -> None:
 
 
 def _manifest(output: Storage, work: str) -> dict[str, Any] | None:
-    """What it says; None where it is not there, or not as it was written."""
+    """The manifest's content; None where it is not there, or not as it was written."""
     if not output.exists(MANIFEST):
         return None
     try:
@@ -169,18 +195,30 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else text[:120] + "..."
 
 
-def here(source: Source, made: set[int], plan: PartPlan, bundle: Bundle) -> Generator[Shard]:
-    """Makes the parts in this process."""
-    writer = Writer(plan, bundle, default_device())
+def here(source: TableSource, made: set[int], plan: PartPlan, bundle: Bundle) -> Generator[Shard]:
+    """Makes the parts in this process, one after the other; gives each shard when its part is there."""
+    write = plan.worker(bundle, default_device())
     for shard in source.shards(made):
         if not shard.made:
-            writer.write(shard)
+            write(shard)
         yield shard
 
 
+def on_workers(
+    source: TableSource, made: set[int], plan: PartPlan, bundle: Bundle, workers: int, screen: Screen
+) -> Generator[Shard]:
+    """Makes the parts on Ray workers; shards come back in any order. Raises RuntimeError where the workers failed."""
+    from ray_jobs.batch.ray_data import WorkersFailed, on_ray
+
+    try:
+        yield from on_ray(source, made, plan, bundle, workers, screen)
+    except WorkersFailed as error:
+        raise RuntimeError(f"{error}; the same command goes on where they were") from error
+
+
 def follow(shards: Iterable[Shard], doing: str, screen: Screen) -> dict[str, Any]:
-    """Shows how far they are; what the manifest says of them all."""
-    rate, parts, rows, bad = Rate(), 0, 0, 0
+    """Waits for all shards and shows how far they are; returns what the manifest says of them."""
+    rate, parts, rows, bad = RowsPerSecond(), 0, 0, 0
     first: list[tuple[int, list[str]]] = []
     for shard in shards:
         parts, rows, bad = parts + 1, rows + shard.rows, bad + len(shard.bad)
@@ -192,14 +230,14 @@ def follow(shards: Iterable[Shard], doing: str, screen: Screen) -> dict[str, Any
     return {"parts": parts, "rows": rows, "quarantined": {"rows": bad, "first": listed}}
 
 
-class Rate:
+class RowsPerSecond:
     """Rows a second since the first ones came: what workers need to start is not counted."""
 
     def __init__(self) -> None:
         self._began, self._rows = 0.0, 0
 
     def of(self, rows: int) -> float | None:
-        """With so many more rows; None where there is nothing to count yet."""
+        """The rate with so many more rows; None where there is nothing to count yet."""
         if not rows:
             return None
         if not self._began:

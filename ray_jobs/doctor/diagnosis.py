@@ -1,4 +1,4 @@
-"""One fact of the doctor's, and how long it waits for others."""
+"""A fact that `minibert doctor` tells, and how long it waits for what others answer."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-Verdict = Literal["ok", "note", "problem"]
+Severity = Literal["ok", "note", "problem"]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """problem: something will not work. note: something may surprise."""
+class Diagnosis:
+    """One fact about this machine or a storage."""
 
-    verdict: Verdict
+    verdict: Severity
+    """problem: something will not work. note: something may surprise."""
     subject: str
     fact: str
+    """What was found, and what to do about it."""
 
     def line(self) -> str:
+        """The fact as a line of a terminal."""
         return f"{self.verdict:<8} {self.subject:<12} {' '.join(self.fact.split())}"
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """What the call gives or raises; TimeoutError where it takes longer: its thread is left behind."""
+    """Returns or raises what the call does. Raises TimeoutError where it takes longer: its thread is left behind."""
     done: Future[T] = Future()
 
     def run() -> None:

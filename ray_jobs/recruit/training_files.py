@@ -16,7 +16,7 @@ SHOWN = 5
 
 
 def read_corpus(uri: str, screen: Screen) -> Corpus:
-    """The postings with their repeats found; says what was left out, and why."""
+    """A file's postings with their repeats found; says on the screen what was left out, and why."""
     found = read_postings(uri)
     total = len(found.items)
     groups = repeat_groups(found.items, lambda done: screen.progress(Progress("prepare", "repeats", 0, 0, done, total)))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from multitask.report.parts import Cell, Report, Table
+from multitask.report.blocks import Cell, Report, ReportTable
 
 SPECIAL = re.compile(r"([\\`*\[\]<>|#])")
 
 
-def markdown(report: Report) -> str:
+def as_markdown(report: Report) -> str:
     blocks = [f"# {escaped(report.title)}"]
     blocks.append("\n".join(f"- {label}: {escaped(value)}" for label, value in report.facts))
     blocks += [escaped(text) for text in (report.headline, *report.notes)]
@@ -19,7 +19,7 @@ def markdown(report: Report) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def table_text(table: Table) -> str:
+def table_text(table: ReportTable) -> str:
     header = [escaped(title) for title in table.header]
     for index, group in enumerate(table.groups):
         for column in range(1 + index * table.span, 1 + (index + 1) * table.span):

@@ -18,7 +18,7 @@ CONFIG, KEY = "RAY_JOB_CONFIG_JSON_ENV_VAR", "job_submission_id"
 
 
 def submission_id() -> str | None:
-    """Of the Ray job that this process is the driver of; None where nobody submitted it."""
+    """The id of the Ray job that this process is the driver of; None where nobody submitted it."""
     found: str | None = json.loads(os.environ.get(CONFIG) or "{}").get("metadata", {}).get(KEY)
     return found
 
@@ -32,9 +32,9 @@ def how_to_go_on() -> str:
 def after_sweep(recipe: Recipe, stage: str, rows: Rows, *, by_recipe: bool, words: Sequence[str]) -> str | None:
     """The command that trains the recipe's other stages from the best trial of the sweep that these results are of.
 
-    by_recipe: whether the recipe itself sweeps the stage, and not the command line. words: of the command, all but the
-    best settings. None where there are no other stages, and where there is no such command: seeds that have chosen
-    differently, a sweep over the recipe's own.
+    by_recipe: whether the recipe itself sweeps the stage, and not the command line. words: the command's words, all but
+    the best settings. Returns None where there are no other stages, and where there is no such command: where seeds
+    have chosen differently, and for a sweep over the recipe's own.
     """
     best = [row["settings"] for row in rows if row["name"] == stage]
     trained = {row["name"] for row in rows}

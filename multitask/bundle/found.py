@@ -16,6 +16,7 @@ from multitask.bundle.bundle import Bundle, bundle_fingerprint, bundle_from, is_
 from multitask.errors import UserError
 from multitask.model.folders import FACTS, Folder
 from multitask.model.layout import MODULES
+from multitask.model.mlm import MLM
 from multitask.model.sources import SOURCES, load_source, located
 from multitask.storage.storage import Storage
 
@@ -76,7 +77,7 @@ def _with_heads(bundle: Bundle, folder: Folder, facts: dict[str, Any], pooling: 
 
 def _fingerprint(encoder: str, facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """A hash of an encoder's and of its heads."""
-    told = {key: facts.get(key) for key in ("heads", "mlm", "specs")}
+    told = {key: facts.get(key) for key in ("heads", MLM, "specs")}
     digest = hashlib.sha256(f"{encoder} {json.dumps(told, sort_keys=True)}".encode())
     for name in sorted(tensors):
         digest.update(f"\n{name} {tuple(tensors[name].shape)}\n".encode())

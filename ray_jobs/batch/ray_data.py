@@ -1,22 +1,20 @@
-"""A table's parts on Ray Data: one task reads, a pool of actors computes and writes, the driver learns what is there.
+"""A job over shards of texts on Ray Data: one task reads, a pool of actors works, the driver learns what is done.
 
-Texts and vectors never come to the driver. What has been read waits in the object store; there may be some shards of it
-for each worker, then the reader waits.
+What has been read waits in the object store; there may be some shards of it for each worker, then the reader waits.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
-from ray_jobs.batch.input import Shard, Source, of_arrow, to_arrow
-from ray_jobs.batch.parts import PartPlan, Writer
+from ray_jobs.batch.input import Shard, of_arrow, to_arrow
 from ray_jobs.options import Workers
 from ray_jobs.runners.cluster import Cluster
 from ray_jobs.screen import Screen
@@ -27,14 +25,40 @@ RETRIES = 3  # of a shard whose worker died: memory that does not suffice will n
 PATIENCE_SECONDS = 4 * 3600  # for one shard: Ray's 30 minutes are less than a CPU may take for long texts
 
 
+class ShardSource(Protocol):
+    """An input in shards."""
+
+    def shards(self, made: Collection[int] = ()) -> Iterator[Shard]:
+        """All shards, in order. made: numbers of those on which nothing is left to do. Raises UserError."""
+        ...
+
+    def first_bytes(self) -> int:
+        """How many bytes the first shard's texts have; 0 where that is not known. Raises UserError."""
+        ...
+
+
+class Work(Protocol):
+    """What a job does with each shard."""
+
+    def worker(self, bundle: Bundle, device: torch.device | str) -> Callable[[Shard], None]:
+        """The function that one worker calls on each of its shards; it may put its result into the shard.
+
+        `worker` is called once in each worker's process. The function raises UserError for what the user has to mend.
+        """
+        ...
+
+
+class WorkersFailed(RuntimeError):
+    """Ray has given up: the workers failed again and again. Says why, in a line."""
+
+
 def on_ray(
-    source: Source, made: Collection[int], plan: PartPlan, bundle: Bundle, workers: int, screen: Screen
+    source: ShardSource, made: Collection[int], work: Work, bundle: Bundle, workers: int, screen: Screen
 ) -> Generator[Shard]:
-    """Makes the parts on that many workers; shards come back without their texts, in any order.
+    """Does the work on every shard, on so many Ray workers; shards come back without their texts, in any order.
 
     A worker that dies is started again by Ray, with the shard that it had, a few times. What the user has to mend comes
-    back as data: Ray would put words of its own around an error. Raises UserError, and RuntimeError for what ended
-    Ray's work.
+    back as data: Ray would put words of its own around an error. Raises UserError and WorkersFailed.
     """
     import ray
     import ray.data
@@ -46,7 +70,7 @@ def on_ray(
             _datasource(source, made), override_num_blocks=1, num_cpus=0  # beside workers that take all CPUs
         ).map_batches(
             _Worker,
-            fn_constructor_args=(plan, [ray.put(bundle)]),  # in a list, Ray leaves getting it to the worker
+            fn_constructor_args=(work, [ray.put(bundle)]),  # in a list, Ray leaves getting it to the worker
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
@@ -62,11 +86,11 @@ def on_ray(
                     yield shard
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
-            raise RuntimeError(f"the workers failed: {last}; the same command goes on where they were") from error
+            raise WorkersFailed(f"the workers failed: {last}") from error
 
 
 def _context(in_flight: int) -> Any:
-    """in_flight: bytes that the object store may hold of this work."""
+    """Ray Data's settings for a job. in_flight: bytes that the object store may hold of it."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plans and finished executions
@@ -78,12 +102,15 @@ def _context(in_flight: int) -> Any:
     return context
 
 
-def _datasource(source: Source, made: Collection[int]) -> Any:
+def _datasource(source: ShardSource, made: Collection[int]) -> Any:
+    import ray
     from ray.data import Datasource, ReadTask
     from ray.data.block import BlockMetadata
 
-    class Table(Datasource):
-        """One task that reads all, where the driver is: an input may be a file of that machine."""
+    held = [ray.put(source)]  # texts in memory are too much to travel with the task itself
+
+    class ShardReader(Datasource):
+        """Reads the whole input in one task, where the driver is: an input may be a file of that machine."""
 
         supports_distributed_reads = False
 
@@ -93,28 +120,28 @@ def _datasource(source: Source, made: Collection[int]) -> Any:
         def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:
             def read() -> Iterator[Any]:
                 try:
-                    yield from map(to_arrow, source.shards(made))
+                    yield from map(to_arrow, ray.get(held[0]).shards(made))
                 except UserError as error:
                     yield to_arrow(Shard(-1, fault=str(error)))
 
             return [ReadTask(read, BlockMetadata(None, None, None, None))]
 
-    return Table()
+    return ShardReader()
 
 
 class _Worker:
-    """An actor that holds the model."""
+    """An actor that holds the model, and does the job's work on a shard at a time."""
 
-    def __init__(self, plan: PartPlan, bundle: list[Any]) -> None:
+    def __init__(self, work: Work, bundle: list[Any]) -> None:
         import ray
 
-        self.writer = Writer(plan, ray.get(bundle[0]), "cuda" if torch.cuda.is_available() else "cpu")
+        self.work = work.worker(ray.get(bundle[0]), "cuda" if torch.cuda.is_available() else "cpu")
 
     def __call__(self, table: Any) -> Any:
         (shard,) = of_arrow(table)
         if not shard.made and not shard.fault:
             try:
-                self.writer.write(shard)
+                self.work(shard)
             except UserError as error:  # a storage that has no room, say
                 shard.fault = str(error)
         return to_arrow(replace(shard, ids=[], files=[], texts=[]))

@@ -13,7 +13,7 @@ from multitask import markdown
 from multitask.bundle.bundle import Bundle
 from multitask.data.sample import sample_uri
 from multitask.export import FORMATS
-from multitask.export.evidence import Evidence
+from multitask.export.provenance import Provenance
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TaskSpec
 
@@ -53,25 +53,25 @@ LIMITS = (
 )
 
 
-def card(
-    bundle: Bundle, form: str, evidence: Evidence, place: str, notes: Sequence[str] = (), dtype: str = "float32"
+def model_card(
+    bundle: Bundle, form: str, provenance: Provenance, place: str, notes: Sequence[str] = (), dtype: str = "float32"
 ) -> str:
     """The whole page. form: a key of FORMATS. place: what the code loads. notes: what the export had to say. dtype: of
     the weights; scores were measured in float32, and the hub is told no others'."""
     about, used = bundle.about, _used(bundle)
     code = FORMATS[form].code.replace("PLACE", repr(place)).replace("MAX_LENGTH", str(bundle.max_length))
-    metadata = _metadata(bundle, form, evidence if dtype == "float32" else Evidence(), used)
+    metadata = _metadata(bundle, form, provenance if dtype == "float32" else Provenance(), used)
     parts = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---",
         f"# {_title(about)}",
         _summary(bundle, FORMATS[form].returns),
         f"## Use\n\n```python\n{code}```",
         *(["\n".join(f"- {note}" for note in notes)] if notes else []),
-        f"## What it is worth\n\n{_worth(evidence)}",
-        f"## Data\n\n{_data(bundle, evidence, used)}",
-        f"## Training\n\n{_training(bundle, evidence)}",
+        f"## What it is worth\n\n{_worth(provenance)}",
+        f"## Data\n\n{_data(bundle, provenance, used)}",
+        f"## Training\n\n{_training(bundle, provenance)}",
         "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(bundle)),
-        f"## Licences\n\n{_licences(bundle, evidence, used)}",
+        f"## Licences\n\n{_licences(bundle, provenance, used)}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -85,7 +85,7 @@ def _used(bundle: Bundle) -> list[str]:
     return sorted({*bundle.about.get("tasks", ()), *bundle.about.get("trained", ())})
 
 
-def _metadata(bundle: Bundle, form: str, evidence: Evidence, used: Sequence[str]) -> dict[str, Any]:
+def _metadata(bundle: Bundle, form: str, provenance: Provenance, used: Sequence[str]) -> dict[str, Any]:
     """The hub's block: github.com/huggingface/hub-docs, modelcard.md."""
     origin = ENCODERS.get(bundle.about.get("encoder", ""))
     if origin and not used:
@@ -102,19 +102,19 @@ def _metadata(bundle: Bundle, form: str, evidence: Evidence, used: Sequence[str]
     if origin and origin.hub:
         found["base_model"] = origin.hub
     specs = bundle.specs
-    if results := [_result(specs[task], evidence) for task in bundle.heads if _measured(specs[task], evidence)]:
+    if results := [_result(specs[task], provenance) for task in bundle.heads if _measured(specs[task], provenance)]:
         found["model-index"] = [{"name": _title(bundle.about), "results": results}]
     return found
 
 
-def _measured(spec: TaskSpec, evidence: Evidence) -> bool:
-    return evidence.outcome.get("metrics", {}).get(spec.metric_key) is not None
+def _measured(spec: TaskSpec, provenance: Provenance) -> bool:
+    return provenance.outcome.get("metrics", {}).get(spec.metric_key) is not None
 
 
-def _result(spec: TaskSpec, evidence: Evidence) -> dict[str, Any]:
+def _result(spec: TaskSpec, provenance: Provenance) -> dict[str, Any]:
     metric: dict[str, Any] = {"type": spec.metric, "name": spec.metric_key}
-    metric["value"] = evidence.outcome["metrics"][spec.metric_key]
-    if interval := evidence.outcome["intervals"].get(spec.metric_key):
+    metric["value"] = provenance.outcome["metrics"][spec.metric_key]
+    if interval := provenance.outcome["intervals"].get(spec.metric_key):
         metric["args"] = {"interval_95": list(interval)}
     hub_task = "text-classification" if KINDS[spec.label.kind].probability else "sentence-similarity"
     task = {"type": hub_task, "name": spec.name}
@@ -131,28 +131,28 @@ def _summary(bundle: Bundle, returns: bool) -> str:
     )
 
 
-def _worth(evidence: Evidence) -> str:
-    metrics = evidence.outcome.get("metrics", {})
+def _worth(provenance: Provenance) -> str:
+    metrics = provenance.outcome.get("metrics", {})
     if not metrics:
         return "Not measured where it was exported from: `minibert evaluate` does it, on data that is named."
     rows = []
     for name, value in metrics.items():
         row = {
             "value": value,
-            "why": evidence.outcome["why"].get(name),
-            "interval": evidence.outcome["intervals"].get(name),
+            "why": provenance.outcome["why"].get(name),
+            "interval": provenance.outcome["intervals"].get(name),
         }
-        dev = evidence.data.get(name.partition("/")[0], {}).get("rows_used", {}).get("dev", "")
+        dev = provenance.data.get(name.partition("/")[0], {}).get("rows_used", {}).get("dev", "")
         rows.append((name, markdown.number(row), markdown.interval(row), dev))
     return markdown.table(("metric on dev", "value", "95 % interval", "rows"), rows)
 
 
-def _data(bundle: Bundle, evidence: Evidence, used: Sequence[str]) -> str:
+def _data(bundle: Bundle, provenance: Provenance, used: Sequence[str]) -> str:
     if not used:
         return "None of this project: the encoder is as it came."
     rows, unknown = [], "not known"
     for task in used:
-        facts = evidence.data.get(task, {})
+        facts = provenance.data.get(task, {})
         counts = [facts.get("rows_used", {}).get(split, unknown) for split in ("train", "dev")]
         left_out = sum(map(len, facts["quarantined"].values())) if facts else unknown
         sha256 = facts.get("fingerprint", {}).get("train", unknown)[:12]
@@ -160,13 +160,13 @@ def _data(bundle: Bundle, evidence: Evidence, used: Sequence[str]) -> str:
     return markdown.table(("task", "training rows", "dev rows", "left out", "training file's sha256", "note"), rows)
 
 
-def _training(bundle: Bundle, evidence: Evidence) -> str:
+def _training(bundle: Bundle, provenance: Provenance) -> str:
     rows = [(key.replace("_", " "), bundle.about[key]) for key in ABOUT if key in bundle.about]
     facts = markdown.table(("about", ""), rows)
-    if not evidence.stages:
+    if not provenance.stages:
         return facts
     columns = ("name", "objective", "train", "epochs", "steps", "rows", "seed")
-    line = [[stage[key] if stage[key] is not None else "" for key in columns] for stage in evidence.stages]
+    line = [[stage[key] if stage[key] is not None else "" for key in columns] for stage in provenance.stages]
     return f"{facts}\n\nThe stages that led here:\n\n{markdown.table(columns, line)}"
 
 
@@ -180,12 +180,12 @@ def _limits(bundle: Bundle) -> list[str]:
     return lines
 
 
-def _licences(bundle: Bundle, evidence: Evidence, used: Sequence[str]) -> str:
+def _licences(bundle: Bundle, provenance: Provenance, used: Sequence[str]) -> str:
     encoder = str(bundle.about.get("encoder", "not known"))
     origin = ENCODERS.get(encoder)
     rows = [(f"encoder {encoder}", origin.licence if origin else UNKNOWN)]
     for task in used:
-        source = str(evidence.data.get(task, {}).get("source", {}).get("train", ""))
+        source = str(provenance.data.get(task, {}).get("source", {}).get("train", ""))
         sampled = source.startswith(sample_uri())
         rows.append((f"data of {task}", SAMPLE if sampled else DATA_TERMS.get(task, UNKNOWN)))
     said = "Stages on unlabelled text, and the encoder's own training, may rest on more data than is listed."

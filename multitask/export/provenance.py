@@ -8,14 +8,16 @@ from typing import Any
 
 from multitask.bundle.bundle import is_bundle
 from multitask.errors import well_formed
+from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.finding import find_bundle
-from multitask.experiment.stages import OUTCOME, Experiment
+from multitask.experiment.stages import OUTCOME
 from multitask.storage.sealed import read_document
-from multitask.storage.storage import Storage, file_at, join
+from multitask.storage.storage import Storage, file_at
+from multitask.storage.uris import join
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Provenance:
     """outcome: outcome.json's content (metrics, intervals, why). data: task -> results.json's facts of its files.
     stages: results.json's rows, from the encoder to the bundle's own. All empty where nothing is known."""
 
@@ -24,20 +26,20 @@ class Evidence:
     stages: Sequence[Mapping[str, Any]] = ()
 
 
-def evidence_of(uri: str) -> Evidence:
+def provenance_of(uri: str) -> Provenance:
     """Of the bundle at a URI, or of an encoder's name; a bundle in no trainer's folder has none."""
     place = find_bundle(uri).uri
     trainer, _, _ = place.rstrip("/").rpartition("/")
     if not is_bundle(place) or (outcome := _found(trainer, OUTCOME, file_at(trainer)[1])) is None:
-        return Evidence()
+        return Provenance()
     experiment, _, name = trainer.rpartition("/")
     results = _found(experiment, "results.json")
     if results is None:
-        return Evidence(outcome)
+        return Provenance(outcome)
     storage, called = file_at(experiment)
     with well_formed(join(experiment, "results.json")):
         Experiment(storage, called).check_results(results)
-        return Evidence(outcome, results["data"], _line(results["stages"], name))
+        return Provenance(outcome, results["data"], _line(results["stages"], name))
 
 
 def _found(folder: str, name: str, of: str = "") -> Any:

@@ -1,0 +1,100 @@
+"""The objective `supervised`: tasks' own losses through their heads, and SMART's terms where the stage has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from multitask.data.batches import Batch
+from multitask.data.samplers import derive_seed
+from multitask.objectives.base import Objective, Place, Setup
+from multitask.objectives.losses import LOSSES
+from multitask.objectives.smart import Smart, WeightAverage, adversarial_noise, divergence, draw_noise
+
+
+class Supervised(Objective):
+    """A batch is of one task."""
+
+    uses_head = True
+    smooth = True
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.smart: Smart | None = setup.smart
+        self.average: WeightAverage | None = None  # the weights that SMART's proximal term holds on to
+
+    def loss(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
+        outputs = self.model(batch)
+        total, count = LOSSES[self.setup.losses[batch.task]](outputs, batch.labels, batch.weights)
+        if self.smart:
+            total = total + self._regulariser(self.smart, batch, outputs, place)
+        return total, count
+
+    def _regulariser(self, smart: Smart, batch: Batch, outputs: Tensor, place: Place) -> Tensor:
+        """Both of SMART's terms, summed over the batch (Jiang et al., 2020, equations 2 to 5).
+
+        In full precision: in halves, the change that the smallest noise makes is rounding, and so is its gradient.
+        """
+        kind = self.device.type
+        if not torch.is_autocast_enabled(kind):
+            return self._terms(smart, batch, outputs, place)
+        with torch.autocast(kind, enabled=False):
+            return self._terms(smart, batch, _again(place, lambda: self.model(batch)), place)
+
+    def _terms(self, smart: Smart, batch: Batch, outputs: Tensor, place: Place) -> Tensor:
+        label = self.model.specs[batch.task].label
+        noise = adversarial_noise(
+            lambda noise: _again(place, lambda: self.model(batch, noise)),
+            outputs,
+            self._first_noise(smart, batch, place),
+            label,
+            step=smart.step,
+            radius=smart.radius,
+            iterations=smart.iterations,
+            mask=batch.mask,
+        )
+        perturbed = _again(place, lambda: self.model(batch, noise))
+        terms = smart.weight * divergence(perturbed, outputs, label)
+        if smart.proximal:
+            average = self._average(smart)
+            with torch.no_grad():
+                held = _again(place, lambda: functional_call(self.model, average.state, (batch,)))
+            terms = terms + smart.proximal * divergence(outputs, held, label)
+        return (terms * batch.weights).sum()
+
+    def _first_noise(self, smart: Smart, batch: Batch, place: Place) -> Tensor:
+        """Keyed by the sentence, never by the rank that computes it."""
+        count = len(batch.mask) // len(batch)
+        seeds = [
+            derive_seed(self.setup.seed, self.setup.stage, "noise", place.steps, batch.task, row, at)
+            for at in range(count)
+            for row in batch.rows.tolist()
+        ]
+        lengths, width = batch.mask.sum(dim=1).cpu(), batch.mask.shape[1]
+        noise = draw_noise(lengths, width, self.model.config.hidden_size, smart.noise, seeds)
+        return noise.to(self.device, next(self.model.parameters()).dtype)
+
+    def _average(self, smart: Smart) -> WeightAverage:
+        if self.average is None:
+            self.average = WeightAverage(self.model.trained_weights(), smart.momentum)
+        return self.average
+
+    def stepped(self) -> None:
+        if self.average is not None:
+            self.average.update(self.model.trained_weights())
+
+    def state(self) -> dict[str, Tensor]:
+        return self.average.state if self.average else {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        if tensors and self.smart:
+            self._average(self.smart).load(tensors)
+
+
+def _again(place: Place, forward: Callable[[], Tensor]) -> Tensor:
+    """Another pass with the step's own random state: the same units are dropped, the same function is compared."""
+    place.reseed()
+    return forward()
