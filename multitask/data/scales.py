@@ -23,7 +23,7 @@ def scale_note(spec: TaskSpec, head: str, labels: NDArray[np.floating]) -> str:
         return ""
     least, most, low, high = float(found.min()), float(found.max()), spec.label.low, spec.label.high
     middle = (low + high) / 2
-    lies = f"{spec.label.column} lies in {least:g}..{most:g}, the task's is a {spec.label.kind} in {low:g}..{high:g}"
+    lies = f"{spec.label.column} lies in {least:g}..{most:g}, the task's is a score in {low:g}..{high:g}"
     if most <= middle or least >= middle:
         return f"{lies}; if the file's scale is another one: {_defined(spec, *_scale(least, most))}"
     if head == "cosine" and low == 0 and least >= 1 and len(found) >= ENOUGH:

@@ -39,8 +39,7 @@ class Label(Strict):
     column: str = "label"
     """The label's column in the files."""
     kind: KindName | None = None
-    """`classes`, `binary` (0 or 1), `score` (a number from low to high) or `probability` (a number in 0..1); classes
-    where words are given."""
+    """What kind of label it is: docs/own-task.md has them all; `classes` where words are given and nothing is said."""
     words: list[Word] = []
     """The classes as the files say them, that of class 0 first; predictions say them too."""
     low: Number | None = None
@@ -59,7 +58,7 @@ class Definition(Strict):
     label: Label = Label()
     """What is to be predicted."""
     metric: Metric | None = None
-    """accuracy or pearson; accuracy of classes, pearson of numbers unless said."""
+    """What dev is measured by, of the metrics that the kind of label has; its first one unless said."""
     joined: bool = False
     """The encoder reads both texts of a pair as one sequence."""
 
