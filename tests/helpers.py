@@ -212,7 +212,7 @@ def objective_of(tables: dict[str, TokenTable], **stage: Any) -> Any:
             settings.options, model.specs[task], table, np.arange(len(table))
         )
     losses = {"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"}
-    job: Any = SimpleNamespace(seed=3, about={}, losses=losses)
+    job: Any = SimpleNamespace(seed=3, about={}, model=SimpleNamespace(losses=losses))
     objective = settings.learns(setup_of(job, settings, data, model, tiny().tokenizer_json))
     model.set_trainable({task: objective.reached(model, task) for task in tables}, settings.train == "full-model")
     return objective
