@@ -19,7 +19,7 @@ import yaml
 from multitask.data.sample import sample_uri
 
 ROWS = {"train": 16, "dev": 10, "test-student": 4}
-TIMES = {"seconds", "training_seconds", "examples_per_second", "log", "submission_id", "versions", "seal"}
+TIMES = {"attempt", "seconds", "training_seconds", "examples_per_second", "log", "submission_id", "versions", "seal"}
 STAMP = re.compile(r"(TorchTrainer_\w+?_\d{5}_\d+_)\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 EXPERIMENT = "crash"
 Results = dict[str, str]
