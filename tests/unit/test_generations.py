@@ -94,7 +94,7 @@ def test_a_child_of_other_weights_is_made_again(sound: Path, copy: Path, caplog:
     assert after["para"] != weights(sound)["para"] and after["child"] != weights(sound)["child"]
     assert "para: finished before, but its outcome.json is gone; made again" in caplog.text
     assert "child: finished before, but it started from other weights of 'para' than lie there now" in caplog.text
-    assert "its checkpoints are of another" in caplog.text
+    assert "its checkpoints come from another" in caplog.text
     held = read_bundle(Storage(str(copy)), f"tree/{folders(copy)['para'].name}/bundle").tensors
     given = read_bundle(Storage(str(copy)), f"tree/{folders(copy)['child'].name}/bundle").tensors
     assert all((given[name] == value).all() for name, value in held.items() if name.startswith("encoder."))
