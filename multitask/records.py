@@ -48,17 +48,12 @@ def read_records(folder: Storage, upto: float = math.inf) -> list[Record]:
         if kept is None:
             raise
         log.warning("%s; taken from the stage's outcome or newest checkpoint", error)
+    else:
+        if kept is not None and [Record(**entry) for entry in kept] != records:
+            log.warning("%s: not what the stage ended with; taken from its outcome", join(folder.uri, FILE))
+    if kept is not None:
         records = [Record(**entry) for entry in kept]
-    if kept is not None and (ended := [_plain(Record(**entry)) for entry in kept]) != [_plain(it) for it in records]:
-        log.warning("%s: not what the stage ended with; taken from its outcome", join(folder.uri, FILE))
-        records = [Record(**entry) for entry in ended]
     return [record for record in records if record.steps <= upto]
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    """A record as JSON gives it back: a list where it had a pair."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(record)))
-    return found
 
 
 def _of_checkpoint(folder: Storage) -> Sequence[Mapping[str, Any]] | None:
