@@ -130,11 +130,11 @@ class Plan:
         }
 
     def _is_stale(self, node: Node) -> bool:
+        """Whether it and its parent have finished with other weights between them; older builds' outcomes name none."""
         outcome, above = self.outcome(node), self.above(node)
         parent = self._left(above) if above else None
-        if not outcome or not parent:
-            return False
-        return bool(outcome.get("start_weights") and outcome["start_weights"] != parent.get("weights"))
+        started, ended = (outcome or {}).get("start_weights"), (parent or {}).get("weights")
+        return bool(started and ended and started != ended)
 
     def reopen(self, key: str) -> None:
         """Takes a finished node for unfinished: it goes on from its last checkpoint of its start. The outcome is

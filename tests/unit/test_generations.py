@@ -153,7 +153,9 @@ def test_outcomes_of_older_builds_fit_whatever_lies_there(sound: Path, copy: Pat
     outcome = read_outcome(folder)
     assert outcome
     write_outcome(folder, {name: value for name, value in outcome.items() if "weights" not in name})
+    before = (folders(copy)["child"] / "outcome.json").stat().st_mtime_ns
     assert train(copy) == weights(sound)
+    assert (folders(copy)["child"] / "outcome.json").stat().st_mtime_ns == before  # it was not trained again
 
 
 def test_trainers_without_their_experiments_file_are_said(
