@@ -11,15 +11,17 @@ from typing import Any
 
 INTERRUPTED = 130
 WAITER = "fit"  # the thread that waits for Ray's workers
+# Beginnings of the names of Ray Data's threads. It waits 2 s for its first one when its work is given up.
+RAY_DATA = ("StreamingExecutor-", "map_tp_", "iter_threaded", "Prefetcher")
 
 
 def waits_for_ray() -> bool:
-    """Whether a stage that was given up still waits for its workers.
+    """Whether threads still wait for Ray's workers, of a stage or of Ray Data's work that was given up.
 
     Ray ends the whole process, at once and with status 1, when a thread calls it after `ray.shutdown()`: where this is
     true, nothing is shut down and the process ends itself. Ray's own processes end with it.
     """
-    return any(thread.name == WAITER and thread.is_alive() for thread in threading.enumerate())
+    return any(thread.name == WAITER or thread.name.startswith(RAY_DATA) for thread in threading.enumerate())
 
 
 class StopRequest:
