@@ -145,7 +145,8 @@ def _run(
 ) -> None:
     """Trains and tells; with --json the document is what results.json holds. after: how to go on from those rows."""
     with uncollected():
-        from ray_jobs.driver.training import run_training, tell_results
+        from ray_jobs.driver.driver import run_training
+        from ray_jobs.driver.telling import tell_results
         from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:

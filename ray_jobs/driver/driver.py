@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -26,8 +27,10 @@ from ray_jobs.driver.jobs import job_of
 from ray_jobs.driver.ledger import results_of
 from ray_jobs.driver.plan import Node, Plan
 from ray_jobs.driver.prepare import Prepared, prepare
+from ray_jobs.driver.ray_job import how_to_go_on, submission_id
 from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.importing import uncollected
+from ray_jobs.logs import DriverLog
 from ray_jobs.runners.tuning import run_trials
 from ray_jobs.runners.workers import RayRunner
 from ray_jobs.screen import Screen
@@ -37,6 +40,25 @@ if TYPE_CHECKING:
     from ray_jobs.runners.local import LocalRunner
 
 log = logging.getLogger(__name__)
+
+
+def run_training(request: TrainingRequest, screen: Screen) -> dict[str, Any] | None:
+    """Runs an experiment or goes on with it; returns the results, None where the user stopped it.
+
+    The request's log and submission id are set here.
+    """
+    again, storage = how_to_go_on(), request.storage
+    storage.probe()
+    with DriverLog(storage.at(request.experiment)) as driver_log, StopRequest(again) as stop:
+        storage.clean(request.experiment)
+        try:
+            driver = Driver(replace(request, log=driver_log.path, submission_id=submission_id()), screen)
+            driver_log.fence = driver.check
+            return driver.run(stop)
+        except Interrupted:
+            log.info("interrupted; what was saved is safe")
+            screen.say(f"interrupted; what was saved is safe; {again}")
+            return None
 
 
 class Driver:

@@ -16,8 +16,9 @@ from multitask.recipe.files import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
+from ray_jobs.driver.driver import run_training
 from ray_jobs.driver.request import TrainingRequest
-from ray_jobs.driver.training import run_training, tell_results
+from ray_jobs.driver.telling import tell_results
 from ray_jobs.options import workers_span
 from ray_jobs.recruit.training_files import read_corpus, write_fold
 from ray_jobs.screen import Screen

@@ -21,7 +21,7 @@ import yaml
 
 import lightning_modules.run  # noqa: F401  the warm part: what takes seconds to import
 import ray_jobs.driver.driver
-import ray_jobs.driver.training
+import ray_jobs.driver.telling
 from lightning_modules import tensorboard
 from lightning_modules.progress import Interrupted
 from multitask.experiment import lease

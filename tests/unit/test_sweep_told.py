@@ -17,7 +17,7 @@ from multitask.recipe.files import load_recipe
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver
 from ray_jobs.driver.ray_job import after_sweep
-from ray_jobs.driver.training import tell_results
+from ray_jobs.driver.telling import tell_results
 from ray_jobs.screen import Screen
 from tests.helpers import tree_driver
 from tests.unit.test_sweep_plan import LAST, SCHEMA, SWEPT, Trials, execute, swept
