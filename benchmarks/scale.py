@@ -30,8 +30,7 @@ def _rank(rank: int, job: dict[str, Any], world: int, port: int, trace: str) -> 
     from pytorch_lightning.plugins.environments import TorchElasticEnvironment
     from pytorch_lightning.strategies import DDPStrategy
 
-    from lightning_modules.run import run_stage
-    from lightning_modules.trainer import Execution, quiet_libraries
+    from lightning_modules.run import Execution, quiet_libraries, run_stage
     from multitask.experiment.stages import StageJob
 
     os.environ |= {

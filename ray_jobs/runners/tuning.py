@@ -72,7 +72,7 @@ class Trainable:
     def _here(self, job: StageJob) -> None:
         import ray
 
-        from lightning_modules.trainer import Execution
+        from lightning_modules.run import Execution
 
         board, execution = self.board, Execution(self.device, measured=partial(_tell_tune, job))
         try:

@@ -56,8 +56,7 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
     import ray
 
     from lightning_modules.module import NonFiniteLoss
-    from lightning_modules.run import run_stage
-    from lightning_modules.trainer import quiet_libraries
+    from lightning_modules.run import quiet_libraries, run_stage
 
     quiet_libraries()
 
@@ -84,7 +83,7 @@ def execution(
     """
     import ray.train
 
-    from lightning_modules.trainer import Execution
+    from lightning_modules.run import Execution
     from ray_jobs.runners.strategy import WorkerEnvironment, WorkerStrategy
 
     def leaving() -> bool:
