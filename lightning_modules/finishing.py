@@ -59,7 +59,7 @@ class Finishing(Callback):
         return best
 
     def _predict(self, trainer: pl.Trainer, module: StageModule, kept: Record) -> None:
-        """The CS224N prediction files, where the job asks for them; what was measured is not predicted again, and
+        """Writes the CS224N prediction files where the job asks for them; what was measured is not predicted again, and
         sets encoded before are not encoded again."""
         if not self.job.data.predict:
             return

@@ -89,7 +89,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 
 def job_start(job: StageJob) -> Bundle:
     """The bundle that a stage starts from: an encoder's or a foreign one's in the cache, or another trainer's. Raises
-    UserError where it is not sound, or another's."""
+    UserError where it is not sound, or is not that trainer's."""
     start = job.model.start
     bundle, folder = read_bundle(Storage(job.owner.storage), start), start.rpartition("/")[0]
     if folder != ENCODERS:
@@ -120,7 +120,8 @@ def _load(
 
 
 def _of_this_start(checkpoint: Checkpoint | None, start: str, job: StageJob) -> Checkpoint | None:
-    """The checkpoint; None, with a warning, where the stage began from another bundle then: it begins anew."""
+    """The checkpoint; None, with a warning, where the stage had begun from another bundle than lies there now: it
+    begins anew."""
     if checkpoint is None or checkpoint.state.start in ("", start):
         return checkpoint
     log.warning(
@@ -150,8 +151,8 @@ def setup_of(job: StageJob, stage: Stage, data: StageData, model: MultitaskModel
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """`auto`: bf16-mixed where the device has it natively, 16-mixed on older GPUs, 32-true elsewhere. A CPU has no
-    16-mixed: Lightning takes bf16-mixed there, which is said."""
+    """Lightning's precision for a stage's: `auto` is bf16-mixed where the device has it natively, 16-mixed on older
+    GPUs, 32-true elsewhere. A CPU has no 16-mixed: bf16-mixed is taken there, with a warning."""
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     if precision == "16-mixed" and not on_gpu:
         log.warning("precision: 16-mixed: not on a CPU; bf16-mixed is taken")
@@ -164,15 +165,16 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 class HalfWeights(HalfPrecision):
-    """Weights and moments in 16 bits. The batches stay as they are: Lightning would round labels, and counts above 256,
-    to 8 bits of precision."""
+    """Keeps weights and moments in 16 bits. The batches stay as they are: Lightning would round labels, and counts
+    above 256, to 8 bits of precision."""
 
     def convert_input(self, data: Any) -> Any:
         return data
 
 
 def build_trainer(stage: Stage, execution: Execution, callbacks: list[Callback], epochs: int) -> pl.Trainer:
-    """Lightning runs the loop; checkpoints, logging, validation and progress are the project's own callbacks."""
+    """The Trainer of a stage. Lightning runs the loop; checkpoints, logging, validation and progress are the project's
+    own callbacks."""
     precision = resolve_precision(stage.precision, execution.accelerator)
     half = [HalfWeights("bf16-true")] if precision == "bf16-true" else []
     return pl.Trainer(
@@ -195,7 +197,7 @@ def build_trainer(stage: Stage, execution: Execution, callbacks: list[Callback],
 
 
 def quiet_libraries() -> None:
-    """Lightning's banners and hints are not about the user's stage."""
+    """Silences Lightning's banners and hints, which are not about the user's stage."""
     for name in ("pytorch_lightning", "lightning_utilities"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")

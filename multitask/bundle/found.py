@@ -52,7 +52,7 @@ def read_source(source: str, seed: int = 0, pooling: str | None = None) -> Found
 
 
 def read_model(source: str, pooling: str | None = None) -> Bundle:
-    """The bundle of `read_source`."""
+    """The bundle alone of what `read_source` reads, without its hash."""
     return read_source(source, 0, pooling).bundle
 
 
@@ -61,7 +61,8 @@ def _found(bundle: Bundle) -> Found:
 
 
 def _with_heads(bundle: Bundle, folder: Folder, facts: dict[str, Any], pooling: str | None) -> Found:
-    """The bundle that was exported, on the encoder that lies there. Raises UserError where its heads do not fit."""
+    """The bundle that was exported to a folder: its heads, on the encoder that lies in the folder. Raises UserError
+    where they do not fit it."""
     where = folder.at(FACTS)
     own = bundle.pooling if pooling or folder.has(MODULES) else facts.get("pooling")
     tensors, told = _tensors(folder, HEADS), {**facts, "config": bundle.config.to_dict(), "pooling": own}
@@ -76,7 +77,7 @@ def _with_heads(bundle: Bundle, folder: Folder, facts: dict[str, Any], pooling: 
 
 
 def _fingerprint(encoder: str, facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """A hash of an encoder's and of its heads."""
+    """A hash of an encoder's fingerprint and the heads on it."""
     told = {key: facts.get(key) for key in ("heads", MLM, "specs")}
     digest = hashlib.sha256(f"{encoder} {json.dumps(told, sort_keys=True)}".encode())
     for name in sorted(tensors):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class _Strings(Sequence[str]):
-    """What the kinds below share; they give `__len__` and `name`."""
+    """What Ids and SentenceIds share: a sequence of strings, made from `__len__` and `name`."""
 
     def name(self, index: int) -> str:
         raise NotImplementedError(f"{type(self).__name__}.name")

@@ -1,4 +1,4 @@
-"""Bundles in others' formats (FORMATS), with a model card (card.py)."""
+"""Bundles in others' formats (FORMATS), with a model card (model_card.py)."""
 
 from __future__ import annotations
 

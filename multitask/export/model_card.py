@@ -81,12 +81,12 @@ def _title(about: Mapping[str, Any]) -> str:
 
 
 def _used(bundle: Bundle) -> list[str]:
-    """The tasks whose data trained it, as far as is known."""
+    """The tasks whose data the bundle was trained on, as far as is known."""
     return sorted({*bundle.about.get("tasks", ()), *bundle.about.get("trained", ())})
 
 
 def _metadata(bundle: Bundle, form: str, provenance: Provenance, used: Sequence[str]) -> dict[str, Any]:
-    """The hub's block: github.com/huggingface/hub-docs, modelcard.md."""
+    """The metadata block that the hub reads: github.com/huggingface/hub-docs, modelcard.md."""
     origin = ENCODERS.get(bundle.about.get("encoder", ""))
     if origin and not used:
         licence: dict[str, Any] = {"license": origin.licence}

@@ -27,7 +27,7 @@ class Provenance:
 
 
 def provenance_of(uri: str) -> Provenance:
-    """Of the bundle at a URI, or of an encoder's name; a bundle in no trainer's folder has none."""
+    """What is known of the bundle at a URI, or of an encoder's name; of a bundle in no trainer's folder, nothing."""
     place = find_bundle(uri).uri
     trainer, _, _ = place.rstrip("/").rpartition("/")
     if not is_bundle(place) or (outcome := _found(trainer, OUTCOME, file_at(trainer)[1])) is None:

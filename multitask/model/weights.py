@@ -91,8 +91,8 @@ def _prefix_of(names: Iterable[str], where: str) -> str:
 
 
 def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """-> (the encoder's tensors under MiniBert's names, how many others there are by the first part of their name, but
-    for what stands before all names, `module.` say)."""
+    """(the encoder's tensors under MiniBert's names, how many other tensors there are by the first part of their names,
+    whatever prefix such as `module.` stands before all names)."""
     outer = prefix[: prefix.rstrip(".").rfind(".") + 1]
     found: dict[str, Tensor] = {}
     left: dict[str, int] = {}

@@ -72,7 +72,8 @@ class Stage(_WithOptions):
     @model_validator(mode="before")
     @classmethod
     def _swept_in_place(cls, tree: Any) -> Any:
-        """The short form, put where the long one is; the first value is what the setting itself says."""
+        """A stage's tree whose sweep in short form, `lr: {sweep: [...], by: METRIC}`, is put under `sweep`; `lr` itself
+        gets the first value."""
         short = tree.get("lr") if isinstance(tree, dict) else None
         if not isinstance(short, dict) or not isinstance(short.get("sweep"), list) or not short["sweep"]:
             return tree

@@ -37,7 +37,7 @@ class TaskSpec:
         return 1 if self.joined else len(self.columns)
 
     def facts(self) -> dict[str, Any]:
-        """All of it as plain data, of which names of caches are made; words only where there are some."""
+        """The whole spec as plain data, from which names of caches are made; words only where there are some."""
         found = asdict(self)
         if not self.label.words:
             del found["label"]["words"]

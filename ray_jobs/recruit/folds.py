@@ -43,9 +43,9 @@ class FoldsRequest:
     """How many folds."""
     storage: str
     workers: str = "0"
-    """As `minibert train --workers` takes them."""
+    """The argument of `minibert train --workers`."""
     overrides: list[str] = field(default_factory=list)
-    """As `minibert train --set` takes them."""
+    """The arguments of `minibert train --set`."""
 
 
 def run_folds(request: FoldsRequest, screen: Screen) -> int:
