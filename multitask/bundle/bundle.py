@@ -36,8 +36,11 @@ MAX_LENGTH = 512  # for bundles that do not say what they were trained with
 
 @dataclass(frozen=True)
 class Bundle:
-    """config, pooling: the encoder's. heads: task -> head name. about: where it comes from. mlm: the masked-language
-    head, tied or untied, where there is one. specs: what its tasks are, the built-in ones at least."""
+    """A trained model in memory: weights, tokenizer, and what it says of itself.
+
+    config, pooling: the encoder's. heads: task -> head name. about: where it comes from. mlm: the masked-language head,
+    tied or untied, where there is one. specs: what its tasks are, the built-in ones at least.
+    """
 
     config: BertConfig
     pooling: str

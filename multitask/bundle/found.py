@@ -39,7 +39,9 @@ def found_at(uri: str, seed: int = 0, pooling: str | None = None) -> Found:
 
 
 def read_source(source: str, seed: int = 0, pooling: str | None = None) -> Found:
-    """source: an encoder's name, a directory of transformers or sentence-transformers, its URI, or a hub id.
+    """The bundle, with its hash, that someone's model or an encoder's name makes.
+
+    source: an encoder's name, a directory of transformers or sentence-transformers, its URI, or a hub id.
 
     pooling: the one to be used, where it is not to be the folder's own. Raises UserError for another architecture, for
     a module that minibert has not, and where a file is missing or damaged.

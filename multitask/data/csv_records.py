@@ -40,7 +40,10 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class CsvRecord:
-    """fields: as they stand in the file, quotes and all. end: the position behind the record and its line's end."""
+    """One record of a file.
+
+    fields: as they stand in the file, quotes and all. end: the position behind the record and its line's end.
+    """
 
     fields: list[bytes]
     end: int

@@ -30,7 +30,10 @@ class _Strings(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class Ids(_Strings):
-    """text: (C,) uint8, all ids end to end in UTF-8. offsets: (N + 1,) int64, where each begins."""
+    """N examples' own ids.
+
+    text: (C,) uint8, all ids end to end in UTF-8. offsets: (N + 1,) int64, where each begins.
+    """
 
     text: Tensor
     offsets: Tensor

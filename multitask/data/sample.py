@@ -53,7 +53,7 @@ class Dice(random.Random):
         return self.pick([item for item in items if item not in taken])
 
     def pick_some(self, items: Sequence[T], size: int) -> list[T]:
-        """`size` different ones of the choices."""
+        """`size` different ones of `items`."""
         picked: list[T] = []
         while len(picked) < size:
             picked.append(self.pick_other(items, picked))

@@ -38,7 +38,8 @@ class FeatureCache:
     encoder: str
 
     def load(self, table: str, rows: Rows) -> Tensor | None:
-        """(rows * sentences, H) of those rows of the token cache at path `table`; None where they are not there."""
+        """(rows * sentences, H) encodings of the rows `rows` of the token cache at path `table`; None where they are
+        not there."""
         path = self._path(table, rows)
         try:
             if not self.storage.exists(path):

@@ -110,7 +110,10 @@ def one_way(lstm: nn.LSTM, suffix: str) -> nn.LSTM:
 
 @dataclass(frozen=True)
 class Output:
-    """name: in the graph. unit: what the numbers are. label: how they become a label."""
+    """What an ONNX file puts out.
+
+    name: in the graph. unit: what the numbers are. label: how they become a label.
+    """
 
     name: str
     unit: str

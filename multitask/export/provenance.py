@@ -18,8 +18,11 @@ from multitask.storage.uris import join
 
 @dataclass(frozen=True)
 class Provenance:
-    """outcome: outcome.json's content (metrics, intervals, why). data: task -> results.json's facts of its files.
-    stages: results.json's rows, from the encoder to the bundle's own. All empty where nothing is known."""
+    """What is known of a bundle beside itself.
+
+    outcome: outcome.json's content (metrics, intervals, why). data: task -> results.json's facts of its files. stages:
+    results.json's rows, from the encoder to the bundle's own. All empty where nothing is known.
+    """
 
     outcome: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -23,8 +23,11 @@ BLOCK = 4096  # pairs whose sentences are encoded, and whose head is computed, a
 
 @dataclass(frozen=True)
 class Answers:
-    """labels: (N,) float64 in the task's unit, or (N, W) of W numbers each. probabilities: (N, classes) or (N,)
-    float64; None for scores."""
+    """What a task's head answers for N texts or pairs.
+
+    labels: (N,) float64 in the task's unit, or (N, W) of W numbers each. probabilities: (N, classes) or (N,) float64;
+    None for scores.
+    """
 
     labels: Floats
     probabilities: Floats | None

@@ -129,7 +129,10 @@ def predictions(
 
 @dataclass(frozen=True)
 class Measured:
-    """scores: `sst/accuracy` and the like. predicted: task -> what its score rests on."""
+    """What measuring the dev sets gave.
+
+    scores: `sst/accuracy` and the like. predicted: task -> what its score rests on.
+    """
 
     scores: dict[str, Score]
     predicted: dict[str, Predicted]

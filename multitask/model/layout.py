@@ -61,10 +61,13 @@ HARMLESS |= {"add_pooling_layer", "use_fast", "revision", "device_map"}
 
 @dataclass(frozen=True)
 class Layout:
-    """transformer: the folder of config.json, weights and tokenizer. pooling: a key of POOLINGS; None where the folder
+    """Where the parts of a model's folder lie, and how its transformer's states are used.
+
+    transformer: the folder of config.json, weights and tokenizer. pooling: a key of POOLINGS; None where the folder
     says nothing of it. dense: the folder of BERT's own pooler, which sentence-transformers writes as a Dense over the
-    first token. max_length: tokens of a text, None where nobody says. prompt: what is put before each text there,
-    which we do not do."""
+    first token. max_length: tokens of a text, None where nobody says. prompt: what is put before each text there, which
+    we do not do.
+    """
 
     transformer: Folder
     pooling: str | None

@@ -142,7 +142,7 @@ class MultitaskModel(nn.Module):
         return outputs
 
     def features(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
-        """(S, F), all that heads need of an encoder that does not change, but for those that read tokens: sentence
+        """(S, F) all that heads need of an encoder that does not change, but for heads that read tokens: sentence
         encodings, F = H; of joined pairs both texts' means, F = 2H."""
         if batch.features is not None or not self.specs[batch.task].joined:
             return self.encode(batch, noise).sentence

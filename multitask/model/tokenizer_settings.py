@@ -40,7 +40,9 @@ class Folder(Protocol):
 
 @dataclass(frozen=True)
 class Said:
-    """where: the file of settings, for errors. values: the settings, tokens left out.
+    """What a folder's files say of its tokenizer.
+
+    where: the file of settings, for errors. values: the settings, tokens left out.
 
     named: special tokens by their keys, such as "cls_token", and None where a file says that there is none. extra:
     further special tokens. declared: the tokens that files number themselves, numbers_where: the file that does.

@@ -38,8 +38,11 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """state: MiniBert's state dict, float32; a pooler that was not there is zeros. left: how many tensors lay beside
-    the encoder, by the first part of their names (a task's head)."""
+    """An encoder's weights, as read from a file.
+
+    state: MiniBert's state dict, float32; a pooler that was not there is zeros. left: how many tensors lay beside the
+    encoder, by the first part of their names (a task's head).
+    """
 
     state: StateDict
     left: dict[str, int]

@@ -102,7 +102,7 @@ class Stage(_WithOptions):
         return self.learns.token_head(self.options, brought)
 
     def content(self) -> dict[str, Any]:
-        """What the stage's outcome depends on: of the settings, those that apply to it."""
+        """What the stage's outcome depends on: its settings, but for those that say nothing about such a stage."""
         unused = {name for name, applies in APPLIES.items() if not applies(self)}
         return self.model_dump(mode="json", exclude={*NOT_CONTENT, *unused})
 

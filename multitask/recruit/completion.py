@@ -26,8 +26,11 @@ BEAM = 4  # open titles that are followed, where not more of them are wanted
 
 @dataclass(frozen=True)
 class Title:
-    """probability: that the model gives to this title among all texts of at most MOST tokens. Those of some titles add
-    up to less than 1. The model's own and not calibrated: it ranks titles, and is no share of being right."""
+    """A title that completes a description.
+
+    probability: that the model gives to this title among all texts of at most MOST tokens. Those of some titles add up
+    to less than 1. The model's own and not calibrated: it ranks titles, and is no share of being right.
+    """
 
     text: str
     probability: float

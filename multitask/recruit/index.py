@@ -40,7 +40,7 @@ WORDS_A_TOKEN = 0.6  # postings have 1.3 tokens a word, one in twenty has more t
 
 
 class Embeds(Protocol):
-    """What makes vectors of texts: a TextEncoder, or one that asks several."""
+    """What makes vectors of texts: a TextEncoder, or several that share the work."""
 
     max_length: int  # tokens
 
@@ -51,7 +51,9 @@ class Embeds(Protocol):
 
 @dataclass(frozen=True)
 class Index:
-    """vectors: (P, H) float32 of length 1, of the P passages, which stand in their postings' order.
+    """Postings made searchable, in memory.
+
+    vectors: (P, H) float32 of length 1, of the P passages, which stand in their postings' order.
 
     nearest: a usearch index of them where there are too many to compare with all. facts: what it was made of.
     """

@@ -20,7 +20,10 @@ _ENDS = (".", "!", "?", ";", ":")
 
 @dataclass(frozen=True)
 class Passage:
-    """posting: its place among the postings. text: what is shown. title: what stands before it for the encoder."""
+    """A piece of a posting's text.
+
+    posting: its place among the postings. text: what is shown. title: what stands before it for the encoder.
+    """
 
     posting: int
     text: str

@@ -70,7 +70,10 @@ KINDS = {"title": Kind("title", same="title"), "qualifications": Kind("qualifica
 
 @dataclass(frozen=True)
 class Queries:
-    """rows: (Q,) postings that ask. texts: what. keys: (K, N), a posting is relevant that has one key in common."""
+    """Q queries of one kind, and what answers them.
+
+    rows: (Q,) postings that ask. texts: what. keys: (K, N), a posting is relevant that has one key in common.
+    """
 
     rows: Places
     texts: tuple[str, ...]
@@ -87,7 +90,7 @@ class Queries:
 
 
 def queries(postings: Sequence[Posting], kind: str, groups: Places, rows: Iterable[int]) -> Queries:
-    """The queries of those rows that have the field. groups: (N,) of `repeat_groups`."""
+    """The queries of the postings at `rows` that have the kind's field. groups: (N,) of `repeat_groups`."""
     asks = KINDS[kind]
     places = np.array([row for row in rows if getattr(postings[row], asks.field)], np.int64)
     keys = [_first_alike([getattr(posting, asks.same).casefold() for posting in postings])] if asks.same else []

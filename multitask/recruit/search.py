@@ -41,7 +41,10 @@ WHOLE_QUERY = 300  # words of a piece of a long query, if the encoder takes that
 
 @dataclass(frozen=True)
 class Hit:
-    """passage: the posting's best one. words: characters of it, start and end, of those that carried the match."""
+    """A posting that a search found.
+
+    passage: the posting's best one. words: characters of it, start and end, of those that carried the match.
+    """
 
     posting: Posting
     score: float

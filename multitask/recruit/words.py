@@ -31,7 +31,10 @@ MEANT = frozenset({"IT"})  # written so it is no stop word
 
 
 class Word(NamedTuple):
-    """start, end: characters of the text. term: what it has in common with its other forms; empty for a stop word."""
+    """A word in a text.
+
+    start, end: characters of the text. term: what it has in common with its other forms; empty for a stop word.
+    """
 
     start: int
     end: int

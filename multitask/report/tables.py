@@ -79,7 +79,7 @@ def _pair(evidence: Evidence, condition: Condition, metric: str) -> tuple[Cell, 
 
 
 def rests_on(evidence: Evidence, metrics: Iterable[str]) -> list[str]:
-    """What the scores of these metrics rest on: rows used and the majority class, task by task."""
+    """What the scores of some metrics rest on: rows used and the majority class, task by task."""
     data, said = evidence.results["data"], []
     for task in dict.fromkeys(map(task_of, metrics)):
         if task in data:

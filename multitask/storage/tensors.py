@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 def write_tensors(
     storage: Storage, path: str, tensors: Mapping[str, Tensor], facts: Mapping[str, str], of: str
 ) -> None:
-    """Writes the file, whole or not at all. of: the key under which it is kept, which is bound into its seal."""
+    """Writes tensors as a file with its checksums, whole or not at all. of: the key under which it is kept, which is
+    bound into its seal."""
     with said_clearly("written", tempfile.gettempdir()):
         temporary = tempfile.TemporaryDirectory(prefix="minibert-tensors-")
     with temporary as folder:

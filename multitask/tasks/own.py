@@ -109,7 +109,7 @@ def definitions(specs: Mapping[str, TaskSpec]) -> dict[str, dict[str, Any]]:
 
 
 def known(found: Mapping[str, Any], where: str) -> dict[str, TaskSpec]:
-    """The built-in tasks, and the own ones that these definitions make. Raises UserError, naming `where`."""
+    """The built-in tasks, and the own ones that some definitions make. Raises UserError, naming `where`."""
     if not isinstance(found, Mapping):
         raise UserError(f"{where}: its tasks' definitions are no mapping")
     specs = dict(TASKS)

@@ -1,4 +1,4 @@
-"""What a task is, and the TASKS table: those that are built in. A user's own ones are made by own.py."""
+"""What a task is, and the TASKS table of the built-in ones. A user's own tasks are made by own.py."""
 
 from __future__ import annotations
 

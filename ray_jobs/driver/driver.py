@@ -132,7 +132,7 @@ class Driver:
             )  # fmt: skip
 
     def _reopen(self, stages: dict[str, str]) -> None:
-        """stages: key -> why it is not finished after all."""
+        """Has finished stages made again. stages: key -> why it is not finished after all."""
         for key, why in stages.items():
             log.warning("%s: finished before, but %s; made again", key, why)
             self.plan.reopen(key)
