@@ -31,7 +31,7 @@ def _rank(rank: int, job: dict[str, Any], world: int, port: int, trace: str) -> 
     from pytorch_lightning.strategies import DDPStrategy
 
     from lightning_modules.run import Execution, quiet_libraries, run_stage
-    from multitask.experiment.stages import StageJob
+    from multitask.experiment.stage_job import StageJob
 
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),

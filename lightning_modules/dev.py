@@ -18,7 +18,7 @@ from multitask.data.samplers import Rows
 from multitask.data.tokens import TokenTable
 from multitask.experiment.features import FeatureCache, encoder_key
 from multitask.experiment.records import Record, write_records
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import EvalSet, encode_sentences, feature_places, measure
 from multitask.measure.metrics import Predicted
 from multitask.objectives.ranks import sum_over_ranks

@@ -16,7 +16,7 @@ from multitask.bundle.bundle import bundle_of, save_bundle, weights_of
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.records import Record, chosen, written
-from multitask.experiment.stages import BUNDLE, StageJob, write_outcome
+from multitask.experiment.stage_job import BUNDLE, StageJob, write_outcome
 from multitask.inference.submission import write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
 from multitask.objectives.ranks import sum_over_ranks

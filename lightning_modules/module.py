@@ -19,7 +19,7 @@ from multitask.data.samplers import derive_seed
 from multitask.data.tokens import TokenTable
 from multitask.experiment.checkpoints import Checkpoint, State
 from multitask.experiment.records import Record
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import Score
 from multitask.objectives.base import Objective, Place

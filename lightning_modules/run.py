@@ -26,7 +26,7 @@ from lightning_modules.trace import trace_callbacks
 from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, longest, read_bundle, weights_of
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment.records import Record, resumed_records
-from multitask.experiment.stages import StageJob, read_outcome
+from multitask.experiment.stage_job import StageJob, read_outcome
 from multitask.model.multitask import MultitaskModel
 from multitask.objectives.base import Setup
 from multitask.recipe.stages import Stage

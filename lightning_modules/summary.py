@@ -17,7 +17,7 @@ from multitask.data.samplers import subset
 from multitask.data.tokens import TokenTable
 from multitask.experiment.records import Record
 from multitask.experiment.results import Rows, cell
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import Autocast, EvalSet, encode_sentences
 from multitask.measure.metrics import Predicted
 from multitask.tasks.table import TaskSpec

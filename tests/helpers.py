@@ -28,7 +28,7 @@ from multitask.data.sample import sample_uri
 from multitask.data.special import SPECIAL
 from multitask.data.tokens import TokenTable
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.model.sources import load_source
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Stage

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multitask.data.table import Row, Table, Unreadable, Wanted
+from multitask.data.tabular import Row, Table, Unreadable, Wanted
 
 EXTENSION = b"ARROW:extension:name"
 ARROW_SCHEMA = b"ARROW:schema"

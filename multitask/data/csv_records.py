@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from multitask.data.table import Unreadable
+from multitask.data.tabular import Unreadable
 
 MAX_RECORD_BYTES = 2**24  # of a record with quotes
 LOST_BYTES = 2**28  # that may be searched in vain for closing quotes, beyond some times the file's own

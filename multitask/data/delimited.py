@@ -11,7 +11,7 @@ from typing import Any
 
 from multitask.data.csv_records import BACKSLASH, DOUBLED, MAX_RECORD_BYTES, Broken, CsvRecord, Lines, Quoting
 from multitask.data.quotes import Fits, are_rows, quoting_of
-from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted
+from multitask.data.tabular import BadRow, Row, Table, Unreadable, Wanted
 from multitask.errors import shown
 
 SEPARATORS = {b"\t": "tabs", b",": "commas", b";": "semicolons"}

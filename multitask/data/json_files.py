@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted
+from multitask.data.tabular import BadRow, Row, Table, Unreadable, Wanted
 from multitask.errors import shown
 
 FoundRow = tuple[int, dict[str, Any]] | BadRow

@@ -14,7 +14,7 @@ from pathlib import Path
 from multitask.data.class_names import names_beside
 from multitask.data.files import local
 from multitask.data.formats import FORMATS, table_of
-from multitask.data.table import BadRow, Reader, Row, Table, Wanted
+from multitask.data.tabular import BadRow, Reader, Row, Table, Wanted
 from multitask.data.values import classes_of, id_of, text_of
 from multitask.errors import UserError, near, short_list
 from multitask.tasks.labels import KINDS, Classes, LabelValue, MalformedError

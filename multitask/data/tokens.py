@@ -26,7 +26,7 @@ from torch import Tensor
 from multitask.data.ids import Ids, SentenceIds
 from multitask.data.readers import Example, Shards
 from multitask.data.samplers import Rows
-from multitask.data.table import BadRow
+from multitask.data.tabular import BadRow
 from multitask.storage.owners import kept_in
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from multitask.errors import UserError, well_formed
 from multitask.experiment.differences import differences, named_before
 from multitask.experiment.fence import EXPERIMENT_FILE, Superseded, check_writer, experiment_of, writer_of
-from multitask.experiment.stages import digest, node_key, trainer_name
+from multitask.experiment.stage_job import digest, node_key, trainer_name
 from multitask.storage.sealed import Damaged, document_bytes
 from multitask.storage.storage import Changed, Storage, Unconditional
 from multitask.storage.uris import join

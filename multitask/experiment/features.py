@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from multitask.data.samplers import Rows
-from multitask.experiment.stages import digest
+from multitask.experiment.stage_job import digest
 from multitask.model.multitask import MultitaskModel
 from multitask.storage.storage import Storage
 from multitask.storage.tensors import open_tensors, write_tensors

@@ -10,7 +10,7 @@ from multitask.bundle.found import Found, found_at
 from multitask.errors import UserError, near, well_formed
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.fence import EXPERIMENT_FILE
-from multitask.experiment.stages import BUNDLE, OUTCOME, read_outcome
+from multitask.experiment.stage_job import BUNDLE, OUTCOME, read_outcome
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage, file_at
 from multitask.storage.uris import join, shown

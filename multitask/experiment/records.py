@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from multitask.experiment.checkpoints import CheckpointStore
-from multitask.experiment.stages import read_outcome
+from multitask.experiment.stage_job import read_outcome
 from multitask.measure.metrics import Score, goodness
 from multitask.recipe.settings import KeepBest
 from multitask.recipe.stages import Stage

@@ -10,7 +10,7 @@ from multitask.bundle.bundle import is_bundle
 from multitask.errors import well_formed
 from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.finding import find_bundle
-from multitask.experiment.stages import OUTCOME
+from multitask.experiment.stage_job import OUTCOME
 from multitask.storage.sealed import read_document
 from multitask.storage.storage import Storage, file_at
 from multitask.storage.uris import join

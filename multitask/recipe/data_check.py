@@ -13,7 +13,7 @@ import numpy as np
 from multitask.data.files import list_directory
 from multitask.data.readers import Example, ReadResult, read_examples
 from multitask.data.scales import scale_note
-from multitask.data.table import BadRow
+from multitask.data.tabular import BadRow
 from multitask.errors import UserError, short_list
 from multitask.recipe.data_maps import Place, place_of
 from multitask.tasks.labels import KINDS

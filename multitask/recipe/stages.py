@@ -1,5 +1,5 @@
-"""The recipe's schema, strict: a tree of stages, which are made of settings.py. files.py reads it from YAML, checks.py
-checks what spans several keys."""
+"""The recipe's schema, strict: a tree of stages, whose settings are in settings.py. loading.py reads a recipe from
+YAML, checks.py checks what spans several keys."""
 
 from __future__ import annotations
 

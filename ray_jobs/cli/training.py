@@ -73,7 +73,7 @@ def train(
 ) -> None:
     """Run a recipe, or go on with it. Finished stages are skipped, a stopped one resumes."""
     from multitask.recipe.data_maps import mapped
-    from multitask.recipe.files import load_recipe
+    from multitask.recipe.loading import load_recipe
     from multitask.storage.storage import Storage
     from ray_jobs.driver.request import TrainingRequest
 
@@ -109,7 +109,7 @@ def sweep(
 ) -> None:
     """Train one stage with several settings. After what it starts from; names the best."""
     from multitask.recipe.data_maps import mapped
-    from multitask.recipe.files import load_recipe, load_sweep
+    from multitask.recipe.loading import load_recipe, load_sweep
     from multitask.storage.storage import Storage
     from ray_jobs.driver.ray_job import after_sweep
     from ray_jobs.driver.request import TrainingRequest

@@ -19,7 +19,7 @@ from multitask.errors import StorageError, UserError
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.lease import Lease
-from multitask.experiment.stages import TRAINER, StageJob
+from multitask.experiment.stage_job import TRAINER, StageJob
 from multitask.recipe.sweeps import best
 from multitask.storage.sealed import write_document
 from multitask.storage.storage import Changed

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multitask.experiment.results import Rows, leaves, sweep_lines, table_rows
-from multitask.experiment.stages import node_key
+from multitask.experiment.stage_job import node_key
 from multitask.inference.submission import FOLDER
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join, shown

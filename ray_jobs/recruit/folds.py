@@ -12,7 +12,7 @@ from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.inference.embed import TextEncoder, default_device
-from multitask.recipe.files import load_recipe
+from multitask.recipe.loading import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join

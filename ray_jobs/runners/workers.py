@@ -16,7 +16,7 @@ from lightning_modules.progress import Interrupted, Progress
 from multitask.errors import UserError
 from multitask.experiment.fence import Superseded
 from multitask.experiment.records import Record
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from ray_jobs.options import Workers
 from ray_jobs.runners.board import Board, News
 from ray_jobs.runners.cluster import Cluster, scaling

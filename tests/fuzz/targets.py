@@ -30,7 +30,7 @@ from multitask.errors import UserError
 from multitask.model.config import BertConfig
 from multitask.model.sources import load_source, parse_tokenizer
 from multitask.recipe.data_maps import mapped, place_of
-from multitask.recipe.files import load_recipe, load_sweep
+from multitask.recipe.loading import load_recipe, load_sweep
 from multitask.recruit.postings import read_postings
 from multitask.report.reading import read_evidence
 from multitask.storage.sealed import Damaged, read_sealed, write_sealed

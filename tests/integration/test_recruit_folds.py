@@ -9,7 +9,7 @@ import pytest
 
 from multitask.bundle.bundle import read_bundle
 from multitask.experiment.finding import find_bundle, open_bundle
-from multitask.recipe.files import load_recipe
+from multitask.recipe.loading import load_recipe
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import run_training
 from ray_jobs.driver.request import TrainingRequest

@@ -26,7 +26,7 @@ from lightning_modules import tensorboard
 from lightning_modules.progress import Interrupted
 from multitask.experiment import lease
 from multitask.experiment.experiment_file import Status
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.storage import lag, retries
 from ray_jobs.cli.program import main
 

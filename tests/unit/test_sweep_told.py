@@ -13,7 +13,7 @@ from rich.console import Console
 from lightning_modules.progress import Interrupted
 from multitask.errors import UserError
 from multitask.experiment.results import sweep_lines, table_rows
-from multitask.recipe.files import load_recipe
+from multitask.recipe.loading import load_recipe
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver
 from ray_jobs.driver.ray_job import after_sweep
