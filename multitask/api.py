@@ -164,7 +164,7 @@ class Model:
 
 
 def open_model(uri: str, device: str | None = None) -> Model:
-    """See multitask.load_bundle."""
+    """What multitask.load_bundle gives; its docstring says all."""
     if device is not None:
         _check_device(device)
     return Model(open_bundle(uri), device)
