@@ -30,9 +30,8 @@ def _rank(rank: int, job: dict[str, Any], world: int, port: int, trace: str) -> 
     from pytorch_lightning.plugins.environments import TorchElasticEnvironment
     from pytorch_lightning.strategies import DDPStrategy
 
-    from lightning_modules.run import run_stage
-    from lightning_modules.trainer import Execution, quiet_libraries
-    from multitask.experiment.stages import StageJob
+    from lightning_modules.run import Execution, quiet_libraries, run_stage
+    from multitask.experiment.stage_job import StageJob
 
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),

@@ -1,1 +1,1 @@
-"""One LightningModule a stage objective, the data module, callbacks, and the Trainer they run under."""
+"""The LightningModule around a stage's objective, the data module, callbacks, and the Trainer they run under."""

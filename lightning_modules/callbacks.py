@@ -51,8 +51,8 @@ class Resume(Callback):
                 raise RuntimeError(f"ranks found different newest checkpoints, at steps {steps}")
 
     def on_train_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        """Two discarded passes: DDP regroups its buckets after the first backward, and from three ranks on
-        another grouping adds gradients up in another order; a resumed stage would differ in the last bits."""
+        """Makes two passes that are discarded: DDP regroups its buckets after the first backward, and from three ranks
+        on another grouping adds gradients up in another order; a resumed stage would differ in the last bits."""
         if trainer.world_size < 3:
             return
         slices = self.data.slices(module.objective, 0, 0, trainer.global_rank, trainer.world_size)
@@ -94,7 +94,7 @@ class Checkpointing(Callback):
             raise Interrupted(module.stage.name)
 
     def on_exception(self, trainer: pl.Trainer, module: StageModule, exception: BaseException) -> None:  # type: ignore[override]
-        """SIGTERM: Lightning tells all ranks and raises this between two steps."""
+        """Saves at SIGTERM, which Lightning tells all ranks of and raises between two steps."""
         if isinstance(exception, SIGTERMException) and trainer.is_global_zero and trainer.training:
             self._save(module)
             self.store.flush()
@@ -142,7 +142,7 @@ class Telling(Callback):
         self._close()
 
     def on_fit_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        """Also where a stage was killed behind its last step, and has nothing left to train."""
+        """Tells the stage's end, also where it was killed behind its last step and has nothing left to train."""
         if self.events and self.records:
             module.to(trainer.strategy.root_device)  # Lightning has taken it off its device by now
             steps, tables = self.records[-1].steps, self.dev.data.dev_tables
@@ -198,12 +198,14 @@ class Telling(Callback):
         return examples / seconds if seconds > 0 else None
 
     def _lost(self, steps: int) -> bool:
-        """Whether nothing is shown of what was measured then: the kill came between metrics.jsonl and the events."""
+        """Whether TensorBoard shows nothing of what was measured after that many steps: a kill came between
+        metrics.jsonl and the events."""
         shown = self.events.shown if self.events else ()
         return self.events is not None and not any(at == steps and tag.startswith("dev/") for tag, at in shown)
 
     def _tell_dev(self) -> None:
-        """The curves first: where a kill cuts the copy short, scalars that are there say that the curves are too."""
+        """Tells what was newly measured, curves first: where a kill cuts the copy short, scalars that are there say
+        that the curves are too."""
         new, self._told = self.records[self._told :], len(self.records)
         if not self.events or not new:
             return

@@ -14,7 +14,7 @@ from multitask.data.batches import Batch, EpochSlices
 from multitask.data.mixing import batches_in, plan_epoch
 from multitask.data.samplers import Rows, derive_seed, training_rows
 from multitask.data.tokens import load_tokens
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import EvalSet
 from multitask.objectives.base import Objective
 from multitask.recipe.stages import Stage

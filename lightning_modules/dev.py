@@ -18,7 +18,7 @@ from multitask.data.samplers import Rows
 from multitask.data.tokens import TokenTable
 from multitask.experiment.features import FeatureCache, encoder_key
 from multitask.experiment.records import Record, write_records
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import EvalSet, encode_sentences, feature_places, measure
 from multitask.measure.metrics import Predicted
 from multitask.objectives.ranks import sum_over_ranks
@@ -27,12 +27,12 @@ AGREE_EVERY = 8  # batches of a measurement on several ranks, of some tenths of 
 
 
 def any_rank(stop: bool) -> bool:
-    """Whether any rank says so; all of them have to ask."""
+    """Whether any rank says `stop`; every rank has to ask."""
     return bool(sum_over_ranks(torch.tensor(float(stop))))
 
 
 def counter(throttle: Throttle, module: StageModule, doing: str, data: EvalSet, epoch: int) -> Callable[[int], None]:
-    """Tells how many of this rank's examples are done."""
+    """Reports how many of this rank's examples are done; to be called after every batch."""
     total = sum(len(batch) for batch in data.batches)
     every = AGREE_EVERY if module.trainer.world_size > 1 else 1
     return throttle.counter(module.stage, doing, epoch, total, every, data.common, any_rank)
@@ -48,7 +48,7 @@ class FrozenEncoder:
         self.cache = FeatureCache(data.storage, encoder_key(module.model, str(trainer.precision)))
 
     def dev(self) -> None:
-        """The dev sets then hold encodings instead of tokens."""
+        """Puts encodings in the place of the dev sets' tokens."""
         for task, dev in self.data.dev.items():
             if not self.module.model.uses_tokens(task):
                 rows = np.arange(len(dev.table))
@@ -56,7 +56,7 @@ class FrozenEncoder:
                 self.data.dev[task] = dev.with_features(features)
 
     def train(self) -> None:
-        """The module then makes its batches from encodings."""
+        """Lets the module make its training batches from encodings."""
         for task, table in self.data.tables.items():
             if not self.module.model.uses_tokens(task):
                 self.module.objective.features[task] = self._features(
@@ -131,7 +131,8 @@ class DevMetrics(Callback):
         return module.stage.validate_every == "epoch" or done == module.stage.epochs
 
     def _encode_once(self, trainer: pl.Trainer, module: StageModule) -> None:
-        """A frozen encoder is a fixed function: its sentences are encoded once, not in every epoch."""
+        """Encodes all sentences that a stage with a frozen encoder uses: a fixed function is computed once, not in
+        every epoch."""
         began, epoch = time.monotonic(), module.state.position.epoch
         encoder = FrozenEncoder(trainer, module, self.data, self.throttle, epoch)
         encoder.dev()

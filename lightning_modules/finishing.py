@@ -16,7 +16,7 @@ from multitask.bundle.bundle import bundle_of, save_bundle, weights_of
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.records import Record, chosen, written
-from multitask.experiment.stages import BUNDLE, StageJob, write_outcome
+from multitask.experiment.stage_job import BUNDLE, StageJob, write_outcome
 from multitask.inference.submission import write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
 from multitask.objectives.ranks import sum_over_ranks
@@ -59,7 +59,7 @@ class Finishing(Callback):
         return best
 
     def _predict(self, trainer: pl.Trainer, module: StageModule, kept: Record) -> None:
-        """The CS224N prediction files, where the job asks for them; what was measured is not predicted again, and
+        """Writes the CS224N prediction files where the job asks for them; what was measured is not predicted again, and
         sets encoded before are not encoded again."""
         if not self.job.data.predict:
             return

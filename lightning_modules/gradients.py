@@ -23,7 +23,7 @@ class EmbeddingRows(Callback):
         self.sent = sent
 
     def setup(self, trainer: pl.Trainer, module: StageModule, stage: str) -> None:  # type: ignore[override]
-        """Before the strategy wraps the module."""
+        """Takes the embeddings out of DDP's care, before the strategy wraps the module."""
         self.weight = module.model.encoder.embeddings.word_embeddings.weight
         self.needed = trainer.world_size > 1 and self.weight.requires_grad
         if self.needed:
@@ -38,7 +38,7 @@ class EmbeddingRows(Callback):
 
 
 def average_rows(gradient: torch.Tensor, world: int, sent: torch.dtype | None) -> None:
-    """Over all ranks, in place; gradient: (rows, width)."""
+    """Averages a gradient (rows, width) over all ranks, in place."""
     touched = (gradient != 0).any(dim=1).to(torch.uint8)
     dist.all_reduce(touched, dist.ReduceOp.MAX)
     rows = touched.nonzero().squeeze(1)
@@ -48,7 +48,8 @@ def average_rows(gradient: torch.Tensor, world: int, sent: torch.dtype | None) -
 
 
 def in_bfloat16(group: dist.ProcessGroup | None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """DDP's communication hook. torch's own of this kind refuses gloo, which can do it as well."""
+    """DDP's communication hook that sends gradients as bfloat16. torch's own hook for it refuses gloo, which can do it
+    as well."""
     gradients = bucket.buffer()
     group = group or dist.group.WORLD
     assert group
@@ -58,8 +59,8 @@ def in_bfloat16(group: dist.ProcessGroup | None, bucket: GradBucket) -> torch.fu
 
 
 class Compression(Callback):
-    """`compress: bf16`: half the bytes, for links that training waits for. Before the first backward of every rank; a
-    model that is alone sends nothing."""
+    """`compress: bf16`: sends half the bytes, for links that training waits for. It is registered before the first
+    backward of every rank; a model that is alone sends nothing."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if isinstance(trainer.strategy.model, DistributedDataParallel):
@@ -67,5 +68,5 @@ class Compression(Callback):
 
 
 def gradient_callbacks(compress: str) -> list[Callback]:
-    """For a stage's `compress`."""
+    """The callbacks that a stage's `compress` asks for."""
     return [EmbeddingRows(torch.bfloat16), Compression()] if compress == "bf16" else [EmbeddingRows()]

@@ -19,7 +19,7 @@ from multitask.data.samplers import derive_seed
 from multitask.data.tokens import TokenTable
 from multitask.experiment.checkpoints import Checkpoint, State
 from multitask.experiment.records import Record
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import Score
 from multitask.objectives.base import Objective, Place
@@ -145,19 +145,21 @@ class StageModule(pl.LightningModule):
         sums[1] += counted
 
     def _reaching_all(self, task: str, total: Tensor) -> Tensor:
-        """DDP waits for a gradient of every trained parameter: those of other tasks' heads get a zero."""
+        """The rank's loss with a zero for every trained parameter that it does not reach: DDP waits for a gradient of
+        each."""
         if self.trainer.world_size > 1:
             for weight in self._elsewhere[task]:
                 total = total + 0.0 * weight.sum()
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """And a head that the batch did not use is not stepped: neither decayed nor moved by old momentum."""
+        """Leaves heads that the batch did not use unstepped: neither decayed nor moved by old momentum."""
         for weight in self._elsewhere[self._task]:
             weight.grad = None
 
     def _non_finite(self, batch: Batch, total: Tensor) -> str:
-        """Task, step and examples, gathered from the ranks: each knows only its own, and all of them stop here."""
+        """The message of a loss that is not finite: task, step and examples, gathered from the ranks, since each knows
+        only its own, and all of them stop here."""
         position = self.state.position
         mine = None if torch.isfinite(total) else f"{total.item()}; examples {', '.join(self.example_ids(batch))}"
         found: list[str | None] = [mine]

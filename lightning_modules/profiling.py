@@ -21,8 +21,9 @@ FOLDER, SUMMARY = "profile", "summary.txt"
 
 
 class Profile(Callback):
-    """On rank 0, once a process: a trace for TensorBoard's profiler plugin, chrome://tracing or Perfetto, and the
-    dearest operations as text. A stage of fewer steps than are skipped and recorded leaves what there was."""
+    """Profiles some steps on rank 0, once a process: a trace for TensorBoard's profiler plugin, chrome://tracing or
+    Perfetto, and the dearest operations as text. A stage that is shorter than what is skipped and recorded leaves
+    what there was."""
 
     def __init__(self, folder: Storage) -> None:
         self.folder = folder

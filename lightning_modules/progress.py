@@ -16,28 +16,30 @@ class Interrupted(RuntimeError):
 
 @dataclass(frozen=True)
 class Progress:
-    """One line's worth: `doing` is `step` or `dev quora`; done and total count steps or examples. Without epochs (0)
-    it is of no stage. A total of 0 is not known.
-
-    speed: examples/s. left: seconds to the stage's end, as far as training goes.
-    """
+    """One line's worth of what a running stage does."""
 
     stage: str
     doing: str
+    """What is counted: `step`, or `dev quora` say."""
     epoch: int
     epochs: int
+    """The stage's epochs; 0 where the progress is of no stage."""
     done: int
+    """Steps or examples that are done."""
     total: int
+    """How many there are in all; 0 where that is not known."""
     loss: float | None = None
     speed: float | None = None
+    """Examples a second."""
     left: float | None = None
+    """Seconds to the stage's end, as far as training goes."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def of(cls, posted: dict[str, Any]) -> Progress:
-        """What was posted, under the name that came with it."""
+        """The progress in what a worker posted, under the stage's name that came with it."""
         facts = dict(posted)
         facts.pop("label", "")
         shown = facts.pop("shown", "")
@@ -74,7 +76,7 @@ class Throttle:
         self.stop, self._last = False, 0.0
 
     def mute(self) -> None:
-        """For the ranks that do not report."""
+        """Reports nothing from now on, on the ranks that are not rank 0."""
         self.report = lambda progress: False
 
     def __call__(self, progress: Progress, now: bool = False) -> None:

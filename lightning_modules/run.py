@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.precision import HalfPrecision
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.callbacks import Checkpointing, Resume, Telling
@@ -18,11 +23,10 @@ from lightning_modules.module import StageModule
 from lightning_modules.profiling import Profile
 from lightning_modules.progress import Interrupted, Report, Throttle
 from lightning_modules.trace import trace_callbacks
-from lightning_modules.trainer import Execution, build_trainer
 from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, longest, read_bundle, weights_of
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
-from multitask.experiment.records import resumed_records
-from multitask.experiment.stages import StageJob, read_outcome
+from multitask.experiment.records import Record, resumed_records
+from multitask.experiment.stage_job import StageJob, read_outcome
 from multitask.model.multitask import MultitaskModel
 from multitask.objectives.base import Setup
 from multitask.recipe.stages import Stage
@@ -30,6 +34,20 @@ from multitask.storage.storage import Storage
 from multitask.tasks.own import known
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a stage runs: Lightning's own words for devices, and what Ray brings along for its workers."""
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    strategy: Any = "auto"
+    plugins: list[Any] = field(default_factory=list)
+    leaving: Callable[[], bool] = lambda: False
+    """Whether a node of the run is about to be taken away; all ranks ask it after the same steps."""
+    measured: Callable[[Record], None] = lambda record: None
+    """Told by all ranks what was measured, after each measurement."""
 
 
 def run_stage(job: StageJob, execution: Execution, report: Report, every: float = 1.0) -> None:
@@ -71,7 +89,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 
 def job_start(job: StageJob) -> Bundle:
     """The bundle that a stage starts from: an encoder's or a foreign one's in the cache, or another trainer's. Raises
-    UserError where it is not sound, or another's."""
+    UserError where it is not sound, or is not that trainer's."""
     start = job.model.start
     bundle, folder = read_bundle(Storage(job.owner.storage), start), start.rpartition("/")[0]
     if folder != ENCODERS:
@@ -102,7 +120,8 @@ def _load(
 
 
 def _of_this_start(checkpoint: Checkpoint | None, start: str, job: StageJob) -> Checkpoint | None:
-    """The checkpoint; None, with a warning, where the stage began from another bundle then: it begins anew."""
+    """The checkpoint; None, with a warning, where the stage had begun from another bundle than lies there now: it
+    begins anew."""
     if checkpoint is None or checkpoint.state.start in ("", start):
         return checkpoint
     log.warning(
@@ -129,3 +148,56 @@ def setup_of(job: StageJob, stage: Stage, data: StageData, model: MultitaskModel
         tokenizer_json=tokenizer_json,
         max_length=longest(job.about, model.config),
     )
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """Lightning's precision for a stage's: `auto` is bf16-mixed where the device has it natively, 16-mixed on older
+    GPUs, 32-true elsewhere. A CPU has no 16-mixed: bf16-mixed is taken there, with a warning."""
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if precision == "16-mixed" and not on_gpu:
+        log.warning("precision: 16-mixed: not on a CPU; bf16-mixed is taken")
+        return "bf16-mixed"
+    if precision != "auto":
+        return precision
+    if not on_gpu:
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
+
+
+class HalfWeights(HalfPrecision):
+    """Keeps weights and moments in 16 bits. The batches stay as they are: Lightning would round labels, and counts
+    above 256, to 8 bits of precision."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def build_trainer(stage: Stage, execution: Execution, callbacks: list[Callback], epochs: int) -> pl.Trainer:
+    """The Trainer of a stage. Lightning runs the loop; checkpoints, logging, validation and progress are the project's
+    own callbacks."""
+    precision = resolve_precision(stage.precision, execution.accelerator)
+    half = [HalfWeights("bf16-true")] if precision == "bf16-true" else []
+    return pl.Trainer(
+        accelerator=execution.accelerator,
+        devices=execution.devices,
+        strategy=execution.strategy,
+        plugins=[*execution.plugins, *half] or None,
+        precision=None if half else precision,  # type: ignore[arg-type]
+        max_epochs=epochs,
+        gradient_clip_val=stage.clip,
+        callbacks=callbacks,
+        reload_dataloaders_every_n_epochs=1,  # an epoch's batches are planned when it begins
+        use_distributed_sampler=False,  # slices are ours
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def quiet_libraries() -> None:
+    """Silences Lightning's banners and hints, which are not about the user's stage."""
+    for name in ("pytorch_lightning", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")

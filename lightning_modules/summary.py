@@ -17,7 +17,7 @@ from multitask.data.samplers import subset
 from multitask.data.tokens import TokenTable
 from multitask.experiment.records import Record
 from multitask.experiment.results import Rows, cell
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import Autocast, EvalSet, encode_sentences
 from multitask.measure.metrics import Predicted
 from multitask.tasks.table import TaskSpec
@@ -29,7 +29,7 @@ Metadata = list[list[str]]  # a sentence each: task, label, text
 
 
 def tell_settings(events: EventLog, module: StageModule) -> None:
-    """The stage and its settings, and a page of charts for each task."""
+    """Tells the stage and its settings, and lays out a page of charts for each task."""
     job, stage = module.job, module.stage
     facts = {"trainer": job.owner.trainer, "seed": job.seed, "heads": job.model.heads, **stage.content()}
     events.text("stage/settings", markdown.table(("setting", "value"), list(facts.items())), 0)
@@ -40,7 +40,7 @@ def tell_settings(events: EventLog, module: StageModule) -> None:
 
 
 def tell_results(events: EventLog, record: Record, tables: Mapping[str, TokenTable]) -> None:
-    """The metrics of a measurement, with what they rest on."""
+    """Tells the metrics of a measurement, with what they rest on."""
     rows = []
     for name, found in record.scores.items():
         facts, table = asdict(found), tables.get(name.partition("/")[0])
@@ -50,7 +50,8 @@ def tell_results(events: EventLog, record: Record, tables: Mapping[str, TokenTab
 
 
 def tell_best(job: StageJob, trials: Rows) -> None:
-    """In the run of a sweep's best trial, when all have ended: that it is the best, by what, and of which.
+    """Says in the run of a sweep's best trial, when all trials have ended, that it is the best, by what, and among
+    which.
 
     job: the trial's. trials: their rows of results.json.
     """
@@ -67,7 +68,7 @@ def tell_best(job: StageJob, trials: Rows) -> None:
 def tell_curves(
     events: EventLog, predicted: Mapping[str, Predicted], tables: Mapping[str, TokenTable], steps: int
 ) -> None:
-    """Precision over recall, of the tasks that ask for yes or no."""
+    """Tells curves of precision over recall, of the tasks that ask for yes or no."""
     for task, found in predicted.items():
         if found.logits is not None:
             events.curve(f"{task}/precision_recall", tables[task].labels, found.logits.sigmoid(), steps)
@@ -76,7 +77,7 @@ def tell_curves(
 def tell_sentences(
     events: EventLog, module: StageModule, tables: Mapping[str, TokenTable], autocast: Autocast, steps: int
 ) -> None:
-    """The encodings of some dev sentences of each task that was trained, for the projector."""
+    """Tells the projector the encodings of some dev sentences of each task that was trained."""
     tokenizer, specs = Tokenizer.from_str(module.objective.setup.tokenizer_json), module.model.specs
     vectors: list[Tensor] = []
     metadata: Metadata = []
@@ -93,7 +94,7 @@ def tell_sentences(
 
 
 def described(table: TokenTable, rows: Iterable[int], spec: TaskSpec, tokenizer: Tokenizer) -> Metadata:
-    """What stands beside each sentence; the text is what the encoder was given of it."""
+    """What the projector shows beside each sentence; the text is what the encoder was given of it."""
     found = []
     for row in rows:
         label = table.labels[row].tolist()

@@ -59,7 +59,8 @@ class EventLog:
                 self._try_to_write(partial(self._writer.add_scalar, name, value, step))
 
     def settings(self, values: Mapping[str, Any], *metrics: str) -> None:
-        """What a sweep's trial tries, for TensorBoard's HParams page; metrics: the scalars that it compares."""
+        """Writes what a sweep's trial tries, for TensorBoard's HParams page. metrics: the scalars that the page
+        compares."""
         parts = hparams(dict(values), dict.fromkeys(metrics, 0.0))
         if (parts[0].value[0].tag, 0) in self.shown:
             return
@@ -67,28 +68,30 @@ class EventLog:
             self._try_to_write(partial(self._writer._get_file_writer().add_summary, part))
 
     def text(self, name: str, content: str, step: int, again: bool = False) -> None:
-        """Markdown. again: also where it stands there already, and may be another now."""
+        """Writes a text in Markdown. again: also where one stands under that tag already, and may be another now."""
         if again or (f"{name}/text_summary", step) not in self.shown:
             self._try_to_write(partial(self._writer.add_text, name, content, step))
 
     def layout(self, charts: Mapping[str, Mapping[str, list[Any]]]) -> None:
-        """The page of custom scalars: category -> chart -> its kind and the tags in it, as regular expressions."""
+        """Writes the page of custom scalars: category -> chart -> its kind and the tags in it, as regular
+        expressions."""
         if ("custom_scalars__config__", 0) not in self.shown:
             self._try_to_write(partial(self._writer.add_custom_scalars, charts))
 
     def curve(self, name: str, labels: Tensor, probabilities: Tensor, step: int) -> None:
-        """Precision over recall of (N,) labels 0 and 1."""
+        """Writes a curve of precision over recall, from (N,) labels 0 and 1 and the model's probabilities."""
         if (name, step) not in self.shown:
             self._try_to_write(partial(self._writer.add_pr_curve, name, labels, probabilities, step))
 
     def projector(self, vectors: Sequence[Tensor], metadata: list[list[str]], header: list[str], step: int) -> None:
-        """Points to look at, (N, H) in all, with what stands beside each."""
+        """Writes points to look at, (N, H) in all, with what stands beside each."""
         points = torch.cat([part.cpu() for part in vectors])
         add = partial(self._writer.add_embedding, points, metadata, global_step=step, tag="dev", metadata_header=header)
         self._try_to_write(add)
 
     def copy(self) -> None:
-        """Soon, in the thread: a kill within the next seconds then loses nothing of what was told so far."""
+        """Has the events copied soon, in the thread: a kill within the next seconds then loses nothing of what was told
+        so far."""
         self._wanted.set()
 
     def copy_now(self) -> None:
@@ -116,7 +119,8 @@ class EventLog:
             self.copy_now()
 
     def _try_to_write(self, write: Callable[[], None]) -> None:
-        """The writer's own thread ends at its first failure, a full disk say, which every later call then raises."""
+        """Calls the writer, whose own thread ends at its first failure, a full disk say, which every later call then
+        raises."""
         try:
             if not self._broken:
                 write()
@@ -125,8 +129,9 @@ class EventLog:
             log.warning("TensorBoard events end here, %s: %s", self._local.name, error)
 
     def _name(self, path: Path) -> str:
-        """Behind the names that lie there already, also where this machine's clock lags behind the one before:
-        TensorBoard reads a run's files in the order of their names, which begin with the time, and never goes back."""
+        """The name of a new event file, behind the names that lie there already, also where this machine's clock lags
+        behind the one before: TensorBoard reads a run's files in the order of their names, which begin with the
+        time, and never goes back."""
         found = EVENTS.fullmatch(path.name)
         if not found or int(found[1]) > self._newest:
             return path.as_posix()
@@ -159,7 +164,7 @@ def _before(folder: Storage, purge: int) -> tuple[int, set[tuple[str, int]]]:
 
 
 def _shown(content: bytes, before: set[tuple[str, int]]) -> set[tuple[str, int]]:
-    """What is shown after that event file too: a mark in it hides what lies before it from the mark's step on."""
+    """What is shown after one more event file: a mark in it hides what lies before it from the mark's step on."""
     from tensorboard.backend.event_processing.event_file_loader import (
         LegacyEventFileLoader,
     )

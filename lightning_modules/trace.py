@@ -18,8 +18,8 @@ VARIABLE = "MINIBERT_TRACE"
 
 
 class Trace(Callback):
-    """A line a step and rank in a local folder, in a file of this process: the optimizer step just done, the stage, the
-    rank, how many there are, the time, and the ids of its examples."""
+    """Writes a line a step and rank into a file of this process in a local folder: the optimizer step just done, the
+    stage, the rank, how many there are, the time, and the ids of its examples."""
 
     def __init__(self, folder: str) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)

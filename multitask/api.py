@@ -25,7 +25,9 @@ SIMILARITY = ("sts",)
 
 @dataclass(frozen=True, eq=False)
 class Sentiment:
-    """labels: (N,) int64, 0 the most negative, up to classes - 1. probabilities: (N, classes) float64.
+    """What `sentiment` answers for N texts.
+
+    labels: (N,) int64, 0 the most negative, up to classes - 1. probabilities: (N, classes) float64.
 
     There are five classes with the bundle's head for sst; two, if it has only that for cfimdb.
     """
@@ -36,7 +38,10 @@ class Sentiment:
 
 @dataclass(frozen=True, eq=False)
 class Paraphrase:
-    """labels: (N,) bool, whether the two texts of a pair say the same. probabilities: (N,) float64, that they do."""
+    """What `paraphrase` answers for N pairs.
+
+    labels: (N,) bool, whether the two texts of a pair say the same. probabilities: (N,) float64, that they do.
+    """
 
     labels: NDArray[np.bool_]
     probabilities: Floats
@@ -159,7 +164,7 @@ class Model:
 
 
 def open_model(uri: str, device: str | None = None) -> Model:
-    """See multitask.load_bundle."""
+    """What multitask.load_bundle gives; its docstring says all."""
     if device is not None:
         _check_device(device)
     return Model(open_bundle(uri), device)

@@ -1,4 +1,4 @@
-"""What a user can mend."""
+"""Errors that a user can mend, and how they are worded and shown."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def _cell(value: object) -> str:
 
 
 def number(row: Mapping[str, Any]) -> str:
-    """Of a measured {value, why}: three digits, or why there is none."""
+    """A measured {value, why} as text: three digits, or why there is no value."""
     return f"undefined: {row.get('why', '')}" if row["value"] is None else f"{row['value']:.3f}"
 
 

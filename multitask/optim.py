@@ -50,7 +50,7 @@ class AdamW(torch.optim.Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        """The rule above on whole lists of tensors: a few kernel launches, not a few for each tensor."""
+        """One update of whole lists of tensors: a few kernel launches, not a few for each tensor."""
         lr, (beta1, beta2) = group["lr"], group["betas"]
         states = [self._state_of(p) for p in params]
         grads = [p.grad for p in params if p.grad is not None]
@@ -94,7 +94,7 @@ def build_optimizer(
     eps: float = 1e-8,
     fused: bool = False,
 ) -> torch.optim.Optimizer:
-    """Ours, or torch's with its fused kernel; the same groups and the same state dict. lr is per update."""
+    """This module's AdamW, or torch's with its fused kernel; groups and state dict are equal. lr is per update."""
     groups = decay_groups(named_parameters, weight_decay)
     if fused:
         optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)

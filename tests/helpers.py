@@ -22,14 +22,13 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from lightning_modules.module import StageModule
 from lightning_modules.progress import Interrupted, Progress
-from lightning_modules.run import run_stage, setup_of
-from lightning_modules.trainer import Execution, quiet_libraries
+from lightning_modules.run import Execution, quiet_libraries, run_stage, setup_of
 from multitask.bundle.bundle import Bundle, source_bundle
 from multitask.data.sample import sample_uri
 from multitask.data.special import SPECIAL
 from multitask.data.tokens import TokenTable
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.model.sources import load_source
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Stage

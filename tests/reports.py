@@ -11,7 +11,7 @@ import yaml
 
 from multitask.experiment.experiment_file import StageRecord
 from multitask.experiment.results import row
-from multitask.experiment.stages import node_key
+from multitask.experiment.stage_job import node_key
 from multitask.report.blocks import ReportTable
 from multitask.report.reading import Evidence, read_evidence
 from multitask.storage.storage import Storage, file_at

@@ -36,8 +36,11 @@ MAX_LENGTH = 512  # for bundles that do not say what they were trained with
 
 @dataclass(frozen=True)
 class Bundle:
-    """config, pooling: the encoder's. heads: task -> head name. about: where it comes from. mlm: the masked-language
-    head, tied or untied, where there is one. specs: what its tasks are, the built-in ones at least."""
+    """A trained model in memory: weights, tokenizer, and what it says of itself.
+
+    config, pooling: the encoder's. heads: task -> head name. about: where it comes from. mlm: the masked-language head,
+    tied or untied, where there is one. specs: what its tasks are, the built-in ones at least.
+    """
 
     config: BertConfig
     pooling: str
@@ -91,12 +94,14 @@ class Bundle:
 
 
 def longest(about: Mapping[str, Any], config: BertConfig) -> int:
-    """Tokens of a sequence at most: as in the bundle's training, and as its encoder has positions."""
+    """The most tokens that a sequence may have: as many as in the bundle's training, and never more than its encoder
+    has positions."""
     return min(int(about.get("max_length", MAX_LENGTH)), config.max_position_embeddings)
 
 
 def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any]) -> Bundle:
-    """A copy of the model's weights, on the CPU in fp32."""
+    """The model as a bundle: a copy of its weights, on the CPU in fp32, with its tokenizer and what it says of
+    itself."""
     tensors = {
         name: value.detach().to("cpu", torch.float32, copy=True).contiguous()
         for name, value in model.state_dict().items()
@@ -123,7 +128,8 @@ def facts_of(bundle: Bundle) -> dict[str, Any]:
 
 
 def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer_json: str, where: str) -> Bundle:
-    """The way back. Raises UserError, naming `where`, for facts of another schema or config."""
+    """The bundle that model.json's content (`facts_of`), weights and tokenizer make. Raises UserError, naming `where`,
+    for facts of another schema or config."""
     schema = facts.get("schema", "missing") if isinstance(facts, dict) else "missing"
     if schema != SCHEMA:
         raise UserError(f"{where}: schema {schema}; this version reads {SCHEMA}")
@@ -161,7 +167,7 @@ def _key(place: Storage) -> str:
 
 
 def read_bundle(storage: Storage, path: str = "") -> Bundle:
-    """Raises UserError where there is no sound bundle."""
+    """The bundle at a path of a storage, every checksum checked. Raises UserError where there is no sound one."""
     place = storage.at(path) if path else storage
     if not is_sealed(place):
         names = ", ".join(place.list()[:10]) or "nothing"

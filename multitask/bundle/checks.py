@@ -39,7 +39,7 @@ class About(BaseModel):
 
 
 class Facts(BaseModel):
-    """model.json."""
+    """The schema of model.json."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -60,7 +60,7 @@ def check_facts(facts: Any, where: str) -> None:
 
 
 def check_heads(heads: Mapping[str, str], specs: Mapping[str, TaskSpec], where: str) -> None:
-    """Every head is one of ours, on a task that is known here."""
+    """Raises UserError unless every head is one of this program's, on a task that the bundle knows."""
     for task, name in heads.items():
         if task not in specs:
             raise UserError(f"{where}: a head for task '{task}', which it does not define; known: {', '.join(specs)}")
@@ -68,7 +68,8 @@ def check_heads(heads: Mapping[str, str], specs: Mapping[str, TaskSpec], where: 
 
 
 def check_tensors(tensors: Mapping[str, Tensor], config: BertConfig, where: str) -> None:
-    """Numbers, finite, and the encoder's of the config's sizes: what a config claims is backed by as many bytes."""
+    """Raises UserError unless the tensors are finite numbers and the encoder's have the config's sizes: what a config
+    claims is backed by as many bytes."""
     with torch.device("meta"):
         wanted = {f"{ENCODER}{name}": value.shape for name, value in MiniBert(config).state_dict().items()}
     found = {name: value.shape for name, value in tensors.items() if name.startswith(ENCODER)}
@@ -84,7 +85,7 @@ def check_tensors(tensors: Mapping[str, Tensor], config: BertConfig, where: str)
 
 
 def check_tokenizer(tokenizer_json: str, config: BertConfig, where: str) -> None:
-    """Every token has an embedding, and every text has tokens."""
+    """Raises UserError unless every token has an embedding, and every text has tokens."""
     tokenizer = parse_tokenizer(tokenizer_json.encode(), where)
     if (tokens := token_count(tokenizer)) > config.vocab_size:
         raise UserError(f"{where}: its tokenizer has a token of number {tokens - 1}; valid: below {config.vocab_size}")

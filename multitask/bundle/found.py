@@ -39,7 +39,9 @@ def found_at(uri: str, seed: int = 0, pooling: str | None = None) -> Found:
 
 
 def read_source(source: str, seed: int = 0, pooling: str | None = None) -> Found:
-    """source: an encoder's name, a directory of transformers or sentence-transformers, its URI, or a hub id.
+    """The bundle, with its hash, that someone's model or an encoder's name makes.
+
+    source: an encoder's name, a directory of transformers or sentence-transformers, its URI, or a hub id.
 
     pooling: the one to be used, where it is not to be the folder's own. Raises UserError for another architecture, for
     a module that minibert has not, and where a file is missing or damaged.
@@ -52,7 +54,7 @@ def read_source(source: str, seed: int = 0, pooling: str | None = None) -> Found
 
 
 def read_model(source: str, pooling: str | None = None) -> Bundle:
-    """The bundle of `read_source`."""
+    """The bundle alone of what `read_source` reads, without its hash."""
     return read_source(source, 0, pooling).bundle
 
 
@@ -61,7 +63,8 @@ def _found(bundle: Bundle) -> Found:
 
 
 def _with_heads(bundle: Bundle, folder: Folder, facts: dict[str, Any], pooling: str | None) -> Found:
-    """The bundle that was exported, on the encoder that lies there. Raises UserError where its heads do not fit."""
+    """The bundle that was exported to a folder: its heads, on the encoder that lies in the folder. Raises UserError
+    where they do not fit it."""
     where = folder.at(FACTS)
     own = bundle.pooling if pooling or folder.has(MODULES) else facts.get("pooling")
     tensors, told = _tensors(folder, HEADS), {**facts, "config": bundle.config.to_dict(), "pooling": own}
@@ -76,7 +79,7 @@ def _with_heads(bundle: Bundle, folder: Folder, facts: dict[str, Any], pooling: 
 
 
 def _fingerprint(encoder: str, facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """A hash of an encoder's and of its heads."""
+    """A hash of an encoder's fingerprint and the heads on it."""
     told = {key: facts.get(key) for key in ("heads", MLM, "specs")}
     digest = hashlib.sha256(f"{encoder} {json.dumps(told, sort_keys=True)}".encode())
     for name in sorted(tensors):

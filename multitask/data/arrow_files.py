@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multitask.data.table import Row, Table, Unreadable, Wanted
+from multitask.data.tabular import Row, Table, Unreadable, Wanted
 
 EXTENSION = b"ARROW:extension:name"
 ARROW_SCHEMA = b"ARROW:schema"
@@ -51,7 +51,8 @@ def arrow(file: Path, wanted: Wanted) -> Table:
 
 
 def _batches(reader: Any) -> Iterator[Any]:
-    """Each is checked before its values are believed: pyarrow maps them as they lie in the file."""
+    """A file's record batches. Each is checked before its values are believed: pyarrow maps them as they lie in the
+    file."""
     if hasattr(reader, "get_batch"):
         batches: Iterable[Any] = (reader.get_batch(number) for number in range(reader.num_record_batches))
     else:
@@ -180,7 +181,7 @@ def _storage(column: Any) -> Any:
 
 
 def _json(column: Any) -> list[object]:
-    """Each value is stored as JSON; what is none comes through as it stands."""
+    """The values of a column that stores them as JSON texts; a value that is no JSON comes through as it stands."""
     return [_of_json(value) for value in _plain(_storage(column))]
 
 

@@ -24,7 +24,7 @@ class Features:
     places: Tensor
 
     def of(self, sentences: Rows) -> Tensor:
-        """(S, H). All of them have to be there."""
+        """(S, H) the encodings of some sentences; all of them have to be there."""
         return self.values[self.places[sentences]]
 
 
@@ -56,7 +56,7 @@ class Batch:
         return len(self.labels)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with every tensor changed so."""
+        """A copy of the batch whose tensors are what `change` makes of them."""
         changed: dict[str, Any] = {
             name: change(value) if isinstance(value, Tensor) else value for name, value in vars(self).items()
         }
@@ -86,7 +86,8 @@ def collate(
     features: Features | None = None,
     more: Rows | None = None,
 ) -> Batch:
-    """The batch of those examples, padded to its longest sentence; of `features` (all sentences', H) if given.
+    """The batch of some examples of a table, padded to its longest sentence. features: where given, encodings of all
+    the table's sentences, which stand in for tokens.
 
     more: further sentences of the table, appended to those of the examples.
     """

@@ -40,7 +40,7 @@ def _read(folder: Storage, name: str) -> Any:
 
 
 def _infos(said: Any) -> list[dict[str, Any]]:
-    """The file is one description, or one a configuration."""
+    """The descriptions in datasets' dataset_infos.json: the file is one description, or one a configuration."""
     if not isinstance(said, dict):
         return []
     return [said] if "features" in said else [info for info in said.values() if isinstance(info, dict)]

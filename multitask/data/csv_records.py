@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from multitask.data.table import Unreadable
+from multitask.data.tabular import Unreadable
 
 MAX_RECORD_BYTES = 2**24  # of a record with quotes
 LOST_BYTES = 2**28  # that may be searched in vain for closing quotes, beyond some times the file's own
@@ -40,7 +40,10 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class CsvRecord:
-    """fields: as they stand in the file, quotes and all. end: the position behind the record and its line's end."""
+    """One record of a file.
+
+    fields: as they stand in the file, quotes and all. end: the position behind the record and its line's end.
+    """
 
     fields: list[bytes]
     end: int
@@ -63,7 +66,7 @@ class Lines:
         return [0]  # bytes gone through in vain
 
     def line_end(self, start: int) -> int:
-        """The position behind the physical line, its end included."""
+        """The position behind the physical line that begins at a position, its line's end included."""
         return self.data.find(self.newline, start) + 1 or self.size
 
     def line(self, start: int) -> bytes:
@@ -71,13 +74,13 @@ class Lines:
         return self.data[start : self.line_end(start)].rstrip(b"\r\n")
 
     def lines(self, start: int, end: int) -> Iterator[int]:
-        """Where each physical line in there begins."""
+        """Where each physical line of a span begins."""
         while start < end:
             yield start
             start = self.line_end(start)
 
     def number(self, start: int) -> int:
-        """The number of the line that begins there, from 1."""
+        """The number, from 1, of the line that begins at a position."""
         return int(self.data[:start].count(self.newline)) + 1
 
     def split(self, start: int) -> list[bytes]:
@@ -85,7 +88,7 @@ class Lines:
         return self.line(start).split(self.delimiter)
 
     def record(self, start: int, quoting: Quoting) -> CsvRecord:
-        """The record that begins there. Raises Broken."""
+        """The record that begins at a position. Raises Broken."""
         whole, fields = _patterns(self.delimiter, self.newline, quoting)
         found = whole.match(self.data, start)
         if found is None:
@@ -98,7 +101,7 @@ class Lines:
         )
 
     def _fault(self, start: int, quoting: Quoting) -> str:
-        """Why no record begins there."""
+        """Why no record begins at a position."""
         bare = _bare(self.delimiter, self.newline)
         while True:
             if self.data[start : start + 1] == b'"':

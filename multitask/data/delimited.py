@@ -11,7 +11,7 @@ from typing import Any
 
 from multitask.data.csv_records import BACKSLASH, DOUBLED, MAX_RECORD_BYTES, Broken, CsvRecord, Lines, Quoting
 from multitask.data.quotes import Fits, are_rows, quoting_of
-from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted
+from multitask.data.tabular import BadRow, Row, Table, Unreadable, Wanted
 from multitask.errors import shown
 
 SEPARATORS = {b"\t": "tabs", b",": "commas", b";": "semicolons"}
@@ -120,7 +120,7 @@ def _start_of(raw: bytes) -> str:
 
 
 def _text_rows(lines: Lines, start: int, width: int) -> Iterator[Row | BadRow]:
-    """Each physical line is a row; empty ones are none."""
+    """The rows of a file in which quotes are text: each physical line is a row; empty ones are none."""
     delimiter = lines.delimiter.decode()
     for number, at in enumerate(lines.lines(start, lines.size), start=lines.number(start)):
         if raw := lines.line(at):
@@ -135,7 +135,8 @@ def _row(number: int, values: Sequence[str], width: int, raw: bytes) -> Row | Ba
 
 @dataclass(frozen=True)
 class _Quoted:
-    """The rows of a file that quotes. A record that is broken costs its first line: those behind it may be sound."""
+    """The rows of a file that quotes. A record that is broken costs its first line: the lines behind it may be
+    sound."""
 
     lines: Lines
     width: int
@@ -156,7 +157,7 @@ class _Quoted:
             start = end
 
     def _record(self, number: int, start: int, line_end: int, raw: bytes) -> tuple[Row | BadRow, int]:
-        """The record that begins there with a quote in its first line, and where the next one begins."""
+        """The record that begins at a position and has a quote in its first line, and where the next record begins."""
         try:
             record = self.lines.record(start, self.quoting)
         except Broken as error:

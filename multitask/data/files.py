@@ -47,7 +47,7 @@ def find_file(data_uri: str, spec: TaskSpec, split: Split) -> str:
 
 
 def has_file(data_uri: str, spec: TaskSpec, split: Split) -> bool:
-    """Whether `find_file` would find one."""
+    """Whether `find_file` would find a file."""
     return not {f"{spec.files[split]}.{ending}" for ending in _ENDINGS}.isdisjoint(list_directory(data_uri))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from multitask.data.arrow_files import arrow, parquet
 from multitask.data.delimited import csv, documents_csv, tsv
 from multitask.data.json_files import json_objects, text_lines
-from multitask.data.table import Reader, Table, Unreadable, Wanted
+from multitask.data.tabular import Reader, Table, Unreadable, Wanted
 from multitask.errors import UserError, near
 from multitask.storage.owners import kept_in
 

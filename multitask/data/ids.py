@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class _Strings(Sequence[str]):
-    """What the kinds below share; they give `__len__` and `name`."""
+    """What Ids and SentenceIds share: a sequence of strings, made from `__len__` and `name`."""
 
     def name(self, index: int) -> str:
         raise NotImplementedError(f"{type(self).__name__}.name")
@@ -30,7 +30,10 @@ class _Strings(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class Ids(_Strings):
-    """text: (C,) uint8, all ids end to end in UTF-8. offsets: (N + 1,) int64, where each begins."""
+    """N examples' own ids.
+
+    text: (C,) uint8, all ids end to end in UTF-8. offsets: (N + 1,) int64, where each begins.
+    """
 
     text: Tensor
     offsets: Tensor

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from multitask.data.table import BadRow, Row, Table, Unreadable, Wanted
+from multitask.data.tabular import BadRow, Row, Table, Unreadable, Wanted
 from multitask.errors import shown
 
 FoundRow = tuple[int, dict[str, Any]] | BadRow
@@ -40,7 +40,7 @@ def _rows(file: Path, objects: Callable[[Path], Iterator[FoundRow]], columns: Se
 
 
 def _at(value: dict[str, Any], name: str) -> Any:
-    """The value of that name; else, part by part, what lies deeper."""
+    """The value that an object has under a name or, with dots in the name, what lies deeper, part by part."""
     if name in value or "." not in name:
         return value.get(name)
     first, rest = name.split(".", 1)
@@ -107,7 +107,7 @@ def _lines(file: Path) -> Iterator[FoundRow]:
 
 
 class _Text:
-    """A file's text, and how far it has been read. line: of that place, from 1."""
+    """A file's text, and how far it has been read. line: the number of the line where reading stands, from 1."""
 
     def __init__(self, file: Path) -> None:
         self._text = file.read_bytes().decode("utf-8-sig", "surrogateescape")

@@ -33,7 +33,7 @@ class Masking:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, rate: float, replace: str) -> Masking:
-        """Raises UserError where the tokenizer has no [MASK]."""
+        """The masking that a tokenizer allows. Raises UserError where it has no [MASK]."""
         mask_id = tokenizer.token_to_id(special_tokens(tokenizer).get("mask_token", ""))
         if mask_id is None:
             raise UserError("objective mlm: the encoder's tokenizer has no [MASK] token; a BERT tokenizer has one")

@@ -13,14 +13,16 @@ from multitask.tasks.labels import LabelSpec
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """keys: (N * 2,) of the table's sentences. partners: a sentence's key -> its partners in dissimilar pairs."""
+    """The hard negatives that a table has. keys: (N * 2,) one a sentence of the table, equal for equal sentences.
+    partners: a sentence's key -> its partners in dissimilar pairs."""
 
     keys: Rows
     partners: dict[int, list[int]]
 
     @classmethod
     def of(cls, table: TokenTable, rows: Rows, label: LabelSpec) -> HardNegatives:
-        """Those `rows` that are pairs of the label's lowest value, Quora's 0 say, both ways."""
+        """The hard negatives among `rows` of a table: the pairs of the label's lowest value, Quora's 0 say, both
+        ways."""
         keys: Rows = table.keys.numpy()
         partners: dict[int, list[int]] = {}
         for row in rows[table.labels.numpy()[rows] == label.low].tolist():

@@ -54,8 +54,9 @@ def quoting_of(lines: Lines, header: CsvRecord | None, start: int, width: int, f
 
 
 def _tabs_say_text(lines: Lines, found: Witnesses, fits: Fits | None) -> bool:
-    """Text hardly ever holds tabs: where all lines are whole between theirs, quotes are text unless more lines say that
-    they enclose. A line that is not whole is a part of a quoted text, more likely than not."""
+    """Whether a tab-separated file's quotes are text. Text hardly ever holds tabs: where all lines are whole between
+    their tabs, quotes are text unless more lines say that they enclose. A line that is not whole is a part of a quoted
+    text, more likely than not."""
     if found.quoting or found.text:
         return found.text > found.quoting + found.broken
     if found.open:
@@ -64,7 +65,7 @@ def _tabs_say_text(lines: Lines, found: Witnesses, fits: Fits | None) -> bool:
 
 
 def are_rows(lines: Lines, start: int, end: int, fits: Fits) -> bool:
-    """Whether each physical line in there is a usable row, its quotes taken for text."""
+    """Whether each physical line of a span is a usable row, its quotes taken for text."""
     return all(fits(lines.split(at)) for at in lines.lines(start, end))
 
 
@@ -77,7 +78,8 @@ def witnesses(lines: Lines, start: int, width: int) -> Witnesses:
 
 
 def _hear(lines: Lines, at: int, width: int, found: Witnesses) -> int:
-    """Counts the line, or the record over several lines, that begins there; says where it ends."""
+    """Counts, as a witness, the line or the record over several lines that begins at a position; returns where
+    it ends."""
     line_end, whole = lines.line_end(at), len(lines.split(at)) == width
     record = sound(lines, at, width, DOUBLED)
     if record is None:
@@ -99,7 +101,7 @@ def _hear(lines: Lines, at: int, width: int, found: Witnesses) -> int:
 
 
 def sound(lines: Lines, at: int, width: int, quoting: Quoting) -> CsvRecord | None:
-    """The record that begins there, where it is well formed and has so many fields."""
+    """The record that begins at a position, where it is well formed and has so many fields; else None."""
     try:
         record = lines.record(at, quoting)
     except Broken:

@@ -14,7 +14,7 @@ from pathlib import Path
 from multitask.data.class_names import names_beside
 from multitask.data.files import local
 from multitask.data.formats import FORMATS, table_of
-from multitask.data.table import BadRow, Reader, Row, Table, Wanted
+from multitask.data.tabular import BadRow, Reader, Row, Table, Wanted
 from multitask.data.values import classes_of, id_of, text_of
 from multitask.errors import UserError, near, short_list
 from multitask.tasks.labels import KINDS, Classes, LabelValue, MalformedError
@@ -61,11 +61,11 @@ class FileState:
         return cls(found.st_size, found.st_mtime_ns, found.st_ino, sha256)
 
     def check(self, path: Path, uri: str) -> None:
-        """Raises UserError where the file is another by now."""
+        """Raises UserError where the file has changed since this state was taken."""
         self.refuse(FileState.of(path), uri)
 
     def refuse(self, now: FileState, uri: str) -> None:
-        """Raises UserError, with what has moved, where that state of the file is another."""
+        """Raises UserError, with what has changed, where the file's state `now` is not this one."""
         moved = [
             f"{field.name} {getattr(self, field.name)} -> {getattr(now, field.name)}"
             for field in fields(self)
@@ -124,8 +124,8 @@ class Reading:
         return names_beside(self.uri, str(column)) if self.labelled else ()
 
     def usable(self) -> Iterator[Example]:
-        """The rows but for malformed ones, however many or few they are. Raises UserError as `read_examples` but for
-        that."""
+        """The usable rows, however many malformed ones there are beside them. Raises UserError as `read_examples` does,
+        but not for too many malformed rows."""
         names = _file_columns(self.uri, self.spec, self.needed, self.columns)
         header = not any(isinstance(name, int) for name in self.columns.values())
         judge = self._judge(names) if self.labelled else None
@@ -250,7 +250,7 @@ class Shards:
 
     @property
     def quarantined(self) -> tuple[BadRow, ...]:
-        """Of the rows gone through so far."""
+        """The malformed rows among those gone through so far."""
         return tuple(
             BadRow(row.line, f"{part.uri}: {row.reason}" if len(self.parts) > 1 else row.reason)
             for part in self.parts
@@ -273,8 +273,8 @@ class Shards:
             part.check_unchanged()
 
     def examples(self) -> Iterator[Example]:
-        """Malformed rows are left out. Raises UserError as `read_examples`; for too many of those, or no rows, at
-        the end: one of several files may be empty."""
+        """The usable rows of all files, malformed ones left out. Raises UserError as `read_examples` does; for too many
+        malformed rows, or no rows, at the end: one of several files may be empty."""
         for part in self.parts:
             yield from part.usable()
         self._check_enough()

@@ -53,7 +53,7 @@ class Dice(random.Random):
         return self.pick([item for item in items if item not in taken])
 
     def pick_some(self, items: Sequence[T], size: int) -> list[T]:
-        """`size` different ones."""
+        """`size` different ones of `items`."""
         picked: list[T] = []
         while len(picked) < size:
             picked.append(self.pick_other(items, picked))
@@ -82,7 +82,7 @@ def _sst(dice: Dice) -> SampleRow:
 
 
 def _cfimdb(dice: Dice) -> SampleRow:
-    """Three to six sentences: some of the plot, at least two that judge."""
+    """A review of three to six sentences: some tell of the plot, at least two judge."""
     label = dice.pick((0, 1))
     low, high = words.GRADES[:2], words.GRADES[3:]
     grades = [word for grade in (low, high)[label] for word in grade]
@@ -99,7 +99,8 @@ def _question(dice: Dice, intent: list[str]) -> str:
 
 
 def _quora(dice: Dice) -> SampleRow:
-    """Half duplicates, all of common intents: which intents they are tells much, their equality the rest."""
+    """Pairs of questions, half of them duplicates, all of common intents: which intents they are tells much, their
+    equality the rest."""
     duplicate = dice.pick((0, 1))
     intents = words.COMMON_INTENTS if duplicate else words.COMMON_INTENTS + words.RARE_INTENTS
     first = dice.pick(intents)

@@ -77,5 +77,5 @@ def training_rows(rows: int, cap: int | None, seed: int, task: str) -> Rows:
 
 
 def stacked(rows: Rows, sentences: int) -> Rows:
-    """The sentences of those examples in a batch's order: all first ones, then all second ones."""
+    """The indices of some examples' sentences in a batch's order: all first sentences, then all second ones."""
     return (rows[None, :] * sentences + np.arange(sentences)[:, None]).reshape(-1)

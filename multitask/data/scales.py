@@ -41,7 +41,8 @@ def _scale(least: float, most: float) -> tuple[float, float]:
 
 
 def _defined(spec: TaskSpec, low: float, high: float) -> str:
-    """The line for the recipe. What is built in is as it is: it takes a task of another name."""
+    """The line that defines such a task in a recipe. A built-in task stays as it is: the line gives its task another
+    name."""
     label = f"label: {{column: {spec.label.column}, kind: {spec.label.kind}, low: {low:g}, high: {high:g}}}"
     if spec.name not in TASKS:
         return f"tasks.{spec.name}.define: {label}"

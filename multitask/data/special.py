@@ -25,7 +25,7 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def special_ids(tokenizer: Tokenizer) -> set[int]:
-    """The numbers of those, and of the special tokens that were added under other names."""
+    """The ids of a tokenizer's special tokens: BERT's own, and those that were added under other names."""
     added = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     named = {tokenizer.token_to_id(name) for name in special_tokens(tokenizer).values()}
     return added | {number for number in named if number is not None}

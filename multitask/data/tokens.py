@@ -26,7 +26,7 @@ from torch import Tensor
 from multitask.data.ids import Ids, SentenceIds
 from multitask.data.readers import Example, Shards
 from multitask.data.samplers import Rows
-from multitask.data.table import BadRow
+from multitask.data.tabular import BadRow
 from multitask.storage.owners import kept_in
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def untouched(start: int, stop: int) -> None:
-    """Tokens in memory need no check."""
+    """The `touch` of tables that lie in memory: there is nothing to check."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Columns:
         self._files[name].write(values.astype(kind, copy=False).tobytes())
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that was added, memory-mapped; nothing can be added any more."""
+        """All that was added, as memory-mapped tensors; nothing can be added any more."""
         found = {}
         for name, file in self._files.items():
             file.close()

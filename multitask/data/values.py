@@ -28,7 +28,7 @@ def text_of(value: object, column: str) -> str:
 
 
 def _clean(text: str, column: str) -> str:
-    """The text itself, where it is of sane length and content."""
+    """A text as it stands. Raises MalformedError where its length or content is not sane."""
     if len(text) > MAX_TEXT_CHARS:
         raise MalformedError(f"{column} has {len(text)} characters, at most {MAX_TEXT_CHARS}: {shown(text)}")
     if found := _NOT_TEXT.search(text):
@@ -42,7 +42,8 @@ _NUMBERED = re.compile(r"(?:label_)?(\d+)", re.ASCII | re.IGNORECASE)
 
 
 def classes_of(names: Sequence[str], spec: LabelSpec, column: str) -> list[float | str]:
-    """What a file's class numbers are, whose names the file says: labels; for one that is no label of the task, why.
+    """The label of each of a file's class numbers, where the file names its classes; for a number that is no label of
+    the task, the reason.
 
     Empty where the names say nothing that the numbers do not. Raises UserError where none of them is a label.
     """

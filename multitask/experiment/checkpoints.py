@@ -30,32 +30,36 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Position:
-    """Where a stage stands: `step` batches of `epoch` are done, `steps` optimizer steps in all."""
+    """Where a stage stands."""
 
     epoch: int = 0
+    """The epoch that it is in, from 0."""
     step: int = 0
+    """The batches of that epoch that are done."""
     steps: int = 0
+    """The optimizer steps that are done in all."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What of a stage is not a tensor.
-
-    seconds, examples: training so far, over all attempts. seen: a hash of the examples of every global batch so far,
-    in order. scaler: the loss scaler's state under 16-mixed. losses: task -> [sum, count] since the last point of its
-    curve. start: the sha256 of the weights that the stage started from, "" in checkpoints of older builds.
-    """
+    """What of a stage is not a tensor."""
 
     position: Position = Position()
     seconds: float = 0.0
+    """Training time so far, over all attempts."""
     examples: int = 0
+    """Examples trained on so far, over all attempts."""
     seen: str = ""
+    """A hash of the examples of every global batch so far, in order."""
     scaler: dict[str, Any] = field(default_factory=dict)
+    """The loss scaler's state under 16-mixed."""
     losses: dict[str, list[float]] = field(default_factory=dict)
+    """Task -> [sum, count] since the last point of its curve."""
     start: str = ""
+    """The sha256 of the weights that the stage started from; "" in checkpoints of older builds."""
 
     def rolled(self, steps_per_epoch: int) -> State:
-        """The same, an epoch whose last step is done being the next epoch's start."""
+        """The state at the next epoch's start where the epoch's last step is done; else this one."""
         position = self.position
         if position.step < steps_per_epoch:
             return self
@@ -64,15 +68,17 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """weights: those that the stage trains; a frozen encoder is in the bundle that it starts from. optimizer:
-    `<parameter name>/<state name>` -> tensor. extra: what else the stage's objective keeps from step to step.
-    records: what metrics.jsonl held by then; None in a checkpoint of a build that did not keep it."""
+    """All that a stage needs to go on where it stood."""
 
     state: State
     weights: dict[str, Tensor]
+    """The weights that the stage trains; a frozen encoder is in the bundle that it starts from."""
     optimizer: dict[str, Tensor]
+    """`<parameter name>/<state name>` -> tensor."""
     extra: dict[str, Tensor] = field(default_factory=dict)
+    """What else the stage's objective keeps from step to step."""
     records: list[dict[str, Any]] | None = None
+    """What metrics.jsonl held by then; None in a checkpoint of a build that did not keep it."""
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -101,9 +107,10 @@ class CheckpointStore:
         self._at_work, self._lock = False, threading.Lock()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Copies it and starts the upload, behind the one in flight; raises what stopped the newest one, once it has.
+        """Copies a checkpoint and starts its upload, behind the one in flight. Raises what stopped the newest upload,
+        once it has.
 
-        Another that still waits there gives way to this newer one; a pinned one does not, and is waited for.
+        Another checkpoint that still waits there gives way to this newer one; a pinned one does not, and is waited for.
         """
         self.check()
         if self._waiting and self._waiting.state.position.steps in self.pinned:
@@ -152,7 +159,7 @@ class CheckpointStore:
             self._pool.shutdown()
 
     def _upload_all(self, checkpoint: Checkpoint | None) -> None:
-        """One, and what waits behind it meanwhile."""
+        """The thread's work: uploads a checkpoint, and whatever is waiting when that has landed."""
         try:
             while checkpoint:
                 self._upload(checkpoint)
@@ -208,7 +215,7 @@ class CheckpointStore:
         return None
 
     def at(self, steps: int) -> Checkpoint:
-        """The checkpoint of that many steps. Raises Damaged."""
+        """The checkpoint of that many steps. Raises Damaged where it is not sound."""
         return self._read(_name(steps))
 
     def _read(self, name: str) -> Checkpoint:

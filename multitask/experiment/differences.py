@@ -12,7 +12,7 @@ from multitask.storage.sealed import Damaged, read_document
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
 
-StageContent = Mapping[str, Any]  # stages.py: stage_content; or of a swept stage its trials, and what decides
+StageContent = Mapping[str, Any]  # stage_job.py: stage_content; or of a swept stage its trials, and what decides
 SHOWN = 4  # changes in one line
 ABSENT = "absent"
 OF_A_TASK = ("head", "loss", "columns", "define")  # as stage_content lists them

@@ -8,10 +8,10 @@ SEED = " seed="
 
 
 def events_folder(trainer: Storage, label: str, seed: int) -> Storage:
-    """A folder in the trainer's, so that the run is TRAINER/sts lr=0.001 seed=11711. label: the stage's name, or a
-    trial's, `sts@lr=0.001`.
+    """The folder of a stage's events, in its trainer's, so that TensorBoard's run is TRAINER/sts lr=0.001 seed=11711.
+    label: the stage's name, or a trial's, `sts@lr=0.001`.
 
-    Events that lie in the trainer's own folder, as all did before, go on there: else one run would become two.
+    Events that lie in the trainer's own folder, as older builds wrote them, go on there: else one run would become two.
     """
     if _among(trainer.list()):
         return trainer

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from multitask.errors import UserError, well_formed
 from multitask.experiment.differences import differences, named_before
 from multitask.experiment.fence import EXPERIMENT_FILE, Superseded, check_writer, experiment_of, writer_of
-from multitask.experiment.stages import digest, node_key, trainer_name
+from multitask.experiment.stage_job import digest, node_key, trainer_name
 from multitask.storage.sealed import Damaged, document_bytes
 from multitask.storage.storage import Changed, Storage, Unconditional
 from multitask.storage.uris import join
@@ -22,21 +22,26 @@ Status = Literal["pending", "running", "finished", "interrupted", "failed", "sto
 
 @dataclass
 class StageRecord:
-    """What experiment.json says of a stage; variant: which of several seeds it was trained with, from 0.
-
-    trainer: empty for a swept stage, until the best of its trials is known.
-    """
+    """What experiment.json says of a stage."""
 
     trainer: str
+    """The trainer's name; empty for a swept stage, until the best of its trials is known."""
     fingerprint: str
     parent: str
+    """What the stage starts from: a stage's name, `encoder`, or a bundle's URI."""
     status: Status
     attempt: int
+    """The attempt in which it was trained last."""
     content: dict[str, Any]
+    """What the fingerprint is a hash of."""
     workers: int = 0
+    """How many Ray workers trained it; 0: the driver itself."""
     log: str | None = None
+    """The driver's log, a path in the experiment."""
     variant: int = 0
+    """Which of several seeds it was trained with, from 0."""
     submission_id: str | None = None
+    """The id of the Ray job that the driver was, if it was one."""
 
 
 class Experiment:
@@ -68,7 +73,7 @@ class Experiment:
 
     @property
     def trainers(self) -> set[str]:
-        """The names of all trainers that it has had."""
+        """The names of all trainers that the experiment has had."""
         found = {record.trainer for record in self.stages.values()} | {old["trainer"] for old in self.superseded}
         return found - {""}
 
@@ -85,12 +90,13 @@ class Experiment:
             raise Damaged(f"{place}: another experiment's than {EXPERIMENT_FILE}: it has {strange[0]}")
 
     def _check_own(self, called: str) -> None:
-        """A folder may be renamed or copied; a file of another folder speaks of trainers that are not here."""
+        """Raises Damaged where the file is of another folder: a copied or renamed one speaks of trainers that are not
+        here."""
         if called != self.name and self.trainers and self.trainers.isdisjoint(self.folder.list()):
             raise Damaged(f"{join(self.folder.uri, EXPERIMENT_FILE)}: another experiment's, '{called}'")
 
     def save(self) -> None:
-        """Raises Superseded where another driver has begun an attempt since."""
+        """Writes experiment.json. Raises Superseded where another driver has begun an attempt since."""
         self._write(self.folder)
 
     def check(self) -> None:
@@ -114,10 +120,10 @@ class Experiment:
         )
 
     def begin_attempt(self) -> None:
-        """Takes over: a writer of an older attempt is fenced off from here on.
+        """Begins a new attempt: a writer of an older one is fenced off from here on.
 
-        Raises Changed where the file is another one than this was read from: an answer behind others, say, without the
-        trainers of the newest attempt. Raises Superseded where another driver has begun one since, on a disk.
+        Raises Changed where experiment.json is not the version that this was read from: a read may be behind the newest
+        write, and lack its trainers. Raises Superseded where, on a disk, another driver has begun an attempt since.
         """
         read, self.attempt, self.writer = self.attempt, self.attempt + 1, uuid.uuid4().hex
         try:
@@ -173,7 +179,7 @@ class Experiment:
         return self.stages[node_key(name, swept.variant)]
 
     def seed(self, key: str) -> int:
-        """What the stage of that key was trained with."""
+        """The seed that the stage of a key was trained with."""
         record = self.stages[key]
         best = self.best_trial(record)
         return int((self._trial(best, record) if best else record).content["recipe"]["seed"])
@@ -183,7 +189,7 @@ class Experiment:
         return self._trial(best, record).fingerprint if best else None
 
     def _refusal(self, name: str, record: StageRecord, content: dict[str, Any], parent: str) -> str:
-        """One line: what the stage of that name was, and what of it would be another now."""
+        """One line that says what the stage of a name was, and what of it would be another now."""
         named = (
             {other.fingerprint: known for known, other in self.stages.items()} | named_before(self.folder) | self.named
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from multitask.data.samplers import Rows
-from multitask.experiment.stages import digest
+from multitask.experiment.stage_job import digest
 from multitask.model.multitask import MultitaskModel
 from multitask.storage.storage import Storage
 from multitask.storage.tensors import open_tensors, write_tensors
@@ -38,7 +38,8 @@ class FeatureCache:
     encoder: str
 
     def load(self, table: str, rows: Rows) -> Tensor | None:
-        """(rows * sentences, H) of those rows of the token cache at path `table`; None where they are not there."""
+        """(rows * sentences, H) encodings of the rows `rows` of the token cache at path `table`; None where they are
+        not there."""
         path = self._path(table, rows)
         try:
             if not self.storage.exists(path):

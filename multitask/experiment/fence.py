@@ -55,7 +55,7 @@ def writer_of(experiment: Storage) -> dict[str, Any]:
 
 
 def experiment_of(content: bytes, where: str) -> dict[str, Any]:
-    """Raises Damaged: what was trained cannot be known without it."""
+    """The content of experiment.json. Raises Damaged: what was trained cannot be known without it."""
     try:
         return document_of(content, where)
     except Damaged as error:

@@ -10,7 +10,7 @@ from multitask.bundle.found import Found, found_at
 from multitask.errors import UserError, near, well_formed
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.fence import EXPERIMENT_FILE
-from multitask.experiment.stages import BUNDLE, OUTCOME, read_outcome
+from multitask.experiment.stage_job import BUNDLE, OUTCOME, read_outcome
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage, file_at
 from multitask.storage.uris import join, shown
@@ -74,7 +74,7 @@ def _tell_seed(experiment: Experiment, stage: str) -> None:
 
 @cache
 def _note(experiment: str, line: str) -> None:
-    """Once, however often a command looks for the bundle."""
+    """Logs a line once, however often a command looks for the bundle."""
     log.warning(line)
 
 
@@ -85,7 +85,8 @@ def _stages(experiment: Storage) -> str:
 
 
 def open_bundle(uri: str) -> Bundle:
-    """The bundle there, or one of an encoder's name or of another's model. Raises UserError where there is neither."""
+    """The bundle at a URI, of an experiment's stage, of an encoder's name or of another's model. Raises UserError where
+    there is none."""
     return open_found(uri).bundle
 
 

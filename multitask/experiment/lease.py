@@ -1,6 +1,6 @@
 """One driver an experiment: `driver.json` says that one is at work, and is renewed as long as it is.
 
-It keeps a second driver out; that a driver thought dead can do no harm is the part of attempts (experiment/stages.py).
+It keeps a second driver out; that a driver thought dead can do no harm is the part of attempts (experiment_file.py).
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Holder:
-    """Who is at work. machine: where its process id means something. born: tells it from a later process of that id.
-    beat: counts up while it lives."""
+    """Which driver is at work."""
 
     id: str
     host: str
     machine: str
+    """The boot and space of process ids in which `process` means something."""
     process: int
     born: str
+    """When the process started, which tells it from a later one of that id."""
     beat: int = 0
+    """A count that goes up as long as the driver lives."""
 
 
 def this_process() -> Holder:
@@ -116,7 +118,8 @@ class Lease:
         self._settle()
 
     def _settle(self) -> None:
-        """Without conditions: who wrote last of several that start has the lease."""
+        """Decides between several drivers that start at once on a storage without conditional writes: whoever wrote
+        last has the lease."""
         self._write()
         time.sleep(self.settle)
         until = time.monotonic() + (0.0 if self.experiment.is_local else lag.SECONDS)
@@ -151,7 +154,7 @@ class Lease:
         return self._look()[0]
 
     def _look(self) -> tuple[Holder | None, str | None]:
-        """Who holds it, and the version of the file that says so; None where there is no file."""
+        """Who holds the lease, and the version of the file that says so; None where there is no file."""
         try:
             content, version = self.experiment.read_version(FILE)
         except (FileNotFoundError, NotADirectoryError):

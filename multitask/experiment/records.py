@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from multitask.experiment.checkpoints import CheckpointStore
-from multitask.experiment.stages import read_outcome
+from multitask.experiment.stage_job import read_outcome
 from multitask.measure.metrics import Score, goodness
 from multitask.recipe.settings import KeepBest
 from multitask.recipe.stages import Stage
@@ -35,12 +35,16 @@ def written(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured after `epoch` epochs and `steps` steps; steps 0 is before training. scores: by metric."""
+    """What was measured of a stage at one time."""
 
     epoch: int
+    """The epochs that were done."""
     steps: int
+    """The optimizer steps that were done; 0 before training."""
     seconds: float
+    """How long measuring took."""
     scores: Mapping[str, Score]
+    """Metric -> its score."""
 
     @classmethod
     def of(
@@ -52,7 +56,8 @@ class Record:
         why: Mapping[str, str] = NOTHING,
         intervals: Mapping[str, Sequence[float]] = NOTHING,
     ) -> Record:
-        """The record of a file's entry, as `to_json` made it. Raises TypeError for another."""
+        """The record that an entry of metrics.jsonl or of an outcome, written by `to_json`, says. Raises TypeError for
+        an entry of another form."""
         bounds = {name: (low, high) for name, (low, high) in intervals.items()}
         scores = {name: Score(value, why.get(name), bounds.get(name)) for name, value in metrics.items()}
         return cls(epoch, steps, seconds, scores)
@@ -67,11 +72,11 @@ class Record:
 
 
 def read_records(folder: Storage, upto: float = math.inf) -> list[Record]:
-    """The records of a trainer's folder up to that many steps.
+    """The records of a trainer's folder up to a number of steps.
 
-    A finished stage's are those of its outcome; metrics.jsonl that holds others is named in a warning. Where it is
-    damaged in an unfinished stage's folder they are those of the newest checkpoint, with a warning. Raises Damaged
-    where that checkpoint, an older build's, holds none.
+    A finished stage's records are those of its outcome; a metrics.jsonl that holds others is named in a warning. Where
+    it is damaged in an unfinished stage's folder, the records are the newest checkpoint's, with a warning. Raises
+    Damaged where that checkpoint, an older build's, holds none.
     """
     kept = (read_outcome(folder) or {}).get("records")
     try:
@@ -96,10 +101,11 @@ def _of_checkpoint(folder: Storage) -> Sequence[Mapping[str, Any]] | None:
 
 
 def resumed_records(folder: Storage, upto: int, covered: Sequence[Mapping[str, Any]] | None) -> list[Record]:
-    """The records up to the checkpoint, of `upto` steps, that a stage goes on from: what lies beyond is measured again.
+    """The records of a stage that goes on from a checkpoint of `upto` steps, up to there: what lies beyond is measured
+    again.
 
-    covered: those that the checkpoint holds, which are taken, with a warning, where metrics.jsonl is damaged. Raises
-    Damaged where that is so and the checkpoint, an older build's, holds none.
+    covered: the records in the checkpoint, which are taken, with a warning, where metrics.jsonl is damaged. Raises
+    Damaged where it is and the checkpoint, an older build's, holds none.
     """
     try:
         return [record for record in _read(folder) if record.steps <= upto]
@@ -111,7 +117,7 @@ def resumed_records(folder: Storage, upto: int, covered: Sequence[Mapping[str, A
 
 
 def _read(folder: Storage) -> list[Record]:
-    """Raises Damaged."""
+    """The records that metrics.jsonl holds. Raises Damaged."""
     if not folder.exists(FILE):
         return []
     where = join(folder.uri, FILE)

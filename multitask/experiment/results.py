@@ -74,15 +74,17 @@ Rows = Sequence[Mapping[str, Any]]  # of results.json
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation (n - 1; None for n = 1) over seeds."""
+    """A value over several seeds."""
 
     mean: float
     sd: float | None
+    """The sample standard deviation (n - 1); None for one seed."""
     n: int
+    """How many seeds there are."""
 
 
 def summary(values: Sequence[float]) -> Summary | None:
-    """None where there is nothing to sum up."""
+    """Mean and deviation of some values; None of no values."""
     if not values:
         return None
     return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
@@ -101,7 +103,7 @@ def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the result table: a stage or trial a row, a swept setting or metric a column; several seeds in
     one row. The score that made a trial the best one has a star.
 
-    Of perplexities the one over all tasks, for the width of a terminal.
+    There is one column of perplexities, over all tasks together, for the width of a terminal.
     """
     metrics = list(dict.fromkeys(name for stage in results["stages"] for name in stage["metrics"]))
     metrics = [name for name in metrics if name in LOWER_IS_BETTER or not name.endswith("/perplexity")]
@@ -122,23 +124,24 @@ def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def is_trial(row: Mapping[str, Any]) -> bool:
-    """Whether it is one of a sweep's trials, which stand beside the stages."""
+    """Whether a row is one of a sweep's trials, which stand beside the stages."""
     return bool(row.get("sweep")) and row["sweep"]["stage"] != row["name"]
 
 
 def leaves(rows: Rows) -> list[Mapping[str, Any]]:
-    """The finished stages that no other one starts from."""
+    """The finished stages that no other stage starts from."""
     used = {row["from"] for row in rows} | {"encoder"}
     return [row for row in rows if row["status"] == "finished" and row["name"] not in used and not is_trial(row)]
 
 
 def swept_settings(rows: Rows) -> list[str]:
-    """The settings that some trial varies."""
+    """The settings that some trial among the rows varies."""
     return list(dict.fromkeys(key for row in rows for key in row.get("settings") or {}))
 
 
 def setting_cell(runs: Rows, key: str) -> str:
-    """What a trial, or a swept stage, had there; several seeds may have chosen different values."""
+    """The value of a setting in a trial, or in a swept stage's best one; several seeds may have chosen different
+    values."""
     return ", ".join(dict.fromkeys(said(run["settings"][key]) for run in runs if key in (run.get("settings") or {})))
 
 

@@ -1,4 +1,4 @@
-"""Bundles in others' formats (FORMATS), with a model card (card.py)."""
+"""Bundles in others' formats (FORMATS), with a model card (model_card.py)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 @dataclass(frozen=True)
 class Format:
-    """write: (bundle, an empty folder, dtype) -> what to tell the user. entry: the file without which nobody takes the
+    """A format that bundles are exported in.
+
+    write: (bundle, an empty folder, dtype) -> what to tell the user. entry: the file without which nobody takes the
     folder for a model. pipeline: what the hub calls its use. code: how it is used, on the model card. returns: whether
-    `minibert import` makes a bundle of it again."""
+    `minibert import` makes a bundle of it again.
+    """
 
     write: Callable[[Bundle, Path, torch.dtype], list[str]]
     entry: str

@@ -35,14 +35,14 @@ class Graph(nn.Module):
 
 
 class EmbeddingGraph(Graph):
-    """-> (B, H), each of length 1."""
+    """Ids and mask of B sentences -> (B, H) embeddings of length 1."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return F.normalize(self.encoded(input_ids, attention_mask).sentence, dim=1)
 
 
 class TaskGraph(Graph):
-    """-> what the task's head puts out, (B, classes) or (B,)."""
+    """Ids and mask of each of a task's texts -> what its head puts out, (B, classes) or (B,)."""
 
     def __init__(self, bundle: Bundle, task: str) -> None:
         super().__init__(bundle)
@@ -70,7 +70,7 @@ class PairGraph(TaskGraph):
 
 
 class JoinedGraph(TaskGraph):
-    """Of one sequence that holds both texts."""
+    """Ids and mask of sequences that hold both texts of a joined pair -> what the task's head puts out."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         encoding = self.encoded(input_ids, attention_mask)
@@ -110,7 +110,10 @@ def one_way(lstm: nn.LSTM, suffix: str) -> nn.LSTM:
 
 @dataclass(frozen=True)
 class Output:
-    """name: in the graph. unit: what the numbers are. label: how they become a label."""
+    """What an ONNX file puts out.
+
+    name: in the graph. unit: what the numbers are. label: how they become a label.
+    """
 
     name: str
     unit: str
@@ -147,7 +150,7 @@ class GraphPlan:
 
 
 def plan_of(bundle: Bundle, name: str) -> GraphPlan:
-    """name: `embedding`, or a task with a head."""
+    """The plan of the file of that name: `embedding`, or a task that has a head."""
     if name == "embedding":
         return GraphPlan(EmbeddingGraph(bundle), ONE, EMBEDDING, ("text",))
     spec = bundle.specs[name]

@@ -26,7 +26,8 @@ from multitask.storage.sealed import save_tensors
 
 
 def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
-    """For BertModel.from_pretrained and AutoTokenizer. Of the same ids, states and pooler output are ours."""
+    """Writes what BertModel.from_pretrained and AutoTokenizer load: given the same ids, transformers' states and pooler
+    output are ours."""
     tensors = in_dtype(bundle, dtype)
     encoder = {name.removeprefix(ENCODER): value for name, value in tensors.items() if name.startswith(ENCODER)}
     if not has_pooler(encoder):  # zeros are no pooler, and would be one to others
@@ -45,7 +46,7 @@ def write_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list
 
 
 def in_dtype(bundle: Bundle, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Raises UserError for a weight that is too large for it."""
+    """The tensors in that dtype. Raises UserError for a weight that is too large for it."""
     tensors = {name: value.to(dtype) for name, value in bundle.tensors.items()}
     for name, value in tensors.items():
         if not bool(value.isfinite().all()):
@@ -62,7 +63,8 @@ def write_facts(bundle: Bundle, folder: Path, dtype: torch.dtype) -> None:
 
 
 def write_tokenizer(bundle: Bundle, folder: Path) -> None:
-    """tokenizer.json is the bundle's own; the other files say how Hugging Face's classes are to use it."""
+    """Writes the tokenizer: tokenizer.json is the bundle's own; the files beside it say how Hugging Face's classes are
+    to use it."""
     special = special_tokens(bundle.tokenizer)
     write_text(folder / "tokenizer.json", bundle.tokenizer_json)
     write_json(folder / "special_tokens_map.json", special)
@@ -80,7 +82,8 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> None:
 
 
 def _bert_settings(tokenizer_json: str) -> dict[str, bool | None]:
-    """What BertTokenizer wants to be told where somebody asks for it by name: it does not look into tokenizer.json."""
+    """The settings of a BertTokenizer that somebody makes by its class's name, which does not look into
+    tokenizer.json."""
     normalizer = json.loads(tokenizer_json)["normalizer"] or {}
     if normalizer.get("type") != "BertNormalizer":
         return {}
@@ -93,8 +96,8 @@ def _bert_settings(tokenizer_json: str) -> dict[str, bool | None]:
 
 
 def _vocabulary(tokenizer_json: str) -> list[str] | None:
-    """WordPiece's tokens by id, added ones too; None for another model, and where a line's number would not be its
-    token's id, or a line not its token, to who reads them."""
+    """WordPiece's tokens by id, added ones too; None for another kind of model, and where vocab.txt could not say it: a
+    line's number would not be its token's id, or a line not its token."""
     if json.loads(tokenizer_json)["model"]["type"] != "WordPiece":
         return None
     numbers = Tokenizer.from_str(tokenizer_json).get_vocab()

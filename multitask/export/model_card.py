@@ -20,7 +20,10 @@ from multitask.tasks.table import TaskSpec
 
 @dataclass(frozen=True)
 class Origin:
-    """licence: the hub's name for it. hub: the encoder's id there. note: what to know of its scores."""
+    """Where an encoder comes from, as its export's card says it.
+
+    licence: the hub's name for it. hub: the encoder's id there. note: what to know of its scores.
+    """
 
     licence: str
     hub: str = ""
@@ -56,8 +59,8 @@ LIMITS = (
 def model_card(
     bundle: Bundle, form: str, provenance: Provenance, place: str, notes: Sequence[str] = (), dtype: str = "float32"
 ) -> str:
-    """The whole page. form: a key of FORMATS. place: what the code loads. notes: what the export had to say. dtype: of
-    the weights; scores were measured in float32, and the hub is told no others'."""
+    """The whole model card as Markdown. form: a key of FORMATS. place: what the code loads. notes: what the export had
+    to say. dtype: of the weights; scores were measured in float32, and the hub is told no others'."""
     about, used = bundle.about, _used(bundle)
     code = FORMATS[form].code.replace("PLACE", repr(place)).replace("MAX_LENGTH", str(bundle.max_length))
     metadata = _metadata(bundle, form, provenance if dtype == "float32" else Provenance(), used)
@@ -81,12 +84,12 @@ def _title(about: Mapping[str, Any]) -> str:
 
 
 def _used(bundle: Bundle) -> list[str]:
-    """The tasks whose data trained it, as far as is known."""
+    """The tasks whose data the bundle was trained on, as far as is known."""
     return sorted({*bundle.about.get("tasks", ()), *bundle.about.get("trained", ())})
 
 
 def _metadata(bundle: Bundle, form: str, provenance: Provenance, used: Sequence[str]) -> dict[str, Any]:
-    """The hub's block: github.com/huggingface/hub-docs, modelcard.md."""
+    """The metadata block that the hub reads: github.com/huggingface/hub-docs, modelcard.md."""
     origin = ENCODERS.get(bundle.about.get("encoder", ""))
     if origin and not used:
         licence: dict[str, Any] = {"license": origin.licence}

@@ -34,9 +34,12 @@ Inputs = dict[str, NDArray[np.int64]]
 
 
 def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
-    """Also tokenizer.json, and onnx.json: each file's inputs, output, unit. Raises UserError where one differs from the
-    bundle by more than TOLERANCE. float16: weights are stored as halves and computed with in float32; the figure is of
-    the file as it is, against the bundle's own weights."""
+    """Writes embedding.onnx, one file a head, tokenizer.json, and onnx.json, which says each file's inputs, output and
+    unit. Returns what to tell the user.
+
+    Raises UserError where a file's numbers differ from the bundle's by more than TOLERANCE. float16: weights are stored
+    as halves and computed with in float32; the difference told is the written file's, against the bundle's own weights.
+    """
     import onnx  # noqa: F401 (and onnxscript: the exporter's own words for their absence are long)
     import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
@@ -70,7 +73,7 @@ def _said(plan: GraphPlan) -> dict[str, Any]:
 
 
 def _write_graph(plan: GraphPlan, file: Path) -> None:
-    """Traced on rows of two lengths, which are free in the file, as is the number of rows."""
+    """Writes a graph, traced on rows of two lengths; lengths and number of rows are free in the file."""
     rows, longest = torch.export.Dim("rows"), plan.graph.encoder.config.max_position_embeddings
     examples: list[torch.Tensor] = []
     axes: dict[str, dict[int, Any]] = {}
@@ -95,7 +98,7 @@ def _write_graph(plan: GraphPlan, file: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on what it does not need."""
+    """Within it, the exporter's remarks on packages that it does not need are not shown."""
     log = logging.getLogger("torch.onnx")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -108,7 +111,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _halve(file: Path) -> None:
-    """Stores as float16 what loses nothing by it, the rounded weights, behind a cast; other constants stay."""
+    """Stores the rounded weights as float16, which loses nothing, each behind a cast to float32; other constants
+    stay."""
     import onnx
     from onnx import numpy_helper
 
@@ -134,7 +138,8 @@ def _halve(file: Path) -> None:
 
 
 def _difference(bundle: Bundle, name: str, plan: GraphPlan, file: Path) -> float:
-    """The largest between onnxruntime and the bundle, over batches of several shapes; of numbers above 1 as a share."""
+    """The largest difference between onnxruntime and the bundle, over batches of several shapes; of numbers above 1 as
+    a share of them."""
     import onnxruntime
 
     session, apart = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]), 0.0
@@ -148,13 +153,13 @@ def _difference(bundle: Bundle, name: str, plan: GraphPlan, file: Path) -> float
 
 
 def feed(bundle: Bundle, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> Inputs:
-    """What a session is given for a column of texts, or two."""
+    """What a session is given for one column of texts, or two."""
     tensors = [tensor for ids in _ids(bundle, plan, texts) for tensor in padded(ids)]
     return {name: tensor.long().numpy() for name, tensor in zip(plan.inputs, tensors, strict=True)}
 
 
 def _ids(bundle: Bundle, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-    """The sequences of each column; of joined ones, the one for both."""
+    """The token sequences of each column of texts; where a task's texts are joined, the one sequence for both."""
     tokenizer = bundle.tokenizer
     tokenizer.enable_truncation(bundle.max_length)
     columns: list[Any] = [list(zip(*texts, strict=True))] if plan.joined else [list(column) for column in texts]

@@ -10,7 +10,7 @@ from multitask.bundle.bundle import is_bundle
 from multitask.errors import well_formed
 from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.finding import find_bundle
-from multitask.experiment.stages import OUTCOME
+from multitask.experiment.stage_job import OUTCOME
 from multitask.storage.sealed import read_document
 from multitask.storage.storage import Storage, file_at
 from multitask.storage.uris import join
@@ -18,8 +18,11 @@ from multitask.storage.uris import join
 
 @dataclass(frozen=True)
 class Provenance:
-    """outcome: outcome.json's content (metrics, intervals, why). data: task -> results.json's facts of its files.
-    stages: results.json's rows, from the encoder to the bundle's own. All empty where nothing is known."""
+    """What is known of a bundle beside itself.
+
+    outcome: outcome.json's content (metrics, intervals, why). data: task -> results.json's facts of its files. stages:
+    results.json's rows, from the encoder to the bundle's own. All empty where nothing is known.
+    """
 
     outcome: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -27,7 +30,7 @@ class Provenance:
 
 
 def provenance_of(uri: str) -> Provenance:
-    """Of the bundle at a URI, or of an encoder's name; a bundle in no trainer's folder has none."""
+    """What is known of the bundle at a URI, or of an encoder's name; of a bundle in no trainer's folder, nothing."""
     place = find_bundle(uri).uri
     trainer, _, _ = place.rstrip("/").rpartition("/")
     if not is_bundle(place) or (outcome := _found(trainer, OUTCOME, file_at(trainer)[1])) is None:

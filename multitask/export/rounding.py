@@ -17,12 +17,12 @@ TEXTS = ("Yes.", "A quiet film that stays with you.", STORY * 60, STORY * 2, "Ca
 
 
 def largest_share(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    """The largest difference; of numbers above 1 as a share of them. nan where there is one."""
+    """The largest difference between two tensors; of numbers above 1 as a share of them. nan where either holds one."""
     return float((np.abs(found - wanted) / np.maximum(1.0, np.abs(wanted))).max())
 
 
 def upwards(value: float) -> str:
-    """Two digits, never less than the value: what is said to lie within it does."""
+    """A number in two digits, rounded up: a difference that is said to lie within it does."""
     if not value or not math.isfinite(value):
         return f"{value:.1e}"
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
@@ -30,7 +30,7 @@ def upwards(value: float) -> str:
 
 
 def rounding(bundle: Bundle, dtype: torch.dtype, arithmetic: torch.dtype = torch.float32) -> float:
-    """The largest difference of an embedding, of length 1, by weights stored as `dtype` and computed with in
+    """How far an embedding, of length 1, moves at most when weights are stored as `dtype` and computed with in
     `arithmetic`."""
     rounded = TextEncoder(bundle)
     rounded.model.to(dtype).to(arithmetic)

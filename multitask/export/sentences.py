@@ -1,5 +1,5 @@
-"""A bundle as what `sentence-transformers` loads: the transformers files and a list of modules, of length 1 at the end
-as ours are."""
+"""A bundle as what `sentence-transformers` loads: the transformers files and a list of modules, whose last one makes
+embeddings of length 1, which ours are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WITH_POOLER = ("Transformer", "Pooling", "Dense", "Normalize")
 
 
 def write_sentence_transformers(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
-    """For SentenceTransformer(folder), whose `encode` gives what `TextEncoder.embed` gives."""
+    """Writes the folder for SentenceTransformer(folder), whose `encode` gives what `TextEncoder.embed` gives."""
     lines = write_transformers(bundle, folder, dtype)
     layers, mode = (WITH_POOLER, "cls") if bundle.pooling == "pooler" else (PLAIN, bundle.pooling)
     places = ["" if at == 0 else f"{at}_{kind}" for at, kind in enumerate(layers)]

@@ -30,7 +30,7 @@ class Tokens:
 
 
 def default_device() -> torch.device:
-    """The fastest one."""
+    """The fastest device of this machine: CUDA, else MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -52,7 +52,7 @@ class TextEncoder:
         self.tokenizer.no_padding()
 
     def embed(self, texts: Sequence[str], progress: Done = silent) -> Vectors:
-        """(N, H), each of length 1, in the texts' order."""
+        """(N, H) sentence encodings, each of length 1, in the texts' order."""
         found: Vectors = F.normalize(self.sentences(texts, progress), dim=1).numpy()
         return found
 
@@ -77,7 +77,7 @@ class TextEncoder:
         return [tokens for tokens in found if tokens is not None]
 
     def _ids(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Of a pair, the longer text is cut first, as in training."""
+        """Token ids of texts, or of pairs, of which the longer text is cut first, as in training."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
 
     def _batches(self, ids: Sequence[Sequence[int]]) -> list[Rows]:

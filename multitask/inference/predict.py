@@ -23,8 +23,11 @@ BLOCK = 4096  # pairs whose sentences are encoded, and whose head is computed, a
 
 @dataclass(frozen=True)
 class Answers:
-    """labels: (N,) float64 in the task's unit, or (N, W) of W numbers each. probabilities: (N, classes) or (N,)
-    float64; None for scores."""
+    """What a task's head answers for N texts or pairs.
+
+    labels: (N,) float64 in the task's unit, or (N, W) of W numbers each. probabilities: (N, classes) or (N,) float64;
+    None for scores.
+    """
 
     labels: Floats
     probabilities: Floats | None
@@ -33,8 +36,8 @@ class Answers:
 class Predictor(TextEncoder):
     """A bundle's encoder and heads, for texts as they come. Dropout is off.
 
-    A task of two columns takes a second text for each first one. Of `evaluate.predictions` on the same rows, what it
-    gives differs by float32's rounding alone.
+    A task of two columns takes a second text for each first one. What it gives differs from what `evaluate.predictions`
+    gives for the same rows by float32's rounding alone.
     """
 
     with_heads = True
@@ -84,7 +87,7 @@ class Predictor(TextEncoder):
         return self._of_pairs(task, first, second or [], progress)
 
     def of_sequences(self, task: str, texts: Sequence[str] | Sequence[tuple[str, str]], progress: Done) -> Tensor:
-        """Of examples that are one sequence each: a sentence, or a joined pair."""
+        """Head outputs for examples that are one sequence each: a sentence, or a joined pair."""
         ids, label = self._ids(texts), self.bundle.specs[task].label
         found = torch.zeros(len(ids), *label.shape)
 
@@ -94,7 +97,8 @@ class Predictor(TextEncoder):
         return scattered(found, self._batches(ids), lambda rows: rows, headed, progress)
 
     def _of_pairs(self, task: str, first: Sequence[str], second: Sequence[str], progress: Done) -> Tensor:
-        """Of pairs: each distinct sentence of a block is encoded once. No head of a pair reads token states."""
+        """Head outputs for pairs of sentences: each distinct sentence of a block is encoded once. No head of a pair
+        reads token states."""
         label = self.bundle.specs[task].label
         found = [torch.zeros(0, *label.shape)]
         for start in range(0, len(first), BLOCK):
@@ -115,7 +119,7 @@ class Predictor(TextEncoder):
 
 
 def answers(outputs: Tensor, label: LabelSpec) -> Answers:
-    """What a head's outputs, (N,) or (N, classes), say."""
+    """What a head's outputs, (N,) or (N, classes), say: labels and probabilities."""
     kind = KINDS[label.kind]
     probabilities = kind.probability(outputs).numpy() if kind.probability else None
     return Answers(kind.prediction(outputs, label).double().numpy(), probabilities)

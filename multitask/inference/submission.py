@@ -33,8 +33,7 @@ def write_predictions(storage: Storage, spec: TaskSpec, split: Split, ids: Itera
     """Writes `predictions/<stem>-<split>-output.csv` and returns that path.
 
     labels: one an id, in the task's own unit: a class, 0 or 1, or a score; not logits or probabilities. Classes that
-    have words are written as those.
-    Raises ValueError where their numbers differ.
+    have words are written as words. Raises ValueError where there are not as many labels as ids.
     """
     stem, title = spec.prediction
     written = KINDS[spec.label.kind].written
@@ -51,8 +50,8 @@ def _cell(text: str) -> str:
 def write_submission_zip(storage: Storage, written: Iterable[str] = (), name: str = SUBMISSION) -> str:
     """Zips all prediction files of the storage, in the order of their names, and returns the zip's path.
 
-    written: paths of some that were just written, which a listing may not show yet.
-    Raises UserError where there are none.
+    written: paths that were just written, which a listing may not show yet. Raises UserError where there are no
+    prediction files.
     """
     names = {*storage.list(FOLDER), *(path.removeprefix(f"{FOLDER}/") for path in written)}
     files = sorted(file for file in names if file.endswith(_ENDING))

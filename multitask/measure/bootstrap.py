@@ -81,9 +81,9 @@ def clustered_interval(
 
 def resampled_means(groups: Sequence[Values]) -> Values:
     """The means of values (N, names) of each group, (RESAMPLES, groups), over texts and names drawn with replacement:
-    the same texts for all groups, each group's own names.
+    one draw of texts for all groups, and a draw of names for each.
 
-    Over texts alone, a few names' chance would pass for their group's.
+    Resampling texts alone would let a few names' chance pass for their group's.
     """
     drawn = np.random.default_rng(INTERVAL_SEED)
     texts, means = _times_drawn(drawn, len(groups[0])), []

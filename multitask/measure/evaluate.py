@@ -58,7 +58,7 @@ def scattered(
 
 
 def alone(tensor: Tensor) -> Tensor:
-    """The reduction over one rank."""
+    """The reduction over one rank: the tensor itself."""
     return tensor
 
 
@@ -84,7 +84,7 @@ class EvalSet:
         world: int = 1,
         rows: Rows | None = None,
     ) -> EvalSet:
-        """The table's examples, or only those `rows` of it."""
+        """This rank's share of a table's examples, or of `rows` of it."""
         rows = np.arange(len(table)) if rows is None else rows
         plan = eval_batches(table.lengths[rows], eval_tokens(device) // table.sentences)
         mine = [rows[batch] for batch in plan[rank::world]]
@@ -92,7 +92,7 @@ class EvalSet:
         return cls(task, table, batches, len(plan) // world)
 
     def with_features(self, features: Features) -> EvalSet:
-        """The same batches of sentences encoded before."""
+        """A set of the same batches whose sentences are read from encodings computed before."""
         batches = [
             collate(self.task, self.table, batch.rows.numpy(), batch.weights.numpy(), features)
             for batch in self.batches
@@ -129,7 +129,10 @@ def predictions(
 
 @dataclass(frozen=True)
 class Measured:
-    """scores: `sst/accuracy` and the like. predicted: task -> what its score rests on."""
+    """What measuring the dev sets gave.
+
+    scores: `sst/accuracy` and the like. predicted: task -> what its score rests on.
+    """
 
     scores: dict[str, Score]
     predicted: dict[str, Predicted]
@@ -144,7 +147,7 @@ def measure(
     reduce: Reduce = alone,
     progress: Mapping[str, Done] | None = None,
 ) -> Measured:
-    """Every task's metric and, where all three tasks are there, both papers' overall scores."""
+    """Measures every task's dev set: its metric and, where all three tasks are there, both papers' overall scores."""
     scores: dict[str, Score] = {}
     found: dict[str, Predicted] = {}
     for task, data in sets.items():
@@ -160,7 +163,8 @@ def measure(
 
 
 def feature_places(rows: Rows, table: TokenTable) -> Tensor:
-    """(N * sentences,) where the encodings of those rows' sentences stand in `encode_sentences`, -1 for others."""
+    """(N * sentences,) where each sentence of a table stands among what `encode_sentences` gives for those rows; -1
+    where it does not."""
     places = torch.full((len(table) * table.sentences,), -1)
     places[np.sort(stacked(rows, table.sentences))] = torch.arange(len(rows) * table.sentences)
     return places

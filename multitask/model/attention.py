@@ -32,7 +32,7 @@ def explicit_attention(
 def sdpa_attention(
     query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, dropout: float
 ) -> Tensor:
-    """The same in PyTorch's fused kernel."""
+    """`explicit_attention`'s numbers, to rounding, from PyTorch's fused kernel."""
     return F.scaled_dot_product_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout)
 
 
@@ -43,7 +43,7 @@ class Layout(Protocol):
     """Where the tokens of each sentence lie: (..., H) states are (B, T, H) or (P, H)."""
 
     def attend(self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-        """Every sentence's attention over itself; all of (..., N, D), as is the result."""
+        """Every sentence's attention over itself: queries, keys, values and result are (..., N, D)."""
         ...
 
 
@@ -59,8 +59,8 @@ class Padded:
 
 
 class _Spread(torch.autograd.Function):
-    """(P, ...) -> (B * T, ...): packed tokens to their places in rows. What stands in padding is any token's: masked as
-    a key, dropped as a query, so no gradient comes from there. A plain index would add gradients up, slowly."""
+    """(P, ...) -> (B * T, ...): packed tokens to their places in rows. What stands at padding is some token's: masked
+    as a key, dropped as a query, so no gradient comes from there. A plain index would add gradients up, slowly."""
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor, places: Tensor, sources: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Collect(torch.autograd.Function):
-    """(B * T, ...) -> (P, ...): the way back."""
+    """(B * T, ...) -> (P, ...): tokens in rows packed end to end, padding left out."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, places: Tensor, sources: Tensor, padding: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class PackedRows:
         return rows.view(*self.mask_BT.shape, *packed.shape[1:])
 
     def collect(self, rows: Tensor) -> Tensor:
-        """(B, T, ...) -> (P, ...)."""
+        """(B, T, ...) in rows -> (P, ...) packed."""
         flat = rows.flatten(0, 1)
         if not len(self.padding):
             return flat
@@ -130,7 +130,8 @@ class Packed:
 
     @classmethod
     def of(cls, mask_BT: Tensor, most: int) -> Packed:
-        """Of sentences in rows, longest first. A group is of at most `most` padded tokens, or of one sentence."""
+        """How sentences that lie in rows, longest first, are packed. A group is of at most `most` padded tokens, or of
+        one sentence."""
         lengths, groups, start = mask_BT.sum(dim=1).tolist(), [], 0
         while start < len(lengths):
             end = start + max(1, most // max(1, lengths[start]))

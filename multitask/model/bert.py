@@ -132,7 +132,7 @@ class MiniBert(nn.Module):
         return self._encoded(input_ids, self._positions(input_ids), Padded(mask_B11T), noise_BTH)
 
     def packed(self, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None, most: int) -> Tensor:
-        """The same without computing on padding: sentences in rows, longest first -> states of all tokens (P, H).
+        """`forward` without computing on padding: sentences in rows, longest first -> states of all tokens (P, H).
 
         most: padded tokens that attend together; what attention holds for the backward pass grows with it.
         """
@@ -238,7 +238,7 @@ def encode(bert: MiniBert, pooling: str, input_ids: Tensor, mask: Tensor, noise:
 
 
 def _encode_packed(bert: MiniBert, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None) -> Tensor:
-    """States (B, T, H); at padding, those of some token."""
+    """`encode` by way of packed sentences: states (B, T, H), which at padding are some token's."""
     order = mask_BT.sum(dim=1).argsort(descending=True, stable=True)
     mask = mask_BT[order]
     noise = None if noise_BTH is None else noise_BTH[order]

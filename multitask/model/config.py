@@ -83,13 +83,13 @@ class BertConfig:
             )
 
     def with_dropout(self, dropout: float | None) -> BertConfig:
-        """The same with that dropout everywhere; None leaves it as it is."""
+        """The config with that dropout everywhere; None leaves it as it is."""
         if dropout is None:
             return self
         return replace(self, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same config as a Hugging Face config.json; `from_dict` reads it back."""
+        """The config as the content of a Hugging Face config.json; `from_dict` reads it back."""
         return {"architectures": ["BertModel"], "model_type": "bert", **asdict(self)}
 
 

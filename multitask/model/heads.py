@@ -53,7 +53,7 @@ class DenseHead(nn.Module):
         return self.dense(self.join(*(side.sentence for side in (first, second) if side is not None)))
 
     def dense(self, vectors: Tensor) -> Tensor:
-        """(B, sizes[0]) -> what forward gives."""
+        """The sentence encodings joined, (B, sizes[0]) -> what `forward` gives."""
         outputs: Tensor = self.layers(vectors)
         return outputs.squeeze(-1) if self.one_output else outputs
 
@@ -145,7 +145,7 @@ HEADS: dict[str, HeadSpec] = {
 
 
 def head_spec(name: str, spec: TaskSpec, where: str) -> HeadSpec:
-    """The entry of that name. Raises UserError where there is none or it cannot serve the task."""
+    """The entry of HEADS of that name. Raises UserError where there is none or it cannot serve the task."""
     if name in HEADS and HEADS[name].serves(spec):
         return HEADS[name]
     fitting = ", ".join(key for key, head in HEADS.items() if head.serves(spec))

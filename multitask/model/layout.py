@@ -61,10 +61,13 @@ HARMLESS |= {"add_pooling_layer", "use_fast", "revision", "device_map"}
 
 @dataclass(frozen=True)
 class Layout:
-    """transformer: the folder of config.json, weights and tokenizer. pooling: a key of POOLINGS; None where the folder
+    """Where the parts of a model's folder lie, and how its transformer's states are used.
+
+    transformer: the folder of config.json, weights and tokenizer. pooling: a key of POOLINGS; None where the folder
     says nothing of it. dense: the folder of BERT's own pooler, which sentence-transformers writes as a Dense over the
-    first token. max_length: tokens of a text, None where nobody says. prompt: what is put before each text there,
-    which we do not do."""
+    first token. max_length: tokens of a text, None where nobody says. prompt: what is put before each text there, which
+    we do not do.
+    """
 
     transformer: Folder
     pooling: str | None
@@ -74,7 +77,8 @@ class Layout:
 
 
 def layout_of(folder: Folder) -> Layout:
-    """Raises UserError, naming the file, for what we cannot do as sentence-transformers does it."""
+    """The layout of a model's folder. Raises UserError, naming the file, for what this program cannot do as
+    sentence-transformers does it."""
     if folder.has(ADAPTER):
         raise UserError(
             f"{folder.at(ADAPTER)}: a PEFT adapter; valid: a whole model; merge_and_unload() of peft, then "
@@ -133,7 +137,8 @@ def _path(said: object) -> str:
 
 
 def _places(folder: Folder, listed: list[tuple[str, str]]) -> dict[str, Folder]:
-    """Type -> its folder. Raises UserError for a list of modules that is not READABLE."""
+    """The type of each of the folder's modules -> its own folder. Raises UserError for a list of modules that is not
+    READABLE."""
     layers = [(_short(kind), path) for kind, path in listed]
     kept = [(kind, path) for kind, path in layers if kind != "Dropout"]
     if tuple(kind for kind, _ in kept) not in READABLE:
@@ -148,7 +153,7 @@ def _places(folder: Folder, listed: list[tuple[str, str]]) -> dict[str, Folder]:
 
 
 def _short(kind: str) -> str:
-    """A module's class, of sentence-transformers' own; another's with its package."""
+    """The class of a module in an error: its bare name where it is of sentence-transformers, else with its package."""
     return kind.rpartition(".")[2] if kind.startswith(PACKAGE) else kind
 
 
@@ -166,8 +171,8 @@ def _check_arguments(where: str, values: Mapping[str, Any]) -> None:
 
 
 def _pooling_of(folder: Folder, listed: bool = False) -> str | None:
-    """The mode that Pooling's config names, in its old form or its new; None for one that nobody lists and is not
-    there. Raises UserError for several at once, which make a wider embedding."""
+    """The mode that Pooling's config names, in its old form or its new; None for a Pooling whose config is not there.
+    Raises UserError for several modes at once, which make a wider embedding."""
     values = folder.find_json("config.json")
     if values is None:
         if listed:
@@ -183,7 +188,8 @@ def _pooling_of(folder: Folder, listed: bool = False) -> str | None:
 
 
 def _max_length(transformer: Folder) -> int | None:
-    """What sentence-transformers says, or else transformers; a value that can be none is passed over."""
+    """The most tokens of a text, by sentence-transformers' files or else by transformers'; a value that cannot be one
+    is passed over."""
     for name, key in ((TRANSFORMER, "max_seq_length"), (TOKENIZER, "model_max_length")):
         length = (transformer.find_json(name) or {}).get(key)
         if isinstance(length, int | float) and type(length) is not bool and length >= 1:
@@ -192,7 +198,8 @@ def _max_length(transformer: Folder) -> int | None:
 
 
 def _prompt(folder: Folder, settings: Mapping[str, Any]) -> str:
-    """What sentence-transformers puts before each text unless it is told otherwise, with a note that we do not."""
+    """The prompt that sentence-transformers puts before each text unless it is told otherwise, with a note that this
+    program does not."""
     prompts, name = settings.get("prompts"), settings.get("default_prompt_name")
     prompt = str(prompts[name]) if isinstance(prompts, dict) and isinstance(name, str) and name in prompts else ""
     if prompt:

@@ -13,7 +13,8 @@ MLM = "mlm"  # the head's name, in a model and in what a bundle says of itself
 
 
 class MlmHead(nn.Module):
-    """BERT's: dense, the config's activation, LayerNorm, then the vocabulary. V its size, H the encoder's hidden size.
+    """BERT's masked-language head: dense, the config's activation, LayerNorm, then the vocabulary. V its size, H the
+    encoder's hidden size.
 
     tied: the vocabulary's weights (V, H) are the encoder's embeddings, which `forward` gets passed; else they are the
     head's own. The bias (V,) is the head's in both.

@@ -76,7 +76,8 @@ class MultitaskModel(nn.Module):
         self.train(self.training)
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """Name -> weight, by reference, of what is trained: the others are the bundle's that the stage starts from."""
+        """Name -> weight, by reference, of what is trained; every weight that is not is the bundle's that the stage
+        starts from."""
         return {name: weight.detach() for name, weight in self.named_parameters() if weight.requires_grad}
 
     def load_trained(self, weights: Mapping[str, Tensor]) -> None:
@@ -104,7 +105,7 @@ class MultitaskModel(nn.Module):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without dropout and gradients, then back to the mode before."""
+        """Within it, the model computes without dropout and gradients; afterwards it is in the mode that it was in."""
         before = self.training
         self.eval()
         try:
@@ -141,7 +142,7 @@ class MultitaskModel(nn.Module):
         return outputs
 
     def features(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
-        """(S, F), all that heads need of an encoder that does not change, but for those that read tokens: sentence
+        """(S, F) all that heads need of an encoder that does not change, but for heads that read tokens: sentence
         encodings, F = H; of joined pairs both texts' means, F = 2H."""
         if batch.features is not None or not self.specs[batch.task].joined:
             return self.encode(batch, noise).sentence

@@ -154,7 +154,7 @@ def _from_folder(name: str, folder: Folder, pooling: str | None = None) -> Sourc
 
 
 def _tell_of_left(left: dict[str, int], values: dict[str, Any], where: str) -> None:
-    """A note where something lay beside the encoder: a task's head, most often."""
+    """Logs a note where something lay beside the encoder: a task's head, most often."""
     if left:
         heads = ", ".join(f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in sorted(left.items())[:5])
         log.warning("%s: a %s; its encoder is taken and its head left: %s", where, class_of(values), heads)

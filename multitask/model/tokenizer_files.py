@@ -48,7 +48,8 @@ class _Kept:
 
 
 def read_tokenizer(folder: Folder) -> Tokenizer:
-    """Without truncation and padding; tokenizer.json as it is where it gives the ids that it should.
+    """The tokenizer of a model's folder, without truncation and padding: tokenizer.json as it is where it gives
+    AutoTokenizer's ids, else one that is built to.
 
     Raises UserError where there is no tokenizer, or none that gives AutoTokenizer's ids.
     """
@@ -73,7 +74,8 @@ def read_tokenizer(folder: Folder) -> Tokenizer:
 
 
 def parse_tokenizer(data: bytes, where: str) -> Tokenizer:
-    """Without truncation and padding. Raises UserError, naming `where`."""
+    """The tokenizer that a tokenizer.json's text describes, without truncation and padding. Raises UserError, naming
+    `where`."""
     try:
         tokenizer = Tokenizer.from_str(data.decode())
     except Exception as error:  # tokenizers raises plain Exception
@@ -84,7 +86,8 @@ def parse_tokenizer(data: bytes, where: str) -> Tokenizer:
 
 
 def token_count(tokenizer: Tokenizer) -> int:
-    """Every id that a text can be given is below it. No text is given the id of an empty line of vocab.txt."""
+    """A bound below which every id lies that a text can be given. No text is given the id of an empty line of
+    vocab.txt."""
     return max((index for token, index in tokenizer.get_vocab().items() if token), default=-1) + 1
 
 
@@ -123,7 +126,7 @@ def _class_of(folder: Folder, said: Said) -> str:
 
 
 def _as_it_is(folder: Folder, said: Said) -> Tokenizer:
-    """tokenizer.json's, with the tokens that other files add to it."""
+    """The tokenizer of tokenizer.json, with the tokens that the files beside it add."""
     data = folder.find(TOKENIZER)
     if data is None:
         raise UserError(f"{folder.uri}: no {TOKENIZER}, which tokenizer_class PreTrainedTokenizerFast wants")
@@ -135,7 +138,8 @@ def _as_it_is(folder: Folder, said: Said) -> Tokenizer:
 
 
 def _built(folder: Folder, said: Said, name: str) -> Tokenizer:
-    """What that class makes of the vocabulary of tokenizer.json or vocab.txt and of the settings."""
+    """The tokenizer that one of transformers' classes makes of the vocabulary, in tokenizer.json or vocab.txt, and of
+    the settings."""
     kind, file, data = CLASSES[name], folder.find_json(TOKENIZER), folder.find(VOCABULARY)
     if file is None:
         if data is None or kind.model != "WordPiece":
@@ -164,14 +168,16 @@ def _numbered(tokenizer: Tokenizer, text: str) -> Token:
 
 
 def _named(said: Said, names: Mapping[str, str]) -> dict[str, AddedToken]:
-    """Special tokens in transformers' order; names: those where no file says another one, or none."""
+    """The special tokens in transformers' order. names: the tokens that hold where no file says another one, or
+    none."""
     defaults = {key: AddedToken(name, special=True) for key, name in names.items()}
     found = {key: said.named.get(key, defaults.get(key)) for key in (*NAMED, *said.named)}
     return {key: token for key, token in found.items() if token is not None}
 
 
 def _add(tokenizer: Tokenizer, said: Said, named: Mapping[str, AddedToken]) -> None:
-    """Adds what files number, then the special tokens that are not there yet; they are numbered in this order."""
+    """Adds the tokens that files number, then the special tokens that are not there yet; they are numbered in this
+    order."""
     numbered = [token for _, token in sorted(said.declared.items())]
     there = {token.content for token in [*tokenizer.get_added_tokens_decoder().values(), *numbered]}
     others = [token for token in (*named.values(), *said.extra) if token.content not in there]
@@ -189,7 +195,7 @@ def _lower(*tokenizers: Tokenizer | None) -> None:
 
 
 def _check(tokenizer: Tokenizer, said: Said, where: str) -> None:
-    """Every token has a number of its own, every text has tokens."""
+    """Raises UserError unless every token has a number of its own and every text has tokens."""
     check_unknown(tokenizer, where)
     _check_numbers(tokenizer, {number: token.content for number, token in said.declared.items()}, said.numbers_where)
     twice = [number for number, times in Counter(tokenizer.get_vocab().values()).items() if times > 1]

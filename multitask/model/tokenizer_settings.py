@@ -40,7 +40,9 @@ class Folder(Protocol):
 
 @dataclass(frozen=True)
 class Said:
-    """where: the file of settings, for errors. values: the settings, tokens left out.
+    """What a folder's files say of its tokenizer.
+
+    where: the file of settings, for errors. values: the settings, tokens left out.
 
     named: special tokens by their keys, such as "cls_token", and None where a file says that there is none. extra:
     further special tokens. declared: the tokens that files number themselves, numbers_where: the file that does.
@@ -55,7 +57,8 @@ class Said:
 
 
 def read_settings(folder: Folder) -> Said:
-    """Raises UserError for a value that transformers refuses too, or that would want a tokenizer of another kind."""
+    """What a folder's files say of its tokenizer. Raises UserError for a value that transformers refuses too, or that
+    would want a tokenizer of another kind."""
     where, raw = folder.at(SETTINGS), folder.find_json(TOKENIZER) or {}
     values = _one_list(folder.find_json(SETTINGS) or {})
     if "added_tokens_decoder" in values:  # since version 4.34; the files below are then not read
@@ -100,7 +103,8 @@ def model_max_length(folder: Folder) -> int | None:
 
 
 def _one_list(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with further special tokens in one list, those that have names of their own by these."""
+    """The settings with all further special tokens in one list; those that have names of their own stand under
+    these."""
     rest = {key: value for key, value in values.items() if key not in EXTRA}
     listed = {key: values[key] for key in EXTRA if key in values}
     if isinstance(listed.get(LIST), dict):
@@ -109,8 +113,8 @@ def _one_list(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_special_map(values: dict[str, Any], folder: Folder) -> dict[str, Any]:
-    """The settings with special_tokens_map.json's tokens. Where both name one, this file's holds for the keys that
-    transformers knows, tokenizer_config.json's for others; and those come last."""
+    """The settings with special_tokens_map.json's tokens. Where both files name a token, special_tokens_map.json's
+    holds for the keys that transformers knows, tokenizer_config.json's for other keys, which come last."""
     said, where = folder.find_json(SPECIAL_MAP) or {}, folder.at(SPECIAL_MAP)
 
     def special(token: Any) -> Any:
@@ -135,7 +139,7 @@ def _special_contents(values: Mapping[str, Any], where: str) -> set[str]:
 
 
 def _added(folder: Folder, special: set[str]) -> dict[int, AddedToken]:
-    """added_tokens.json: where versions before 4.34 wrote what was added to vocab.txt."""
+    """The tokens of added_tokens.json, where versions before 4.34 wrote what was added to vocab.txt."""
     found = {}
     for content, number in (folder.find_json(ADDED) or {}).items():
         flags = {"special": content in special, "normalized": content not in special}
@@ -144,7 +148,8 @@ def _added(folder: Folder, special: set[str]) -> dict[int, AddedToken]:
 
 
 def _of_sentences(folder: Folder) -> dict[str, Any]:
-    """Settings that sentence-transformers hands to AutoTokenizer itself. Raises UserError for another tokenizer."""
+    """The settings that sentence-transformers hands to AutoTokenizer itself. Raises UserError where they name another
+    tokenizer."""
     said, where = folder.find_json(SENTENCES) or {}, folder.at(SENTENCES)
     if name := said.get("tokenizer_name_or_path"):
         raise UserError(f"{where}: tokenizer_name_or_path is {name!r}; valid: null, the tokenizer beside it")
@@ -153,7 +158,7 @@ def _of_sentences(folder: Folder) -> dict[str, Any]:
 
 
 def _named(values: dict[str, Any], where: str) -> dict[str, AddedToken | None]:
-    """NAMED's tokens in its order, then those of other keys; what is no token there is no token's key."""
+    """NAMED's tokens in its order, then the tokens under other keys; a value that is no token leaves its key out."""
     others = {key for key, value in values.items() if key.endswith("_token") and _content(value) is not None}
     keys = [key for key in NAMED if key in values] + sorted(others.difference(NAMED), key=list(values).index)
     return {key: None if values[key] is None else _special(values[key], where, key) for key in keys}
@@ -169,7 +174,8 @@ def _content(value: object) -> str | None:
 
 
 def _special(value: object, where: str, key: str) -> AddedToken:
-    """A text is a special token that is found before the text is normalised; one with its own flags keeps them."""
+    """A special token as it is added. Given as a text, it is found before a text is normalised; given with flags, it
+    keeps them."""
     if isinstance(value, AddedToken):
         return value
     if _content(value) is None:

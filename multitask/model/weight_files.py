@@ -36,7 +36,8 @@ MAX_SHARDS = 1000
 
 
 def read_tensors(folder: Folder) -> tuple[dict[str, Tensor], str]:
-    """-> (name -> tensor as it is stored, the file that they are from or that names their shards).
+    """The tensors of a model's folder: (name -> tensor as it is stored, the file that they are from or that names their
+    shards).
 
     Raises UserError where there is none that can be read, or where one is damaged or missing.
     """
@@ -120,7 +121,7 @@ def _from_pickle(data: bytes, where: str) -> dict[str, Tensor]:
 
 
 def _why(error: Exception) -> str:
-    """torch's reason, which is a page of advice, in a few words."""
+    """torch's reason for refusing a file, which is a page of advice, in a few words."""
     if isinstance(error, pickle.UnpicklingError):
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         return f"it holds {named[1]}, which is no tensor" if named else "it is no pickle of tensors"
@@ -128,7 +129,8 @@ def _why(error: Exception) -> str:
 
 
 def _check_zip(data: bytes, where: str) -> None:
-    """torch stores its files as they are; a compressed one could be of any size when it is read."""
+    """Raises UserError where a zip compresses its files: torch stores them as they are, and a compressed one could be
+    of any size when it is read."""
     if not data.startswith(b"PK"):
         return
     try:

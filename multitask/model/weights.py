@@ -38,8 +38,11 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """state: MiniBert's state dict, float32; a pooler that was not there is zeros. left: how many tensors lay beside
-    the encoder, by the first part of their names (a task's head)."""
+    """An encoder's weights, as read from a file.
+
+    state: MiniBert's state dict, float32; a pooler that was not there is zeros. left: how many tensors lay beside the
+    encoder, by the first part of their names (a task's head).
+    """
 
     state: StateDict
     left: dict[str, int]
@@ -91,8 +94,8 @@ def _prefix_of(names: Iterable[str], where: str) -> str:
 
 
 def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """-> (the encoder's tensors under MiniBert's names, how many others there are by the first part of their name, but
-    for what stands before all names, `module.` say)."""
+    """(the encoder's tensors under MiniBert's names, how many other tensors there are by the first part of their names,
+    whatever prefix such as `module.` stands before all names)."""
     outer = prefix[: prefix.rstrip(".").rfind(".") + 1]
     found: dict[str, Tensor] = {}
     left: dict[str, int] = {}

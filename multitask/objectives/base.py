@@ -23,74 +23,65 @@ from multitask.tasks.table import TaskSpec
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank computes its slice of a global batch.
-
-    Attributes:
-        rank: This process's number among `world` that train together.
-        world: The number of ranks.
-        steps: The optimizer steps that the stage has done so far.
-        reseed: Puts torch's random state back to where this step began, so that a second forward drops the same units.
-        reduce: Sums a tensor over all ranks in place, and returns it.
-    """
+    """Where a rank computes its slice of a global batch."""
 
     rank: int = 0
+    """This process's number among `world` that train together."""
     world: int = 1
+    """The number of ranks."""
     steps: int = 0
+    """The optimizer steps that the stage has done so far."""
     reseed: Callable[[], None] = lambda: None
+    """Puts torch's random state back to where this step began, so that a second forward drops the same units."""
     reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    """Sums a tensor over all ranks in place, and returns it."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a stage gives its objective.
-
-    Attributes:
-        model: The model that is trained, with the heads of its tasks.
-        stage: The stage's name, which keys whatever is drawn.
-        seed: The experiment's seed, which keys it too.
-        tasks: The tasks that are trained.
-        options: The objective's own options, of the type `Objective.Options`.
-        batch_size: Examples a step, over all ranks together.
-        tables: Task -> its training examples, as `Objective.examples` gave them.
-        rows: Task -> the rows of its table that are used.
-        losses: Task -> the name of its head's loss.
-        smart: The settings of SMART's regularisation, or None.
-        tokenizer_json: The tokenizer, as its library writes it.
-        max_length: Tokens of a sequence, beyond which texts are cut.
-    """
+    """What a stage gives its objective."""
 
     model: MultitaskModel
+    """The model that is trained, with the heads of its tasks."""
     stage: str
+    """The stage's name, which keys whatever is drawn."""
     seed: int
+    """The experiment's seed, which keys it too."""
     tasks: list[str]
+    """The tasks that are trained."""
     options: Any
+    """The objective's own options, of the type `Objective.Options`."""
     batch_size: int
+    """Examples a step, over all ranks together."""
     tables: Mapping[str, TokenTable]
+    """Task -> its training examples, as `Objective.examples` gave them."""
     rows: Mapping[str, Rows]
+    """Task -> the rows of its table that are used."""
     losses: Mapping[str, str] = field(default_factory=dict)
+    """Task -> the name of its head's loss."""
     smart: Any = None
+    """The settings of SMART's regularisation, or None."""
     tokenizer_json: str = ""
+    """The tokenizer, as its library writes it."""
     max_length: int = 512
+    """Tokens of a sequence, beyond which texts are cut."""
 
 
 class Objective:
-    """What a stage learns by. A subclass says what it is in its class's facts, and does its work in `loss`.
-
-    Attributes:
-        Options: The schema of the options that a stage may give under the objective's name; None where it has none.
-        measured: The dev metrics of the objective's own, all tasks together. What is a perplexity is better low.
-        uses_head: Whether a batch goes through its task's head, so that the head is trained.
-        reads_sentences: Whether it learns from sentence encodings, to which the stage's dropout applies.
-        has_head: Whether something is left to train over a frozen encoder.
-        smooth: Whether SMART can regularise it.
-    """
+    """What a stage learns by. A subclass says what it is in its class's facts, and does its work in `loss`."""
 
     Options: ClassVar[type[Strict] | None] = None
+    """The schema of the options that a stage may give under the objective's name; None where it has none."""
     measured: ClassVar[tuple[str, ...]] = ()
+    """The dev metrics of the objective's own, all tasks together. What is a perplexity is better low."""
     uses_head: ClassVar[bool] = False
+    """Whether a batch goes through its task's head, so that the head is trained."""
     reads_sentences: ClassVar[bool] = True
+    """Whether it learns from sentence encodings, to which the stage's dropout applies."""
     has_head: ClassVar[bool] = True
+    """Whether something is left to train over a frozen encoder."""
     smooth: ClassVar[bool] = False
+    """Whether SMART can regularise it."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.model = setup, setup.model
@@ -150,7 +141,7 @@ class Objective:
 
 
 def similar_rows(spec: TaskSpec, table: TokenTable, rows: Rows) -> Rows:
-    """Those of the rows whose pairs are similar, of a task whose labels say so."""
+    """The rows whose pairs are similar. The task's labels must say which are."""
     least = spec.label.similar
     assert least is not None, f"recipe/checks.py lets no task without similar pairs, such as {spec.name}, in here"
     found: Rows = rows[(table.labels[rows] >= least).numpy()]

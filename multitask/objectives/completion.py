@@ -48,7 +48,8 @@ class Prompt:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, longest: int) -> Prompt:
-        """Raises UserError where the tokenizer lacks a token that this needs, or `longest` leaves no room."""
+        """The prompt in a tokenizer's ids. Raises UserError where the tokenizer lacks a token that it needs, or
+        `longest` leaves no room."""
         found = {token: number for token in SPECIAL if (number := tokenizer.token_to_id(token)) is not None}
         if lacking := [token for token in ("[CLS]", "[SEP]", "[MASK]") if token not in found]:
             raise UserError(f"role completion: the encoder's tokenizer has no {lacking[0]} token; BERT's has one")
@@ -58,11 +59,13 @@ class Prompt:
         return cls(before, found["[MASK]"], found["[SEP]"], frozenset(found.values()), longest)
 
     def answer(self, title: Sequence[int]) -> list[int]:
-        """What the masks stand for: the title's tokens and the end, at most MOST. Special tokens are dropped."""
+        """The token ids that the masks stand for: the title's tokens and the end, at most MOST. Special tokens are
+        dropped."""
         return [*self._ordinary(title), self.end][:MOST]
 
     def ids(self, shown: Sequence[int], description: Sequence[int]) -> list[int]:
-        """The whole, with the first tokens of the answer `shown` and masks in the place of the others."""
+        """The token ids of the whole, with the first tokens of the answer `shown` and masks in the place of the
+        rest."""
         asked = [*self.before, *shown, *[self.mask] * (MOST - len(shown)), self.end]
         return [*asked, *self._ordinary(description)[: self.longest - len(asked) - 1], self.end]
 
@@ -72,7 +75,8 @@ class Prompt:
     def hidden(
         self, answers: Sequence[Sequence[int]], descriptions: Sequence[Sequence[int]], shown: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T) ids, mask and targets: each answer's first `shown` tokens stand there, its others are asked for."""
+        """(B, T) ids, mask and targets: each answer's first `shown` tokens stand there, the rest is hidden and asked
+        for."""
         asked = zip(answers, descriptions, shown, strict=True)
         input_ids, mask = padded([self.ids(answer[:count], description) for answer, description, count in asked])
         targets = torch.full_like(input_ids, NO_TARGET)
@@ -83,8 +87,8 @@ class Prompt:
 
 
 class Completion(HiddenTokens):
-    """Similar pairs are the examples: the first text is the answer, the second is what it is asked of. Training shows
-    some first tokens of the answer, so that it can be found token by token."""
+    """Learns to answer: similar pairs are the examples, the first text is the answer, the second is what it is asked
+    of. Training shows some first tokens of the answer, so that it can be found token by token."""
 
     measured = (COMPLETION,)
 
@@ -105,16 +109,18 @@ class Completion(HiddenTokens):
         return table, similar_rows(spec, table, rows)
 
     def batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
-        """How much is shown is drawn for the example, never for the rank that computes it."""
+        """A rank's slice of a global batch. How much of an answer is shown is drawn for the example, never for the rank
+        that computes it."""
         draws = [derive_seed(self.setup.seed, self.setup.stage, when, task, row) for row in rows.tolist()]
         return self._asked(task, self.setup.tables[task], torch.from_numpy(rows), torch.from_numpy(weights), draws)
 
     def dev_batch(self, table: TokenTable, batch: Batch) -> Batch:
-        """Nothing of the answers is shown."""
+        """A batch of dev examples; nothing of the answers is shown."""
         return self._asked(batch.task, table, batch.rows, batch.weights, [0] * len(batch))
 
     def measure(self, data: Mapping[str, TokenTable], place: Place, autocast: Autocast) -> dict[str, Score]:
-        """The perplexity of dev's answers, ends included, of all tasks together: a task's own name is mlm's."""
+        """The perplexity of dev's answers, ends included, of all tasks together: a task's own name stands for mlm's
+        perplexity."""
         return {COMPLETION: super().measure(data, place, autocast)[COMPLETION]}
 
     def _asked(self, task: str, table: TokenTable, rows: Tensor, weights: Tensor, draws: Sequence[int]) -> Batch:

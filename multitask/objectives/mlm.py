@@ -56,7 +56,7 @@ class Mlm(Strict):
 
 
 class HiddenTokens(Objective):
-    """What objectives share whose loss is the hidden tokens' cross-entropy, normalised by the hidden tokens of the
+    """The base of objectives whose loss is the hidden tokens' cross-entropy, normalised by the hidden tokens of the
     whole global batch. `measured` names one metric: the perplexity of all the stage's tasks together."""
 
     reads_sentences = False
@@ -94,7 +94,7 @@ class HiddenTokens(Objective):
 
 
 class MaskedLanguage(HiddenTokens):
-    """Every sentence is an example; each of its tokens is hidden by its own chance."""
+    """Learns to restore hidden tokens: every sentence is an example; each of its tokens is hidden by its own chance."""
 
     Options = Mlm
     measured = (PERPLEXITY,)
@@ -111,7 +111,7 @@ class MaskedLanguage(HiddenTokens):
 
     @classmethod
     def examples(cls, options: Any, spec: TaskSpec, table: TokenTable, rows: Rows) -> tuple[TokenTable, Rows]:
-        """The rows' sentences, each an example of its own."""
+        """The sentences of the rows, each an example of its own."""
         return table.singles(), np.sort(stacked(rows, table.sentences))
 
     def batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
@@ -122,5 +122,5 @@ class MaskedLanguage(HiddenTokens):
         return self._masked(batch, "perplexity")
 
     def _masked(self, batch: Batch, *when: object) -> Batch:
-        """Keyed by the example, never by the rank that computes it."""
+        """A batch with tokens hidden, drawn for each example, never for the rank that computes it."""
         return self.masking.apply(batch, [derive_seed(*when, batch.task, row) for row in batch.rows.tolist()])

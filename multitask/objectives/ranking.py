@@ -31,7 +31,8 @@ class Ranking(Strict):
 
 
 class MultipleNegatives(Objective):
-    """Similar pairs are the anchors; all second sentences of the global batch, and hard negatives, the candidates."""
+    """Learns to find a sentence's similar one: similar pairs are the anchors; all second sentences of the global batch,
+    and hard negatives, the candidates."""
 
     Options = Ranking
     has_head = False

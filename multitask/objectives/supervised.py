@@ -16,7 +16,7 @@ from multitask.objectives.smart import Smart, WeightAverage, adversarial_noise, 
 
 
 class Supervised(Objective):
-    """A batch is of one task."""
+    """Learns tasks' labels through their heads. A batch is of one task."""
 
     uses_head = True
     smooth = True
@@ -36,7 +36,8 @@ class Supervised(Objective):
     def _regulariser(self, smart: Smart, batch: Batch, outputs: Tensor, place: Place) -> Tensor:
         """Both of SMART's terms, summed over the batch (Jiang et al., 2020, equations 2 to 5).
 
-        In full precision: in halves, the change that the smallest noise makes is rounding, and so is its gradient.
+        They are computed in full precision: in halves, the change that the smallest noise makes is rounding, and so is
+        its gradient.
         """
         kind = self.device.type
         if not torch.is_autocast_enabled(kind):
@@ -66,7 +67,7 @@ class Supervised(Objective):
         return (terms * batch.weights).sum()
 
     def _first_noise(self, smart: Smart, batch: Batch, place: Place) -> Tensor:
-        """Keyed by the sentence, never by the rank that computes it."""
+        """The noise that the search starts from, drawn for each sentence, never for the rank that computes it."""
         count = len(batch.mask) // len(batch)
         seeds = [
             derive_seed(self.setup.seed, self.setup.stage, "noise", place.steps, batch.task, row, at)
@@ -95,6 +96,7 @@ class Supervised(Objective):
 
 
 def _again(place: Place, forward: Callable[[], Tensor]) -> Tensor:
-    """Another pass with the step's own random state: the same units are dropped, the same function is compared."""
+    """A further pass under the step's own random state: equal units are dropped, so that one function is compared with
+    itself."""
     place.reseed()
     return forward()

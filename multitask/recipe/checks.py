@@ -88,7 +88,7 @@ _NO_MAPPING = {"dict_type", "model_type", "model_attributes_type", "list_type"}
 
 
 def _relevant(problems: list[Any]) -> list[Any]:
-    """What is wrong with that which was meant, unknown keys first: a misspelt key is missing under its own name too."""
+    """The errors that matter among pydantic's, unknown keys first: a misspelt key is missing under its own name too."""
     said = [
         problem
         for problem in problems
@@ -195,7 +195,7 @@ def _deciding(recipe: Recipe, stage: Stage) -> list[str]:
 
 
 def _check_sweep(recipe: Recipe, stage: Stage, at: str) -> None:
-    """Its trials are valid stages, and something decides between them."""
+    """Raises UserError unless a sweep's trials are valid stages and a metric decides between them."""
     if stage.sweep is None:
         return
     metrics = _deciding(recipe, stage)
@@ -241,7 +241,8 @@ def _check_task(name: str, task: Task, where: str) -> None:
 
 
 def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, str]] | None = None) -> None:
-    """Every stage's heads fit their tasks, and a last-layer stage has one to train; carried: as in Recipe.heads."""
+    """Raises UserError unless every stage's heads fit their tasks and a last-layer stage has one to train. carried: the
+    argument of Recipe.heads."""
     for stage in recipe.stages:
         heads, at = recipe.heads(stage, carried), f"{where}: stages.{stage.name}"
         for name in heads:

@@ -13,7 +13,7 @@ import numpy as np
 from multitask.data.files import list_directory
 from multitask.data.readers import Example, ReadResult, read_examples
 from multitask.data.scales import scale_note
-from multitask.data.table import BadRow
+from multitask.data.tabular import BadRow
 from multitask.errors import UserError, short_list
 from multitask.recipe.data_maps import Place, place_of
 from multitask.tasks.labels import KINDS
@@ -26,29 +26,30 @@ _SHOWN_ROWS = 20
 
 @dataclass(frozen=True)
 class FileReport:
-    """One task's file.
-
-    rows: how many are usable. labels: (label, rows) pairs, scores rounded to the nearest integer. names: what the task
-    calls its labels, where they have names; else what the file calls its classes. form: how the file is read. note:
-    what is odd about it, or "". spread: whether they differ, rounded or not. similar:
-    whether all are pairs that mean the same, which ranking and completion learn from.
-    words: the least, median, 95th percentile and most words of a text.
-    problem: why nothing could be read, or "".
-    """
+    """What the readers make of one task's file."""
 
     task: str
     split: Split
     path: str
     rows: int = 0
+    """How many rows are usable."""
     labels: tuple[tuple[int, int], ...] = ()
+    """(label, rows) pairs, scores rounded to the nearest integer."""
     words: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """The least, median, 95th percentile and most words of a text."""
     quarantined: tuple[BadRow, ...] = ()
     problem: str = ""
+    """Why nothing could be read, or ""."""
     names: tuple[str, ...] = ()
+    """What the task calls its labels, where they have names; else what the file calls its classes."""
     form: str = ""
+    """How the file is read, for people."""
     note: str = ""
+    """What is odd about the file, or ""."""
     spread: bool = True
+    """Whether the labels differ, rounded or not."""
     similar: bool = False
+    """Whether all rows are pairs that mean the same, which ranking and completion learn from."""
 
     @property
     def fault(self) -> str:
@@ -65,7 +66,7 @@ class FileReport:
         return self.names[label] if label < len(self.names) else str(label)
 
     def to_json(self) -> dict[str, Any]:
-        """As the text has it, with every quarantined row."""
+        """The report as JSON: what the text says, with every quarantined row."""
         return {
             "task": self.task,
             "split": self.split,

@@ -25,21 +25,21 @@ ENDINGS = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Place:
-    """Where tasks' files lie: as `tasks` says, and where it does not, in `directory` under their own names; "" is none.
-
-    uri: what the user named.
-    """
+    """Where tasks' files lie: where `tasks` says, else in `directory` under their own names."""
 
     uri: str
+    """What the user named."""
     tasks: Mapping[str, Task]
+    """Task -> its files, for tasks whose files are named."""
     directory: str
+    """A directory or its URI; "" where there is none."""
 
     def has(self, spec: TaskSpec, split: Split) -> bool:
-        """Whether `find` would look for something."""
+        """Whether `find` would look for a file of the task and split."""
         return bool(self._given(spec, split)) or bool(self.directory and has_file(self.directory, spec, split))
 
     def named(self, spec: TaskSpec, split: Split) -> bool:
-        """Whether `tasks` says where it lies."""
+        """Whether `tasks` says where the file of the task and split lies."""
         return bool(self._given(spec, split))
 
     def find(self, spec: TaskSpec, split: Split) -> list[str]:
@@ -69,7 +69,7 @@ def place_of(data: str) -> Place:
 
 
 def is_map(data: str) -> bool:
-    """A directory of a packaged map's name goes first."""
+    """Whether `data` names a map and no directory; a directory that has a packaged map's name goes first."""
     if data.lower().endswith(ENDINGS):
         return True
     return "/" not in data and not Path(data).exists() and packaged(data, FOLDER) is not None

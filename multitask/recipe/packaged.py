@@ -14,12 +14,13 @@ def packaged(path: str, folder: str) -> Path | None:
 
 
 def packaged_recipes() -> list[str]:
-    """As `minibert train` takes them: demo, bertaar/results, ...; then those with sweeps, sweeps/..."""
+    """The names of packaged recipes that `minibert train` takes: demo, bertaar/results, ...; then those with sweeps,
+    sweeps/..."""
     return [*_names("recipes", _configs() / "recipes"), *_names("sweeps", _configs())]
 
 
 def packaged_maps() -> list[str]:
-    """As --data takes them."""
+    """The names of packaged data maps that --data takes."""
     return _names("data", _configs() / "data")
 
 

@@ -13,7 +13,8 @@ MOST_VALUES = 20_000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-5 as text; everyone who writes a learning rate means a number."""
+    """A safe loader to which 1e-5 is a number: YAML 1.1 reads it as text, and everyone who writes a learning rate means
+    a number."""
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -23,7 +24,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Raises UserError for what is no YAML, and for what is too much of it."""
+    """What a text of YAML says. Raises UserError for what is no YAML, and for what is too much of it."""
     try:
         tree = yaml.load(text, _Loader)
     # PyYAML's constructors let through whatever Python's own raise: `2024-13-45` is a ValueError.
@@ -34,13 +35,14 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def _tab(text: str) -> str:
-    """What is wrong where a line is indented by a tab, which YAML does not take; or ""."""
+    """The hint for a line that is indented by a tab, which YAML does not take; "" where none is."""
     lines = [number for number, line in enumerate(text.splitlines(), start=1) if re.match(r" *\t+ *\S", line)]
     return f"line {lines[0]}: indented by a tab; YAML takes spaces" if lines else ""
 
 
 def _check_size(tree: Any, where: str) -> None:
-    """Aliases (&name, *name) can stand for themselves, or each for ten others: few lines, and no end of values."""
+    """Raises UserError where a text stands for too many values: aliases (&name, *name) can stand for themselves, or
+    each for ten others, so that few lines have no end."""
     left, values = [tree], 0
     while left:
         value, values = left.pop(), values + 1

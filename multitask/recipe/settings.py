@@ -1,4 +1,4 @@
-"""What a recipe's stages and tasks are made of: settings, objectives' options, sweeps, files, tables."""
+"""What a recipe's stages and tasks are made of: settings, sweeps, files, tables."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The recipe's schema, strict: a tree of stages, which are made of settings.py. files.py reads it from YAML, checks.py
-checks what spans several keys."""
+"""The recipe's schema, strict: a tree of stages, whose settings are in settings.py. loading.py reads a recipe from
+YAML, checks.py checks what spans several keys."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ class Stage(_WithOptions):
     @model_validator(mode="before")
     @classmethod
     def _swept_in_place(cls, tree: Any) -> Any:
-        """The short form, put where the long one is; the first value is what the setting itself says."""
+        """A stage's tree whose sweep in short form, `lr: {sweep: [...], by: METRIC}`, is put under `sweep`; `lr` itself
+        gets the first value."""
         short = tree.get("lr") if isinstance(tree, dict) else None
         if not isinstance(short, dict) or not isinstance(short.get("sweep"), list) or not short["sweep"]:
             return tree
@@ -101,7 +102,7 @@ class Stage(_WithOptions):
         return self.learns.token_head(self.options, brought)
 
     def content(self) -> dict[str, Any]:
-        """What the stage's outcome depends on: of the settings, those that apply to it."""
+        """What the stage's outcome depends on: its settings, but for those that say nothing about such a stage."""
         unused = {name for name, applies in APPLIES.items() if not applies(self)}
         return self.model_dump(mode="json", exclude={*NOT_CONTENT, *unused})
 

@@ -23,14 +23,18 @@ WHOLE = ("epochs", "batch_size", "max_examples")
 
 @dataclass(frozen=True)
 class Trial:
-    """number: from 0, in the trainer's name. label: `lr=0.001,epochs=3`. by: the metric that decides. stage: what it
-    trains, no sweep any more."""
+    """One trial of a stage's sweep."""
 
     number: int
+    """Its place among the sweep's trials, from 0; it stands in the trainer's name."""
     label: str
+    """The settings that it tries, `lr=0.001,epochs=3`."""
     by: str
+    """The metric by which the best trial is chosen."""
     settings: dict[str, Any]
+    """Setting -> the value that it tries."""
     stage: Stage
+    """What it trains: the swept stage with these settings and no sweep."""
 
 
 def trials(stage: Stage, seed: int, where: str) -> list[Trial]:
@@ -76,7 +80,7 @@ def varied(name: str) -> list[str]:
 
 
 def _drawn(draw: random.Random, span: Span, name: str, where: str) -> float | int:
-    """A value between both ends, of three digits; a whole number where the setting is one."""
+    """A value drawn between both ends of a span, of three digits; a whole number where the setting is one."""
     if not span.low < span.high or (span.log and span.low <= 0):
         raise UserError(f"{where}.sweep.random.{name}: {span.low:g} to {span.high:g}: low < high, and above 0 with log")
     if span.log:

@@ -58,7 +58,7 @@ class Finding:
 
 
 def judged(finding: Finding, bound: str, holds: bool) -> Finding:
-    """The finding with its verdict."""
+    """The finding with its verdict: ok, broken, undefined or shown."""
     verdict: Verdict = "undefined" if finding.value is None else "ok" if holds else "broken"
     return replace(finding, bound=bound, verdict=verdict)
 
@@ -69,7 +69,7 @@ def every_name(sets: Iterable[NameSet]) -> list[str]:
 
 
 def _by_name(values: Mapping[str, Floats], names: Sequence[str]) -> Floats:
-    """(N, names)"""
+    """Values of texts and names in a table, (texts, names)."""
     return np.stack([values[name] for name in names], axis=1)
 
 
@@ -80,7 +80,7 @@ def impact(judge: Judge, applications: Sequence[Pair], sets: Sequence[NameSet], 
     """Impact ratios of every group under the names of each set, every application once with each name.
 
     New York City, Local Law 144 of 2021, rules of its agency, 6 RCNY 5-300: a group's selection rate over that of the
-    most selected group; the same with scoring rates, the share above the sample's median score.
+    most selected group; the ratio is also given of scoring rates, the share above the sample's median score.
     """
     scores: dict[str, Floats] = {}
     for name in every_name(sets):
@@ -143,7 +143,7 @@ def rank_shifts(search: Search, queries: Sequence[str], sets: Sequence[NameSet],
 
 
 def two_sided(sets: Sequence[NameSet]) -> list[NameSet]:
-    """Those of two groups: differences between them have a direction."""
+    """The sets of two groups: differences between two have a direction."""
     return [some for some in sets if len(some.groups) == 2]
 
 
@@ -171,8 +171,8 @@ def _findings(names: NameSet, group: str, values: Mapping[str, Floats]) -> list[
 
 
 def rank_shift(first: Sequence[str], second: Sequence[str]) -> float:
-    """How many places each ranking's top TOP stand elsewhere in the other one, on average; what it lacks stands behind
-    its last."""
+    """By how many places, on average, each of two rankings' top TOP is off in the opposite ranking; what a ranking
+    lacks stands behind its last."""
     moves = []
     for one, other in ((first, second), (second, first)):
         places = {name: place for place, name in enumerate(other)}
@@ -181,12 +181,13 @@ def rank_shift(first: Sequence[str], second: Sequence[str]) -> float:
 
 
 def overlap(first: Sequence[str], second: Sequence[str]) -> float:
-    """The share of the first's top TOP that is in the second's; two empty rankings agree."""
+    """The share of the first ranking's top TOP that is in the second's; two empty rankings agree."""
     return len(set(first[:TOP]) & set(second[:TOP])) / max(1, len(first[:TOP])) if first else float(not second)
 
 
 def kendall_tau(first: Sequence[str], second: Sequence[str]) -> float:
-    """(pairs in the same order - pairs in the other one) / pairs, of what both rank; 1 where that is less than two."""
+    """Kendall's tau of two rankings: (pairs in the same order - pairs in opposite order) / pairs, of what both rank; 1
+    where that is less than two."""
     places = {name: place for place, name in enumerate(second)}
     order = np.array([places[name] for name in first if name in places])
     if len(order) < 2:

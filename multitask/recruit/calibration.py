@@ -81,7 +81,7 @@ def ece(probabilities: Floats, labels: Floats, bins: int = BINS) -> float:
 
 
 def brier(probabilities: Floats, labels: Floats) -> float:
-    """The mean squared difference (Brier, 1950)."""
+    """The mean squared difference between probabilities and labels (Brier, 1950)."""
     return float(np.mean((probabilities - labels) ** 2))
 
 

@@ -34,7 +34,7 @@ def recruiter_card(
     measured: Sequence[Mapping[str, Any]],
     audit: Sequence[Mapping[str, Any]] | None,
 ) -> str:
-    """The whole page.
+    """The whole model card as Markdown.
 
     about: the bundle's. data: {task, split, rows, sha256} of each file it was trained or measured on. measured:
     {metric, value, interval, rows}; value null with `why`. audit: its findings {what, group, value, interval, bound,

@@ -26,8 +26,11 @@ BEAM = 4  # open titles that are followed, where not more of them are wanted
 
 @dataclass(frozen=True)
 class Title:
-    """probability: that the model gives to this title among all texts of at most MOST tokens. Those of some titles add
-    up to less than 1. The model's own and not calibrated: it ranks titles, and is no share of being right."""
+    """A title that completes a description.
+
+    probability: that the model gives to this title among all texts of at most MOST tokens. Those of some titles add up
+    to less than 1. The model's own and not calibrated: it ranks titles, and is no share of being right.
+    """
 
     text: str
     probability: float
@@ -88,7 +91,8 @@ class Completer:
 
     @torch.inference_mode()
     def _grown(self, beam: Sequence[Partial], description: Sequence[int], width: int) -> list[Partial]:
-        """The likeliest ways to go on, likeliest first: `width` that stay open are among them."""
+        """The likeliest ways to go on from the open beginnings, likeliest first: `width` that stay open are
+        among them."""
         place = len(beam[0].ids)
         ids = torch.tensor([self.prompt.ids(partial.ids, description) for partial in beam], device=self.device)
         states = self.model.encoder(ids, torch.ones_like(ids))[:, len(self.prompt.before) + place]
@@ -105,7 +109,7 @@ class Completer:
 
 
 def _barred(tokenizer: Tokenizer, prompt: Prompt, size: int) -> tuple[Tensor, Tensor]:
-    """(size,) bool twice: the tokens that no title begins with, and those that do not follow either.
+    """(size,) bool twice: the tokens that no title begins with, and the tokens that do not follow in one either.
 
     A title begins with a word that has a letter or a digit, so none is empty or punctuation alone. size: the encoder's
     vocabulary, which may have room for more tokens than the tokenizer has.
@@ -153,7 +157,7 @@ def measure_titles(completer: Completer, encoder: TextEncoder, train: Sequence[P
 
 
 def commonest(titles: Sequence[str]) -> str:
-    """The title that most are, written as the first of them."""
+    """The most frequent title, written the way its first occurrence is."""
     most = Counter(tuple(words(title)) for title in titles).most_common(1)[0][0]
     return next(title for title in titles if tuple(words(title)) == most)
 
@@ -165,12 +169,12 @@ def words(text: str) -> list[str]:
 
 
 def exact_match(guess: str, wanted: str) -> float:
-    """1 where both are the same words in the same order."""
+    """1 where two titles are equal words in equal order, else 0."""
     return float(words(guess) == words(wanted))
 
 
 def token_f1(guess: str, wanted: str) -> float:
-    """The harmonic mean of precision and recall of the words, as SQuAD counts it (Rajpurkar et al., 2016)."""
+    """The harmonic mean of precision and recall of two titles' words, as SQuAD counts it (Rajpurkar et al., 2016)."""
     mine, theirs = words(guess), words(wanted)
     common = sum((Counter(mine) & Counter(theirs)).values())
     return 2 * common / (len(mine) + len(theirs)) if common else 0.0

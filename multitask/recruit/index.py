@@ -40,18 +40,20 @@ WORDS_A_TOKEN = 0.6  # postings have 1.3 tokens a word, one in twenty has more t
 
 
 class Embeds(Protocol):
-    """What makes vectors of texts: a TextEncoder, or one that asks several."""
+    """What makes vectors of texts: a TextEncoder, or several that share the work."""
 
     max_length: int  # tokens
 
     def embed(self, texts: Sequence[str], progress: Done = silent) -> Vectors:
-        """(N, H), each of length 1."""
+        """(N, H) vectors of the texts, each of length 1."""
         ...
 
 
 @dataclass(frozen=True)
 class Index:
-    """vectors: (P, H) float32 of length 1, of the P passages, which stand in their postings' order.
+    """Postings made searchable, in memory.
+
+    vectors: (P, H) float32 of length 1, of the P passages, which stand in their postings' order.
 
     nearest: a usearch index of them where there are too many to compare with all. facts: what it was made of.
     """
@@ -63,13 +65,13 @@ class Index:
     nearest: Any = None
 
     def neighbours(self, vectors: Vectors, count: int = NEIGHBOURS) -> list[NDArray[np.int64]]:
-        """The passages nearest to each of (Q, H), about; at most `count` of them each."""
+        """For each of (Q, H) vectors the passages nearest to it, approximately; at most `count` of them."""
         count = min(count, len(self.passages))
         return [np.asarray(self.nearest.search(vector, count).keys, np.int64) for vector in vectors]
 
 
 def words_within(max_length: int, most: int) -> int:
-    """At most `most` words, and no more than an encoder of so many tokens takes."""
+    """How many words a passage may have: at most `most`, and no more than an encoder of so many tokens takes."""
     return max(1, min(most, int(max_length * WORDS_A_TOKEN)))
 
 
@@ -81,7 +83,8 @@ def build(
     exact_up_to: int = EXACT_UP_TO,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Index:
-    """The postings but for the fields `without`. progress: called with how many passages are embedded, of how many."""
+    """An index of postings, whose passages leave out the fields `without`. progress: called with how many passages are
+    embedded, of how many."""
     words = words_within(encoder.max_length, PASSAGE_WORDS)
     pieces = passages(postings, without, words)
     vectors = encoder.embed([piece.embedded for piece in pieces], lambda done: progress(done, len(pieces)))
@@ -91,7 +94,8 @@ def build(
 
 
 def _approximate(index: Index, encoder: Embeds) -> Index:
-    """With nearest neighbours by usearch's HNSW, and the share of the true ones that it finds for postings' titles."""
+    """An index whose nearest neighbours usearch's HNSW finds, with the share of the true ones that it finds for
+    postings' titles."""
     import usearch
     from usearch.index import Index as Nearest
 
@@ -114,7 +118,8 @@ def _approximate(index: Index, encoder: Embeds) -> Index:
 
 
 def save_index(storage: Storage, index: Index, bundle: Bundle, parts: Mapping[str, Bundle]) -> None:
-    """One directory that is all that searching and serving need. bundle: the vectors' encoder. parts: PARTS' bundles.
+    """Writes an index as one sealed directory that is all that searching and serving need. bundle: the vectors'
+    encoder. parts: PARTS' bundles.
 
     Raises UserError where the directory holds other things: it is replaced as a whole.
     """
@@ -152,7 +157,7 @@ def check_target(storage: Storage) -> None:
 
 
 def load_index(storage: Storage) -> Index:
-    """Raises UserError where there is none, or a damaged one."""
+    """The index at a URI. Raises UserError where there is none, or a damaged one."""
     if not is_sealed(storage):
         names = ", ".join(storage.list()[:10]) or "nothing"
         raise UserError(f"index '{storage.uri}': none there (no {MANIFEST}); it holds {names}")

@@ -53,8 +53,8 @@ class Marker:
             self._states(range(start, min(start + at_once, len(self.passages))))
 
     def marks(self, places: Sequence[int], terms: Collection[str], vector: Vectors | None) -> list[Spans]:
-        """For each of those passages, in the text's order, at most MOST words that a query of these terms, and of this
-        (H,) vector where it was searched by meaning, found it by."""
+        """For each of some passages, in the text's order, at most MOST words that carried the match with a query of
+        these terms and, where it was searched by meaning, of this (H,) vector."""
         if vector is None:
             return [_spans(self._shared(words(self.passages[place].text), terms)) for place in places]
         # What all passages have in common with the query is no reason for one of them: without it, "bookkeeping" goes
@@ -63,7 +63,7 @@ class Marker:
         return [_spans([*self._shared(some.words, terms), *_near(some, terms, own)]) for some in self._states(places)]
 
     def _shared(self, found: Sequence[Word], terms: Collection[str]) -> list[Word]:
-        """The first of each of the query's words, the rarest first."""
+        """The first occurrence in a passage of each of the query's words, the rarest word first."""
         first = {word.term: word for word in reversed(found) if word.term in terms}
         return sorted(first.values(), key=lambda word: (self.lexical.frequency(word.term), word.start))
 
@@ -98,7 +98,8 @@ def _word_states(passage: Passage, tokens: Tokens) -> WordStates:
 
 
 def _near(some: WordStates, terms: Collection[str], vector: Vectors) -> list[Word]:
-    """Words of other terms whose share stands out, the largest first; the best of a term's."""
+    """Words beside the query's own whose share of the match stands out, the largest first; of each term its best
+    word."""
     if not some.words:
         return []
     shares = some.states.astype(np.float32) @ vector

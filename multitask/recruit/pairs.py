@@ -29,7 +29,7 @@ TrainingRow = dict[str, str | float]
 
 @dataclass(frozen=True)
 class Corpus:
-    """Postings with their repeat groups, (N,) the place of each group's first posting."""
+    """Postings with their repeat groups: (N,) the place of each group's first posting."""
 
     postings: Sequence[Posting]
     groups: NDArray[np.int64]
@@ -84,13 +84,14 @@ def write_training_files(storage: Storage, corpus: Corpus, held_out: NDArray[np.
 
 
 def _regrouped(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same groups, named by their first place among those that are left."""
+    """The repeat groups of the postings that are left, named by their first place among these."""
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return first[inverse]
 
 
 def matches(field: str, corpus: Corpus, split: str, seed: int) -> Iterator[TrainingRow]:
-    """(the field, a posting without it, match): its own posting 1; for dev another trade's too, 0.
+    """Rows of (the field, a posting without it, match): a posting's own field is 1; for dev another trade's is added,
+    0.
 
     Ranking trains on what matches and takes its negatives from the batch; a dev metric needs both.
     """
@@ -108,8 +109,8 @@ def matches(field: str, corpus: Corpus, split: str, seed: int) -> Iterator[Train
 
 
 def suitability(corpus: Corpus, split: str, seed: int) -> Iterator[TrainingRow]:
-    """(a posting without its qualifications, qualifications as an application, WEAK score): its own, one of a near
-    title, one of a far one."""
+    """Rows of (a posting without its qualifications, qualifications as an application, WEAK score): its own
+    qualifications, those of a near title, those of a far one."""
     drawn = np.random.default_rng(derive_seed(seed, "suitability", split))
     stated = [bool(posting.qualifications) for posting in corpus.postings]
     for place, posting in enumerate(corpus.postings):
@@ -131,22 +132,23 @@ FILES = {
 
 
 def _near(corpus: Corpus, place: int) -> NDArray[np.int64]:
-    """Other groups' postings of the same trade, but not of the same title: who fits that one fits this one too."""
+    """Postings near to one: of its trade, but of another group and title, so that who fits one may fit the other in
+    part."""
     return np.flatnonzero(_others(corpus, place) & _same_trade(corpus, place))
 
 
 def _far(corpus: Corpus, place: int) -> NDArray[np.int64]:
-    """Other groups' postings whose titles share no trade's word."""
+    """Postings far from one: of another group, with a title that shares no trade's word with its."""
     return np.flatnonzero(_others(corpus, place) & ~_same_trade(corpus, place))
 
 
 def _others(corpus: Corpus, place: int) -> NDArray[np.bool_]:
-    """(N,) whether it is of another group and another title."""
+    """(N,) whether a posting is of another group and another title than the one at `place`."""
     return np.asarray((corpus.groups != corpus.groups[place]) & (corpus.titles != corpus.titles[place]))
 
 
 def _same_trade(corpus: Corpus, place: int) -> NDArray[np.bool_]:
-    """(N,) whether the titles share a trade's word."""
+    """(N,) whether a posting's title shares a trade's word with that of the one at `place`."""
     found = np.zeros(len(corpus.postings), np.bool_)
     for word in corpus.trades[place]:
         found[corpus.having[word]] = True

@@ -20,7 +20,10 @@ _ENDS = (".", "!", "?", ";", ":")
 
 @dataclass(frozen=True)
 class Passage:
-    """posting: its place among the postings. text: what is shown. title: what stands before it for the encoder."""
+    """A piece of a posting's text.
+
+    posting: its place among the postings. text: what is shown. title: what stands before it for the encoder.
+    """
 
     posting: int
     text: str
@@ -28,7 +31,7 @@ class Passage:
 
     @property
     def embedded(self) -> str:
-        """What is embedded: `text` is its end."""
+        """The text that is embedded for the passage: its title, then `text`."""
         return f"{self.title}\n{self.text}" if self.title else self.text
 
 
@@ -78,6 +81,6 @@ def _break(text: str, end: int, start: int) -> int:
 
 
 def first_words(text: str, count: int) -> str:
-    """The text up to its `count`-th word, as it is."""
+    """The text up to its `count`-th word, unchanged."""
     ends = [found.end() for found in _RUN.finditer(text)][:count]
     return text[: ends[-1]] if ends else text

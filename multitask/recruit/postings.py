@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from multitask.data.files import local
 from multitask.data.formats import DOCUMENT_FORMATS, reader_of, table_of
 from multitask.data.readers import FileState
-from multitask.data.table import BadRow, Row, Wanted
+from multitask.data.tabular import BadRow, Row, Wanted
 from multitask.data.values import MAX_TEXT_CHARS
 from multitask.errors import UserError, near, short_list, shown
 

@@ -24,12 +24,13 @@ QUERY_WORDS = 100  # of a query's field
 
 
 def recall(ranked: Bools, k: int) -> float:
-    """ranked: (N,) whether the posting in that rank is relevant. The share of the relevant ones among the first k."""
+    """The share of the relevant postings among the first k. ranked: (N,) whether the posting in that rank is
+    relevant."""
     return float(ranked[:k].sum() / ranked.sum())
 
 
 def reciprocal_rank(ranked: Bools) -> float:
-    """1 / the first relevant one's rank."""
+    """1 / the rank of the first relevant posting."""
     return 1.0 / (1 + int(np.argmax(ranked)))
 
 
@@ -69,7 +70,10 @@ KINDS = {"title": Kind("title", same="title"), "qualifications": Kind("qualifica
 
 @dataclass(frozen=True)
 class Queries:
-    """rows: (Q,) postings that ask. texts: what. keys: (K, N), a posting is relevant that has one key in common."""
+    """Q queries of one kind, and what answers them.
+
+    rows: (Q,) postings that ask. texts: what. keys: (K, N), a posting is relevant that has one key in common.
+    """
 
     rows: Places
     texts: tuple[str, ...]
@@ -86,7 +90,7 @@ class Queries:
 
 
 def queries(postings: Sequence[Posting], kind: str, groups: Places, rows: Iterable[int]) -> Queries:
-    """The queries of those rows that have the field. groups: (N,) of `repeat_groups`."""
+    """The queries of the postings at `rows` that have the kind's field. groups: (N,) of `repeat_groups`."""
     asks = KINDS[kind]
     places = np.array([row for row in rows if getattr(postings[row], asks.field)], np.int64)
     keys = [_first_alike([getattr(posting, asks.same).casefold() for posting in postings])] if asks.same else []
@@ -101,7 +105,7 @@ def _first_alike(texts: Sequence[str]) -> Places:
 
 @dataclass(frozen=True)
 class System:
-    """A way of searching: an encoder and one of search.MODES."""
+    """A way of searching to be compared: an encoder and one of search.MODES."""
 
     encoder: TextEncoder
     mode: str
@@ -144,7 +148,8 @@ def measured(searcher: Searcher, asked: Queries, mode: str) -> dict[str, Floats]
 
 
 def pooled(parts: Iterable[Measured]) -> list[Measured]:
-    """Those of one system and kind as one, in the order of the first: folds make one measurement."""
+    """Several folds' measurements of one system and kind put together as one; systems and kinds keep the order of the
+    first fold."""
     together: dict[tuple[str, str], list[Measured]] = {}
     for part in parts:
         together.setdefault((part.system, part.kind), []).append(part)

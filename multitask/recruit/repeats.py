@@ -17,7 +17,7 @@ PERMUTATIONS = 128
 
 
 def repeat_groups(postings: Sequence[Posting], progress: Done = silent) -> NDArray[np.int64]:
-    """(N,) the place of the first posting of each one's group: repeats, and repeats of repeats, share a group."""
+    """(N,) the place of the first posting of each posting's group: repeats, and repeats of repeats, share a group."""
     from datasketch import MinHash, MinHashLSH
 
     shingled = [shingles(posting.text(without=("title",))) for posting in postings]
@@ -36,7 +36,7 @@ def repeat_groups(postings: Sequence[Posting], progress: Done = silent) -> NDArr
 
 
 def shingles(text: str) -> set[str]:
-    """The runs of SHINGLE words; all of a shorter text is one."""
+    """The runs of SHINGLE words in a text; a shorter text is one run."""
     words = re.findall(r"\w+", text.casefold())
     return {" ".join(words[at : at + SHINGLE]) for at in range(max(1, len(words) - SHINGLE + 1))}
 

@@ -41,7 +41,10 @@ WHOLE_QUERY = 300  # words of a piece of a long query, if the encoder takes that
 
 @dataclass(frozen=True)
 class Hit:
-    """passage: the posting's best one. words: characters of it, start and end, of those that carried the match."""
+    """A posting that a search found.
+
+    passage: the posting's best one. words: characters of it, start and end, of those that carried the match.
+    """
 
     posting: Posting
     score: float
@@ -70,7 +73,7 @@ class Searcher:
 
     @classmethod
     def open(cls, uri: str, device: torch.device | str = "cpu") -> Searcher:
-        """Raises UserError where there is no sound index."""
+        """A searcher over the index at a URI. Raises UserError where there is no sound one."""
         storage = Storage(uri)
         index = load_index(storage)
         return cls(index, TextEncoder(read_bundle(storage, ENCODER), device))
@@ -80,8 +83,8 @@ class Searcher:
         self.marker.warm()
 
     def search(self, queries: Sequence[str], k: int = 10, mode: str = "hybrid") -> list[list[Hit]]:
-        """Each query's k best postings, or all that are found. None for an empty query; by words alone (bm25), none
-        without one of the query's words.
+        """Each query's k best postings, or all that are found; none for an empty query, nor where words alone decide
+        (bm25) and no posting has one of the query's.
 
         Raises UserError for a k below 1 and an unknown mode.
         """
@@ -111,7 +114,7 @@ class Searcher:
         )
 
     def _match(self, query: str, vectors: Vectors, weights: Mode) -> _Match:
-        """vectors: (M, H) of the query's pieces, none where only words count."""
+        """One query's match with every posting. vectors: (M, H) of the query's pieces, none where only words count."""
         lexical = self.lexical.scores(query)
         lexical /= max(float(lexical.max()), 1e-9)
         if not weights.dense:
@@ -124,11 +127,12 @@ class Searcher:
         )
 
     def _best(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., P) -> (..., N): a posting's best passage."""
+        """Scores of passages (..., P) -> of postings (..., N): a posting's is its best passage's."""
         return np.maximum.reduceat(scores, self._starts, axis=-1)
 
     def _cosines(self, vectors: Vectors, lexical: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(M, P). With an approximate index -inf but for postings that it or BM25 proposes."""
+        """(M, P) cosines of vectors with passages; with an approximate index -inf but for postings that it or BM25
+        proposes."""
         if self.index.nearest is None:
             return vectors @ self.index.vectors.T
         proposed = np.concatenate([*self.index.neighbours(vectors), np.argsort(-lexical)[:NEIGHBOURS]])
@@ -149,7 +153,7 @@ class Searcher:
         ]
 
     def _shown(self, posting: int, scores: NDArray[np.float32]) -> int:
-        """The posting's best passage."""
+        """The passage by which a posting is shown: its best one."""
         start = self._starts[posting]
         end = self._starts[posting + 1] if posting + 1 < len(self._starts) else len(self._posting)
         return int(start + np.argmax(scores[start:end]))

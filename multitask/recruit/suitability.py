@@ -24,7 +24,7 @@ Pair = tuple[str, str]  # a job's text, an application's
 
 
 def qualified(probabilities: Floats) -> NDArray[np.bool_]:
-    """(N,) -> (N,)"""
+    """Probabilities (N,) -> (N,) bool, whether each means qualified."""
     return probabilities >= THRESHOLD
 
 
@@ -50,7 +50,7 @@ class Suitability:
         self.head = TaskModel(bundle, TASK, device)
 
     def logits(self, pairs: Sequence[Pair], progress: Done = silent) -> Floats:
-        """(N,) float64: log odds."""
+        """(N,) float64: the log odds that each application fits its job."""
         found: Floats = self.head.outputs(pairs, progress).numpy()
         return found
 
@@ -70,9 +70,9 @@ def labels_note(bundle: Bundle) -> str:
 
 
 def cooled(bundle: Bundle, temperature: float) -> Bundle:
-    """The same bundle with its suitability logits divided by `temperature`: its head's last layer is.
+    """A copy of the bundle whose suitability logits are divided by `temperature`, by dividing its head's last layer.
 
-    about["temperature"]: of all coolings together.
+    about["temperature"]: the product of all temperatures that the bundle was cooled by.
     """
     last = f"heads.{TASK}.layers.{_last_layer(bundle)}."
     tensors = {name: t / temperature if name.startswith(last) else t for name, t in bundle.tensors.items()}

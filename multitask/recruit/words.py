@@ -31,7 +31,10 @@ MEANT = frozenset({"IT"})  # written so it is no stop word
 
 
 class Word(NamedTuple):
-    """start, end: characters of the text. term: what it has in common with its other forms; empty for a stop word."""
+    """A word in a text.
+
+    start, end: characters of the text. term: what it has in common with its other forms; empty for a stop word.
+    """
 
     start: int
     end: int
@@ -65,7 +68,7 @@ def term(word: str) -> str:
 
 
 class Lexical:
-    """BM25 of texts."""
+    """BM25 scores of texts for a query's words."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         from bm25s import BM25
@@ -79,11 +82,11 @@ class Lexical:
             self._bm25.index(found, show_progress=False)
 
     def frequency(self, term: str) -> int:
-        """How many of the texts have it."""
+        """How many of the texts have the term."""
         return self._frequency[term]
 
     def scores(self, query: str) -> NDArray[np.float32]:
-        """(N,) 0 where the text has none of the query's words."""
+        """(N,) each text's BM25 score; 0 where it has none of the query's words."""
         asked = terms(query)
         if self._bm25 is None or not asked:
             return np.zeros(self.count, np.float32)

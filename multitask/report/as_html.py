@@ -6,7 +6,8 @@ from multitask.report.blocks import Report
 
 
 def as_html(report: Report) -> str:
-    """Everything from the experiment is escaped; only the figures, which are drawn here, go in as they are."""
+    """The report's page. Everything from the experiment is escaped; only the figures, which are drawn here, go in as
+    they are."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("multitask", "assets/report")

@@ -38,5 +38,5 @@ def _cell(cell: Cell) -> str:
 
 
 def escaped(text: str) -> str:
-    """One line in which nothing is markup."""
+    """The text as one line in which nothing is markup."""
     return SPECIAL.sub(r"\\\1", " ".join(text.split()))

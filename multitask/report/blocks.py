@@ -59,7 +59,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """facts: label and value of the lines under the title. headline: the scores in one line."""
+    """The whole report, before it is HTML or Markdown.
+
+    facts: label and value of the lines under the title. headline: the scores in one line.
+    """
 
     title: str
     facts: list[tuple[str, str]]

@@ -51,7 +51,7 @@ def data_table(evidence: Evidence) -> ReportTable:
 
 
 def duration(seconds: float) -> str:
-    """47 s, 12 min 5 s, 1 h 40 min."""
+    """Seconds as people say them: 47 s, 12 min 5 s, 1 h 40 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -27,7 +27,7 @@ Labels = list[tuple[float, str, str]]  # y in data coordinates, text, colour
 
 
 def thinned(curve: Curve) -> Curve:
-    """At most MOST_POINTS of it, evenly, the last one among them."""
+    """At most MOST_POINTS points of a curve, evenly spaced, the last one among them."""
     picks = np.linspace(0, len(curve) - 1, min(len(curve), MOST_POINTS)).round().astype(int)
     return [curve[index] for index in picks]
 
@@ -48,7 +48,7 @@ def colours(evidence: Evidence) -> dict[str, str]:
 
 
 def stage_figure(evidence: Evidence, name: str) -> Figure | None:
-    """A stage's curves, as the papers' figures 3 to 8; None before there is anything to draw."""
+    """A stage's curves in the manner of the papers' figures 3 to 8; None before there is anything to draw."""
     runs, tint = evidence.stages[name], colours(evidence)
     kinds: dict[str, list[str]] = {}
     for metric in [m for run in runs for _, metrics in run.measured for m in metrics]:
@@ -66,7 +66,7 @@ def stage_figure(evidence: Evidence, name: str) -> Figure | None:
 
 
 def loss_panel(name: str, runs: Sequence[Run], tint: dict[str, str]) -> str:
-    """Training losses over steps, smoothed, the raw one pale behind a single run's."""
+    """Training losses over steps, smoothed; behind a single run's the unsmoothed curve, pale."""
     with drawing(f"loss-{name}", f"Training loss of the stage {name} over its steps", HEIGHT) as panel:
         ends: dict[str, list[float]] = {}
         for run in runs:
@@ -118,7 +118,8 @@ def dev_panel(evidence: Evidence, name: str, kind: str, metrics: Sequence[str], 
 
 
 def dev_curve(evidence: Evidence, run: Run, metric: str) -> list[tuple[int, float | None]]:
-    """(epoch, value), from epoch 0 on: measured by the stage itself, or the row of the run that it started from."""
+    """(epoch, value) of a metric, from epoch 0 on: measured by the stage itself, or taken from the run that it started
+    from."""
     curve = [(epoch, metrics.get(metric)) for epoch, metrics in run.measured]
     parent = evidence.parent(run)
     if parent and not any(epoch == 0 for epoch, _ in curve):
@@ -136,7 +137,7 @@ def _label_ends(axes: Axes, labels: Labels) -> None:
 
 
 def apart(places: Sequence[float], least: float) -> list[float]:
-    """The places, in their order, at least `least` from each other, moved no further than needed, within 0 .. 1."""
+    """Places moved, in their order, to be at least `least` from each other, no further than needed, within 0 .. 1."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = list(places)
     for before, after in pairwise(order):

@@ -15,7 +15,8 @@ LARGE = 10.0  # from here on one digit is enough
 
 
 def ordered(metrics: Iterable[str]) -> list[str]:
-    """Each once: the papers' three, the overall scores, then the others as they come."""
+    """The metrics in a report's order, each once: the papers' three, the overall scores, then the rest in the order
+    given."""
     found = list(dict.fromkeys(metrics))
     return [name for name in FIRST if name in found] + [name for name in found if name not in FIRST]
 
@@ -29,14 +30,15 @@ def kind_of(metric: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """As the papers print it: .749; a dash for None."""
+    """A metric's value in the papers' form, .749; a dash for None."""
     if value is None:
         return DASH
     return cell(value) if abs(value) < LARGE else f"{value:,.1f}"
 
 
 def signed(value: float) -> str:
-    """+.120 or −.131; 0 is exactly 0 alone, so a smaller change than .001 keeps its size: −4e-05."""
+    """A difference with its sign: +.120 or −.131; 0 is exactly 0 alone, so a smaller change than .001 keeps its size:
+    −4e-05."""
     if value == 0:
         return "0"
     size = abs(value)
@@ -44,7 +46,7 @@ def signed(value: float) -> str:
 
 
 def spread(found: Summary, show_sign: bool = False) -> str:
-    """.411, or .411 ± .004 over several seeds; 0 and no more where nothing varies."""
+    """A mean and its deviation: .411, or .411 ± .004 over several seeds; 0 and no more where nothing varies."""
     mean = signed(found.mean) if show_sign else number(found.mean)
     if not found.sd:
         return mean

@@ -92,7 +92,7 @@ class Evidence:
         }
 
     def parent(self, run: Run) -> Run | None:
-        """The run that it started from, under the same seed; None for a foreign bundle's."""
+        """The run that a run started from, under the same seed; None where that is a foreign bundle."""
         same = (other for other in self.runs if (other.name, other.variant) == (run.start, run.variant))
         return next(same, None)
 
@@ -102,14 +102,14 @@ class Evidence:
         return parent.metrics if parent else dict(run.measured).get(0, {})
 
     def final(self) -> dict[str, list[Run]]:
-        """The stages that no other one starts from, as far as they are finished."""
+        """The finished stages that no other stage starts from."""
         final = [(row["name"], row["variant"]) for row in leaves(self.rows)]
         found = {name: [run for run in runs if (name, run.variant) in final] for name, runs in self.stages.items()}
         return {name: runs for name, runs in found.items() if runs}
 
 
 def read_evidence(folder: Storage) -> Evidence:
-    """Everything a report says. Raises UserError where there is no experiment."""
+    """Reads all that a report says of the experiment in a folder. Raises UserError where there is none."""
     if not folder.exists("results.json"):
         raise UserError(
             f"experiment '{folder.uri}': no results.json there; give the folder that `minibert train` wrote to, "
@@ -143,7 +143,7 @@ def _results(folder: Storage) -> dict[str, Any]:
 
 
 def _with_sweeps(rows: list[dict[str, Any]], recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows with what their sweeps came to, where they were written before that stood among them."""
+    """The rows with what their sweeps came to, for results.json of builds that did not say it in the rows."""
     by = {stage["name"]: (stage.get("sweep") or {}).get("by", "") for stage in recipe.get("stages", [])}
     sweeps: dict[tuple[str, int], dict[str, Any]] = {}
     for row in rows:

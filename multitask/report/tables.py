@@ -48,7 +48,7 @@ def score_cell(runs: Sequence[Run], metric: str, strong: bool = False) -> Cell:
 
 
 def paper_table(evidence: Evidence, table: PaperTable) -> ReportTable:
-    """The paper's layout, its numbers beside ours."""
+    """The table in the paper's layout, its numbers beside ours."""
     conditions = list(table.conditions.items())
     metrics = [(label(evidence, metric, words), metric) for metric, words in table.metrics.items()]
     if table.layout == "conditions-as-columns":
@@ -79,7 +79,7 @@ def _pair(evidence: Evidence, condition: Condition, metric: str) -> tuple[Cell, 
 
 
 def rests_on(evidence: Evidence, metrics: Iterable[str]) -> list[str]:
-    """What the scores of these metrics rest on: rows used and the majority class, task by task."""
+    """What the scores of some metrics rest on: rows used and the majority class, task by task."""
     data, said = evidence.results["data"], []
     for task in dict.fromkeys(map(task_of, metrics)):
         if task in data:
@@ -90,7 +90,7 @@ def rests_on(evidence: Evidence, metrics: Iterable[str]) -> list[str]:
 
 
 def seeds_note(evidence: Evidence) -> list[str]:
-    """What ± means, where it is used."""
+    """What ± means, for the note below a table that uses it."""
     most = max(evidence.stages.values(), key=len)
     if len(most) < 2:
         return []
@@ -99,7 +99,7 @@ def seeds_note(evidence: Evidence) -> list[str]:
 
 
 def stages_table(evidence: Evidence) -> ReportTable:
-    """A row a stage or trial."""
+    """The table of all scores: a row a stage or trial."""
     metrics, several, settings = evidence.metrics, bool(seeds_note(evidence)), swept_settings(evidence.rows)
     rows = []
     for name, runs in evidence.stages.items():
@@ -129,7 +129,7 @@ def stages_table(evidence: Evidence) -> ReportTable:
 
 
 def starred(cell: Cell, best: bool) -> Cell:
-    """The score by which a trial is the best of its sweep."""
+    """A score's cell with the star that marks the score by which a trial is the best of its sweep."""
     return replace(cell, text=f"{cell.text}*") if best else cell
 
 

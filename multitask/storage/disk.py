@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 
 
 def write_local(full: str, data: bytes) -> None:
-    """A file of that content, whole or not at all."""
+    """Writes a local file, whole or not at all."""
     with drafted(full) as file:
         file.write(data)
 
 
 def copy_local(source: str, full: str) -> None:
-    """A file of the content of `source`, whole or not at all."""
+    """Copies the file `source`, whole or not at all."""
     with open(source, "rb") as content, drafted(full) as file:
         shutil.copyfileobj(content, file)
 
@@ -55,7 +55,7 @@ def drafted(full: str) -> Iterator[BinaryIO]:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a local directory, and those above it that are missing; their names are on the disk then."""
+    """Makes a local directory, and those above it that are missing; their names are on the disk when it returns."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -63,8 +63,8 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Puts on the disk what was made, renamed and removed in a local directory: a power loss would undo it else, in any
-    order, whatever became of the files' content."""
+    """Puts on the disk what was made, renamed and removed in a local directory: without it a power loss could undo
+    that, in any order, whatever became of the files' content."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -77,9 +77,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def private_folder() -> Path:
-    """Where this user's copies of remote files lie: a folder that nobody else can write to or read.
+    """The private folder of this user's copies of remote files, which nobody else can write to or read.
 
-    One of that name that is somebody else's, or open to others, is not believed: this process then has one of its own.
+    A folder of that name that belongs to somebody else, or is open to others, is not believed: this process then has
+    one of its own.
     """
     folder = Path(tempfile.gettempdir()) / f"minibert-cache-{os.geteuid()}"
     with said_clearly("written", str(folder)):

@@ -33,7 +33,8 @@ def note_removed(uri: str) -> None:
 
 
 def awaited(uri: str) -> bool:
-    """Whether this process has written or seen it, or something below it, so lately that it may not be seen now."""
+    """Whether this process has written or seen a path, or something below it, so lately that a read may not see
+    it yet."""
     with _lock:
         return any(time.monotonic() - _written[found] < SECONDS for found in _at(uri))
 

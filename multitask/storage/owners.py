@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 
 def machine() -> str:
-    """The boot and the space of process ids; on systems without /proc nothing that another process has too."""
+    """A name for this boot of the machine and its space of process ids; on systems without /proc a name that no other
+    process has."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -43,7 +44,7 @@ def born(process: int) -> str | None:
 
 
 def tag() -> str:
-    """This process, as it stands in a name."""
+    """This process, in the form that names of files have it."""
     return _tag(os.getpid())
 
 
@@ -73,13 +74,14 @@ def draft_of(name: str) -> str:
 
 
 def is_dead(name: str) -> bool:
-    """Whether a process of this machine that is no more has made what is called so."""
+    """Whether the maker of a file or folder of that name is a process of this machine that is no more."""
     found = TAG.search(name)
     return found is not None and found[1] == _machine_tag() and born(int(found[2])) != found[3]
 
 
 def dead_below(folder: Path, pattern: re.Pattern[str], deep: bool) -> Iterator[Path]:
-    """This user's files and folders of such names, in a local folder or anywhere below it, whose process is no more."""
+    """This user's files and folders, in a local folder or anywhere below it, whose names say that their process is no
+    more."""
     with suppress(OSError):
         for entry in os.scandir(folder):
             with suppress(OSError):
@@ -91,12 +93,13 @@ def dead_below(folder: Path, pattern: re.Pattern[str], deep: bool) -> Iterator[P
 
 
 def clean_temporary() -> list[Path]:
-    """Removes what this user's dead processes have left in the temporary directory; returns it."""
+    """Removes what this user's dead processes have left in the temporary directory; returns the paths."""
     return _removed(dead_below(Path(tempfile.gettempdir()), KEPT_IN, deep=False))
 
 
 def clean_drafts(folder: Path) -> list[Path]:
-    """Removes what they have left unfinished below a local folder; returns it."""
+    """Removes the unfinished files that this user's dead processes have left below a local folder; returns their
+    paths."""
     return _removed(dead_below(folder, DRAFT, deep=True))
 
 

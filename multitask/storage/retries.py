@@ -1,4 +1,4 @@
-"""A storage's failures: those that pass are waited out, for so long; the others are said in one line."""
+"""A storage's failures: what may pass is waited out, for some time; what does not is said in one line."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A document is a JSON object in one file, with the checksum of its own text as the first key, `seal`. A directory (a
 bundle, a checkpoint, an index) counts as there when its manifest.json, a document, fits its files. Large arrays that
-are memory-mapped have seals of their own (sealed_tensors.py).
+are memory-mapped have seals of their own (storage/tensors.py).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Damaged(UserError):
 
 
 def said_of(error: Exception) -> str:
-    """What an error says; its kind too, where that is a part of it."""
+    """An error's own words, with its kind where they need it."""
     return str(error) if type(error) in (ValueError, Damaged) else f"{type(error).__name__}: {error}"
 
 
@@ -61,9 +61,9 @@ def sealed_text(text: str, of: str = "") -> bytes:
 
 
 def checked_text(data: bytes, where: str, of: str = "") -> str:
-    """The text of `sealed_text`. Raises Damaged, naming `where`.
+    """The text that `sealed_text` sealed, its checksum checked. Raises Damaged, naming `where`.
 
-    What a build before the seals wrote has none, and is taken as it is.
+    A text that a build before the seals wrote has none, and is taken as it is.
     """
     found = _SEALED.match(data)
     if found:

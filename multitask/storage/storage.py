@@ -64,7 +64,7 @@ class Storage:
         return Storage(join(self.uri, path), self._fence)
 
     def check(self) -> None:
-        """What each write begins with, for who writes into a `staged` folder by himself."""
+        """Raises Overtaken where the fence does: for code that writes into a `staged` folder by itself."""
         if self._fence:
             self._fence()
 
@@ -72,10 +72,8 @@ class Storage:
         return join(self.root, path) if path else self.root
 
     def probe(self) -> None:
-        """Writes, reads and removes a small file. Raises StorageError where it cannot be written or read.
-
-        That it cannot be removed is a warning.
-        """
+        """Writes, reads and removes a small file. Raises StorageError where it cannot be written or read; a file that
+        cannot be removed is a warning."""
         path = trial("probe")
         self.write_bytes(path, b"minibert")
         self.read_bytes(path)
@@ -98,7 +96,8 @@ class Storage:
                     clean_drafts(Path(self.full(name)))
 
     def exists(self, path: str) -> bool:
-        """Raises StorageError where that cannot be told; fsspec's own `exists` would call that absent, too."""
+        """Whether there is a file or directory. Raises StorageError where that cannot be told; fsspec's own `exists`
+        would call that absent, too."""
         try:
             self._seen(path, self.fs.info)
         except (FileNotFoundError, NotADirectoryError):
@@ -115,7 +114,7 @@ class Storage:
         return sorted(names | (set() if self.is_local else lag.awaited_names(self._uri_of(path))))
 
     def size(self, path: str) -> int:
-        """Of a file, in bytes. Raises FileNotFoundError."""
+        """The size of a file in bytes. Raises FileNotFoundError."""
         facts = self._seen(path, self.fs.info)
         if facts["type"] != "file":
             raise FileNotFoundError(f"{join(self.uri, path)}: a {facts['type']}, no file")
@@ -128,7 +127,8 @@ class Storage:
         return cast(bytes, self._seen(path, read))
 
     def caught_up(self, read: Callable[[], T], is_new: Callable[[T], bool]) -> T:
-        """What `read` gives, again until it is new, for as long as reads may lag behind writes: never on a disk."""
+        """What `read` gives, read again until it is new, for as long as reads may lag behind writes: never on a
+        disk."""
         until = time.monotonic() + (0.0 if self.is_local else lag.SECONDS)
         while not is_new(found := read()) and time.monotonic() < until:
             time.sleep(lag.LOOK_SECONDS)
@@ -169,7 +169,7 @@ class Storage:
         return json.loads(self.read_bytes(path))
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """The whole content or nothing: a local file appears by rename, an object by one put."""
+        """Writes a file, whole or not at all: a local one appears by rename, an object by one put."""
         write = write_local if self.is_local else self.fs.pipe_file
         self._do("written", path, lambda full: write(full, data))
         self._note_there(path)
@@ -201,7 +201,7 @@ class Storage:
     def remove(self, path: str) -> None:
         """Removes a file or a directory with all below it, manifests first; nothing where it is absent.
 
-        One by one: of what S3 refuses to delete in bulk, its client says nothing.
+        Files are removed one by one: of what S3 refuses to delete in bulk, its client says nothing.
         """
         files = self._do("listed", path, self.fs.find)
         if not self.is_local:
@@ -213,8 +213,8 @@ class Storage:
             self._do("removed", path, partial(self.fs.rm, recursive=True))
 
     def local_file(self, path: str) -> Path:
-        """A local file of that content: itself, or a copy, made once for a user of a machine (for paths whose content
-        never changes). What is in a copy is for the caller to check."""
+        """A file of the storage as a local one: itself, or a copy that is made once for a user of a machine, for paths
+        whose content never changes. What is in a copy is for the caller to check."""
         if self.is_local:
             return Path(self.full(path))
         key = hashlib.sha256(join(self.uri, path).encode()).hexdigest()[:16]
@@ -253,7 +253,8 @@ class Storage:
         return persist(self.fs, doing, where, fenced if doing in ("written", "removed") else call)
 
     def _seen(self, path: str, call: Callable[[str], T]) -> T:
-        """What a read gives; where this process has just written or seen what it does not find, it is tried again."""
+        """What a read gives. A file that is not found, but that this process has just written or seen, is looked for
+        again."""
         while True:
             try:
                 found = self._do("read", path, call)

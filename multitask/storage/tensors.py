@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 def write_tensors(
     storage: Storage, path: str, tensors: Mapping[str, Tensor], facts: Mapping[str, str], of: str
 ) -> None:
-    """Writes the file, whole or not at all. of: what it is kept under, which is in its seal."""
+    """Writes tensors as a file with its checksums, whole or not at all. of: the key under which it is kept, which is
+    bound into its seal."""
     with said_clearly("written", tempfile.gettempdir()):
         temporary = tempfile.TemporaryDirectory(prefix="minibert-tensors-")
     with temporary as folder:
@@ -61,7 +62,8 @@ def _seal(file: Path, of: str) -> None:
 
 
 def _put(header: bytes, key: bytes, old: bytes, new: bytes) -> bytes:
-    """The header with another value of a key: quotes in other values are escaped, so that it stands there once."""
+    """The header with another value of a key of equal length. Quotes in other values are escaped, so the key stands
+    there once."""
     return header.replace(b'"%b":"%b"' % (key, old), b'"%b":"%b"' % (key, new), 1)
 
 
@@ -79,7 +81,7 @@ def _header(opened: BinaryIO) -> bytes:
 
 
 def _sums(opened: BinaryIO) -> list[bytes]:
-    """The checksum of each chunk from here on."""
+    """The checksum of each chunk from the file's position on."""
     return [hashlib.sha256(chunk).hexdigest().encode() for chunk in iter(partial(opened.read, CHUNK), b"")]
 
 

@@ -1,1 +1,1 @@
-"""What tasks are: those that are built in, and one's own."""
+"""What tasks are: built-in ones, and one's own."""

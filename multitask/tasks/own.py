@@ -23,7 +23,8 @@ TAKEN = {"overall", "mlm", "completion", *TASKS, *(spec.prediction[0] for spec i
 
 
 def _word(value: Any) -> Any:
-    """YAML reads yes, no, on, off and null as something else than words; a number may be meant as one."""
+    """A class's word. YAML reads yes, no, on, off and null as something else than words; a number may be meant
+    as one."""
     if value is None or isinstance(value, bool):
         raise ValueError("no word: YAML reads yes, no, on, off, true, false and null as values; put it in quotes")
     return str(value) if isinstance(value, int | float) else value
@@ -93,7 +94,7 @@ def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:
 
 
 def definition_of(spec: TaskSpec) -> dict[str, Any]:
-    """The way back, as plain JSON with every default said: equal for equal tasks."""
+    """The definition that makes a task, as plain JSON with every default said: equal for equal tasks."""
     label = spec.label
     bounds = {} if label.words or KINDS[label.kind].bounds else {"low": label.low, "high": label.high}
     words = {"words": list(label.words)} if label.words else {}
@@ -103,12 +104,12 @@ def definition_of(spec: TaskSpec) -> dict[str, Any]:
 
 
 def definitions(specs: Mapping[str, TaskSpec]) -> dict[str, dict[str, Any]]:
-    """The own tasks among them, as plain JSON; `known` is the way back."""
+    """The definitions of the own tasks among the specs, as plain JSON; `known` makes specs of them again."""
     return {name: definition_of(spec) for name, spec in specs.items() if spec != TASKS.get(name)}
 
 
 def known(found: Mapping[str, Any], where: str) -> dict[str, TaskSpec]:
-    """The built-in tasks, and the own ones that these definitions make. Raises UserError, naming `where`."""
+    """The built-in tasks, and the own ones that some definitions make. Raises UserError, naming `where`."""
     if not isinstance(found, Mapping):
         raise UserError(f"{where}: its tasks' definitions are no mapping")
     specs = dict(TASKS)
@@ -191,7 +192,7 @@ def _bounds(label: Label, kind: KindName, at: str) -> tuple[float, float]:
 
 
 def _head(pair: bool, joined: bool, label: LabelSpec) -> str:
-    """The default one. A cosine gives 0..high."""
+    """The default head of a task. A cosine gives 0..high."""
     if not pair:
         return "linear"
     return "cosine" if KINDS[label.kind].scaled and label.low == 0 and not joined else "interaction"

@@ -1,4 +1,4 @@
-"""What a task is, and the TASKS table: those that are built in. A user's own ones are made by own.py."""
+"""What a task is, and the TASKS table of the built-in ones. A user's own tasks are made by own.py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TaskSpec:
         return 1 if self.joined else len(self.columns)
 
     def facts(self) -> dict[str, Any]:
-        """All of it as plain data, of which names of caches are made; words only where there are some."""
+        """The whole spec as plain data, from which names of caches are made; words only where there are some."""
         found = asdict(self)
         if not self.label.words:
             del found["label"]["words"]

@@ -20,7 +20,7 @@ from multitask.bundle.bundle import Bundle
 from multitask.bundle.found import Found
 from multitask.errors import UserError
 from multitask.experiment.finding import open_found
-from multitask.experiment.stages import digest
+from multitask.experiment.stage_job import digest
 from multitask.inference.embed import default_device
 from multitask.inference.predict import answerable, require
 from multitask.storage.sealed import Damaged, read_document, write_document

@@ -73,7 +73,7 @@ def train(
 ) -> None:
     """Run a recipe, or go on with it. Finished stages are skipped, a stopped one resumes."""
     from multitask.recipe.data_maps import mapped
-    from multitask.recipe.files import load_recipe
+    from multitask.recipe.loading import load_recipe
     from multitask.storage.storage import Storage
     from ray_jobs.driver.request import TrainingRequest
 
@@ -109,7 +109,7 @@ def sweep(
 ) -> None:
     """Train one stage with several settings. After what it starts from; names the best."""
     from multitask.recipe.data_maps import mapped
-    from multitask.recipe.files import load_recipe, load_sweep
+    from multitask.recipe.loading import load_recipe, load_sweep
     from multitask.storage.storage import Storage
     from ray_jobs.driver.ray_job import after_sweep
     from ray_jobs.driver.request import TrainingRequest
@@ -145,7 +145,8 @@ def _run(
 ) -> None:
     """Trains and tells; with --json the document is what results.json holds. after: how to go on from those rows."""
     with uncollected():
-        from ray_jobs.driver.training import run_training, tell_results
+        from ray_jobs.driver.driver import run_training
+        from ray_jobs.driver.telling import tell_results
         from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:

@@ -17,7 +17,7 @@ class Diagnosis:
     """One fact about this machine or a storage."""
 
     verdict: Severity
-    """problem: something will not work. note: something may surprise."""
+    """How much it matters: a problem is what will not work, a note what may surprise."""
     subject: str
     fact: str
     """What was found, and what to do about it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -18,7 +19,7 @@ from multitask.errors import StorageError, UserError
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.lease import Lease
-from multitask.experiment.stages import TRAINER, StageJob
+from multitask.experiment.stage_job import TRAINER, StageJob
 from multitask.recipe.sweeps import best
 from multitask.storage.sealed import write_document
 from multitask.storage.storage import Changed
@@ -26,8 +27,10 @@ from ray_jobs.driver.jobs import job_of
 from ray_jobs.driver.ledger import results_of
 from ray_jobs.driver.plan import Node, Plan
 from ray_jobs.driver.prepare import Prepared, prepare
+from ray_jobs.driver.ray_job import how_to_go_on, submission_id
 from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.importing import uncollected
+from ray_jobs.logs import DriverLog
 from ray_jobs.runners.tuning import run_trials
 from ray_jobs.runners.workers import RayRunner
 from ray_jobs.screen import Screen
@@ -37,6 +40,25 @@ if TYPE_CHECKING:
     from ray_jobs.runners.local import LocalRunner
 
 log = logging.getLogger(__name__)
+
+
+def run_training(request: TrainingRequest, screen: Screen) -> dict[str, Any] | None:
+    """Runs an experiment or goes on with it; returns the results, None where the user stopped it.
+
+    The request's log and submission id are set here.
+    """
+    again, storage = how_to_go_on(), request.storage
+    storage.probe()
+    with DriverLog(storage.at(request.experiment)) as driver_log, StopRequest(again) as stop:
+        storage.clean(request.experiment)
+        try:
+            driver = Driver(replace(request, log=driver_log.path, submission_id=submission_id()), screen)
+            driver_log.fence = driver.check
+            return driver.run(stop)
+        except Interrupted:
+            log.info("interrupted; what was saved is safe")
+            screen.say(f"interrupted; what was saved is safe; {again}")
+            return None
 
 
 class Driver:
@@ -110,7 +132,7 @@ class Driver:
             )  # fmt: skip
 
     def _reopen(self, stages: dict[str, str]) -> None:
-        """stages: key -> why it is not finished after all."""
+        """Has finished stages made again. stages: key -> why it is not finished after all."""
         for key, why in stages.items():
             log.warning("%s: finished before, but %s; made again", key, why)
             self.plan.reopen(key)

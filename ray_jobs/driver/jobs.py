@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from multitask.experiment.fence import Owner
-from multitask.experiment.stages import BUNDLE, JobData, JobModel, StageJob
+from multitask.experiment.stage_job import BUNDLE, JobData, JobModel, StageJob
 from multitask.model.heads import loss_for
 from multitask.recipe.stages import Stage
 from multitask.tasks.own import definitions

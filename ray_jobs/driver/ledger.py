@@ -6,7 +6,7 @@ from typing import Any
 
 from multitask.experiment.records import read_records, written
 from multitask.experiment.results import data_facts, row, versions
-from multitask.experiment.stages import BUNDLE, node_key
+from multitask.experiment.stage_job import BUNDLE, node_key
 from multitask.recipe.stages import Stage
 from multitask.recipe.sweeps import varied
 from ray_jobs.driver.plan import Node, Plan

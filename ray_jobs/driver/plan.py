@@ -8,7 +8,7 @@ from typing import Any
 from multitask.bundle.bundle import weights_of
 from multitask.experiment.differences import encoder_words
 from multitask.experiment.experiment_file import Experiment, StageRecord
-from multitask.experiment.stages import BUNDLE, OUTCOME, node_key, read_outcome, stage_content
+from multitask.experiment.stage_job import BUNDLE, OUTCOME, node_key, read_outcome, stage_content
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import Trial, trials
 from multitask.storage.sealed import is_whole

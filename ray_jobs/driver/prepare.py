@@ -17,7 +17,7 @@ from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.finding import find_bundle
-from multitask.experiment.stages import digest
+from multitask.experiment.stage_job import digest
 from multitask.model.layout import MODES
 from multitask.model.sources import SOURCES
 from multitask.model.weights import has_pooler

@@ -49,7 +49,7 @@ class IndexFacts:
     passages: int
     """How many passages of them."""
     parts: frozenset[str]
-    """Those of completion and suitability that there are."""
+    """Which of completion and suitability there are."""
     labels: str = ""
     """What suitability learned from."""
 

@@ -12,12 +12,13 @@ from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.inference.embed import TextEncoder, default_device
-from multitask.recipe.files import load_recipe
+from multitask.recipe.loading import load_recipe
 from multitask.recruit.quality import METRICS, Measured, System, compare, difference, estimate, pooled
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
+from ray_jobs.driver.driver import run_training
 from ray_jobs.driver.request import TrainingRequest
-from ray_jobs.driver.training import run_training, tell_results
+from ray_jobs.driver.telling import tell_results
 from ray_jobs.options import workers_span
 from ray_jobs.recruit.training_files import read_corpus, write_fold
 from ray_jobs.screen import Screen
@@ -42,9 +43,9 @@ class FoldsRequest:
     """How many folds."""
     storage: str
     workers: str = "0"
-    """As `minibert train --workers` takes them."""
+    """The argument of `minibert train --workers`."""
     overrides: list[str] = field(default_factory=list)
-    """As `minibert train --set` takes them."""
+    """The arguments of `minibert train --set`."""
 
 
 def run_folds(request: FoldsRequest, screen: Screen) -> int:

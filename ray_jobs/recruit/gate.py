@@ -21,16 +21,18 @@ CLOSE = (b"connection", b"close")  # or the rest of a body that nobody reads wou
 
 @dataclass(frozen=True)
 class Limits:
-    """head, idle, body: seconds until a request's headers are there, between two pieces of its body, for all of it.
-
-    per_client: requests of one address in progress. reading: bodies on their way, of all clients.
-    """
+    """What one client may take from the others."""
 
     head: float = 10.0
+    """Seconds until a request's headers are there."""
     idle: float = 5.0
+    """Seconds between two pieces of a request's body."""
     body: float = 20.0
+    """Seconds for all of a request's body."""
     per_client: int = DEFAULT_PER_CLIENT
+    """Requests of one address in progress."""
     reading: int = 512
+    """Bodies on their way, of all clients."""
 
 
 @dataclass(eq=False)

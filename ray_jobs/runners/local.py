@@ -6,10 +6,9 @@ from dataclasses import replace
 from functools import partial
 
 from lightning_modules.progress import Progress
-from lightning_modules.run import run_stage
-from lightning_modules.trainer import Execution, quiet_libraries
+from lightning_modules.run import Execution, quiet_libraries, run_stage
 from multitask.errors import UserError
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.inference.embed import default_device
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest

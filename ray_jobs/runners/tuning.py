@@ -21,7 +21,7 @@ from multitask.errors import UserError
 from multitask.experiment.experiment_file import Status
 from multitask.experiment.fence import Superseded
 from multitask.experiment.records import Record, read_records
-from multitask.experiment.stages import StageJob, read_outcome
+from multitask.experiment.stage_job import StageJob, read_outcome
 from multitask.measure.metrics import LOWER_IS_BETTER
 from multitask.recipe.settings import Sweep
 from multitask.storage.owners import kept_in
@@ -72,7 +72,7 @@ class Trainable:
     def _here(self, job: StageJob) -> None:
         import ray
 
-        from lightning_modules.trainer import Execution
+        from lightning_modules.run import Execution
 
         board, execution = self.board, Execution(self.device, measured=partial(_tell_tune, job))
         try:

@@ -16,7 +16,7 @@ from lightning_modules.progress import Interrupted, Progress
 from multitask.errors import UserError
 from multitask.experiment.fence import Superseded
 from multitask.experiment.records import Record
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from ray_jobs.options import Workers
 from ray_jobs.runners.board import Board, News
 from ray_jobs.runners.cluster import Cluster, scaling
@@ -56,8 +56,7 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
     import ray
 
     from lightning_modules.module import NonFiniteLoss
-    from lightning_modules.run import run_stage
-    from lightning_modules.trainer import quiet_libraries
+    from lightning_modules.run import quiet_libraries, run_stage
 
     quiet_libraries()
 
@@ -84,7 +83,7 @@ def execution(
     """
     import ray.train
 
-    from lightning_modules.trainer import Execution
+    from lightning_modules.run import Execution
     from ray_jobs.runners.strategy import WorkerEnvironment, WorkerStrategy
 
     def leaving() -> bool:

@@ -25,7 +25,7 @@ MODULES = [
         "ray_jobs.runners.local",
         "ray_jobs.recruit.serve",
     ),
-    "ray_jobs.driver.training",
+    "ray_jobs.driver.telling",
 ]
 
 Command = list[str] | Callable[[], object]  # of `minibert`, or what stands for one that serves for ever

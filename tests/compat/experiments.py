@@ -9,7 +9,7 @@ from multitask.bundle.bundle import save_bundle
 from multitask.experiment.events import event_files, events_folder
 from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.finding import find_bundle
-from multitask.experiment.stages import node_key
+from multitask.experiment.stage_job import node_key
 from multitask.storage.storage import Storage
 from tests.compat.table import Row
 from tests.helpers import tiny

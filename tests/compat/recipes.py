@@ -7,7 +7,7 @@ from pathlib import Path
 
 from multitask.errors import UserError
 from multitask.recipe.data_check import check_data, render
-from multitask.recipe.files import load_recipe, load_sweep
+from multitask.recipe.loading import load_recipe, load_sweep
 from ray_jobs.options import workers_span
 from tests.compat.table import Row
 

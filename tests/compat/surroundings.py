@@ -11,8 +11,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
+from lightning_modules.run import resolve_precision
 from lightning_modules.tensorboard import EventLog
-from lightning_modules.trainer import resolve_precision
 from multitask.objectives.mlm import perplexity
 from multitask.optim import build_optimizer
 from multitask.storage.storage import Storage

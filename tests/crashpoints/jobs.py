@@ -166,7 +166,7 @@ def experiment(uri: str) -> Results:
 def _stage(folder: Any) -> Results:
     from multitask.experiment.checkpoints import CheckpointStore
     from multitask.experiment.records import read_records
-    from multitask.experiment.stages import read_outcome
+    from multitask.experiment.stage_job import read_outcome
     from multitask.storage.sealed import read_sealed
 
     checkpoint = CheckpointStore(folder.at("checkpoints")).newest()

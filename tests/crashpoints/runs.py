@@ -41,7 +41,7 @@ WARM = (
         "ray_jobs.runners.local",
         "ray_jobs.recruit.search",
     ),
-    "ray_jobs.driver.training",
+    "ray_jobs.driver.telling",
 )
 
 

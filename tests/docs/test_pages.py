@@ -54,6 +54,28 @@ def test_relative_links_lead_to_files(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+MODULE = re.compile(
+    r"(?<![\w/])((?:multitask|lightning_modules|ray_jobs|tests|tools|benchmarks)/[\w/]+\.py)(?:: ([\w, ]+)`)?"
+)
+HISTORY = "log.md"  # says what was there when it was written
+
+
+@pytest.mark.parametrize("page", [*pages(), ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_modules_that_a_page_names_exist_with_the_names_in_them(page: Path) -> None:
+    for path, names in MODULE.findall(page.read_text()) if page.name != HISTORY else []:
+        assert (ROOT / path).is_file(), f"{page.name}: {path}"
+        for name in names.split(", ") if names else []:
+            assert re.search(rf"\b{name}\b", (ROOT / path).read_text()), f"{page.name}: {path} has no {name}"
+
+
+def test_the_way_to_the_loss_is_short() -> None:
+    """From the command to the loss a stranger reads eight modules, each once, which the page names in their order."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    way = page.partition("eight modules")[2].partition("From the loss")[0]
+    steps = re.findall(r"^\d\. `([\w/]+\.py): ", way, re.MULTILINE)
+    assert len(steps) == len(set(steps)) == 8, steps
+
+
 def test_the_picture_is_of_these_imports_and_no_two_parts_use_each_other() -> None:
     assert picture.PICTURE.read_text() == picture.draw(), "python -m tools.picture"
 

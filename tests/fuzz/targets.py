@@ -30,7 +30,7 @@ from multitask.errors import UserError
 from multitask.model.config import BertConfig
 from multitask.model.sources import load_source, parse_tokenizer
 from multitask.recipe.data_maps import mapped, place_of
-from multitask.recipe.files import load_recipe, load_sweep
+from multitask.recipe.loading import load_recipe, load_sweep
 from multitask.recruit.postings import read_postings
 from multitask.report.reading import read_evidence
 from multitask.storage.sealed import Damaged, read_sealed, write_sealed
@@ -298,7 +298,7 @@ def run_command(words: list[str]) -> None:
 def _harmless() -> Iterator[None]:
     """Commands that would train, serve, wait or start Ray do nothing."""
     import ray_jobs.doctor
-    import ray_jobs.driver.training
+    import ray_jobs.driver.driver
     import ray_jobs.recruit.folds
     import ray_jobs.recruit.serve
     import ray_jobs.runners.cluster
@@ -309,7 +309,7 @@ def _harmless() -> Iterator[None]:
         stack.enter_context(patch.dict(os.environ, {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}))
         stack.enter_context(patch.object(ray_jobs.runners.cluster.Cluster, "__enter__", no_cluster))
         stack.enter_context(
-            patch.object(ray_jobs.driver.training, "run_training", side_effect=UserError("no training here"))
+            patch.object(ray_jobs.driver.driver, "run_training", side_effect=UserError("no training here"))
         )
         stack.enter_context(patch.object(ray_jobs.doctor, "examine", return_value=[]))
         stack.enter_context(patch.object(ray_jobs.recruit.folds, "run_folds", return_value=0))

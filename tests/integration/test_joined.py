@@ -12,7 +12,7 @@ import torch
 from lightning_modules import dev
 from multitask.bundle.bundle import read_bundle
 from multitask.data.tokens import load_tokens
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import EvalSet, predictions
 from multitask.measure.metrics import score
 from multitask.storage.storage import Storage

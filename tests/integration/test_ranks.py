@@ -14,7 +14,7 @@ from multitask.bundle.bundle import read_bundle
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.events import event_files
 from multitask.experiment.records import read_records
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
 from tests.helpers import difference, newest, run, run_ranks, small_job, stop_at

@@ -18,7 +18,7 @@ import pytest
 import pytorch_lightning
 
 from lightning_modules.progress import Progress
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.recipe.checks import build_recipe
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver

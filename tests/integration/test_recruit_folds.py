@@ -9,10 +9,10 @@ import pytest
 
 from multitask.bundle.bundle import read_bundle
 from multitask.experiment.finding import find_bundle, open_bundle
-from multitask.recipe.files import load_recipe
+from multitask.recipe.loading import load_recipe
 from multitask.storage.storage import Storage
+from ray_jobs.driver.driver import run_training
 from ray_jobs.driver.request import TrainingRequest
-from ray_jobs.driver.training import run_training
 from ray_jobs.options import Workers
 from ray_jobs.recruit.folds import FoldsRequest, run_folds
 from ray_jobs.recruit.measure import measured, write_card

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from lightning_modules import dev
 from lightning_modules.progress import Interrupted, Progress
-from lightning_modules.run import run_stage
-from lightning_modules.trainer import quiet_libraries
+from lightning_modules.run import quiet_libraries, run_stage
 from multitask.bundle.bundle import read_bundle
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver

@@ -21,12 +21,12 @@ import yaml
 
 import lightning_modules.run  # noqa: F401  the warm part: what takes seconds to import
 import ray_jobs.driver.driver
-import ray_jobs.driver.training
+import ray_jobs.driver.telling
 from lightning_modules import tensorboard
 from lightning_modules.progress import Interrupted
 from multitask.experiment import lease
 from multitask.experiment.experiment_file import Status
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.storage import lag, retries
 from ray_jobs.cli.program import main
 

@@ -10,7 +10,7 @@ import pytest
 
 from multitask.bundle.bundle import Bundle, source_bundle
 from multitask.model.sources import load_source
-from multitask.recipe.files import load_recipe
+from multitask.recipe.loading import load_recipe
 from multitask.recipe.packaged import packaged_recipes
 from multitask.tasks.table import TASKS
 from tests.conftest import ROOT

@@ -16,10 +16,10 @@ from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.fence import check_writer
 from multitask.experiment.finding import find_bundle
 from multitask.experiment.records import Record, read_records, resumed_records, write_records
-from multitask.experiment.stages import read_outcome, write_outcome
+from multitask.experiment.stage_job import read_outcome, write_outcome
 from multitask.export.provenance import provenance_of
 from multitask.measure.metrics import Score, goodness
-from multitask.recipe.files import load_sweep
+from multitask.recipe.loading import load_sweep
 from multitask.recipe.sweeps import SWEEPABLE
 from multitask.report.reading import read_evidence
 from multitask.storage.sealed import Damaged, read_document, write_document

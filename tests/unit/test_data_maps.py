@@ -19,7 +19,7 @@ from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.recipe.data_check import check_data, render
 from multitask.recipe.data_maps import is_map, mapped, place_of
-from multitask.recipe.files import load_recipe, load_sweep
+from multitask.recipe.loading import load_recipe, load_sweep
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TASKS, Split
 from ray_jobs.bundles.scoring import evaluate_bundle, predict_bundle

@@ -15,9 +15,9 @@ from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.fence import Owner, Replaced, Superseded
-from multitask.experiment.stages import JobData, JobModel, StageJob, digest, stage_content, trainer_name
+from multitask.experiment.stage_job import JobData, JobModel, StageJob, digest, stage_content, trainer_name
 from multitask.recipe.checks import build_recipe
-from multitask.recipe.files import apply_override
+from multitask.recipe.loading import apply_override
 from multitask.recipe.parsing import parse_yaml
 from multitask.storage.storage import Storage
 from ray_jobs.driver.prepare import prepare

@@ -17,8 +17,8 @@ from multitask.experiment.fence import Superseded
 from multitask.experiment.lease import FILE, this_process
 from multitask.recipe.checks import build_recipe
 from multitask.storage.storage import Storage
+from ray_jobs.driver.driver import run_training
 from ray_jobs.driver.request import TrainingRequest
-from ray_jobs.driver.training import run_training
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from tests.helpers import recipe_tree

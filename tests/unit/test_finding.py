@@ -11,7 +11,7 @@ from multitask.bundle.bundle import save_bundle
 from multitask.errors import UserError
 from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.finding import find_bundle, open_bundle
-from multitask.experiment.stages import node_key
+from multitask.experiment.stage_job import node_key
 from multitask.storage.storage import Storage
 from tests.helpers import tiny
 

@@ -15,7 +15,7 @@ from multitask.errors import UserError
 from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.finding import find_bundle
 from multitask.experiment.records import read_records, write_records
-from multitask.experiment.stages import read_outcome, write_outcome
+from multitask.experiment.stage_job import read_outcome, write_outcome
 from multitask.report.reading import read_evidence
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from multitask.errors import UserError, near, printable
 from multitask.optim import schedule
-from multitask.recipe.files import load_recipe, load_sweep
+from multitask.recipe.loading import load_recipe, load_sweep
 from ray_jobs.cli import app
 from ray_jobs.options import workers_span
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from multitask.data.readers import read_examples
 from multitask.errors import UserError
-from multitask.experiment.stages import digest, stage_content
+from multitask.experiment.stage_job import digest, stage_content
 from multitask.recipe.checks import build_recipe
-from multitask.recipe.files import apply_override
+from multitask.recipe.loading import apply_override
 from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.stages import Recipe
 from multitask.tasks.own import Definition, definition_of, definitions, known, spec_of

@@ -18,7 +18,7 @@ from lightning_modules.run import job_start
 from multitask.bundle.bundle import bundle_of, read_bundle, save_bundle
 from multitask.errors import UserError
 from multitask.experiment.results import seeds_cell, table_rows
-from multitask.experiment.stages import BUNDLE, StageJob, write_outcome
+from multitask.experiment.stage_job import BUNDLE, StageJob, write_outcome
 from multitask.storage.sealed import write_sealed
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver

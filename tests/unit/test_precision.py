@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_modules.trainer import Execution, build_trainer
+from lightning_modules.run import Execution, build_trainer
 from multitask.optim import build_optimizer
 from multitask.recipe.stages import Stage
 from tests.helpers import difference, newest, run, small_job, stop_at
@@ -138,7 +138,7 @@ def test_labels_and_counts_are_not_rounded_to_sixteen_bits() -> None:
 
 
 def test_sixteen_mixed_on_a_cpu_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    from lightning_modules.trainer import resolve_precision
+    from lightning_modules.run import resolve_precision
 
     assert resolve_precision("16-mixed", "cpu") == "bf16-mixed"
     assert [record.getMessage() for record in caplog.records] == [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from multitask.errors import UserError
 from multitask.recipe.checks import build_recipe
-from multitask.recipe.files import apply_override, load_recipe
+from multitask.recipe.loading import apply_override, load_recipe
 from multitask.recipe.packaged import packaged_recipes
 from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.stages import Recipe, Stage

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitask.errors import UserError
-from multitask.experiment.stages import stage_content
+from multitask.experiment.stage_job import stage_content
 from multitask.recipe.checks import build_recipe
-from multitask.recipe.files import apply_override
+from multitask.recipe.loading import apply_override
 from multitask.recipe.stages import APPLIES, Recipe, Stage
 
 WHERE = "recipe.yaml"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multitask.data.readers import read_examples
 from multitask.errors import UserError
-from multitask.recipe.files import load_recipe
+from multitask.recipe.loading import load_recipe
 from multitask.recruit.pairs import WEAK, WEAK_NOTE, Corpus, write_training_files
 from multitask.recruit.postings import Posting, clean, read_postings
 from multitask.recruit.repeats import repeat_groups

@@ -13,7 +13,7 @@ import multitask
 import ray_jobs.driver.driver
 from lightning_modules.progress import Interrupted
 from multitask.experiment.experiment_file import Status
-from multitask.experiment.stages import OUTCOME, StageJob
+from multitask.experiment.stage_job import OUTCOME, StageJob
 from multitask.recipe.settings import Sweep
 from ray_jobs.driver.driver import Driver
 from ray_jobs.runners.local import LocalRunner

@@ -13,11 +13,11 @@ from rich.console import Console
 from lightning_modules.progress import Interrupted
 from multitask.errors import UserError
 from multitask.experiment.results import sweep_lines, table_rows
-from multitask.recipe.files import load_recipe
+from multitask.recipe.loading import load_recipe
 from multitask.storage.storage import Storage
 from ray_jobs.driver.driver import Driver
 from ray_jobs.driver.ray_job import after_sweep
-from ray_jobs.driver.training import tell_results
+from ray_jobs.driver.telling import tell_results
 from ray_jobs.screen import Screen
 from tests.helpers import tree_driver
 from tests.unit.test_sweep_plan import LAST, SCHEMA, SWEPT, Trials, execute, swept

@@ -7,7 +7,7 @@ import pytest
 
 from multitask.errors import UserError
 from multitask.recipe.checks import build_recipe
-from multitask.recipe.files import load_sweep
+from multitask.recipe.loading import load_sweep
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import Trial, best, trials
 from ray_jobs.options import Workers, sweep_settings, workers_span

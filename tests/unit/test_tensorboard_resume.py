@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from lightning_modules import callbacks, tensorboard
 from lightning_modules.progress import Progress
 from lightning_modules.tensorboard import EventLog
-from multitask.experiment.stages import StageJob
+from multitask.experiment.stage_job import StageJob
 from multitask.storage import storage
 from multitask.storage.storage import Storage
 from tests.helpers import run, small_job, stop_at

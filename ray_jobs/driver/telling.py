@@ -1,46 +1,16 @@
-"""`minibert train` and `minibert sweep`: a driver with its log and its signals, and what is told of its results."""
+"""What is told of an experiment's results when `minibert train` or `minibert sweep` ends."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from multitask.experiment.results import Rows, leaves, sweep_lines, table_rows
-from multitask.experiment.stages import node_key
+from multitask.experiment.stage_job import node_key
 from multitask.inference.submission import FOLDER
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join, shown
-from ray_jobs.driver.ray_job import how_to_go_on, submission_id
-from ray_jobs.driver.request import TrainingRequest
-from ray_jobs.logs import DriverLog
 from ray_jobs.screen import Screen
-from ray_jobs.stopping import StopRequest
-
-logger = logging.getLogger(__name__)
-
-
-def run_training(request: TrainingRequest, screen: Screen) -> dict[str, Any] | None:
-    """Runs an experiment or goes on with it; returns the results, None where the user stopped it.
-
-    The request's log and submission id are set here.
-    """
-    from lightning_modules.progress import Interrupted
-    from ray_jobs.driver.driver import Driver
-
-    again, storage = how_to_go_on(), request.storage
-    storage.probe()
-    with DriverLog(storage.at(request.experiment)) as log, StopRequest(again) as stop:
-        storage.clean(request.experiment)
-        try:
-            driver = Driver(replace(request, log=log.path, submission_id=submission_id()), screen)
-            log.fence = driver.check
-            return driver.run(stop)
-        except Interrupted:
-            logger.info("interrupted; what was saved is safe")
-            screen.say(f"interrupted; what was saved is safe; {again}")
-            return None
 
 
 def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> None:

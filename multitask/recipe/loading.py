@@ -31,7 +31,7 @@ def read_recipe_file(path: str) -> tuple[str, str]:
 def load_recipe(path: str, overrides: list[str] | None = None, under: Mapping[str, Any] | None = None) -> Recipe:
     """Reads a recipe, applies `key=value` overrides and checks it. Raises UserError with the YAML path.
 
-    under: task -> what a data map says of it (maps.py: `mapped`), for what the recipe does not say.
+    under: task -> what a data map says of it (data_maps.py: `mapped`), for what the recipe does not say.
     """
     return _built(path, overrides or (), under or {})[1]
 
@@ -49,7 +49,7 @@ def _built(path: str, overrides: Sequence[str], under: Mapping[str, Any]) -> tup
 
 
 def _culprit(path: str, overrides: Sequence[str], under: Mapping[str, Any], error: UserError) -> str:
-    """The first override with which the recipe is wrong in this way; "" where it is so without any."""
+    """The first override with which the recipe is wrong in one way; "" where it is so without any."""
     for count in range(len(overrides) + 1):
         try:
             build_recipe(*_tree(path, overrides[:count], under))
@@ -68,8 +68,9 @@ def load_sweep(
 ) -> tuple[Recipe, str]:
     """The recipe cut down to a swept stage and what it starts from, and that stage's name.
 
-    stage: None for the one stage that the recipe sweeps itself. sweep: as a recipe has it, its values still text; empty
-    for the recipe's own. under: as in `load_recipe`. Raises UserError where nothing says what to sweep.
+    stage: None for the one stage that the recipe sweeps itself. sweep: the keys of a recipe's `sweep`, values still
+    text; empty where the recipe's own sweep is meant. under: task -> what a data map says of it. Raises UserError where
+    nothing says what to sweep.
     """
     tree, recipe, where = _built(path, overrides or (), under or {})
     swept = [found.name for found in recipe.stages if found.sweep]
@@ -125,7 +126,8 @@ def _tree(path: str, overrides: Sequence[str], under: Mapping[str, Any]) -> tupl
 
 
 def _unshared(tree: Any) -> Any:
-    """A copy in which no part stands in two places: YAML's aliases are one object, and an override means one place."""
+    """A copy of a tree in which no part stands in two places: YAML's aliases are one object, and an override means one
+    place."""
     if isinstance(tree, dict):
         return {key: _unshared(value) for key, value in tree.items()}
     return [_unshared(value) for value in tree] if isinstance(tree, list) else tree

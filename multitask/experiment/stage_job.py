@@ -55,7 +55,7 @@ def stage_content(
 
 
 def trainer_name(fingerprint: str, started: datetime, trial: int = 0, variant: int = 0) -> str:
-    """As the papers name their runs: TorchTrainer_086a8_00000_0_2024-06-09_09-59-59."""
+    """A trainer's name in the form of the papers' runs: TorchTrainer_086a8_00000_0_2024-06-09_09-59-59."""
     return f"{TRAINER}{fingerprint[:5]}_{trial:05d}_{variant}_{started.astimezone(UTC):%Y-%m-%d_%H-%M-%S}"
 
 
@@ -117,7 +117,7 @@ class StageJob:
 
     @property
     def events(self) -> Storage:
-        """Where its TensorBoard events lie."""
+        """The folder of its TensorBoard events."""
         return events_folder(self.folder, self.label or self.stage["name"], self.seed)
 
     def to_json(self) -> dict[str, Any]:
@@ -131,13 +131,14 @@ class StageJob:
 
 
 def write_outcome(trainer: Storage, outcome: dict[str, Any]) -> None:
-    """Writes what makes the stage of a trainer's folder finished, to be called last of all."""
+    """Writes what makes a stage finished into its trainer's folder, to be called last of all."""
     write_document(trainer, OUTCOME, outcome, file_at(trainer.uri)[1])
 
 
 def read_outcome(trainer: Storage, wait: bool = False) -> dict[str, Any] | None:
-    """What a finished stage has left; None of another. A damaged one is none, and is named in a warning: the stage goes
-    on from its last checkpoint, and ends once more. wait: it is known to have finished, if not seen yet by all."""
+    """The outcome that a finished stage has left in its trainer's folder; None of an unfinished one. A damaged outcome
+    counts as none, with a warning: the stage goes on from its last checkpoint and ends once more. wait: the stage is
+    known to have finished, and its outcome is waited for where reads lag behind writes."""
     if wait:
         return trainer.caught_up(partial(read_outcome, trainer), lambda found: found is not None)
     try:
