@@ -217,9 +217,13 @@ def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
 
 
 def names_in(features: Any) -> dict[str, list[str]]:
-    """Column -> its classes' names by number, of datasets' `features`; those of nested columns by their path."""
+    """Column -> its classes' names by number, of datasets' `features`; those of nested columns by their path.
+
+    A column of lists has those of its elements.
+    """
     found: dict[str, list[str]] = {}
-    for column, feature in features.items() if isinstance(features, dict) else ():
+    for column, said in features.items() if isinstance(features, dict) else ():
+        feature = _of_elements(said)
         if not isinstance(feature, dict):
             continue
         names = feature.get("names")
@@ -228,3 +232,11 @@ def names_in(features: Any) -> dict[str, list[str]]:
         elif "_type" not in feature:
             found |= {f"{column}.{inner}": names for inner, names in names_in(feature).items()}
     return found
+
+
+def _of_elements(feature: Any) -> Any:
+    """The elements' feature of a list, which datasets writes in three ways; of anything else its own."""
+    if isinstance(feature, list):
+        return feature[0] if len(feature) == 1 else None
+    is_list = isinstance(feature, dict) and feature.get("_type") in ("Sequence", "List", "LargeList")
+    return feature.get("feature") if is_list else feature

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from multitask.data import formats
+from multitask.data.arrow_files import names_in
 from multitask.data.files import expanded, find_file
 from multitask.data.readers import read_examples
 from multitask.errors import UserError
@@ -248,6 +249,14 @@ def test_names_in_the_json_beside_the_file(tmp_path: Path, wrap) -> None:
     (tmp_path / "dataset_info.json").write_text(json.dumps(wrap(other)))
     assert read(tmp_path / "a.csv", tone(NLI))[:2] == [("a", 2), ("b", 0)]
     assert read_examples(str(tmp_path / "a.csv"), tone(NLI), labelled=True).sha256 != before, "other labels, other data"
+
+
+@pytest.mark.parametrize("kind", ["Sequence", "List", "LargeList", None])
+def test_names_of_the_elements_of_lists(kind: str | None) -> None:
+    inner = FEATURES["label"]
+    feature = {"feature": inner, "length": -1, "_type": kind} if kind else [inner]
+    assert names_in({"text": FEATURES["text"], "labels": feature}) == {"labels": inner["names"]}
+    assert names_in({"texts": [FEATURES["text"]], "none": [], "odd": {"_type": kind, "feature": 3}}) == {}
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "dataset_infos.json"])
