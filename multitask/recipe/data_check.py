@@ -58,8 +58,9 @@ class FileReport:
             return self.problem
         if not self.rows:
             return f"{self.path}: no usable row; {len(self.quarantined)} are quarantined"
-        if self.split == "train" and len(self.labels) == 1 and not self.spread and not self.similar:
-            return f"{self.path}: every label is {self.label_name(self.labels[0][0])}: nothing to tell apart"
+        if self.split == "train" and not self.spread and not self.similar:
+            said = " and ".join(self.label_name(label) for label, _ in self.labels)
+            return f"{self.path}: every label is {said or 'empty'}: nothing to tell apart"
         return ""
 
     def label_name(self, label: int) -> str:

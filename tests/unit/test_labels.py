@@ -27,6 +27,7 @@ from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import load_source
 from multitask.objectives.losses import LOSSES
 from multitask.objectives.smart import divergence
+from multitask.recipe.data_check import FileReport
 from multitask.storage.storage import Storage
 from multitask.tasks.labels import KINDS, Classes, KindName, LabelSpec, Metric, read_class, word_or_number
 from multitask.tasks.own import Definition, Label, spec_of
@@ -120,6 +121,13 @@ def test_a_label_of_several_numbers_goes_all_the_way(tmp_path: Path) -> None:
     assert _column(found.labels.astype(np.int32)).to_pylist() == found.labels.astype(int).tolist()
     path = write_predictions(storage, MOOD, "dev", table.ids[:3], table.labels[:3].tolist())
     assert storage.read_bytes(path).decode() == "id \t Predicted_mood \n0 , joy \n1 ,  \n2 , anger|fear \n"
+
+
+@pytest.mark.parametrize(("labels", "said"), [(((0, 3), (2, 3)), "joy and fear"), ((), "empty"), (((1, 3),), "anger")])
+def test_equal_labels_of_several_numbers_teach_nothing(labels: tuple[tuple[int, int], ...], said: str) -> None:
+    report = FileReport("mood", "train", "mood.csv", rows=3, labels=labels, names=WORDS, spread=False)
+    assert report.fault == f"mood.csv: every label is {said}: nothing to tell apart"
+    assert not replace(report, spread=True).fault
 
 
 @pytest.mark.usefixtures("_sets")
