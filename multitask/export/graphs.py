@@ -124,8 +124,9 @@ EMBEDDING = Output("embeddings", "vectors of length 1: their dot product is the 
 
 
 def output_of(label: LabelSpec) -> Output:
-    kind, bounds = KINDS[label.kind], {"low": label.low, "high": label.high}
-    return Output("logits" if kind.probability else "score", kind.unit.format(**bounds), kind.becomes.format(**bounds))
+    kind, cuts = KINDS[label.kind], ", ".join(f"{cut:.9g}" for cut in label.cuts)
+    unit, becomes = (said.format(low=label.low, high=label.high, cuts=cuts) for said in (kind.unit, kind.becomes))
+    return Output("logits" if kind.probability else "score", unit, becomes)
 
 
 ONE = ("input_ids", "attention_mask")

@@ -82,8 +82,8 @@ def _validated(model: type[Model], tree: Any, where: str, prefix: str) -> Model:
         raise UserError(f"{where}: {first}{more}") from None
 
 
-# Where a word, or else a mapping or a list, is allowed, pydantic says what is wrong with either; only one was meant.
-_NO_WORD = {"literal_error", "string_type"}
+# Where a word or number, or else a mapping or list, is allowed, pydantic says what is wrong with each; one was meant.
+_NO_WORD = {"literal_error", "string_type", "float_type"}
 _NO_MAPPING = {"dict_type", "model_type", "model_attributes_type", "list_type"}
 
 

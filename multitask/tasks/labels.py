@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from math import prod
+from math import log, log1p, prod
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +51,8 @@ class LabelSpec:
     """The least label of a pair whose sentences mean the same; None where no label says so (mlm-mnrl.txt, 4.3)."""
     words: tuple[str, ...] = ()
     """What files and predictions call the labels low..high, where these are classes that have names."""
+    thresholds: tuple[float, ...] = ()
+    """The probability above which each output of a kind that decides is a yes; none where that is 0.5 for all."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,6 +63,11 @@ class LabelSpec:
     def outputs(self) -> int:
         """How many numbers a head puts out for one example."""
         return prod(self.shape)
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """The logits of the thresholds, which outputs are compared with: one for each, or one for all."""
+        return tuple(log(at) - log1p(-at) for at in self.thresholds) or (0.0,)
 
     def is_similar(self, label: LabelValue | None) -> bool:
         """Whether a pair of that label means the same; False where no label says so, or there is none."""
@@ -108,7 +115,7 @@ class LabelKind:
     unit: str
     """What a head's outputs are, in words for whoever runs an export; {low} and {high} are the label's bounds."""
     becomes: str
-    """How outputs become a label, in such words."""
+    """How outputs become a label, in such words; {cuts} are LabelSpec.cuts."""
     says: Callable[[Any, LabelSpec], str] = word_or_number
     """(an example's label, label) -> what people read."""
     counted: Callable[[Any], Sequence[int]] = nearest
@@ -221,6 +228,11 @@ def wide(outputs: Tensor) -> Tensor:
     return outputs.float() if outputs.element_size() < 4 else outputs
 
 
+def decided(outputs: Tensor, label: LabelSpec) -> Tensor:
+    """1 for each logit that is above its threshold's."""
+    return (outputs > outputs.new_tensor(label.cuts)).float()
+
+
 def sigmoid64(outputs: Tensor) -> Tensor:
     return outputs.double().sigmoid()
 
@@ -266,14 +278,14 @@ KINDS: Mapping[KindName, LabelKind] = {
         read=read_class,
         written=lambda label, spec: spec.says(label) if spec.words else f"{int(label)}.0",
         shape=one_number,
-        prediction=lambda outputs, label: (outputs > 0).float(),
+        prediction=decided,
         probability=sigmoid64,
         decides=True,
         divergence=kl_of_logits,
         losses=("bce",),
         metrics=("accuracy", "pearson"),
         unit="a logit; its sigmoid is the probability of 1",
-        becomes="1 where it is above 0",
+        becomes="1 where it is above {cuts}",
     ),
     # A real number in low..high.
     "score": LabelKind(

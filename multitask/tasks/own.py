@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from multitask.errors import UserError, near
-from multitask.tasks.labels import KINDS, MAX_CLASSES, KindName, LabelSpec, Metric
+from multitask.errors import UserError, near, short_list
+from multitask.tasks.labels import KINDS, MAX_CLASSES, KindName, LabelSpec, Metric, word_or_number
 from multitask.tasks.schema import Strict
 from multitask.tasks.table import TASKS, TaskSpec
 
@@ -49,6 +50,8 @@ class Label(Strict):
     """The greatest label, of scores and of classes that are numbers."""
     similar: Number | str | None = None
     """The least label, or word, of a pair that means the same, for ranking."""
+    threshold: Number | dict[Word, Number] | None = None
+    """The probability above which a label of yes or no is predicted as a yes; 0.5 unless said."""
 
 
 class Definition(Strict):
@@ -68,6 +71,7 @@ def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:
     """The task of that name. Raises UserError, naming the key below `at`, for what makes no task."""
     _check_name(name, at)
     label, columns = _label(definition.label, at + ".label"), tuple(definition.columns)
+    label = replace(label, thresholds=_thresholds(definition.label.threshold, label, at + ".label.threshold"))
     if len({*columns, label.column, "id"}) < len(columns) + 2 or not all([*columns, label.column]):
         raise UserError(
             f"{at}.columns: {', '.join(columns)}, with the label in {label.column or 'none'}: "
@@ -99,7 +103,7 @@ def definition_of(spec: TaskSpec) -> dict[str, Any]:
     bounds = {} if label.words or KINDS[label.kind].bounds else {"low": label.low, "high": label.high}
     words = {"words": list(label.words)} if label.words else {}
     similar = label.similar if label.similar is None or not words else label.says(label.similar)
-    said = {"column": label.column, "kind": label.kind, **words, **bounds, "similar": similar}
+    said = {"column": label.column, "kind": label.kind, **words, **bounds, "similar": similar, **_threshold(label)}
     return {"columns": list(spec.columns), "label": said, "metric": spec.metric, "joined": spec.joined}
 
 
@@ -171,6 +175,39 @@ def _of_words(label: Label, kind: KindName, at: str) -> LabelSpec:
             raise UserError(f"{at}.similar: '{said}' is none of {', '.join(words)}{near(said, words)}")
         similar = float(words.index(said) if said in words else similar)
     return LabelSpec(kind, label.column, 0, len(words) - 1, similar, tuple(words))
+
+
+def _outputs(label: LabelSpec) -> list[str]:
+    """What a definition calls a head's outputs; none where there is one."""
+    return [word_or_number(at, label) for at in range(label.outputs)] if label.shape else []
+
+
+def _thresholds(said: float | Mapping[str, float] | None, label: LabelSpec, at: str) -> tuple[float, ...]:
+    if said is None:
+        return ()
+    if not KINDS[label.kind].decides:
+        valid = ", ".join(name for name, kind in KINDS.items() if kind.decides)
+        raise UserError(f"{at}: of a {label.kind} label, which is no yes or no; valid for {valid}")
+    names = _outputs(label)
+    if isinstance(said, Mapping):
+        if not names:
+            raise UserError(f"{at}: a {label.kind} label has one, a number")
+        if unknown := sorted({*said} - {*names}):
+            raise UserError(f"{at}: '{unknown[0]}' is none of {short_list(names)}{near(unknown[0], names)}")
+    found = [said.get(name, 0.5) for name in names] if isinstance(said, Mapping) else [said] * label.outputs
+    if wrong := [value for value in found if not 0 < value < 1]:
+        raise UserError(f"{at}: {wrong[0]:g}; valid: a probability between 0 and 1")
+    return tuple(found) if {*found} != {0.5} else ()
+
+
+def _threshold(label: LabelSpec) -> dict[str, Any]:
+    """The way back; nothing for 0.5, which definitions of before there were others do not say."""
+    found = label.thresholds
+    if not found:
+        return {}
+    if len({*found}) == 1:
+        return {"threshold": found[0]}
+    return {"threshold": {name: at for name, at in zip(_outputs(label), found, strict=True) if at != 0.5}}
 
 
 def _bounds(label: Label, kind: KindName, at: str) -> tuple[float, float]:

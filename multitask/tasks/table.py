@@ -37,8 +37,10 @@ class TaskSpec:
         return 1 if self.joined else len(self.columns)
 
     def facts(self) -> dict[str, Any]:
-        """The whole spec as plain data, from which names of caches are made; words only where there are some."""
+        """All that tells how its files are read, as plain data, of which names of caches are made; words only where
+        there are some."""
         found = asdict(self)
+        del found["label"]["thresholds"]
         if not self.label.words:
             del found["label"]["words"]
         return found

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from multitask.data.readers import read_examples
 from multitask.errors import UserError
 from multitask.experiment.stage_job import digest, stage_content
+from multitask.export.graphs import output_of
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.loading import apply_override
 from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.stages import Recipe
+from multitask.tasks.labels import KINDS
 from multitask.tasks.own import Definition, definition_of, definitions, known, spec_of
 from multitask.tasks.table import TASKS, TaskSpec
 
@@ -96,6 +100,11 @@ WRONG = {
     f'{DEFINE}.label.words=["a\\nb", b]': [f"{DEFINE}.label.words.0"],
     f"{DEFINE}.label.kind=binary": [f"{DEFINE}.label.words: 3 of them", "two, that of 0 first"],
     f"{DEFINE}.label.kind=score": [f"{DEFINE}.label.words: of a score label", "classes"],
+    f"{DEFINE}.label.threshold=0.5": [f"{DEFINE}.label.threshold: of a classes label", "valid for binary"],
+    f"{DEFINE}.label={{kind: binary, threshold: 1}}": [f"{DEFINE}.label.threshold: 1; valid: a probability between"],
+    f"{DEFINE}.label={{kind: binary, threshold: {{'1': 0.3}}}}": [f"{DEFINE}.label.threshold: a binary label has one"],
+    f"{DEFINE}.label={{kind: binary, threshold: x}}": [f"{DEFINE}.label.threshold: 'x'", "number"],
+    f"{DEFINE}.label={{kind: binary, threshold: {{a: x}}}}": [f"{DEFINE}.label.threshold.a: 'x'", "number"],
     f"{DEFINE}.label.similar=positive": [f"{DEFINE}.label.similar", "columns: two"],
     f"{DEFINE}.columns=[a, b, c]": [f"{DEFINE}.columns", "at most 2"],
     f"{DEFINE}.columns=[]": [f"{DEFINE}.columns", "at least 1"],
@@ -136,12 +145,26 @@ def test_similar_may_be_a_word_or_a_number() -> None:
         made(columns=PAIR, label={**SCORE, "similar": 7})
 
 
+def test_a_threshold_moves_what_is_decided_and_nothing_that_is_read() -> None:
+    outputs = torch.tensor([-2.0, math.log(0.25) - 1e-6, math.log(0.25) + 1e-6, 0.0, 2.0])  # a fifth: 1 to 4
+    plain, wary = (made(columns=["text"], label={"kind": "binary", "threshold": at}) for at in (0.5, 0.2))
+    assert plain == made(columns=["text"], label={"kind": "binary"})
+    assert KINDS["binary"].prediction(outputs, plain.label).tolist() == [0, 0, 0, 0, 1]
+    assert KINDS["binary"].prediction(outputs, wary.label).tolist() == [0, 0, 1, 1, 1]
+    assert output_of(plain.label).label == "1 where it is above 0"
+    assert output_of(wary.label).label == "1 where it is above -1.38629436"
+    assert plain.facts() == wary.facts(), "the same tokens"
+
+
 word = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=1, max_size=8)
 labels = st.one_of(
     st.fixed_dictionaries({"words": st.lists(word, min_size=2, max_size=6, unique=True)}),
     st.fixed_dictionaries({"kind": st.just("classes"), "low": st.integers(-3, 3), "high": st.integers(4, 9)}),
     st.fixed_dictionaries({"kind": st.just("score"), "low": st.floats(-5, 0), "high": st.floats(0.1, 9)}),
     st.sampled_from([{"kind": "binary"}, {"kind": "binary", "words": ["1", "0"]}, {"kind": "probability"}]),
+    st.fixed_dictionaries(
+        {"kind": st.just("binary"), "threshold": st.floats(0, 1, exclude_min=True, exclude_max=True)}
+    ),
 )
 
 
@@ -235,6 +258,9 @@ def test_a_definition_is_content_and_a_default_written_out_is_none() -> None:
     before = fingerprint(build())
     for same in (f"{DEFINE}.metric=accuracy", f"{DEFINE}.label.kind=classes", "tasks.tone.head=linear"):
         assert fingerprint(build(same)) == before, same
+    binary = f"{DEFINE}.label={{column: tone, kind: binary}}"
+    assert fingerprint(build(binary)) == fingerprint(build(binary, f"{DEFINE}.label.threshold=0.5"))
+    assert fingerprint(build(binary)) != fingerprint(build(binary, f"{DEFINE}.label.threshold=0.3"))
     for other in (f"{DEFINE}.label.words=[neutral, negative, positive]", f"{DEFINE}.label.column=mood"):
         assert fingerprint(build(other)) != before, other
 
