@@ -17,7 +17,8 @@ from multitask.data.formats import FORMATS, table_of
 from multitask.data.tabular import BadRow, Reader, Row, Table, Wanted
 from multitask.data.values import classes_of, id_of, text_of
 from multitask.errors import UserError, near, short_list
-from multitask.tasks.labels import KINDS, Classes, LabelValue, MalformedError
+from multitask.tasks.cells import Classes, LabelValue, MalformedError
+from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TaskSpec
 
 

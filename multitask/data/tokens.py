@@ -31,7 +31,7 @@ from multitask.storage.owners import kept_in
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
 from multitask.storage.tensors import SealedTensors, open_tensors, write_tensors
-from multitask.tasks.labels import LabelValue
+from multitask.tasks.cells import LabelValue
 from multitask.tasks.table import TaskSpec
 
 FORMAT = 4

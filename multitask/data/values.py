@@ -1,4 +1,4 @@
-"""A value of a file's row -> an id, a text; or why it is none. What a label says is its kind's (tasks/labels.py)."""
+"""A value of a file's row -> an id, a text; or why it is none. What a label says lies in tasks/cells.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from multitask.errors import UserError, short_list, shown
-from multitask.tasks.labels import KINDS, LabelSpec, MalformedError, whole_of
+from multitask.tasks.cells import MalformedError, whole_of
+from multitask.tasks.labels import KINDS, LabelSpec
 
 MAX_TEXT_CHARS = 100_000
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # lone surrogates stand for bytes that are not UTF-8

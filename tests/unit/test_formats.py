@@ -21,7 +21,7 @@ from multitask.data.arrow_files import names_in
 from multitask.data.files import expanded, find_file
 from multitask.data.readers import read_examples
 from multitask.errors import UserError
-from multitask.tasks.labels import number_of
+from multitask.tasks.cells import number_of
 from multitask.tasks.own import Definition, spec_of
 from multitask.tasks.table import TASKS, TaskSpec
 

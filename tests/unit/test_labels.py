@@ -29,7 +29,8 @@ from multitask.objectives.losses import LOSSES
 from multitask.objectives.smart import divergence
 from multitask.recipe.data_check import FileReport
 from multitask.storage.storage import Storage
-from multitask.tasks.labels import KINDS, Classes, KindName, LabelSpec, Metric, read_class, word_or_number
+from multitask.tasks.cells import Classes, read_class
+from multitask.tasks.labels import KINDS, KindName, LabelSpec, Metric, word_or_number
 from multitask.tasks.own import Definition, Label, spec_of
 from multitask.tasks.table import TASKS, TaskSpec
 from ray_jobs.batch.parts import _column
