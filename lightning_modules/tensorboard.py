@@ -79,7 +79,7 @@ class EventLog:
             self._try_to_write(partial(self._writer.add_custom_scalars, charts))
 
     def curve(self, name: str, labels: Tensor, probabilities: Tensor, step: int) -> None:
-        """Writes a curve of precision over recall, from (N,) labels 0 and 1 and the model's probabilities."""
+        """Precision over recall of (N,) or (N, W) labels 0 and 1, all together."""
         if (name, step) not in self.shown:
             self._try_to_write(partial(self._writer.add_pr_curve, name, labels, probabilities, step))
 

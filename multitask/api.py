@@ -124,7 +124,8 @@ class Model:
                             first, second).labels  # fmt: skip
 
     def predict(self, task: str, first: Texts, second: Texts | None = None) -> Floats:
-        """(N,) float64 labels of one of `tasks`, in its unit: a class, 0 or 1, or a score. second: for pairs.
+        """(N,) float64 labels of one of `tasks`, in its unit: a class, 0 or 1, or a score; (N, W) where a label is W
+        numbers. second: for pairs.
 
         >>> model.predict("sst", ["A warm, funny film."]).shape
         (1,)

@@ -49,7 +49,7 @@ class Predictor(TextEncoder):
     def predict(
         self, task: str, first: Sequence[str], second: Sequence[str] | None = None, progress: Done = silent
     ) -> Floats:
-        """(N,) labels in the task's unit. Raises UserError as `answer`."""
+        """(N,) or (N, W) labels in the task's unit. Raises UserError as `answer`."""
         return self.answer(task, first, second, progress).labels
 
     def probabilities(
