@@ -14,6 +14,7 @@ from multitask.bundle.bundle import Bundle, bundle_of, read_bundle
 from multitask.data.batches import Batch, padded
 from multitask.inference.embed import TextEncoder, Vectors
 from multitask.storage.storage import Storage
+from multitask.tasks.own import Definition, spec_of
 from multitask.tasks.table import TASKS
 from ray_jobs.bundles.export import export_bundle, import_model
 from ray_jobs.screen import Screen
@@ -21,7 +22,9 @@ from tests.helpers import tiny
 
 # Every head, every label kind, a joined pair.
 HEADS = {"sst": "bilstm", "cfimdb": "mlp", "quora": "interaction", "sts": "cosine", "jobs": "linear"}
-HEADS |= {"suitability": "interaction"}
+HEADS |= {"suitability": "interaction", "moods": "linear"}
+MOODS = {"kind": "multilabel", "words": ["joy", "anger", "fear"], "threshold": {"fear": 0.2}}
+SPECS = TASKS | {"moods": spec_of("moods", Definition.model_validate({"columns": ["text"], "label": MOODS}), "here")}
 TEXTS = [
     "How do I learn Spanish quickly?",
     "a",
@@ -40,7 +43,7 @@ ABOUT: dict[str, Any] = {
 
 def bundle_with(heads: Mapping[str, str] = HEADS, pooling: str = "mean", mlm: str | None = "untied") -> Bundle:
     """The tiny encoder with heads, of the given pooling; every weight is drawn, none is zero."""
-    model = replace(tiny(), pooling=pooling).model(dict(heads), seed=7, mlm=mlm)
+    model = replace(tiny(), pooling=pooling, specs=SPECS).model(dict(heads), seed=7, mlm=mlm)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(1)
         for parameter in model.parameters():
@@ -57,7 +60,7 @@ def answers(bundle: Bundle, task: str) -> Tensor:
     """What the head puts out for TEXTS; of pairs, each text with the one after it."""
     tokenizer = bundle.tokenizer
     tokenizer.enable_truncation(bundle.max_length)
-    others, spec = [*TEXTS[1:], TEXTS[0]], TASKS[task]
+    others, spec = [*TEXTS[1:], TEXTS[0]], bundle.specs[task]
     columns: list[Any] = [list(zip(TEXTS, others, strict=True))] if spec.joined else [TEXTS, others][: spec.sentences]
     ids, mask = padded([encoding.ids for column in columns for encoding in tokenizer.encode_batch(column)])
     blank = torch.zeros(len(TEXTS))

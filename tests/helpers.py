@@ -55,6 +55,13 @@ OWN_TASKS: dict[str, Any] = {
         },
         **{split: f"{sample_uri()}/quora-{split}.csv" for split in ("train", "dev")},
     },
+    "tones": {
+        "define": {
+            "columns": ["sentence"],
+            "label": {"column": "sentiment", "kind": "multilabel", "words": list("abcde"), "threshold": {"a": 0.2}},
+        },
+        **{split: f"{sample_uri()}/ids-sst-{split}.csv" for split in ("train", "dev")},
+    },
 }
 
 

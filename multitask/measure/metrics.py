@@ -70,12 +70,60 @@ def pearson(predictions: Floats, labels: Floats) -> Floats:
         return np.where(varies, np.clip((x * y).sum(axis=-1) / norm, -1.0, 1.0), np.nan)
 
 
-METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {"accuracy": accuracy, "pearson": pearson}
+def f1_micro(predictions: Floats, labels: Floats) -> Floats:
+    """F1 of all classes together: 0 or 1 (..., N, W), (..., N, W) -> (...); NaN where no label is 1."""
+    return _f1(predictions, labels, (-2, -1))
+
+
+def f1_macro(predictions: Floats, labels: Floats) -> Floats:
+    """The mean F1 of the classes that labels have. Shapes and NaN as of `f1_micro`."""
+    return _mean_of_classes(_f1(predictions, labels, -2))
+
+
+def average_precision(logits: Floats, labels: Floats) -> Floats:
+    """The mean, over the classes that labels have, of their average precision: the sum over n of (R_n - R_n-1) P_n,
+    with recall and precision of the n greatest logits, equal ones taken together. Shapes and NaN as of `f1_micro`."""
+    falling, there = (np.ascontiguousarray(np.moveaxis(values, -2, -1)) for values in (-logits, labels))
+    order = np.argsort(falling, axis=-1)
+    falling, there = np.take_along_axis(falling, order, axis=-1), np.take_along_axis(there, order, axis=-1)
+    ends = np.full(falling.shape, falling.shape[-1] - 1)
+    ends[..., :-1] = np.where(np.diff(falling) > 0, np.arange(falling.shape[-1] - 1), ends[..., :-1])
+    ends = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]  # the last place of each one's equals
+    hits = there.cumsum(axis=-1)
+    precision = np.take_along_axis(hits, ends, axis=-1) / (ends + 1)
+    with np.errstate(invalid="ignore"):
+        return _mean_of_classes((precision * there).sum(axis=-1) / hits[..., -1])
+
+
+def _f1(predictions: Floats, labels: Floats, axis: int | tuple[int, int]) -> Floats:
+    there = labels.sum(axis=axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = 2 * (predictions * labels).sum(axis=axis) / (predictions.sum(axis=axis) + there)
+    return np.where(there > 0, found, np.nan)
+
+
+def _mean_of_classes(values: Floats) -> Floats:
+    """(..., W) -> (...); NaN is left out, and is the mean of nothing else."""
+    there = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(there, values, 0).sum(axis=-1) / there.sum(axis=-1))
+
+
+METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "accuracy": accuracy,
+    "pearson": pearson,
+    "f1_micro": f1_micro,
+    "f1_macro": f1_macro,
+    "average_precision": average_precision,
+}
+OF_LOGITS = frozenset({"average_precision"})  # they measure what decisions are made of
 
 
 def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
     """The metric of N predictions against N labels, computed in float64, with its bootstrap interval."""
-    given, wanted = _float64(predicted.labels), _float64(labels)
+    measured = predicted.logits if metric in OF_LOGITS else predicted.labels
+    assert measured is not None, f"{metric} is of labels that are decided"
+    given, wanted = _float64(measured), _float64(labels)
     assert given.shape == wanted.shape, f"{given.shape} predictions for {wanted.shape} labels"
     if not given.size:
         return Score(None, "no examples")
@@ -90,11 +138,12 @@ def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
 
 
 def majority_baseline(labels: ArrayLike, kind: KindName) -> float | None:
-    """The accuracy of always answering the most frequent label; None for real ones: a constant has no r."""
+    """The accuracy of always answering the most frequent label; None for real ones, as a constant has no r, and for
+    labels of several numbers, which no accuracy measures."""
     wanted = _float64(labels)
-    if KINDS[kind].words is None or not wanted.size:
+    if KINDS[kind].words is None or wanted.ndim > 1 or not wanted.size:
         return None
-    return float(np.unique(wanted, axis=0, return_counts=True)[1].max() / len(wanted))
+    return float(np.unique(wanted, return_counts=True)[1].max() / len(wanted))
 
 
 def overall(metrics: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -1,8 +1,8 @@
 """Losses: pure functions of tensors that return sums, so that ranks and batches can be added up.
 
 Those of LOSSES, (outputs, labels, weights) -> (sum, count):
-- outputs: a head's, (B, classes) logits for cross_entropy, (B,) for the others
-- labels: (B,) float, in the label's own unit (a class's index for cross_entropy)
+- outputs: a head's, (B, classes) logits for cross_entropy, (B,) for the others; (B, W) too for bce
+- labels: (B,) float, in the label's own unit (a class's index for cross_entropy), or as the outputs (B, W)
 - weights: (B,) float; 0 leaves an example out
 - returns: the weighted sum of the examples' losses, and the weights' sum, both ()
 """
@@ -36,10 +36,10 @@ def cross_entropy(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Ten
 
 
 def bce(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """-log sigmoid(+-output), nats; labels in 0..1."""
+    """-log sigmoid(+-output), nats; labels in 0..1. An example of W outputs has their mean."""
     logits = _wide(outputs)
     losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
-    return _total(losses, weights)
+    return _total(losses if losses.ndim == 1 else losses.mean(dim=-1), weights)
 
 
 def mse(outputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ A number is written in ASCII digits with a point, in every format: no separators
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Classes = Sequence[float | str]
 LabelValue = float | tuple[float, ...]  # an example's label: a number, or one for each of its classes
 
+SEPARATOR = "|"  # between the classes of a text that says several
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _BOOLEANS = {"true": 1.0, "false": 0.0}  # of any case, for labels that are 0 or 1
 
@@ -68,6 +70,48 @@ def read_number(value: object, column: str, label: LabelSpec, classes: Classes) 
     """A number on the label's scale."""
     _check_there(value, column)
     return _within(number_of(value), value, column, label)
+
+
+def read_several(value: object, column: str, label: LabelSpec, classes: Classes) -> tuple[float, ...]:
+    """1 or 0 for each class, whether it is there: classes of a list, of a text that is a JSON list, or of another text,
+    with SEPARATOR between them. An empty list or text has none."""
+    parts = _parts(value, column)
+    try:
+        found = [read_class(part, column, label, classes) for part in parts]
+    except MalformedError as error:
+        is_one = parts == [value] and re.search("[,;]", str(value))
+        advice = f"; several have {SEPARATOR} between them" if is_one else ""
+        raise MalformedError(f"{error}{advice}") from None
+    there = {*found}
+    if len(there) < len(found):
+        raise MalformedError(
+            f"{column} has a class twice: {shown(value)}; valid: the classes that are there, each once"
+        )
+    return tuple(float(at in there) for at in range(label.outputs))
+
+
+def _parts(value: object, column: str) -> Sequence[object]:
+    if value is None:
+        raise MalformedError(f"{column} is missing")
+    parts = value
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            parts = json.loads(value)
+        except (ValueError, RecursionError):
+            raise MalformedError(f"{column} is no JSON list: {shown(value)}") from None
+    elif isinstance(value, str):
+        parts = value.split(SEPARATOR) if value.strip() else []
+    found = parts if isinstance(parts, list) else [parts]
+    if any(part is None or (isinstance(part, str) and not part.strip()) for part in found):
+        raise MalformedError(f"{column} has a class without a name: {shown(value)}")
+    return found
+
+
+def joined(words: Sequence[str]) -> str:
+    """A text that `read_several` takes for these classes: a list where one's name would not come back otherwise."""
+    if any(SEPARATOR in word or word.startswith("[") for word in words):
+        return json.dumps(words, ensure_ascii=False)
+    return SEPARATOR.join(words)
 
 
 def _check_there(value: object, column: str) -> None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from math import log, log1p, prod
 from typing import TYPE_CHECKING, Any, Literal
 
-from multitask.tasks.cells import Classes, LabelValue, read_class, read_number
+from multitask.tasks.cells import Classes, LabelValue, joined, read_class, read_number, read_several
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-KindName = Literal["classes", "binary", "score", "probability"]
-Metric = Literal["accuracy", "pearson"]
+KindName = Literal["classes", "binary", "score", "probability", "multilabel"]
+Metric = Literal["accuracy", "pearson", "f1_micro", "f1_macro", "average_precision"]
 
 MAX_CLASSES = 1000
 
@@ -69,6 +69,14 @@ class LabelSpec:
 
 def word_or_number(label: float, spec: LabelSpec) -> str:
     return spec.words[int(label)] if spec.words else f"{label:g}"
+
+
+def those_there(label: Sequence[float]) -> Sequence[int]:
+    return [at for at, there in enumerate(label) if there]
+
+
+def those_said(label: Sequence[float], spec: LabelSpec) -> str:
+    return joined([word_or_number(at, spec) for at in those_there(label)])
 
 
 def nearest(label: float) -> Sequence[int]:
@@ -155,6 +163,11 @@ def kl_of_logits(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor
     return (outputs.sigmoid() - reference.sigmoid()) * (outputs - reference)
 
 
+def mean_kl_of_logits(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:
+    """kl_of_logits, the mean over the classes, as their loss is."""
+    return kl_of_logits(outputs, reference, label).mean(dim=-1)
+
+
 def square_on_scale(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Tensor:
     """The squared difference, on the scale 0..1 of the label's range."""
     return ((outputs - reference) / (label.high - label.low)).square()
@@ -224,5 +237,24 @@ KINDS: Mapping[KindName, LabelKind] = {
         metrics=("pearson",),
         unit="a logit; its sigmoid is the probability",
         becomes="the sigmoid",
+    ),
+    # Any of the whole numbers low..high, or of the words: a yes or no for each.
+    "multilabel": LabelKind(
+        words=(2, MAX_CLASSES),
+        bounds=None,
+        read=read_several,
+        written=those_said,
+        shape=a_number_a_class,
+        prediction=decided,
+        probability=sigmoid64,
+        decides=True,
+        divergence=mean_kl_of_logits,
+        losses=("bce",),
+        metrics=("f1_micro", "f1_macro", "average_precision"),
+        unit="a logit for each class; its sigmoid is the class's probability",
+        becomes="the classes whose logits are above {cuts}",
+        says=those_said,
+        counted=those_there,
+        ordered=False,
     ),
 }

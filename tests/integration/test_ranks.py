@@ -28,7 +28,7 @@ RANKING: dict[str, Any] = {"objective": "ranking", "tasks": ["quora"], "max_exam
 COMPLETION: dict[str, Any] = {"objective": "completion", "tasks": ["quora", "sts"]}
 HARD = {"hard_negatives": True, "symmetric": True}
 JOINT: dict[str, Any] = {"tasks": ["sst", "quora", "sts"], "max_examples": 17, "mixing": "annealed"}
-OWN: dict[str, Any] = {**JOINT, "tasks": ["tone", "same"]}
+OWN: dict[str, Any] = {**JOINT, "tasks": ["tone", "same", "tones"]}
 ONE_EPOCH: dict[str, dict[str, Any]] = {
     "supervised": {"max_examples": 65},
     "mlm": MLM,

@@ -24,10 +24,9 @@ from multitask.model.bert import POOLINGS
 from multitask.model.sources import load_source
 from multitask.storage.storage import Storage
 from multitask.tasks.labels import KINDS
-from multitask.tasks.table import TASKS
 from ray_jobs.bundles.export import export_bundle, import_model
 from ray_jobs.screen import Screen
-from tests.exports import HEADS, TEXTS, answers, bundle_with, embedded, exported, imported
+from tests.exports import HEADS, SPECS, TEXTS, answers, bundle_with, embedded, exported, imported
 from tests.helpers import full_disk
 from tests.s3 import S3
 from tests.tokenizer_folders import roberta_json
@@ -423,5 +422,5 @@ def test_what_there_is_to_choose_from_is_said(tmp_path: Path, form: str, dtype: 
 
 def test_every_head_and_every_kind_of_label_is_tried_here() -> None:
     assert {*HEADS.values()} == heads.HEADS.keys()
-    assert {TASKS[task].label.kind for task in HEADS} == KINDS.keys()
-    assert any(TASKS[task].joined for task in HEADS)
+    assert {SPECS[task].label.kind for task in HEADS} == KINDS.keys()
+    assert any(SPECS[task].joined for task in HEADS)

@@ -83,7 +83,7 @@ def test_licences_are_said_as_far_as_they_are_known(about: dict[str, Any], licen
 
 def test_heads_that_nothing_trained_are_named() -> None:
     text = model_card(with_about(trained=["sst", "sts"]), "transformers", Provenance(), ".")
-    assert "nothing trained them: cfimdb, jobs, quora, suitability." in text
+    assert "nothing trained them: cfimdb, jobs, moods, quora, suitability." in text
 
 
 def test_an_undefined_metric_stays_out_of_the_hubs_index() -> None:

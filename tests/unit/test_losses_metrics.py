@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,11 +11,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
+from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 
 from multitask.measure.bootstrap import share_interval
-from multitask.measure.metrics import Predicted, Score, bootstrap_interval, majority_baseline, overall, score
-from multitask.objectives.losses import LOSSES
+from multitask.measure.metrics import (
+    METRICS,
+    Floats,
+    Predicted,
+    Score,
+    bootstrap_interval,
+    majority_baseline,
+    overall,
+    score,
+)
+from multitask.objectives.losses import LOSSES, Loss
 
 LOG2 = math.log(2)
 CASES = {
@@ -25,6 +36,11 @@ CASES = {
         [LOG2, math.log(4 / 3), math.log(4)],
     ),
     "bce": ([0.0, math.log(3), math.log(3)], [1, 1, 0], [LOG2, math.log(4 / 3), math.log(4)]),
+    "bce of several": (
+        [[0.0, math.log(3)], [0.0, math.log(3)], [math.log(3), -math.log(3)]],
+        [[1, 1], [0, 0], [0, 1]],
+        [(LOG2 + math.log(4 / 3)) / 2, (LOG2 + math.log(4)) / 2, math.log(4)],
+    ),
     "mse": ([1.0, 4.5, 5.0], [3, 4, 5], [4.0, 0.25, 0.0]),
     "cosine_mse": ([1.0, 4.5, 5.0], [3, 4, 5], [0.16, 0.01, 0.0]),
 }
@@ -35,34 +51,42 @@ def case(name: str) -> tuple[Tensor, Tensor, Tensor]:
     return outputs, labels, losses
 
 
-@pytest.mark.parametrize("name", LOSSES)
+def loss_of(name: str) -> Loss:
+    return LOSSES[name.partition(" ")[0]]
+
+
+def test_every_loss_has_a_case() -> None:
+    assert {name.partition(" ")[0] for name in CASES} == {*LOSSES}
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_loss_by_hand(name: str) -> None:
     outputs, labels, expected = case(name)
-    total, count = LOSSES[name](outputs, labels, torch.ones(3, dtype=torch.float64))
+    total, count = loss_of(name)(outputs, labels, torch.ones(3, dtype=torch.float64))
     assert total.item() == pytest.approx(expected.sum().item(), abs=1e-12)
     assert count.item() == 3
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", CASES)
 def test_weights_leave_examples_out_and_sums_add_up(name: str) -> None:
     outputs, labels, expected = case(name)
-    total, count = LOSSES[name](outputs, labels, torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64))
+    total, count = loss_of(name)(outputs, labels, torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64))
     assert total.item() == pytest.approx((expected[0] + expected[2] / 2).item(), abs=1e-12)
     assert count.item() == 1.5
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", CASES)
 def test_an_example_left_out_has_no_gradient(name: str) -> None:
     outputs, labels, _ = case(name)
     outputs.requires_grad_()
-    LOSSES[name](outputs, labels, torch.tensor([1.0, 0.0, 1.0]))[0].backward()
+    loss_of(name)(outputs, labels, torch.tensor([1.0, 0.0, 1.0]))[0].backward()
     assert outputs.grad is not None and outputs.grad[1].eq(0).all() and outputs.grad[0].ne(0).any()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", CASES)
 def test_half_precision_outputs_are_summed_in_float32(name: str) -> None:
     outputs, labels, _ = case(name)
-    total, _ = LOSSES[name](outputs.bfloat16(), labels.float(), torch.ones(3))
+    total, _ = loss_of(name)(outputs.bfloat16(), labels.float(), torch.ones(3))
     assert total.dtype == torch.float32
 
 
@@ -97,6 +121,55 @@ def test_pearson_keeps_float64_far_from_zero() -> None:
     assert scored("pearson", x, np.arange(1000)).value == pytest.approx(1.0, abs=1e-9)
 
 
+# Of several yes or no: scikit-learn's.
+THEIRS: dict[str, Callable[[Floats, Floats], float]] = {
+    "f1_micro": lambda logits, labels: f1_score(labels, logits > 0, average="micro", zero_division=0),
+    "f1_macro": lambda logits, labels: f1_score(labels, logits > 0, average="macro", zero_division=0),
+    "average_precision": lambda logits, labels: average_precision_score(labels, logits, average="macro"),
+}
+
+
+def several(seed: int, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Logits, many of them equal, and labels: every class is there and, seldom, all of them or none."""
+    random = np.random.default_rng(seed)
+    logits = np.round(random.normal(-0.5, 1, shape), 1)
+    labels = (logits + random.normal(0, 1, shape) > 0.7).astype(np.float64)
+    labels[..., 0, :], labels[..., 1, :] = 1, 0
+    return logits, labels
+
+
+@pytest.mark.parametrize("metric", THEIRS)
+@pytest.mark.parametrize(("seed", "shape"), [(0, (40, 3)), (1, (200, 7)), (2, (2, 2)), (3, (9, 20))])
+def test_metrics_of_several_are_scikit_learns(metric: str, seed: int, shape: tuple[int, int]) -> None:
+    logits, labels = several(seed, shape)
+    predicted = Predicted(torch.tensor(logits > 0).double(), torch.tensor(logits))
+    found = score(metric, predicted, labels)
+    assert found.value == pytest.approx(THEIRS[metric](logits, labels), abs=1e-12)
+    if len(logits) > 9:
+        assert found.value is not None and found.interval is not None
+        assert found.interval[0] < found.value < found.interval[1]
+
+
+@pytest.mark.parametrize("metric", THEIRS)
+def test_metrics_of_several_take_resamples_at_once_and_leave_out_classes_without_a_label(metric: str) -> None:
+    logits, labels = several(4, (5, 30, 4))
+    given = logits if metric == "average_precision" else (logits > 0).astype(np.float64)
+    whole = METRICS[metric](given, labels)
+    assert whole.shape == (5,)
+    assert whole.tolist() == [float(METRICS[metric](one, of_one)) for one, of_one in zip(given, labels, strict=True)]
+    without = labels * [1, 1, 0, 1]  # nobody has the third class
+    others = METRICS[metric](given[..., [0, 1, 3]], labels[..., [0, 1, 3]])
+    if metric != "f1_micro":  # of which a wrong one is wrong, whatever its class
+        np.testing.assert_allclose(METRICS[metric](given, without), others, rtol=1e-12)
+    assert np.isnan(METRICS[metric](given, labels * 0)).all()
+
+
+def test_metrics_of_several_where_no_label_has_a_class() -> None:
+    predicted = Predicted(torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
+    for metric in THEIRS:
+        assert score(metric, predicted, np.zeros((2, 2))) == Score(None, "constant label 0.0", None)
+
+
 @pytest.mark.parametrize(
     ("metric", "predictions", "labels", "why"),
     [
@@ -114,6 +187,7 @@ def test_majority_baseline() -> None:
     assert majority_baseline([0, 1, 1, 4], "classes") == 0.5
     assert majority_baseline([0, 0, 1], "binary") == pytest.approx(2 / 3)
     assert majority_baseline([0.0, 0.0, 1.0], "score") is None
+    assert majority_baseline([[0, 1], [0, 1], [1, 1]], "multilabel") is None
 
 
 def test_overall_scores_of_both_papers() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from multitask import load_bundle
 from multitask.bundle.bundle import read_bundle, save_bundle
 from multitask.data.files import find_file
 from multitask.data.readers import read_examples
@@ -21,6 +24,8 @@ from multitask.recipe.data_check import check_data, render
 from multitask.recipe.parsing import parse_yaml
 from multitask.report import write_report
 from multitask.storage.storage import Storage
+from multitask.tasks.cells import read_several
+from multitask.tasks.labels import KINDS
 from multitask.tasks.own import definitions
 from multitask.tasks.table import TASKS
 from ray_jobs.bundles.scoring import evaluate_bundle, predict_bundle
@@ -205,3 +210,61 @@ def test_every_objective_trains_an_own_pair_task(tmp_path: Path, objective: str,
     moved = read_bundle(Storage(str(tmp_path / "tree")), results["stages"][-1]["bundle"]).tensors
     before = read_bundle(driver.storage, start.path).tensors
     assert any(not torch.equal(moved[name], before[name]) for name in before)
+
+
+PARTS = {"price": "costs too much", "staff": "has rude staff", "wait | queue": "takes for ever"}
+
+
+def write_about(folder: Path) -> dict[str, str]:
+    """Complaints about any of PARTS, none too, as a task's train and dev files."""
+    rows = [
+        {"text": f"{thing} {' and '.join(PARTS[part] for part in about) or 'is fine'}", "about": list(about)}
+        for thing in ("this hotel", "that train", "their shop", "my phone", "the waiter")
+        for count in range(4)
+        for about in combinations(PARTS, count)
+    ]
+    for split, part in {"train": rows[:32], "dev": rows[32:]}.items():
+        (folder / f"about-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    return {split: str(folder / f"about-{split}.jsonl") for split in ("train", "dev")}
+
+
+@pytest.mark.parametrize("metric", KINDS["multilabel"].metrics)
+def test_several_classes_at_once_from_a_file_to_predictions(
+    tmp_path: Path, metric: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    label = {"column": "about", "kind": "multilabel", "words": [*PARTS], "threshold": {"price": 0.3}}
+    task = {"define": {"columns": ["text"], "label": label, "metric": metric}, **write_about(tmp_path)}
+    driver = tree_driver(tmp_path, [{"name": "a", "tasks": ["about"], "epochs": 12, "lr": 3e-3}], tasks={"about": task})
+    with StopRequest("") as stop:
+        results = driver.run(stop)
+    row = results["stages"][-1]
+    assert row["metrics"][f"about/{metric}"] > 0.7
+    assert results["data"]["about"]["definition"]["label"]["threshold"] == {"price": 0.3}
+    place = tmp_path / "tree" / row["bundle"]
+    assert read_bundle(Storage(str(place))).specs["about"].label.thresholds == (0.3, 0.5, 0.5)
+
+    capsys.readouterr()
+    evaluate_bundle(str(place), None, "dev", screen=Screen(as_json=True))
+    (found,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert (found["value"], found["majority_baseline"]) == (row["metrics"][f"about/{metric}"], None)
+
+    model = load_bundle(str(place), device="cpu")
+    texts = [json.loads(line)["text"] for line in Path(task["dev"]).read_text().splitlines()]
+    predicted = model.predict("about", texts)
+    assert np.array_equal(predicted, (model.probabilities("about", texts) > [0.3, 0.5, 0.5]).astype(float))
+    with open(place.parent / "predictions" / "about-dev-output.csv", newline="") as file:
+        lines = [line[1].strip() for line in [*csv.reader(file, skipinitialspace=True)][1:]]
+    of = model.bundle.specs["about"].label
+    assert [read_several(line, "about", of, ()) for line in lines] == [tuple(some) for some in predicted]
+    assert len({*lines}) > 2
+    assert any("about" in Path(page).read_text() for page in write_report(str(tmp_path / "tree")))
+    assert not caplog.records
+
+
+def test_several_classes_are_smoothed_too(tmp_path: Path) -> None:
+    label = {"column": "about", "kind": "multilabel", "words": [*PARTS]}
+    task = {"define": {"columns": ["text"], "label": label}, **write_about(tmp_path)}
+    stage = {"name": "a", "tasks": ["about"], "smart": {}}
+    driver = tree_driver(tmp_path, [stage], tasks={"about": task})
+    with StopRequest("") as stop:
+        assert driver.run(stop)["stages"][-1]["metrics"]["about/f1_micro"] is not None

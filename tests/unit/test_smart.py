@@ -19,13 +19,13 @@ CLASSES = LabelSpec("classes", "x", 0, 4)
 BINARY = LabelSpec("binary", "x", 0, 1)
 SCORE = LabelSpec("score", "x", 1, 5)
 PROBABILITY = LabelSpec("probability", "x", 0, 1)
-LABELS = [CLASSES, BINARY, SCORE, PROBABILITY]
+SEVERAL = LabelSpec("multilabel", "x", 0, 4)
+LABELS = [CLASSES, BINARY, SCORE, PROBABILITY, SEVERAL]
 LOGITS = st.lists(st.floats(-20, 20), min_size=5, max_size=5)
 
 
 def outputs_for(label: LabelSpec, seed: int, size: int = 6) -> Tensor:
-    shape = (size, label.outputs) if label.kind == "classes" else (size,)
-    return 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 2 * torch.randn((size, *label.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @given(LOGITS, LOGITS)
@@ -40,6 +40,12 @@ def test_divergence_of_binary_is_the_symmetric_kl(first: list[float], second: li
     a, b = torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)
     p, q = Bernoulli(logits=a), Bernoulli(logits=b)
     torch.testing.assert_close(divergence(a, b, BINARY), kl_divergence(p, q) + kl_divergence(q, p))
+
+
+@given(LOGITS, LOGITS)
+def test_divergence_of_several_is_the_mean_of_their_symmetric_kls(first: list[float], second: list[float]) -> None:
+    a, b = torch.tensor([first], dtype=torch.float64), torch.tensor([second], dtype=torch.float64)
+    torch.testing.assert_close(divergence(a, b, SEVERAL), divergence(a[0], b[0], BINARY).mean()[None])
 
 
 @given(LOGITS, LOGITS)
