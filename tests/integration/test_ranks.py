@@ -27,6 +27,7 @@ MLM: dict[str, Any] = {"objective": "mlm", "tasks": ["sst", "quora", "sts"], "ma
 RANKING: dict[str, Any] = {"objective": "ranking", "tasks": ["quora"], "max_examples": 33}
 COMPLETION: dict[str, Any] = {"objective": "completion", "tasks": ["quora", "sts"]}
 HARD = {"hard_negatives": True, "symmetric": True}
+PAIRS = {"positives": "pairs"}
 JOINT: dict[str, Any] = {"tasks": ["sst", "quora", "sts"], "max_examples": 17, "mixing": "annealed"}
 OWN: dict[str, Any] = {**JOINT, "tasks": ["tone", "same", "tones"]}
 ONE_EPOCH: dict[str, dict[str, Any]] = {
@@ -36,6 +37,8 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "ranking": {**RANKING, "tasks": ["quora", "sts"], "ranking": HARD},
     "ranking-scale-1": {**RANKING, "ranking": {"scale": 1.0}},
     "ranking-a-pair-a-rank": {**RANKING, "max_examples": 15, "batch_size": 2},  # some ranks, some batches have none
+    "contrastive": {"objective": "contrastive", "tasks": ["sst", "quora"], "max_examples": 9},
+    "contrastive-pairs": {**RANKING, "objective": "contrastive", "max_examples": 70, "contrastive": PAIRS},
     "completion": {**COMPLETION, "max_examples": 70},  # 33 similar pairs of quora
     "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5},
     "own": {**OWN, "mixing": "proportional"},
@@ -47,7 +50,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ["supervised", "mlm", "ranking", "completion", "joint", "own"]
+QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "own"]
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
@@ -100,6 +103,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "frozen-bilstm": {"train": "last-linear-layer", "tasks": ["sst"], "heads": {"sst": "bilstm"}},
     "mlm": {**MLM, "keep": {"best": "mlm/perplexity"}},
     "ranking": {**RANKING, "tasks": ["quora", "sts"], "max_examples": 30, "ranking": HARD},
+    "contrastive": {"objective": "contrastive", "tasks": ["sst", "quora"], "max_examples": 20, "dropout": 0.1},
     "completion": {**COMPLETION, "max_examples": 70, "keep": {"best": "completion/perplexity"}},
     "joint": {**JOINT, "max_examples": 30},
     "own": {**OWN, "max_examples": 30, "keep": {"best": "tone/accuracy"}},
@@ -112,6 +116,7 @@ STOPS = {
     "frozen-bilstm": [(6, 7)],
     "mlm": [(3, 4)],
     "ranking": [(2, 3), (4, 4)],
+    "contrastive": [(3, 4)],
     "completion": [(3, 4)],
     "joint": [(1, 2), (7, 8)],  # between two tasks, and in the second epoch, mixed otherwise
     "own": [(3, 4)],
