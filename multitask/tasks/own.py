@@ -201,7 +201,7 @@ def _thresholds(said: float | Mapping[str, float] | None, label: LabelSpec, at: 
 
 
 def _threshold(label: LabelSpec) -> dict[str, Any]:
-    """The way back; nothing for 0.5, which definitions of before there were others do not say."""
+    """What a definition says of the label's thresholds: nothing where all are 0.5, as definitions of older builds."""
     found = label.thresholds
     if not found:
         return {}
