@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
@@ -89,6 +90,9 @@ def held_at(place: str, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tu
     def taken_over() -> None:
         Experiment(storage, name).begin_attempt()
         (folder / FILE).write_text(json.dumps(asdict(this_process())))
+        until = time.monotonic() + 10
+        while any(folder.rglob(".tmp*")) and time.monotonic() < until:  # another thread's write was let through before
+            time.sleep(0.01)
         then.update(files(folder))
 
     hold(place, monkeypatch, taken_over)
