@@ -14,8 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.commit import commit
 from tests.crashpoints.runs import Runner, Tried, undisturbed, warm_up
-from tests.crashpoints.table import SHARED, commit, table, write
+from tests.crashpoints.table import SHARED, table, write
 
 STATES = 1200
 

@@ -1,7 +1,7 @@
 """Faults on three ranks with dropout .3, each at a random step amid an epoch, against an undisturbed run: weights,
 optimizer moments and the ids that were fed, bit for bit. Nothing is mocked but the S3 server's answers.
 
-`make faults` runs all of them and writes the table of docs/reliability.md; `make test` runs the quick ones.
+`make faults` runs all of them and writes the table of docs/reliability.md; `make test` runs two, drawn by the commit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tests.faults.harness import RANKS, STAGES, Run, random_step, same_as
 from tests.s3 import S3
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(600)]
-quick = pytest.mark.quick
 
 
 def goes_on(run: Run, stage: str) -> float:
@@ -32,7 +31,7 @@ def goes_on(run: Run, stage: str) -> float:
     return seconds
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(RANKS - 1, marks=quick)])
+@pytest.mark.parametrize("rank", [0, RANKS - 1])
 def test_a_worker_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[..., None], rank: int) -> None:
     run, (stage, step) = Run(tmp_path), random_step(f"worker {rank}")
     run.start()
@@ -46,7 +45,6 @@ def test_a_worker_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[...
     told(run, f"kill -9 of rank {rank}, {stage} step {step}", "Ray started the workers again", seconds)
 
 
-@quick
 def test_the_driver_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
     run, (stage, step) = Run(tmp_path), random_step("driver")
     run.start()
@@ -63,7 +61,7 @@ def test_the_driver_is_killed(tmp_path: Path, undisturbed: Run, told: Callable[.
     [
         (signal.SIGTERM, "SIGTERM, 30 s of grace"),
         (signal.SIGHUP, "the terminal goes away"),
-        pytest.param(signal.SIGINT, "Ctrl-C", marks=quick),
+        (signal.SIGINT, "Ctrl-C"),
     ],
 )
 def test_the_driver_is_asked_to_stop(
@@ -87,7 +85,6 @@ def test_the_driver_is_asked_to_stop(
     told(run, f"{word}, {stage} step {step}", "saved, exit 130; the same command went on", seconds)
 
 
-@quick
 def test_a_second_driver_and_ctrl_c_twice(tmp_path: Path, undisturbed: Run, told: Callable[..., None]) -> None:
     run, (_, step) = Run(tmp_path), random_step("twice")
     stage = STAGES[0]

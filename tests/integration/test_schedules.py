@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.commit import commit
+
 ROOT = Path(__file__).parents[2]
 COUNT = 5  # one of each kind
 
 
 @pytest.mark.timeout(300)
 def test_schedules_of_this_commit() -> None:
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    seed = zlib.crc32(head.stdout.encode())  # the same for a commit, 0 where there is no git
+    seed = zlib.crc32(commit().encode())
     command = [sys.executable, "-m", "tests.schedules", "--seed", str(seed), "--count", str(COUNT)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bitflips.hits import PAGE, Hit, hits
+from tests.commit import commit
 
 ROOT = Path(__file__).parents[2]
 DATA = bytes(range(1, 256)) * 40
@@ -45,9 +46,6 @@ def test_a_small_file_is_hit_at_each_of_its_places_once() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_few_hits_drawn_by_the_commit_are_made_again_refused_or_without_effect() -> None:
-    commit = (
-        subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip() or "1"
-    )
-    words = [sys.executable, "-m", "tests.bitflips", "--seed", commit, "--sample", "20"]
+    words = [sys.executable, "-m", "tests.bitflips", "--seed", commit(), "--sample", "20"]
     done = subprocess.run(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
