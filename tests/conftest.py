@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 # Waiting threads that spin take the cores from those that work; torch reads this when it is imported.
@@ -16,8 +19,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 import torch
 from hypothesis import settings
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 from multitask.storage import retries
+from tests.commit import commit
 from tests.s3 import S3
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,14 +35,56 @@ settings.register_profile("minibert", deadline=None, derandomize=True)
 settings.load_profile("minibert")
 
 
+DRAWN = 2  # of the faults, for each commit
+BEGAN = time.monotonic()
+TOO_LONG = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    told = "what the tests should take; where they take half as long again, they fail"
+    parser.addoption("--budget", type=float, metavar="SECONDS", help=told)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the summary is written
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Holds --budget, where the tests are collected."""
+    budget, took = session.config.getoption("--budget"), time.monotonic() - BEGAN
+    if budget and took > 1.5 * budget and not hasattr(session.config, "workerinput"):
+        session.config.stash[TOO_LONG] = f"the tests took {took:.0f} s, over one and a half times their {budget:g} s"
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if said := config.stash.get(TOO_LONG, None):
+        terminalreporter.write_line(said, red=True)
+
+
+class FileScheduling(LoadFileScheduling):
+    """A process has all tests of a file, which share what it prepares; but pages of docs/ have nothing to share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return nodeid if file.startswith("tests/docs/") else file
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which may be left out
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    return FileScheduling(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
+        if "integration" in item.path.parts:
+            item.add_marker("slow")
         if "cs224n" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
+    faults = sorted((item for item in items if item.path.name == "test_faults.py"), key=lambda item: item.nodeid)
+    for item in random.Random(commit()).sample(faults, min(DRAWN, len(faults))):
+        item.add_marker("drawn")
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ def train(recipe: str, data: str, storage: Path, *overrides: str) -> dict[str, A
         return Driver(request, Screen()).run(stop)
 
 
+@pytest.mark.slow
 def test_a_recipe_is_trained_evaluated_and_predicts_by_a_map(
     shipped: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from tests.helpers import small_driver
-from tests.unit.test_plan import execute
+from tests.integration.test_plan import execute
 
 OLD, NEW = "a" * 64, "b" * 64
 CONTENT: dict[str, Any] = {

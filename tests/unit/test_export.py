@@ -130,6 +130,7 @@ def test_what_sentence_transformers_saves_comes_back(tmp_path: Path, pooling: st
     assert np.array_equal(embedded(found), embedded(bundle))
 
 
+@pytest.mark.slow
 def test_the_packaged_encoder_makes_the_round(minilm: Path, tmp_path: Path) -> None:
     peer = pytest.importorskip("sentence_transformers")
     bundle = imported(minilm, tmp_path / "bundle")

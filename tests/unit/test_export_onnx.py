@@ -63,9 +63,8 @@ def saved(folder: Path, bundle: Bundle) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize(
-    "pooling", ["mean", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cls", "pooler"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
 def test_embedding_and_heads_are_ours(tmp_path: Path, pooling: str) -> None:
     bundle = bundle_with(FEW, pooling)
     folder = exported(saved(tmp_path / "bundle", bundle), "onnx", tmp_path / "out")

@@ -116,6 +116,7 @@ def test_a_conditional_write_says_what_it_found(bucket: Bucket, storage: Storage
             storage.replace("file", b"3", second)
 
 
+@pytest.mark.slow
 def test_the_fence_waits_for_an_attempt_that_is_not_seen_yet(bucket: Bucket, storage: Storage) -> None:
     bucket.rules.lag = 1.0
     for at in range(3):
@@ -138,6 +139,7 @@ def test_an_attempt_begins_on_the_newest_experiment_alone(storage: Storage) -> N
     assert Experiment(storage, "demo").attempt == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [(400, "ExpiredToken"), (403, "ExpiredToken"), (401, "Unauthorized")])
 def test_credentials_that_expire_are_looked_for_again(
     bucket: Bucket, storage: Storage, answer: tuple[int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

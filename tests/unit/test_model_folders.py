@@ -102,6 +102,7 @@ def test_every_door_gives_the_librarys_embeddings(
     assert close(pq.read_table(tmp_path / "vectors")["embedding"].to_pylist(), wanted)
 
 
+@pytest.mark.slow
 def test_training_starts_from_what_evaluate_and_predict_measure(
     kind: tuple[str, Reference], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

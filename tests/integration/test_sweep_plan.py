@@ -19,7 +19,7 @@ from ray_jobs.driver.driver import Driver
 from ray_jobs.runners.local import LocalRunner
 from ray_jobs.stopping import StopRequest
 from tests.helpers import tree_driver
-from tests.unit.test_plan import leave_bundle
+from tests.integration.test_plan import leave_bundle
 
 SCHEMA = json.loads((Path(multitask.__file__).parent / "assets" / "results.schema.json").read_text())
 SWEPT = {"name": "sst", "tasks": ["sst"], "lr": {"sweep": [1e-3, 1e-4, 1e-5], "by": "sst/accuracy"}}

@@ -20,7 +20,7 @@ from ray_jobs.driver.ray_job import after_sweep
 from ray_jobs.driver.telling import tell_results
 from ray_jobs.screen import Screen
 from tests.helpers import tree_driver
-from tests.unit.test_sweep_plan import LAST, SCHEMA, SWEPT, Trials, execute, swept
+from tests.integration.test_sweep_plan import LAST, SCHEMA, SWEPT, Trials, execute, swept
 
 VALUES: dict[str, Any] = {"0.001": 0.3, "0.0001": 0.5, "1e-05": 0.4}
 STORY = "sst: lr=0.0001 is the best of 3 trials by sst/accuracy, .500"
