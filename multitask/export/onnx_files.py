@@ -92,6 +92,8 @@ def _write_graph(plan: GraphPlan, file: Path) -> None:
             verbose=False,
         )
     assert program is not None
+    for node in program.model.graph:  # else the exporter's stack traces tell the paths of whoever exports
+        node.metadata_props.clear()
     with said_clearly("written", str(file)):
         program.save(str(file), external_data=False)
 
