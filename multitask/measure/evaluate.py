@@ -121,7 +121,9 @@ def predictions(
             outputs = model(batch.to(device))
         return outputs.float() if kind.decides else kind.prediction(outputs, label)
 
-    found = torch.zeros(len(data.table), *(label.shape if kind.decides else ()), dtype=torch.float64)
+    outputs = torch.zeros(1, *label.shape)
+    shape = (outputs if kind.decides else kind.prediction(outputs, label)).shape[1:]
+    found = torch.zeros(len(data.table), *shape, dtype=torch.float64)
     with model.evaluating():
         found = reduce(scattered(found, data.batches, lambda batch: batch.rows, values, progress))
     return Predicted(kind.prediction(found, label).double(), found) if kind.decides else Predicted(found)

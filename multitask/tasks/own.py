@@ -229,7 +229,8 @@ def _bounds(label: Label, kind: KindName, at: str) -> tuple[float, float]:
 
 
 def _head(pair: bool, joined: bool, label: LabelSpec) -> str:
-    """The default head of a task. A cosine gives 0..high."""
+    """The default head of a task. A cosine gives one number in 0..high."""
     if not pair:
         return "linear"
-    return "cosine" if KINDS[label.kind].scaled and label.low == 0 and not joined else "interaction"
+    one_number = KINDS[label.kind].scaled and not label.shape
+    return "cosine" if one_number and label.low == 0 and not joined else "interaction"

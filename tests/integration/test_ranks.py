@@ -121,6 +121,7 @@ STOPS = {
     "joint": [(1, 2), (7, 8)],  # between two tasks, and in the second epoch, mixed otherwise
     "own": [(3, 4)],
 }
+assert STOPS.keys() == KINDS.keys()
 
 
 def small_steps(job: StageJob) -> int:

@@ -6,7 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from multitask.errors import UserError
 from multitask.export.graphs import output_of
 from multitask.inference.predict import answers
 from multitask.inference.submission import write_predictions
-from multitask.measure.evaluate import EvalSet, measure
+from multitask.measure.evaluate import EvalSet, measure, predictions
 from multitask.measure.metrics import METRICS
 from multitask.model.heads import ANY_LABEL, HEADS, loss_for
 from multitask.model.multitask import MultitaskModel
@@ -34,7 +34,7 @@ from multitask.objectives.smart import divergence
 from multitask.recipe.data_check import FileReport
 from multitask.storage.storage import Storage
 from multitask.tasks.cells import MalformedError, read_several
-from multitask.tasks.labels import KINDS, KindName, LabelSpec, Metric
+from multitask.tasks.labels import KINDS, KindName, LabelKind, LabelSpec, Metric
 from multitask.tasks.own import Definition, Label, spec_of
 from multitask.tasks.table import TASKS, TaskSpec
 from ray_jobs.batch.parts import _column
@@ -60,13 +60,14 @@ def test_the_tables_hold_what_kinds_name() -> None:
         assert "{" not in output_of(label).unit + output_of(label).label
 
 
-def test_a_label_of_several_numbers_goes_all_the_way(tmp_path: Path) -> None:
+def test_a_label_of_several_numbers_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [json.dumps({"id": str(at), "text": text, "mood": mood}) for at, (text, mood) in enumerate(ROWS)]
     (tmp_path / "mood.jsonl").write_text("\n".join(lines))
     bundle, storage = source_bundle(load_source("tiny")), Storage(str(tmp_path / "runs"))
     uri = str(tmp_path / "mood.jsonl")
     table = load_tokens(storage, cache_tokens(storage, uri, MOOD, bundle.tokenizer, labelled=True, max_length=16))
     assert table.labels.tolist()[:4] == [[1, 0, 0], [0, 0, 0], [0, 1, 1], [0, 1, 0]]
+    torch.manual_seed(0)
     model = MultitaskModel(bundle.config, bundle.pooling, {"mood": "linear"}, specs={"mood": MOOD})
     batch = collate("mood", table, np.arange(6), np.ones(6, np.float32))
     outputs = model(batch)
@@ -77,6 +78,11 @@ def test_a_label_of_several_numbers_goes_all_the_way(tmp_path: Path) -> None:
     score, predicted = measured.scores["mood/f1_macro"], measured.predicted["mood"]
     assert score.value is not None and score.interval and score.interval[0] <= score.value <= score.interval[1]
     assert predicted.logits is not None and torch.equal(predicted.labels, (predicted.logits > 0).double())
+    unsure = replace(KINDS["multilabel"], decides=False, prediction=lambda outputs, label: outputs.sigmoid())
+    monkeypatch.setitem(cast(dict[str, LabelKind], KINDS), "multilabel", unsure)
+    several = predictions(model, EvalSet.of("mood", table, "cpu"), device=torch.device("cpu"))
+    assert several.logits is None and torch.allclose(several.labels, predicted.logits.sigmoid(), atol=1e-6)
+    monkeypatch.undo()
     found = answers(outputs.detach(), SET)
     assert found.probabilities is not None and found.labels.shape == found.probabilities.shape == (6, 3)
     assert _column(found.labels.astype(np.int32)).to_pylist() == found.labels.astype(int).tolist()
