@@ -73,7 +73,7 @@ class Objective:
     Options: ClassVar[type[Strict] | None] = None
     """The schema of the options that a stage may give under the objective's name; None where it has none."""
     measured: ClassVar[tuple[str, ...]] = ()
-    """The dev metrics of the objective's own, all tasks together. What is a perplexity is better low."""
+    """The dev metrics of the objective's own, all tasks together; which are better low, measure/metrics.py says."""
     uses_head: ClassVar[bool] = False
     """Whether a batch goes through its task's head, so that the head is trained."""
     reads_sentences: ClassVar[bool] = True
@@ -118,7 +118,11 @@ class Objective:
         return collate(task, self.setup.tables[task], rows, weights, self.features.get(task))
 
     def loss(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
-        """The rank's (sum of losses, count), to be divided over all ranks together."""
+        """The rank's (sum of losses, count), to be divided over all ranks together.
+
+        Examples of weight 0 fill a slice up and do not count; a slice may have no other ones: the sum, 0, still has its
+        graph. What reads sentence encodings puts `self.model.dropout` over them.
+        """
         raise NotImplementedError(f"{type(self).__name__}.loss")
 
     def stepped(self) -> None:
