@@ -133,6 +133,8 @@ def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
     value = float(METRICS[metric](given, wanted))
     if np.isfinite(value):
         return Score(value, interval=bootstrap_interval(metric, given, wanted))
+    if wanted.ndim > 1:
+        return Score(None, "no label has any class")
     side, values = ("prediction", given) if np.ptp(given) == 0 else ("label", wanted)
     return Score(None, f"constant {side} {values.flat[0]}")
 

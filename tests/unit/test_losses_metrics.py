@@ -167,7 +167,7 @@ def test_metrics_of_several_take_resamples_at_once_and_leave_out_classes_without
 def test_metrics_of_several_where_no_label_has_a_class() -> None:
     predicted = Predicted(torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
     for metric in THEIRS:
-        assert score(metric, predicted, np.zeros((2, 2))) == Score(None, "constant label 0.0", None)
+        assert score(metric, predicted, np.zeros((2, 2))) == Score(None, "no label has any class", None)
 
 
 @pytest.mark.parametrize(
