@@ -52,8 +52,7 @@ def whole_of(value: object) -> int | None:
 def read_class(value: object, column: str, label: LabelSpec, classes: Classes) -> float:
     """A class: by the file's own number where it names its classes, else by the task's word or number."""
     _check_there(value, column)
-    number = whole_of(value)
-    if classes and number is not None and not (isinstance(value, str) and value in label.words):
+    if classes and (number := whole_of(value)) is not None and not (isinstance(value, str) and value in label.words):
         return _by_the_file(number, column, classes)
     if label.words:
         return _by_word(value, column, label.words)
