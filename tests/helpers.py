@@ -19,6 +19,7 @@ import torch
 import torch.multiprocessing as mp
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
 
 from lightning_modules.module import StageModule
 from lightning_modules.progress import Interrupted, Progress
@@ -245,3 +246,22 @@ def full_disk(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class Ranks:
+    """Stands for Gather: a first round notes what each rank sends, a second gives every rank all of it."""
+
+    def __init__(self, world: int) -> None:
+        self.sent: list[list[Tensor]] = [[] for _ in range(world)]
+        self.rank, self.turn = 0, 0
+
+    def note(self, tensor: Tensor) -> Tensor:
+        self.sent[self.rank].append(tensor)
+        return torch.cat([tensor] * len(self.sent))
+
+    def hand_out(self, tensor: Tensor) -> Tensor:
+        parts = [sent[self.turn] for sent in self.sent]
+        assert torch.equal(parts[self.rank], tensor)
+        assert len({part.shape for part in parts}) == 1, "gathering needs the same shape on every rank"
+        self.turn += 1
+        return torch.cat(parts)

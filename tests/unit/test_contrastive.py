@@ -17,7 +17,7 @@ from multitask.errors import UserError
 from multitask.objectives.base import Place
 from multitask.objectives.ranks import Gather
 from multitask.recipe.checks import build_recipe
-from tests.helpers import objective_of, random_sentences, recipe_tree, table_of
+from tests.helpers import Ranks, objective_of, random_sentences, recipe_tree, table_of
 
 PAIRS = {"positives": "pairs"}
 
@@ -93,22 +93,6 @@ def test_labels_are_needed_for_pairs_alone() -> None:
         build_recipe(recipe_tree(**stage, contrastive=PAIRS), "x")
     with pytest.raises(UserError, match="contrastive has no head; full-model"):
         build_recipe(recipe_tree(**stage, train="last-linear-layer"), "x")
-
-
-class Ranks:
-    """Stands for Gather: a first round notes what each rank sends, a second gives every rank all of it."""
-
-    def __init__(self, world: int) -> None:
-        self.sent: list[list[Tensor]] = [[] for _ in range(world)]
-        self.rank, self.turn = 0, 0
-
-    def note(self, tensor: Tensor) -> Tensor:
-        self.sent[self.rank].append(tensor)
-        return torch.cat([tensor] * len(self.sent))
-
-    def hand_out(self, tensor: Tensor) -> Tensor:
-        self.turn += 1
-        return torch.cat([sent[self.turn - 1] for sent in self.sent])
 
 
 def on_ranks(table: TokenTable, world: int, **options: Any) -> tuple[float, int, Tensor]:

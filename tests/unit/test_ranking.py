@@ -18,7 +18,7 @@ from multitask.data.tokens import TokenTable
 from multitask.objectives.base import Place
 from multitask.objectives.losses import multiple_negatives
 from multitask.objectives.ranks import Gather
-from tests.helpers import module_of, objective_of, random_sentences, table_of
+from tests.helpers import Ranks, module_of, objective_of, random_sentences, table_of
 
 
 def pairs(labels: list[float], seed: int = 0, same: int = 0) -> TokenTable:
@@ -167,25 +167,6 @@ def test_a_batch_without_a_similar_pair_costs_nothing(options: dict[str, bool]) 
     gradients = [weight.grad for weight in made.model.parameters() if weight.requires_grad]
     assert gradients
     assert all(gradient is not None and gradient.eq(0).all() for gradient in gradients)
-
-
-class Ranks:
-    """Stands for Gather: a first round notes what each rank sends, a second gives every rank all of it."""
-
-    def __init__(self, world: int) -> None:
-        self.sent: list[list[Tensor]] = [[] for _ in range(world)]
-        self.rank, self.turn = 0, 0
-
-    def note(self, tensor: Tensor) -> Tensor:
-        self.sent[self.rank].append(tensor)
-        return torch.cat([tensor] * len(self.sent))
-
-    def hand_out(self, tensor: Tensor) -> Tensor:
-        parts = [sent[self.turn] for sent in self.sent]
-        assert torch.equal(parts[self.rank], tensor)
-        assert len({part.shape for part in parts}) == 1, "gathering needs the same shape on every rank"
-        self.turn += 1
-        return torch.cat(parts)
 
 
 def on_ranks(table: TokenTable, world: int, **options: Any) -> tuple[float, int, Tensor]:
