@@ -87,13 +87,15 @@ case "$1 $2" in
 esac
 """
 SECONDS = 120
-# The pages' trainings are there to run, not to learn.
+# The pages' trainings are there to run, not to learn: on few rows, and of a small encoder but for the README's.
+ENCODERS = ("encoder: minilm-l6", "encoder: tiny")
 SAMPLE_ROWS = 160  # of each of the sample's files
 POSTINGS, POSTING_WORDS = 48, 8  # words of a field
 
 
-def workplace(folder: Path) -> Path:
-    """A copy of the tree to run a page in, beside a small shared/data, with the commands of this environment."""
+def workplace(folder: Path, small: bool) -> Path:
+    """A copy of the tree to run a page in, beside a small shared/data, with the commands of this environment. small:
+    its recipes train a small encoder."""
     tree, commands = folder / "tree", folder / "bin"
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     for name in files.stdout.splitlines():
@@ -103,6 +105,8 @@ def workplace(folder: Path) -> Path:
     sample = tree / Path(sample_uri()).relative_to(ROOT)
     for file in sample.glob("*.csv"):
         file.write_text("".join(file.read_text().splitlines(keepends=True)[: 1 + SAMPLE_ROWS]))
+    for recipe in (tree / "configs" / "recipes").rglob("*.yaml") if small else ():
+        recipe.write_text(recipe.read_text().replace(*ENCODERS))
     shutil.copytree(sample, folder / "shared" / "data" / "cs224n")
     _write_postings(folder / "shared" / "data" / "jobs" / "jobposts.csv")
     _command(tree / ".venv" / "bin" / "activate", "")  # what `make install` would have made
@@ -132,7 +136,7 @@ def _command(file: Path, text: str) -> None:
 
 def run(page: Path, folder: Path, seconds: float) -> subprocess.CompletedProcess[str]:
     """Runs a page's blocks; stderr names the line of each before it begins."""
-    tree = workplace(folder)
+    tree = workplace(folder, small=page.name != "README.md")
     environment = {
         **os.environ,
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
