@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,9 +14,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.multiprocessing as mp
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from lightning_modules.module import StageModule
@@ -143,35 +138,6 @@ def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> 
     """The largest absolute difference over two sets of tensors of the same names."""
     assert one.keys() == other.keys()
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
-
-
-def run_ranks(*jobs: StageJob, world: int, stop_step: int | None = None) -> None:
-    """Runs jobs in turn as `world` gloo ranks, each a process; rank 0 asks each to stop after `stop_step` steps."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_rank, args=([job.to_json() for job in jobs], world, port, stop_step), nprocs=world)
-
-
-def _rank(rank: int, jobs: list[dict[str, Any]], world: int, port: int, stop_step: int | None) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "GROUP_RANK": "0",
-        "LOCAL_WORLD_SIZE": str(world),
-        "TORCHELASTIC_RUN_ID": "test",
-    }
-    torch.set_num_threads(1)
-    quiet_libraries()
-    report = stop_at(stop_step) if stop_step else go_on
-    for job in jobs:
-        strategy: pl.strategies.Strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=False)
-        execution = Execution("cpu", world, strategy, [TorchElasticEnvironment()])
-        with suppress(Interrupted):
-            run_stage(StageJob.of(job), execution, report, every=0.0)
 
 
 def table_of(sentences: Sequence[Sequence[int]], labels: Sequence[float], per: int = 2) -> TokenTable:

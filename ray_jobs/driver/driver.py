@@ -29,7 +29,7 @@ from ray_jobs.driver.plan import Node, Plan
 from ray_jobs.driver.prepare import Prepared, prepare
 from ray_jobs.driver.ray_job import how_to_go_on, submission_id
 from ray_jobs.driver.request import TrainingRequest
-from ray_jobs.importing import uncollected
+from ray_jobs.importing import import_torchmetrics, uncollected
 from ray_jobs.logs import DriverLog
 from ray_jobs.runners.tuning import run_trials
 from ray_jobs.runners.workers import RayRunner
@@ -151,6 +151,7 @@ class Driver:
         if workers.high:
             return RayRunner(workers, self.screen, stop)
         with uncollected():
+            import_torchmetrics()
             from ray_jobs.runners.local import LocalRunner  # Lightning takes seconds to import: not where workers do
 
         return LocalRunner(workers.device, self.screen, stop)
@@ -223,6 +224,7 @@ class Driver:
     def _tell_best(self, job: StageJob, trials: list[Node]) -> None:
         """Tells TensorBoard which trial is the best, as results.json does."""
         with uncollected():
+            import_torchmetrics()
             from lightning_modules.summary import tell_best
 
         keys, rows = {(at.name, at.variant) for at in trials}, results_of(self.plan, self.request.experiment)["stages"]

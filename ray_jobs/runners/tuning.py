@@ -25,6 +25,7 @@ from multitask.experiment.stage_job import StageJob, read_outcome
 from multitask.measure.metrics import LOWER_IS_BETTER
 from multitask.recipe.settings import Sweep
 from multitask.storage.owners import kept_in
+from ray_jobs.importing import import_torchmetrics
 from ray_jobs.options import Workers
 from ray_jobs.runners.board import Board, News
 from ray_jobs.runners.cluster import Cluster, scaling
@@ -72,6 +73,7 @@ class Trainable:
     def _here(self, job: StageJob) -> None:
         import ray
 
+        import_torchmetrics()
         from lightning_modules.run import Execution
 
         board, execution = self.board, Execution(self.device, measured=partial(_tell_tune, job))

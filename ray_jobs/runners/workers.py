@@ -17,6 +17,7 @@ from multitask.errors import UserError
 from multitask.experiment.fence import Superseded
 from multitask.experiment.records import Record
 from multitask.experiment.stage_job import StageJob
+from ray_jobs.importing import import_torchmetrics
 from ray_jobs.options import Workers
 from ray_jobs.runners.board import Board, News
 from ray_jobs.runners.cluster import Cluster, scaling
@@ -83,6 +84,7 @@ def execution(
     """
     import ray.train
 
+    import_torchmetrics()
     from lightning_modules.run import Execution
     from ray_jobs.runners.strategy import WorkerEnvironment, WorkerStrategy
 

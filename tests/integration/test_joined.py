@@ -17,7 +17,8 @@ from multitask.measure.evaluate import EvalSet, predictions
 from multitask.measure.metrics import score
 from multitask.storage.storage import Storage
 from ray_jobs.driver.jobs import job_of
-from tests.helpers import difference, newest, only_trains, run, run_ranks, stop_at, tree_driver
+from tests.helpers import difference, newest, only_trains, run, stop_at, tree_driver
+from tests.ranks import run_ranks
 
 pytestmark = pytest.mark.slow
 WORDS = ["a", "good", "film", "about", "the", "fate", "of", "some", "people", "who", "never", "liked", "each", "other"]

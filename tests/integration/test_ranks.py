@@ -17,7 +17,8 @@ from multitask.experiment.records import read_records
 from multitask.experiment.stage_job import StageJob
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
-from tests.helpers import difference, newest, run, run_ranks, small_job, stop_at
+from tests.helpers import difference, newest, run, small_job, stop_at
+from tests.ranks import run_ranks
 
 EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lightning_modules.trace import VARIABLE
-from tests.helpers import newest, run, run_ranks, small_job, stop_at
+from tests.helpers import newest, run, small_job, stop_at
+from tests.ranks import run_ranks
 
 
 def lines(folder: Path) -> list[dict[str, object]]:

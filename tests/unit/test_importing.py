@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 
 from ray_jobs.importing import uncollected
@@ -24,3 +26,20 @@ def test_garbage_of_before_is_not_kept_and_the_collector_works_again() -> None:
     after = weakref.ref(Node())
     gc.collect()
     assert after() is None
+
+
+SCRIPT = """
+import sys
+from ray_jobs.importing import import_torchmetrics
+import_torchmetrics()
+import pytorch_lightning
+print(*[name for name in ("transformers", "scipy", "matplotlib") if name in sys.modules])
+import scipy, torch, torchmetrics
+from lightning_utilities.core.imports import RequirementCache
+print(bool(RequirementCache("scipy")), float(torchmetrics.MeanMetric()(torch.ones(3))))
+"""
+
+
+def test_lightning_comes_without_what_only_other_scores_use() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n") == ["", "True 1.0", ""]
