@@ -149,7 +149,7 @@ class Driver:
     def _runner(self, stop: StopRequest) -> LocalRunner | RayRunner:
         workers = self.request.workers
         if workers.high:
-            return RayRunner(workers, self.screen, stop)
+            return RayRunner(workers, self.screen, stop, sweeps=any(map(self.plan.trials, self.plan.nodes)))
         with uncollected():
             import_torchmetrics()
             from ray_jobs.runners.local import LocalRunner  # Lightning takes seconds to import: not where workers do

@@ -101,15 +101,17 @@ class Cluster:
     """Ray within a context: connected to, or started and ended again.
 
     workers: (0, 0) where Ray is there for trials alone. silent: what Ray's processes print goes to the log alone; what
-    they have to say to the user comes by a board (ray_jobs/runners/board.py).
+    they have to say to the user comes by a board (ray_jobs/runners/board.py). dashboard: whether a Ray of the driver's
+    own has one, which costs seconds of its start; trials on workers of their own need it (`trainer_class`).
 
     Within the context, use_gpu: whether each of the fewest workers has a GPU, or is to have one. cpus: how many a
     worker has. own: whether Ray is here for this driver alone. Where Ray runs in this process already, as in a sweep
     amid a run on workers, it is used and left running.
     """
 
-    def __init__(self, workers: Workers, screen: Screen, silent: bool = False) -> None:
+    def __init__(self, workers: Workers, screen: Screen, silent: bool = False, dashboard: bool = False) -> None:
         (self.low, self.high, self.device), self.screen, self.silent = workers, screen, silent
+        self.dashboard = dashboard
         self.use_gpu, self.cpus = False, 1
 
     def __enter__(self) -> Cluster:
@@ -157,10 +159,11 @@ class Cluster:
         import ray
 
         folder = self._session_folder()
+        own = {"num_cpus": max(os.cpu_count() or 1, self.low), "include_dashboard": self.dashboard}
         for again in (True, False):
             try:
                 with _temporary(folder):
-                    ray.init(address="local", num_cpus=max(os.cpu_count() or 1, self.low), _temp_dir=folder, **INIT)
+                    ray.init(address="local", _temp_dir=folder, **own, **INIT)
                 return
             except Exception as error:
                 ray.shutdown()
@@ -222,6 +225,23 @@ class Cluster:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote(*arguments)
+
+    def trainer_class(self) -> Any:
+        """Ray's TorchTrainer; without its cleaner where there is no dashboard.
+
+        The cleaner is an actor that asks the dashboard once a second whether Ray Train's controller lives, to free the
+        workers' places where it does not. A driver that started Ray for its workers alone ends with the controller, and
+        Ray with the driver. Ray has no setting for that: where a later version makes its callbacks elsewhere, the
+        cleaner is there, and warns in the driver's log.
+        """
+        from ray.train.torch import TorchTrainer
+
+        class WithoutCleaner(TorchTrainer):
+            def _create_default_callbacks(self) -> list[Any]:
+                made = super()._create_default_callbacks()
+                return [callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+
+        return WithoutCleaner if self.own and not self.dashboard else TorchTrainer
 
     def facts(self) -> dict[str, Any]:
         """The arguments of `scaling`, as plain JSON."""

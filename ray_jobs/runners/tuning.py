@@ -172,7 +172,7 @@ def run_trials(
     Raises what ended a trial in another way, when the others have ended: run again, the sweep tries it again.
     """
     todo = {label: job for label, job in jobs.items() if label not in stopped}
-    with Cluster(workers, screen, silent=True) as cluster:
+    with Cluster(workers, screen, silent=True, dashboard=workers.high > 0) as cluster:
         ends = _Trials(todo, sweep, cluster, screen, stop, lags).run() if todo else {}
     before: dict[str, Status] = {label: "stopped" for label in stopped}
     return before | ends

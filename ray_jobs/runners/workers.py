@@ -107,8 +107,9 @@ def execution(
 class RayRunner:
     """The workers of an experiment, from its first stage to its end."""
 
-    def __init__(self, workers: Workers, screen: Screen, stop: StopRequest) -> None:
-        self.cluster, self.screen, self.stop = Cluster(workers, screen, silent=True), screen, stop
+    def __init__(self, workers: Workers, screen: Screen, stop: StopRequest, sweeps: bool = False) -> None:
+        """sweeps: whether sweeps amid the run share its Ray."""
+        self.cluster, self.screen, self.stop = Cluster(workers, screen, silent=True, dashboard=sweeps), screen, stop
         self.thread: threading.Thread | None = None
         self.board: Any = None
         self._error: BaseException | None = None
@@ -203,9 +204,8 @@ class RayRunner:
 
     def _trainer(self) -> Any:
         from ray.train import FailureConfig, LoggingConfig, RunConfig
-        from ray.train.torch import TorchTrainer
 
-        return TorchTrainer(
+        return self.cluster.trainer_class()(
             worker_loop,
             train_loop_config={"board": self.board, "accelerator": self.cluster.accelerator},
             scaling_config=scaling(**self.cluster.facts()),

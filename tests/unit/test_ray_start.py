@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from ray_jobs.options import Workers
 from ray_jobs.runners import address, cluster
 from ray_jobs.runners.address import unreachable
 from ray_jobs.runners.cluster import LONGEST_FOLDER, Cluster
+from ray_jobs.runners.workers import RayRunner
 from ray_jobs.screen import Screen
+from ray_jobs.stopping import StopRequest
+from tests.helpers import small_driver
 from tests.integration.test_experiment import minibert
 from tests.servers import SETTINGS_FRAME, server_that_says
 
@@ -83,6 +87,32 @@ class FakeRay:
 def entered(capsys: pytest.CaptureFixture[str]) -> str:
     with Cluster(Workers(2, 2), Screen()):
         return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_a_ray_of_ones_own_has_a_dashboard_where_trials_need_it(
+    monkeypatch: pytest.MonkeyPatch, dashboard: bool
+) -> None:
+    """Ray's cleaner, which asks it, is not started where nobody would answer."""
+    fake = FakeRay(monkeypatch)
+    with Cluster(Workers(2, 2), Screen(), dashboard=dashboard) as cluster:
+        made = cluster.trainer_class()(print)._create_default_callbacks()
+    assert fake.given[0]["include_dashboard"] is dashboard
+    names = [type(callback).__name__ for callback in made]
+    assert ("PlacementGroupCleanerCallback" in names) == dashboard and "BackendSetupCallback" in names
+
+
+SWEPT = {"lr": {"sweep": [1e-2, 1e-3], "by": "quora/accuracy"}}
+
+
+@pytest.mark.parametrize(("stage", "sweeps"), [({}, False), (SWEPT, True)])
+def test_workers_whose_run_has_sweeps_share_a_ray_with_a_dashboard(
+    tmp_path: Path, stage: dict[str, Any], sweeps: bool
+) -> None:
+    driver = small_driver(tmp_path, **stage)
+    driver.request = replace(driver.request, workers=Workers(2, 2))
+    runner = driver._runner(StopRequest("again"))
+    assert isinstance(runner, RayRunner) and runner.cluster.dashboard is sweeps
 
 
 def test_a_start_that_took_too_long_is_tried_once_more(
