@@ -25,15 +25,16 @@ from multitask.storage.storage import Storage
 from tests.helpers import recipe_tree
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-LRS = "1e-2,1e-3,1e-4"
+LRS = "1e-2,1e-3"
+MORE = "1e-2,1e-3,1e-4"  # of which one in three goes on
 
 
-def start(folder: Path, *words: str, **stage: Any) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, lrs: str = LRS, **stage: Any) -> subprocess.Popen[str]:
     recipe = folder / "small.yaml"
     tree = recipe_tree(**stage)
     last = {"name": "last", "tasks": ["sst"], "train": "last-linear-layer", "lr": 1e-2, "epochs": 1}
     recipe.write_text(yaml.safe_dump({**tree, "stages": [*tree["stages"], last]}))
-    command = [sys.executable, "-m", "ray_jobs", "sweep", str(recipe), "--stage", "para", "--grid", f"lr={LRS}"]
+    command = [sys.executable, "-m", "ray_jobs", "sweep", str(recipe), "--stage", "para", "--grid", f"lr={lrs}"]
     return subprocess.Popen(
         [*command, "--by", "quora/accuracy", "--storage", str(folder), "--experiment", "sweep", *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -65,12 +66,12 @@ def test_killed_after_its_first_trial_and_run_again_it_trains_no_finished_trial_
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in finished}
-    assert len(before) < 3, "it was meant to be killed before its end"
+    assert len(before) < 2, "it was meant to be killed before its end"
     output = complete(start(parts, **stage))
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "finished before, skipped" in output
     one, two = rows(whole), rows(parts)
-    assert [two[name]["status"] for name in two] == ["measured", *["finished"] * 4]
+    assert [two[name]["status"] for name in two] == ["measured", *["finished"] * 3]
     assert one["para"]["settings"] == two["para"]["settings"]
     for name in one:
         assert one[name]["metrics"] == two[name]["metrics"], name
@@ -87,10 +88,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_trials_on_workers_of_their_own_fit_a_small_machine(swept: tuple[Path, str]) -> None:
     """Two workers on two CPUs leave none for the trial itself: it must not ask for one."""
     found = rows(swept[0])
-    assert [row["status"] for row in found.values()] == ["measured", *["finished"] * 4]
-    assert found["para"]["settings"]["lr"] in (1e-2, 1e-3, 1e-4)
-    names = [row["trainer"].split("_")[2] for row in list(found.values())[1:4]]
-    assert names == ["00000", "00001", "00002"]
+    assert [row["status"] for row in found.values()] == ["measured", *["finished"] * 3]
+    assert found["para"]["settings"]["lr"] in (1e-2, 1e-3)
+    names = [row["trainer"].split("_")[2] for row in list(found.values())[1:3]]
+    assert names == ["00000", "00001"]
 
 
 def test_it_tells_one_story(swept: tuple[Path, str]) -> None:
@@ -99,7 +100,7 @@ def test_it_tells_one_story(swept: tuple[Path, str]) -> None:
     found = rows(folder)
     scores = {name: row["metrics"]["quora/accuracy"] for name, row in found.items() if name.startswith("lr=")}
     best = max(scores, key=scores.__getitem__)
-    story = f"para: {best} is the best of 3 trials by quora/accuracy, {cell(scores[best])}"
+    story = f"para: {best} is the best of 2 trials by quora/accuracy, {cell(scores[best])}"
     assert f"* {story}\n" in output
     report = Path(write_report(str(folder / "sweep"))[1]).read_text()
     assert f"Last stage, para: sst accuracy {cell(found['para']['metrics']['sst/accuracy'])}" in report
@@ -132,10 +133,10 @@ def test_the_command_that_it_names_goes_on_from_the_best_trials_weights(swept: t
 @pytest.mark.slow
 def test_trials_that_lag_behind_are_stopped_and_stay_so(tmp_path: Path) -> None:
     stage = {"epochs": 9, "max_examples": 300}
-    complete(start(tmp_path, "--asha", **stage))
+    complete(start(tmp_path, "--asha", lrs=MORE, **stage))
     found = rows(tmp_path)
     states = [row["status"] for row in list(found.values())[1:]]
     assert set(states) <= {"finished", "stopped"} and found["para"]["status"] == "finished"
-    output = complete(start(tmp_path, "--asha", **stage))
+    output = complete(start(tmp_path, "--asha", lrs=MORE, **stage))
     assert [row["status"] for row in list(rows(tmp_path).values())[1:]] == states
     assert "trials," not in output  # nothing was started
