@@ -14,17 +14,18 @@ from multitask.bundle.bundle import Bundle, bundle_of, read_bundle
 from multitask.data.batches import Batch, padded
 from multitask.inference.embed import TextEncoder, Vectors
 from multitask.storage.storage import Storage
-from multitask.tasks.own import Definition, spec_of
+from multitask.tasks.own import Definition, paired, spec_of
 from multitask.tasks.table import TASKS
 from ray_jobs.bundles.export import export_bundle, import_model
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
-# Every head, every label kind, a joined pair.
+# Every head, every label kind, joined pairs without segments and with them.
 HEADS = {"sst": "bilstm", "cfimdb": "mlp", "quora": "interaction", "sts": "cosine", "jobs": "linear"}
-HEADS |= {"suitability": "interaction", "moods": "linear"}
+HEADS |= {"suitability": "interaction", "moods": "linear", "skills": "linear"}
 MOODS = {"kind": "multilabel", "words": ["joy", "anger", "fear"], "threshold": {"fear": 0.2}}
 SPECS = TASKS | {"moods": spec_of("moods", Definition.model_validate({"columns": ["text"], "label": MOODS}), "here")}
+SPECS |= {"skills": paired(TASKS["skills"], "joined", "here")}
 TEXTS = [
     "How do I learn Spanish quickly?",
     "a",
@@ -62,9 +63,13 @@ def answers(bundle: Bundle, task: str) -> Tensor:
     tokenizer.enable_truncation(bundle.max_length)
     others, spec = [*TEXTS[1:], TEXTS[0]], bundle.specs[task]
     columns: list[Any] = [list(zip(TEXTS, others, strict=True))] if spec.joined else [TEXTS, others][: spec.sentences]
-    ids, mask = padded([encoding.ids for column in columns for encoding in tokenizer.encode_batch(column)])
-    blank = torch.zeros(len(TEXTS))
-    outputs: Tensor = bundle.model().eval()(Batch(task, ids, mask, blank, blank, blank.long()))
+    encodings = [encoding for column in columns for encoding in tokenizer.encode_batch(column)]
+    ids, mask = padded([encoding.ids for encoding in encodings])
+    blank, types = torch.zeros(len(TEXTS)), torch.zeros_like(ids)
+    for row, encoding in enumerate(encodings):
+        types[row, : len(encoding)] = torch.tensor(encoding.type_ids)
+    segments = types if spec.segments else None
+    outputs: Tensor = bundle.model().eval()(Batch(task, ids, mask, blank, blank, blank.long(), segments=segments))
     return outputs
 
 

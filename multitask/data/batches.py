@@ -40,6 +40,7 @@ class Batch:
     targets: (S, T) int64, for mlm: the hidden tokens (multitask/data/masking.py).
     keys: (S,) int64, for ranking: equal where sentences are. More sentences than the B examples' may then follow
         theirs: their hard negatives.
+    segments: (S, T) int64, of joined pairs: 0 in the first text's part, 1 in the second's; None where all are 0.
     """
 
     task: str
@@ -51,6 +52,7 @@ class Batch:
     features: Tensor | None = None
     targets: Tensor | None = None
     keys: Tensor | None = None
+    segments: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,6 +80,12 @@ def padded(ids: Sequence[Sequence[int] | Tensor]) -> tuple[Tensor, Tensor]:
     return input_ids, mask
 
 
+def segments_of(seconds: Sequence[int] | Tensor | Rows, mask: Tensor) -> Tensor:
+    """(S, T) int64 for rows of that mask: 1 at tokens from where each row's second segment begins, (S,), else 0."""
+    places = torch.arange(mask.shape[1])[None, :]
+    return ((places >= torch.as_tensor(seconds)[:, None]) & mask).long()
+
+
 def collate(
     task: str,
     table: TokenTable,
@@ -98,6 +106,7 @@ def collate(
         input_ids, mask = padded([table.sentence(int(index)) for index in sentences])
     else:
         input_ids, mask = torch.empty(0, 0, dtype=torch.int64), torch.empty(0, 0, dtype=torch.bool)
+    seconds = None if features is not None or table.seconds is None else table.seconds[sentences]
     return Batch(
         task=task,
         input_ids=input_ids,
@@ -106,6 +115,7 @@ def collate(
         weights=torch.from_numpy(weights),
         rows=torch.from_numpy(rows),
         features=None if features is None else features.of(sentences),
+        segments=None if seconds is None else segments_of(seconds, mask),
     )
 
 

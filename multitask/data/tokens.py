@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from multitask.data.ids import Ids, SentenceIds
 from multitask.data.readers import Example, Shards
 from multitask.data.samplers import Rows
 from multitask.data.tabular import BadRow
+from multitask.errors import UserError
 from multitask.storage.owners import kept_in
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
@@ -40,6 +41,7 @@ TYPES = {
     "input_ids": torch.int32, "offsets": torch.int64, "labels": torch.float32, "ids": torch.uint8,
     "id_offsets": torch.int64,
 }  # fmt: skip
+SECONDS = {"seconds": torch.int32}  # where pairs are joined as two segments
 Touch = Callable[[int, int], None]  # told of the tokens that are about to be looked at, from one to before another
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class TokenTable:
     offsets: (N * sentences + 1,) int64.
     labels: (N,) float32, or (N, W) of W numbers each; nan where the file has none. ids: the N examples' own ids.
     source, sha256: the data file and its content. quarantined: its rows that were left out.
+    seconds: (N,) int32 of pairs joined as two segments, how many tokens come before the second; None elsewhere.
     """
 
     input_ids: Tensor
@@ -67,6 +70,7 @@ class TokenTable:
     sha256: str
     quarantined: list[BadRow]
     touch: Touch = untouched
+    seconds: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -113,15 +117,20 @@ class TokenTable:
 
 
 class Columns:
-    """Flat arrays that grow in files of a folder, so that memory does not."""
+    """Flat arrays that grow in files of a folder, so that memory does not. segments: whether each example's second
+    segment is noted."""
 
-    def __init__(self, folder: Path) -> None:
-        self._files = {name: open(folder / name, "wb") for name in TYPES}  # noqa: SIM115
+    def __init__(self, folder: Path, segments: bool) -> None:
+        self._types = TYPES | SECONDS if segments else TYPES
+        self._files = {name: open(folder / name, "wb") for name in self._types}  # noqa: SIM115
         self._ends = {"offsets": 0, "id_offsets": 0}
         for name in self._ends:
             self._write(name, np.zeros(1))
 
-    def add(self, tokens: Sequence[Sequence[int]], labels: Sequence[LabelValue], names: Sequence[bytes]) -> None:
+    def add(self, encodings: Sequence[Encoding], labels: Sequence[LabelValue], names: Sequence[bytes]) -> None:
+        tokens = [encoding.ids for encoding in encodings]
+        if "seconds" in self._files:
+            self._write("seconds", np.array([second_at(encoding) for encoding in encodings], np.int32))
         self._write("input_ids", np.fromiter((token for ids in tokens for token in ids), np.int32))
         self._add_lengths("offsets", [len(ids) for ids in tokens])
         self._write("labels", np.array(labels))
@@ -134,7 +143,7 @@ class Columns:
         self._write(name, ends)
 
     def _write(self, name: str, values: NDArray[Any]) -> None:
-        kind = torch.empty(0, dtype=TYPES[name]).numpy().dtype
+        kind = torch.empty(0, dtype=self._types[name]).numpy().dtype
         self._files[name].write(values.astype(kind, copy=False).tobytes())
 
     def tensors(self) -> dict[str, Tensor]:
@@ -142,27 +151,46 @@ class Columns:
         found = {}
         for name, file in self._files.items():
             file.close()
-            size = Path(file.name).stat().st_size // TYPES[name].itemsize
-            found[name] = torch.from_file(file.name, size=size, dtype=TYPES[name])
+            size = Path(file.name).stat().st_size // self._types[name].itemsize
+            found[name] = torch.from_file(file.name, size=size, dtype=self._types[name])
         return found
 
 
+def second_at(encoding: Encoding) -> int:
+    """How many tokens of a pair come before its second segment, which begins with the first token of type 1; all of
+    them where the tokenizer's template makes one segment of both texts."""
+    types: list[int] = encoding.type_ids
+    return types.index(1) if 1 in types else len(types)
+
+
+def check_segments(tokenizer: Tokenizer, where: str) -> None:
+    """Raises UserError where the tokenizer's template for two texts does not make their segments follow each other."""
+    types = tokenizer.encode("a", "a").type_ids
+    if types != sorted(types) or {*types} - {0, 1}:
+        raise UserError(f"{where}: its template for two texts has the types {types}; valid: 0s, then 1s")
+
+
 def tokenize(
-    examples: Iterable[Example], tokenizer: Tokenizer, max_length: int, folder: Path, joined: bool = False
+    examples: Iterable[Example],
+    tokenizer: Tokenizer,
+    max_length: int,
+    folder: Path,
+    joined: bool = False,
+    segments: bool = False,
 ) -> dict[str, Tensor]:
     """A file's examples as the tensors of a TokenTable, which live in files of that folder.
 
     Sentences are cut to `max_length` tokens, [SEP] kept. joined: an example's two texts are one sentence, and the
-    longer one is cut first.
+    longer one is cut first. segments: they are two segments of it.
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's stays as it is
     tokenizer.enable_truncation(max_length)
     tokenizer.no_padding()
-    columns, rest = Columns(folder), iter(examples)
+    columns, rest = Columns(folder, segments), iter(examples)
     while some := list(islice(rest, CHUNK)):
         texts = [example.texts for example in some] if joined else [text for e in some for text in e.texts]
         columns.add(
-            [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)],
+            tokenizer.encode_batch_fast(texts),
             [float("nan") if example.label is None else example.label for example in some],
             [example.id.encode() for example in some],
         )
@@ -182,8 +210,10 @@ def cache_tokens(
 ) -> str:
     """Reads and tokenizes a data file, or several as one, unless their cache is there. Returns its path in the storage.
 
-    Raises UserError as `read_examples` does.
+    Raises UserError as `read_examples` does, and as `check_segments`.
     """
+    if spec.segments:
+        check_segments(tokenizer, f"tasks.{spec.name}.pair: joined: the encoder's tokenizer")
     with Shards.opened(uri, spec, labelled, columns, max_bad_rows) as reading:
         sha256 = reading.sha256()
         how = [
@@ -193,7 +223,8 @@ def cache_tokens(
         path = f"cache/tokens/{key}.safetensors"
         if not _is_sound(storage, path):
             with tempfile.TemporaryDirectory(prefix=kept_in("tokens")) as folder:
-                tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder), joined=spec.joined)
+                how_joined = spec.joined, spec.segments
+                tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder), *how_joined)
                 facts = {
                     "source": reading.source,
                     "sha256": sha256,
@@ -228,9 +259,9 @@ def load_tokens(storage: Storage, path: str) -> TokenTable:
     next run makes it again.
     """
     file = _open(storage, path)
-    for name in set(TYPES) - {"input_ids"}:
-        file.touch_all(name)
     tensors, facts = file.tensors, file.facts
+    for name in tensors.keys() - {"input_ids"}:
+        file.touch_all(name)
     labels, ids = tensors["labels"], Ids(tensors["ids"], tensors["id_offsets"])
 
     def touch(start: int, stop: int) -> None:
@@ -251,4 +282,5 @@ def load_tokens(storage: Storage, path: str) -> TokenTable:
         sha256=facts["sha256"],
         quarantined=[BadRow(**row) for row in json.loads(facts["quarantined"])],
         touch=untouched if file.whole else touch,
+        seconds=tensors.get("seconds"),
     )

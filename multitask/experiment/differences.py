@@ -11,11 +11,12 @@ from multitask.recipe.parsing import parse_yaml
 from multitask.storage.sealed import Damaged, read_document
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
+from multitask.tasks.own import PAIR
 
 StageContent = Mapping[str, Any]  # stage_job.py: stage_content; or of a swept stage its trials, and what decides
 SHOWN = 4  # changes in one line
 ABSENT = "absent"
-OF_A_TASK = ("head", "loss", "columns", "define")  # as stage_content lists them
+OF_A_TASK = ("head", "loss", "columns", "define")  # as stage_content lists them; how pairs are read is in the last
 
 
 class Digest(str):
@@ -28,14 +29,19 @@ PARTS: dict[str, Callable[[str, Any], dict[str, Any]]] = {
     "trials": lambda at, trials: {f"{at}.sweep": " | ".join(name.partition("@")[2] for name in trials)},
     "by": lambda at, metric: {f"{at}.sweep.by": metric},
     "recipe": lambda at, settings: settings,
-    "tasks": lambda at, tasks: {
-        f"tasks.{task}": dict(zip(OF_A_TASK, facts, strict=False)) for task, facts in tasks.items()
-    },
+    "tasks": lambda at, tasks: {f"tasks.{task}": _of_task(facts) for task, facts in tasks.items()},
     "parent": lambda at, sha: {f"{at}.from": Digest(sha)},
     "data": lambda at, data: {
         f"data.{task}.{split}": Digest(sha) for task, splits in data.items() for split, sha in splits.items()
     },
 }
+
+
+def _of_task(facts: list[Any]) -> dict[str, Any]:
+    """A task's facts under the keys of a recipe's task."""
+    found = dict(zip(OF_A_TASK, facts, strict=False))
+    define = dict(found.pop("define", {}))
+    return found | {key: define.pop(key) for key in (PAIR,) if key in define} | ({"define": define} if define else {})
 
 
 def encoder_words(source: str, pooling: str | None) -> str:

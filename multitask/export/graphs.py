@@ -5,7 +5,6 @@ Shapes: B rows, T tokens, H the encoder's hidden size; both sentences of a pair 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,9 +27,9 @@ class Graph(nn.Module):
         self.encoder.load_state_dict(bundle.model(heads={}).encoder.state_dict())
         self.pooling = bundle.pooling
 
-    def encoded(self, input_ids: Tensor, attention_mask: Tensor) -> Encoding:
+    def encoded(self, input_ids: Tensor, attention_mask: Tensor, segments: Tensor | None = None) -> Encoding:
         mask = attention_mask.bool()
-        states = self.encoder(input_ids, mask)
+        states = self.encoder(input_ids, mask, segments=segments)
         return Encoding(POOLINGS[self.pooling](self.encoder, states, mask), states, mask)
 
 
@@ -76,6 +75,14 @@ class JoinedGraph(TaskGraph):
         encoding = self.encoded(input_ids, attention_mask)
         halves = text_means(encoding, input_ids).chunk(2, dim=1)
         outputs: Tensor = self.head(*(Encoding(half, half, encoding.mask) for half in halves))
+        return outputs
+
+
+class SegmentsGraph(TaskGraph):
+    """Ids, mask and segments of sequences that hold both texts of a joined pair -> what the task's head puts out."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.encoded(input_ids, attention_mask, token_type_ids))
         return outputs
 
 
@@ -129,22 +136,27 @@ def output_of(label: LabelSpec) -> Output:
     return Output("logits" if kind.probability else "score", unit, becomes)
 
 
-ONE = ("input_ids", "attention_mask")
-TWO = ("first_input_ids", "first_attention_mask", "second_input_ids", "second_attention_mask")
-# (text columns, joined) -> what computes such a task, and its inputs' names.
-GRAPHS: dict[tuple[int, bool], tuple[type[TaskGraph], tuple[str, ...]]] = {
-    (1, False): (SentenceGraph, ONE),
-    (2, False): (PairGraph, TWO),
-    (2, True): (JoinedGraph, ONE),
+Inputs = tuple[tuple[str, ...], ...]  # the names for each sequence of an example: of its ids, its mask, its segments
+
+IDS, MASK, SEGMENTS = "input_ids", "attention_mask", "token_type_ids"
+ONE: Inputs = ((IDS, MASK),)
+TYPED: Inputs = ((IDS, MASK, SEGMENTS),)
+TWO: Inputs = tuple((f"{side}_{IDS}", f"{side}_{MASK}") for side in ("first", "second"))
+# (text columns, joined, with segments) -> what computes such a task, and its inputs' names.
+GRAPHS: dict[tuple[int, bool, bool], tuple[type[TaskGraph], Inputs]] = {
+    (1, False, False): (SentenceGraph, ONE),
+    (2, False, False): (PairGraph, TWO),
+    (2, True, False): (JoinedGraph, ONE),
+    (2, True, True): (SegmentsGraph, TYPED),
 }
 
 
 @dataclass(frozen=True)
 class GraphPlan:
-    """One file to make. inputs: the graph's, ids and mask in turn. columns: what its texts are called."""
+    """One file to make. inputs: the graph's, by sequence. columns: what its texts are called."""
 
     graph: Graph
-    inputs: Sequence[str]
+    inputs: Inputs
     output: Output
     columns: tuple[str, ...]
     joined: bool = False
@@ -155,5 +167,7 @@ def plan_of(bundle: Bundle, name: str) -> GraphPlan:
     if name == "embedding":
         return GraphPlan(EmbeddingGraph(bundle), ONE, EMBEDDING, ("text",))
     spec = bundle.specs[name]
-    made, inputs = GRAPHS[len(spec.columns), spec.joined]
+    if spec.segments and bundle.config.type_vocab_size == 1:  # its encoder is given all as one segment
+        return GraphPlan(SentenceGraph(bundle, name), ONE, output_of(spec.label), spec.columns, joined=True)
+    made, inputs = GRAPHS[len(spec.columns), spec.joined, spec.segments]
     return GraphPlan(made(bundle, name), inputs, output_of(spec.label), spec.columns, spec.joined)

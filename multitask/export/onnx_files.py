@@ -7,15 +7,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
 from multitask.bundle.bundle import Bundle
-from multitask.data.batches import Batch, padded
+from multitask.data.batches import Batch, padded, segments_of
+from multitask.data.tokens import second_at
 from multitask.errors import UserError
 from multitask.export.graphs import GraphPlan, plan_of
 from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_text
@@ -27,10 +30,11 @@ ENTRY = "onnx.json"
 TOLERANCE = 1e-4  # of numbers up to 1; of larger ones, that share of them
 HOW = (
     "Tokenize with tokenizer.json, cut to max_length; pad rows on the right with id 0 and mask 0. Of a task with two "
-    "texts, each has its own ids and mask, or, where joined, both are one sequence (tokenizer.encode(first, second))."
+    "texts, each has its own ids and mask, or, where joined, both are one sequence (tokenizer.encode(first, second)), "
+    "with the type_ids of its tokens where token_type_ids is an input."
 )
 
-Inputs = dict[str, NDArray[np.int64]]
+Feed = dict[str, NDArray[np.int64]]
 
 
 def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
@@ -68,7 +72,12 @@ def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
 
 def _said(plan: GraphPlan) -> dict[str, Any]:
     output = plan.output
-    said = {"texts": list(plan.columns), "joined": plan.joined, "inputs": list(plan.inputs), "output": output.name}
+    said = {
+        "texts": list(plan.columns),
+        "joined": plan.joined,
+        "inputs": list(chain(*plan.inputs)),
+        "output": output.name,
+    }
     return {**said, "unit": output.unit, "label": output.label}
 
 
@@ -77,17 +86,18 @@ def _write_graph(plan: GraphPlan, file: Path) -> None:
     rows, longest = torch.export.Dim("rows"), plan.graph.encoder.config.max_position_embeddings
     examples: list[torch.Tensor] = []
     axes: dict[str, dict[int, Any]] = {}
-    for ids, mask, length in zip(plan.inputs[::2], plan.inputs[1::2], (5, 7), strict=False):
-        examples += [tensor.long() for tensor in padded([[1, 2, 3, *range(4, length + 1)], [1, 2, 3]])]
-        free = {0: rows, 1: torch.export.Dim(f"{ids}_tokens", max=longest)}
-        axes |= {ids: free, mask: free}
+    for names, length in zip(plan.inputs, (5, 7), strict=False):
+        ids, mask = padded([[1, 2, 3, *range(4, length + 1)], [1, 2, 3]])
+        examples += [ids, mask.long(), segments_of([2, 2], mask)][: len(names)]
+        free = {0: rows, 1: torch.export.Dim(f"{names[0]}_tokens", max=longest)}
+        axes |= dict.fromkeys(names, free)
     with _quiet():
         program = torch.onnx.export(
             plan.graph.eval(),
             tuple(examples),
             dynamo=True,
             dynamic_shapes=axes,
-            input_names=list(plan.inputs),
+            input_names=list(chain(*plan.inputs)),
             output_names=[plan.output.name],
             verbose=False,
         )
@@ -154,26 +164,36 @@ def _difference(bundle: Bundle, name: str, plan: GraphPlan, file: Path) -> float
     return apart
 
 
-def feed(bundle: Bundle, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> Inputs:
+def feed(bundle: Bundle, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> Feed:
     """What a session is given for one column of texts, or two."""
-    tensors = [tensor for ids in _ids(bundle, plan, texts) for tensor in padded(ids)]
-    return {name: tensor.long().numpy() for name, tensor in zip(plan.inputs, tensors, strict=True)}
+    found: Feed = {}
+    for names, column in zip(plan.inputs, _encoded(bundle, plan, texts), strict=True):
+        ids, mask, segments = _tensors(column)
+        found |= {name: some.long().numpy() for name, some in zip(names, (ids, mask, segments), strict=False)}
+    return found
 
 
-def _ids(bundle: Bundle, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+def _encoded(bundle: Bundle, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> list[list[Encoding]]:
     """The token sequences of each column of texts; where a task's texts are joined, the one sequence for both."""
     tokenizer = bundle.tokenizer
     tokenizer.enable_truncation(bundle.max_length)
     columns: list[Any] = [list(zip(*texts, strict=True))] if plan.joined else [list(column) for column in texts]
-    return [[encoding.ids for encoding in tokenizer.encode_batch(column)] for column in columns]
+    return [tokenizer.encode_batch(column) for column in columns]
+
+
+def _tensors(encodings: Sequence[Encoding]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids, mask = padded([encoding.ids for encoding in encodings])
+    return ids, mask, segments_of([second_at(encoding) for encoding in encodings], mask)
 
 
 @torch.no_grad()
 def _ours(bundle: Bundle, name: str, plan: GraphPlan, texts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
     if name == "embedding":
         return TextEncoder(bundle).embed(texts[0])
-    ids, mask = padded([row for column in _ids(bundle, plan, texts) for row in column])
+    ids, mask, segments = _tensors([row for column in _encoded(bundle, plan, texts) for row in column])
     blank = torch.zeros(len(texts[0]))
-    outputs = bundle.model({name: bundle.heads[name]}).eval()(Batch(name, ids, mask, blank, blank, blank.long()))
+    batch = Batch(name, ids, mask, blank, blank, blank.long())
+    batch.segments = segments if bundle.specs[name].segments else None
+    outputs = bundle.model({name: bundle.heads[name]}).eval()(batch)
     found: NDArray[np.float32] = outputs.numpy()
     return found

@@ -76,8 +76,8 @@ class TextEncoder:
                 found[row] = Tokens(mine[ordinary], np.array(encodings[row].offsets, np.int64)[ordinary])
         return [tokens for tokens in found if tokens is not None]
 
-    def _ids(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Token ids of texts, or of pairs, of which the longer text is cut first, as in training."""
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
 
     def _batches(self, ids: Sequence[Sequence[int]]) -> list[Rows]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
-from multitask.data.batches import Batch, padded
+from multitask.data.batches import Batch, padded, segments_of
 from multitask.data.samplers import Rows
+from multitask.data.tokens import second_at
 from multitask.errors import UserError, near
 from multitask.inference.embed import TextEncoder
 from multitask.measure.evaluate import Done, scattered, silent
@@ -88,11 +89,15 @@ class Predictor(TextEncoder):
 
     def of_sequences(self, task: str, texts: Sequence[str] | Sequence[tuple[str, str]], progress: Done) -> Tensor:
         """Head outputs for examples that are one sequence each: a sentence, or a joined pair."""
-        ids, label = self._ids(texts), self.bundle.specs[task].label
-        found = torch.zeros(len(ids), *label.shape)
+        spec, encodings = self.bundle.specs[task], self.tokenizer.encode_batch_fast(list(texts))
+        ids = [encoding.ids for encoding in encodings]
+        seconds = [second_at(encoding) for encoding in encodings] if spec.segments else None
+        found = torch.zeros(len(ids), *spec.label.shape)
 
         def headed(rows: Rows) -> Tensor:
-            return self._headed(task, *padded([ids[row] for row in rows]), len(rows))
+            input_ids, mask = padded([ids[row] for row in rows])
+            segments = None if seconds is None else segments_of([seconds[row] for row in rows], mask)
+            return self._headed(task, input_ids, mask, len(rows), segments=segments)
 
         return scattered(found, self._batches(ids), lambda rows: rows, headed, progress)
 
@@ -111,9 +116,17 @@ class Predictor(TextEncoder):
         return torch.cat(found)
 
     @torch.no_grad()
-    def _headed(self, task: str, input_ids: Tensor, mask: Tensor, size: int, features: Tensor | None = None) -> Tensor:
+    def _headed(
+        self,
+        task: str,
+        input_ids: Tensor,
+        mask: Tensor,
+        size: int,
+        features: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Tensor:
         nothing = torch.zeros(size)
-        batch = Batch(task, input_ids, mask, nothing, nothing, nothing, features)
+        batch = Batch(task, input_ids, mask, nothing, nothing, nothing, features, segments=segments)
         outputs: Tensor = self.model(batch.to(self.device))
         return outputs.cpu()
 

@@ -186,7 +186,7 @@ def encode_sentences(
     rank."""
     weight, sentences = next(model.parameters()), data.table.sentences
     places = feature_places(rows, data.table)
-    width = model.config.hidden_size * (2 if model.specs[data.task].joined else 1)
+    width = model.config.hidden_size * (2 if model.specs[data.task].by_text else 1)
     found = weight.new_zeros(len(rows) * sentences, width, device="cpu")
 
     def encoded(batch: Batch) -> Tensor:  # halves, where autocast makes them

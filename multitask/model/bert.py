@@ -19,7 +19,7 @@ from multitask.model.config import BertConfig
 
 
 class Embeddings(nn.Module):
-    """Word + position + segment embeddings, normalised. Every sentence is its own first segment (type 0)."""
+    """Word + position + segment embeddings, normalised. Without segments, every token is of the first one (type 0)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -29,9 +29,12 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """input_ids (..., T) or (P,), the position of each -> (..., H)."""
-        hidden = self.word_embeddings(input_ids) + self.token_type_embeddings.weight[0]
+    def forward(self, input_ids: Tensor, positions: Tensor, segments: Tensor | None = None) -> Tensor:
+        """input_ids (..., T) or (P,), the position and the segment of each -> (..., H)."""
+        # An encoder that knows one segment was made to be given all as that one.
+        several = segments is not None and self.token_type_embeddings.num_embeddings > 1
+        types = self.token_type_embeddings(segments) if several else self.token_type_embeddings.weight[0]
+        hidden = self.word_embeddings(input_ids) + types
         hidden = hidden + self.position_embeddings(positions)
         out: Tensor = self.dropout(self.LayerNorm(hidden))
         return out
@@ -119,26 +122,41 @@ class MiniBert(nn.Module):
         self.encoder = Layers(config, attention)
         self.pooler = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.hidden_size)})
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, noise_BTH: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        noise_BTH: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Tensor:
         """input_ids (B, T) int32 or int64, attention_mask (B, T) bool or 0/1 -> final states (B, T, H).
 
         noise_BTH: added to the embeddings, normalised and after dropout, where SMART perturbs its input.
+        segments: (B, T) int64, token_type_ids elsewhere; None means that all tokens are of the first one, 0.
         States at masked positions mean nothing. Raises ValueError where T exceeds max_position_embeddings.
         """
         mask_B11T: Tensor | None = attention_mask.bool()[:, None, None, :]
         # Without padding SDPA is faster unmasked. Asking costs a wait for the device anywhere but on the CPU.
         if self.skips_full_mask and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
             mask_B11T = None
-        return self._encoded(input_ids, self._positions(input_ids), Padded(mask_B11T), noise_BTH)
+        return self._encoded(input_ids, self._positions(input_ids), Padded(mask_B11T), noise_BTH, segments)
 
-    def packed(self, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None, most: int) -> Tensor:
+    def packed(
+        self,
+        input_ids: Tensor,
+        mask_BT: Tensor,
+        noise_BTH: Tensor | None,
+        most: int,
+        segments: Tensor | None = None,
+    ) -> Tensor:
         """`forward` without computing on padding: sentences in rows, longest first -> states of all tokens (P, H).
 
         most: padded tokens that attend together; what attention holds for the backward pass grows with it.
         """
         positions_BT = self._positions(input_ids).expand_as(input_ids)
         noise_PH = None if noise_BTH is None else noise_BTH[mask_BT]
-        return self._encoded(input_ids[mask_BT], positions_BT[mask_BT], Packed.of(mask_BT, most), noise_PH)
+        of_P = None if segments is None else segments[mask_BT]
+        return self._encoded(input_ids[mask_BT], positions_BT[mask_BT], Packed.of(mask_BT, most), noise_PH, of_P)
 
     def _positions(self, input_ids: Tensor) -> Tensor:
         tokens, longest = input_ids.shape[1], self.config.max_position_embeddings
@@ -146,8 +164,10 @@ class MiniBert(nn.Module):
             raise ValueError(f"a sentence of {tokens} tokens; this encoder has positions for {longest}")
         return torch.arange(tokens, device=input_ids.device)
 
-    def _encoded(self, input_ids: Tensor, positions: Tensor, layout: Layout, noise: Tensor | None) -> Tensor:
-        embedded: Tensor = self.embeddings(input_ids, positions)
+    def _encoded(
+        self, input_ids: Tensor, positions: Tensor, layout: Layout, noise: Tensor | None, segments: Tensor | None
+    ) -> Tensor:
+        embedded: Tensor = self.embeddings(input_ids, positions, segments)
         hidden: Tensor = self.encoder(embedded if noise is None else embedded + noise, layout)
         return hidden
 
@@ -224,24 +244,34 @@ POOLINGS: dict[str, Callable[[MiniBert, Tensor, Tensor], Tensor]] = {
 CPU_TOKENS = 1024
 
 
-def encode(bert: MiniBert, pooling: str, input_ids: Tensor, mask: Tensor, noise: Tensor | None = None) -> Encoding:
+def encode(
+    bert: MiniBert,
+    pooling: str,
+    input_ids: Tensor,
+    mask: Tensor,
+    noise: Tensor | None = None,
+    segments: Tensor | None = None,
+) -> Encoding:
     """Ids (B, T) and their mask (B, T), padded on the right -> Encoding; pooling is a key of POOLINGS.
 
-    noise: (B, T, H), added to the embeddings.
+    noise: (B, T, H), added to the embeddings. segments: (B, T) int64; None means that all tokens are of the first.
     """
     mask_BT = mask.bool()
     if input_ids.device.type == "cpu" and input_ids.numel() > CPU_TOKENS and len(input_ids) > 1:
-        hidden_BTH = _encode_packed(bert, input_ids, mask_BT, noise)
+        hidden_BTH = _encode_packed(bert, input_ids, mask_BT, noise, segments)
     else:
-        hidden_BTH = bert(input_ids, mask_BT, noise)
+        hidden_BTH = bert(input_ids, mask_BT, noise, segments)
     return Encoding(POOLINGS[pooling](bert, hidden_BTH, mask_BT), hidden_BTH, mask_BT)
 
 
-def _encode_packed(bert: MiniBert, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None) -> Tensor:
+def _encode_packed(
+    bert: MiniBert, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None, segments_BT: Tensor | None
+) -> Tensor:
     """`encode` by way of packed sentences: states (B, T, H), which at padding are some token's."""
     order = mask_BT.sum(dim=1).argsort(descending=True, stable=True)
     mask = mask_BT[order]
     noise = None if noise_BTH is None else noise_BTH[order]
-    hidden_PH = bert.packed(input_ids[order], mask, noise, CPU_TOKENS)
+    segments = None if segments_BT is None else segments_BT[order]
+    hidden_PH = bert.packed(input_ids[order], mask, noise, CPU_TOKENS, segments)
     hidden_BTH: Tensor = PackedRows.of(mask).spread(hidden_PH)[order.argsort()]
     return hidden_BTH

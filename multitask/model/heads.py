@@ -96,11 +96,11 @@ class CosineHead(nn.Module):
 
 
 def _linear(hidden_size: int, spec: TaskSpec) -> nn.Module:
-    return DenseHead((hidden_size * len(spec.columns), spec.label.outputs), spec.label)
+    return DenseHead((hidden_size * spec.sides, spec.label.outputs), spec.label)
 
 
 def _mlp(hidden_size: int, spec: TaskSpec) -> nn.Module:
-    width = hidden_size * len(spec.columns)
+    width = hidden_size * spec.sides
     return DenseHead((width, width // 2, spec.label.outputs), spec.label)
 
 
@@ -114,18 +114,18 @@ class HeadSpec:
 
     build: (hidden size, task) -> module with `forward(first, second)` and `uses_tokens`, whether it reads
         Encoding.tokens.
-    sentences: how many sentences the tasks it serves may have.
+    sides: how many vectors of an example the tasks it serves may give it.
     losses: for each label kind it serves, the names of its losses, the default first.
     trainable: whether it has weights of its own.
     """
 
     build: Callable[[int, TaskSpec], nn.Module]
-    sentences: frozenset[int]
+    sides: frozenset[int]
     losses: Mapping[KindName, tuple[str, ...]]
     trainable: bool = True
 
     def serves(self, spec: TaskSpec) -> bool:
-        return len(spec.columns) in self.sentences and spec.label.kind in self.losses
+        return spec.sides in self.sides and spec.label.kind in self.losses
 
 
 ANY_LABEL: Mapping[KindName, tuple[str, ...]] = {name: kind.losses for name, kind in KINDS.items()}
@@ -144,13 +144,19 @@ HEADS: dict[str, HeadSpec] = {
 }
 
 
+def heads_for(spec: TaskSpec) -> list[str]:
+    """The names of the heads that can serve the task."""
+    return [name for name, head in HEADS.items() if head.serves(spec)]
+
+
 def head_spec(name: str, spec: TaskSpec, where: str) -> HeadSpec:
     """The entry of HEADS of that name. Raises UserError where there is none or it cannot serve the task."""
     if name in HEADS and HEADS[name].serves(spec):
         return HEADS[name]
-    fitting = ", ".join(key for key, head in HEADS.items() if head.serves(spec))
+    fitting = ", ".join(heads_for(spec))
     meant = "" if name in HEADS else near(name, HEADS)
-    fault = f"cannot serve task '{spec.name}'" if name in HEADS else "is unknown"
+    pairs = ", whose pairs are joined" if spec.segments else ""
+    fault = f"cannot serve task '{spec.name}'{pairs}" if name in HEADS else "is unknown"
     raise UserError(f"{where}: head '{name}' {fault}; heads that serve '{spec.name}': {fitting}{meant}")
 
 

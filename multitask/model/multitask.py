@@ -95,7 +95,7 @@ class MultitaskModel(nn.Module):
         """The modules that a batch of the task goes through on its way to sentence encodings, and through the task's
         head where so asked, by the prefixes of their names."""
         head = {f"heads.{task}"} if through_head else set()
-        pooled = self.pooling == "pooler" and not (head and (self.specs[task].joined or self.uses_tokens(task)))
+        pooled = self.pooling == "pooler" and not (head and (self.specs[task].by_text or self.uses_tokens(task)))
         return {*TRUNK, *head, *({"encoder.pooler"} if pooled else set())}
 
     def trained_elsewhere(self, used: Iterable[str]) -> list[nn.Parameter]:
@@ -126,12 +126,12 @@ class MultitaskModel(nn.Module):
         if batch.features is not None:
             return Encoding(sentence=batch.features, tokens=batch.features.new_empty(0), mask=batch.mask)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            return encode(self.encoder, self.pooling, batch.input_ids, batch.mask, noise)
+            return encode(self.encoder, self.pooling, batch.input_ids, batch.mask, noise, batch.segments)
 
     def forward(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """The head's outputs for the batch's task: (B, classes) logits or (B,) values."""
         head = self.heads[batch.task]
-        if self.specs[batch.task].joined:
+        if self.specs[batch.task].by_text:
             halves = self.dropout(self.features(batch, noise)).chunk(2, dim=1)
             sides: Sequence[Encoding | None] = [Encoding(half, half.new_empty(0), batch.mask) for half in halves]
         else:
@@ -143,8 +143,8 @@ class MultitaskModel(nn.Module):
 
     def features(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """(S, F) all that heads need of an encoder that does not change, but for heads that read tokens: sentence
-        encodings, F = H; of joined pairs both texts' means, F = 2H."""
-        if batch.features is not None or not self.specs[batch.task].joined:
+        encodings, F = H; of pairs joined without segments both texts' means, F = 2H."""
+        if batch.features is not None or not self.specs[batch.task].by_text:
             return self.encode(batch, noise).sentence
         return text_means(self.encode(batch, noise), batch.input_ids)
 

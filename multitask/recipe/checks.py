@@ -20,7 +20,6 @@ from multitask.recipe.settings import (
 )
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import trials
-from multitask.tasks.own import spec_of
 from multitask.tasks.table import TASKS
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -171,8 +170,9 @@ def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
         specs = TASKS | recipe.specs
         rankable = [name for name, spec in specs.items() if spec.label.similar is not None]
         if strange := [name for name in stage.tasks if name not in rankable]:
+            why = ", whose pairs are joined," if specs[strange[0]].joined else ""
             raise UserError(
-                f"{at}.tasks: '{strange[0]}' has no similar pairs for {stage.objective}; "
+                f"{at}.tasks: '{strange[0]}'{why} has no similar pairs for {stage.objective}; "
                 f"tasks that have: {', '.join(rankable)}"
             )
     if frozen and not stage.learns.has_head:
@@ -224,15 +224,12 @@ def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
 
 def _check_task(name: str, task: Task, where: str) -> None:
     at = f"{where}: tasks.{name}"
-    if task.define:
-        spec = spec_of(name, task.define, f"{at}.define")
-    elif name in TASKS:
-        spec = TASKS[name]
-    else:
+    if not task.define and name not in TASKS:
         known = ", ".join(TASKS)
         raise UserError(
             f"{at}: unknown task '{name}'; known tasks: {known}; `define:` makes one of your own{near(name, TASKS)}"
         )
+    spec = task.spec(name, f"{where}: ")
     loss_for(task.head or spec.head, spec, task.loss, at)
     valid = [*spec.columns, spec.label.column, "id"]
     if unknown := set(task.columns) - {*valid}:

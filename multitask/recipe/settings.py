@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from multitask.tasks.own import Definition, spec_of
+from multitask.errors import UserError
+from multitask.tasks.own import Definition, Pairing, paired, spec_of
 from multitask.tasks.schema import Above0, AtLeast0, Positive, Rate, Strict
 from multitask.tasks.table import TASKS, TaskSpec
 
@@ -99,6 +100,9 @@ class Task(Strict):
 
     define: Definition | None = None
     """What the task is, where it is not built in."""
+    pair: Pairing | None = None
+    """How the encoder reads a pair's two texts: each by itself, `separate`, or as two segments of one sequence,
+    `joined`, whose pooled encoding is what the head gets (a cross-encoder); the task's own way unless said."""
     head: str | None = None
     """What answers the task; the bundle's head, or the task's own, unless said."""
     loss: str | None = None
@@ -115,9 +119,16 @@ class Task(Strict):
     columns: dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = {}
     """The task's column name -> the file's, or its place from 0 in a CSV or TSV without a header."""
 
-    def spec(self, name: str) -> TaskSpec:
-        """What the task of that name is; KeyError where it is neither defined nor built in."""
-        return spec_of(name, self.define, f"tasks.{name}.define") if self.define else TASKS[name]
+    def spec(self, name: str, where: str = "") -> TaskSpec:
+        """What the task of that name is; KeyError where it is neither defined nor built in. Raises UserError, naming
+        the key after `where`, for what makes no task."""
+        at = f"{where}tasks.{name}"
+        spec = spec_of(name, self.define, f"{at}.define") if self.define else TASKS[name]
+        if self.pair is None:
+            return spec
+        if self.define and self.define.joined and self.pair == "separate":
+            raise UserError(f"{at}.pair: separate, and define.joined: true; leave one of them out")
+        return paired(spec, self.pair, f"{at}.pair")
 
 
 class DataMap(Strict):

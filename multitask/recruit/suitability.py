@@ -29,7 +29,7 @@ def qualified(probabilities: Floats) -> NDArray[np.bool_]:
 
 
 class TaskModel:
-    """A bundle's head for one task of one sequence an example, a sentence or a joined pair.
+    """A bundle's head for one task, of sentences or of pairs.
 
     Raises UserError where the bundle has no such head.
     """
@@ -40,7 +40,10 @@ class TaskModel:
 
     def outputs(self, texts: Sequence[str] | Sequence[Pair], progress: Done = silent) -> Tensor:
         """(N,) or (N, classes) float64: what the head puts out, in the texts' order."""
-        return self.predictor.of_sequences(self.task, texts, progress).double()
+        if self.predictor.bundle.specs[self.task].sentences == 1:
+            return self.predictor.of_sequences(self.task, texts, progress).double()
+        first, second = ([pair[side] for pair in texts] for side in (0, 1))
+        return self.predictor.outputs(self.task, first, second, progress).double()
 
 
 class Suitability:
@@ -81,5 +84,5 @@ def cooled(bundle: Bundle, temperature: float) -> Bundle:
 
 
 def _last_layer(bundle: Bundle) -> int:
-    """The place of the dense head's last layer: every head that serves a joined task ends in one."""
+    """The place of the dense head's last layer: every head that can learn such a label ends in one."""
     return max(int(m[1]) for name in bundle.tensors if (m := re.match(rf"heads\.{TASK}\.layers\.(\d+)\.", name)))

@@ -1,7 +1,7 @@
 """A task of one's own: its definition as YAML or JSON says it, and the TaskSpec that it makes.
 
 Nothing is registered. A recipe, a job, a bundle and a model each carry the specs of their tasks; as plain JSON those
-of own tasks are the definitions here.
+of own tasks, and of built-in ones whose pairs are read otherwise than there, are the definitions here.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from multitask.errors import UserError, near, short_list
+from multitask.errors import UserError, near, short_list, shown
 from multitask.tasks.labels import KINDS, MAX_CLASSES, KindName, LabelSpec, Metric, word_or_number
 from multitask.tasks.schema import Strict
 from multitask.tasks.table import TASKS, TaskSpec
@@ -30,6 +30,9 @@ def _word(value: Any) -> Any:
         raise ValueError("no word: YAML reads yes, no, on, off, true, false and null as values; put it in quotes")
     return str(value) if isinstance(value, int | float) else value
 
+
+Pairing = Literal["separate", "joined"]
+PAIR = "pair"  # a definition's key for its Pairing, where that is not the task's own
 
 Number = Annotated[float, Field(strict=True)]
 Word = Annotated[str, BeforeValidator(_word), Field(pattern=r"^[^\s](?:[^\t\r\n\x00]*[^\s])?$")]
@@ -64,7 +67,8 @@ class Definition(Strict):
     metric: Metric | None = None
     """What dev is measured by, of the metrics that the kind of label has; its first one unless said."""
     joined: bool = False
-    """The encoder reads both texts of a pair as one sequence."""
+    """The encoder reads both texts of a pair as one sequence, all of it the first segment, and the head compares the
+    means of the texts' states. A task's `pair: joined` makes two segments of them."""
 
 
 def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:
@@ -97,18 +101,34 @@ def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:
     )
 
 
+def paired(spec: TaskSpec, pairing: Pairing, at: str) -> TaskSpec:
+    """The task with its pairs encoded separately, or joined as two segments; then no label says what is similar, which
+    is asked of texts that are encoded each by itself. Raises UserError, naming the key `at`, for a task of one text."""
+    if len(spec.columns) != 2:
+        raise UserError(f"{at}: {pairing}: of pairs; task '{spec.name}' has one text, {spec.columns[0]}")
+    if pairing == "joined":
+        label = replace(spec.label, similar=None)
+        return replace(spec, joined=True, segments=True, head="linear", label=label)
+    return replace(spec, joined=False, segments=False, head=_head(True, False, spec.label)) if spec.joined else spec
+
+
 def definition_of(spec: TaskSpec) -> dict[str, Any]:
-    """The definition that makes a task, as plain JSON with every default said: equal for equal tasks."""
+    """The definition that makes a task, as plain JSON with every default said: equal for equal tasks. Of a built-in one
+    it is how its pairs are read."""
+    if spec.name in TASKS:
+        return {PAIR: "joined" if spec.segments else "separate"}
     label = spec.label
     bounds = {} if label.words or KINDS[label.kind].bounds else {"low": label.low, "high": label.high}
     words = {"words": list(label.words)} if label.words else {}
     similar = label.similar if label.similar is None or not words else label.says(label.similar)
     said = {"column": label.column, "kind": label.kind, **words, **bounds, "similar": similar, **_threshold(label)}
-    return {"columns": list(spec.columns), "label": said, "metric": spec.metric, "joined": spec.joined}
+    segments = {PAIR: "joined"} if spec.segments else {}
+    return {"columns": list(spec.columns), "label": said, "metric": spec.metric, "joined": spec.by_text, **segments}
 
 
 def definitions(specs: Mapping[str, TaskSpec]) -> dict[str, dict[str, Any]]:
-    """The definitions of the own tasks among the specs, as plain JSON; `known` makes specs of them again."""
+    """The definitions of the specs that are not built in as they are, as plain JSON; `known` makes specs of them
+    again."""
     return {name: definition_of(spec) for name, spec in specs.items() if spec != TASKS.get(name)}
 
 
@@ -119,11 +139,23 @@ def known(found: Mapping[str, Any], where: str) -> dict[str, TaskSpec]:
     specs = dict(TASKS)
     for name, definition in found.items():
         try:
-            specs[name] = spec_of(name, Definition.model_validate(definition), f"{where}: {name}")
+            specs[name] = _known(name, definition, f"{where}: {name}")
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(f"{where}: {'.'.join(map(str, (name, *first['loc'])))}: {first['msg']}") from None
     return specs
+
+
+def _known(name: str, definition: Any, at: str) -> TaskSpec:
+    """The task that a definition makes, or the built-in one whose pairing it says."""
+    if not isinstance(definition, Mapping) or PAIR not in definition:
+        return spec_of(name, Definition.model_validate(definition), at)
+    rest = {key: value for key, value in definition.items() if key != PAIR}
+    built_in = name in TASKS and not rest
+    spec = TASKS[name] if built_in else spec_of(name, Definition.model_validate(rest), at)
+    if (pairing := definition[PAIR]) not in get_args(Pairing):
+        raise UserError(f"{at}.{PAIR}: {shown(pairing)}; valid: {', '.join(get_args(Pairing))}")
+    return paired(spec, pairing, f"{at}.{PAIR}")
 
 
 def _check_name(name: str, at: str) -> None:

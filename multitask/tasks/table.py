@@ -18,8 +18,10 @@ class TaskSpec:
     columns: the text columns, one for a sentence task, two for a pair task.
     files: the file stem of each split inside a data directory (CS224N names); any known ending will do.
     prediction: the stem of the task's prediction files and the title of their label column (CS224N formats).
-    joined: both texts are one sequence, [CLS] first [SEP] second [SEP], for the encoder (a cross-encoder); the head
-        then gets the mean of each text's states.
+    joined: both texts are one sequence, [CLS] first [SEP] second [SEP], for the encoder (a cross-encoder).
+    segments: a joined pair's texts are two segments, as BERT was pre-trained (Devlin et al., 2019, section 3.1), and
+        the head gets the sequence's pooled encoding. Without, all is the first segment, and the head gets the mean of
+        each text's states.
     """
 
     name: str
@@ -30,17 +32,35 @@ class TaskSpec:
     files: Mapping[Split, str]
     prediction: tuple[str, str]
     joined: bool = False
+    segments: bool = False
 
     @property
     def sentences(self) -> int:
         """How many sequences of an example the encoder sees."""
         return 1 if self.joined else len(self.columns)
 
+    @property
+    def pairing(self) -> str:
+        """How the encoder reads its pairs, in a word or two."""
+        return "separate" if not self.joined else "joined" if self.segments else "joined (without segments)"
+
+    @property
+    def by_text(self) -> bool:
+        """Whether the head gets the mean of each text's states out of one sequence."""
+        return self.joined and not self.segments
+
+    @property
+    def sides(self) -> int:
+        """How many vectors of an example its head gets."""
+        return 1 if self.segments else len(self.columns)
+
     def facts(self) -> dict[str, Any]:
-        """All that tells how its files are read, as plain data, of which names of caches are made; words only where
-        there are some."""
+        """All that tells how its files are read, as plain data, of which names of caches are made; words and segments
+        only where there are some."""
         found = asdict(self)
         del found["label"]["thresholds"]
+        if not self.segments:
+            del found["segments"]
         if not self.label.words:
             del found["label"]["words"]
         return found

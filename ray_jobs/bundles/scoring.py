@@ -125,7 +125,7 @@ def _trained_on(uri: str, bundle: Bundle, splits: Sequence[Split]) -> Place:
         for task in bundle.heads
         if task in facts
     }
-    if not tasks and all(bundle.specs[task] == TASKS.get(task) for task in bundle.heads):
+    if not tasks and all(task in TASKS for task in bundle.heads):
         return place_of(sample_uri())
     if not tasks:
         raise UserError(f"bundle '{uri}': no experiment around it says what its tasks' files are; give --data")

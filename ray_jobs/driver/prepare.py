@@ -18,6 +18,7 @@ from multitask.errors import UserError
 from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.finding import find_bundle
 from multitask.experiment.stage_job import digest
+from multitask.model.heads import heads_for
 from multitask.model.layout import MODES
 from multitask.model.sources import SOURCES
 from multitask.model.weights import has_pooler
@@ -115,29 +116,31 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
 def store_encoder(storage: Storage, recipe: Recipe) -> Start:
     """Puts the recipe's encoder into the storage as a bundle, where every worker finds the same bytes."""
     found = found_at(recipe.encoder, recipe.seed, recipe.pooling)
-    bundle = _fit(recipe, found.bundle, recipe.encoder)
+    bundle = _fit(recipe, found.bundle, recipe.encoder, "encoder")
     return _stored(storage, bundle, digest({"encoder": found.fingerprint, "pooling": bundle.pooling}))
 
 
 def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str) -> Start:
     """Puts a bundle that a stage starts from, its heads included, into the storage, where every worker finds the same
     bytes. Raises UserError where its tokenizer is another than the recipe's encoder has."""
-    uri = _located(storage, uri)
+    root, uri = uri, _located(storage, uri)
     found, fingerprint = read_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
     if found.tokenizer_json != tokenizer_json:
         raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
-    bundle = _fit(recipe, found, uri)
+    bundle = _fit(recipe, found, uri, root)
     if bundle.pooling != found.pooling:
         fingerprint = digest({"bundle": fingerprint, "pooling": bundle.pooling})
     return _stored(storage, bundle, fingerprint)
 
 
-def _fit(recipe: Recipe, bundle: Bundle, source: str) -> Bundle:
+def _fit(recipe: Recipe, bundle: Bundle, source: str, root: str) -> Bundle:
     """The bundle with the recipe's pooling. Raises UserError where it cannot serve the recipe.
 
-    Warns where the recipe takes longer texts than the encoder's own files do.
+    source: what it is called. root: `encoder`, or what the stages that start from it say in `from:`. Warns where the
+    recipe takes longer texts than the encoder's own files do.
     """
     _check_length(recipe, bundle, source)
+    _check_pairs(recipe, bundle, source, root)
     _check_tasks(recipe, bundle, source)
     bundle = replace(bundle, pooling=recipe.pooling or bundle.pooling)
     if bundle.pooling == "pooler" and not has_pooler(bundle.tensors, "encoder."):
@@ -154,6 +157,24 @@ def _fit(recipe: Recipe, bundle: Bundle, source: str) -> Bundle:
     return bundle
 
 
+def _check_pairs(recipe: Recipe, bundle: Bundle, source: str, root: str) -> None:
+    """Raises UserError where a stage would go on with a head that was trained on pairs which the encoder read in
+    another way. A head of another name begins anew."""
+    for name, spec in recipe.specs.items():
+        brought = bundle.specs.get(name, spec)
+        kept = any(
+            recipe.heads(stage, {root: bundle.heads})[name] == bundle.heads.get(name)
+            for stage in recipe.stages
+            if recipe.parent(stage) == root
+        )
+        if kept and (brought.joined, brought.segments) != (spec.joined, spec.segments):
+            others = ", ".join(head for head in heads_for(spec) if head != bundle.heads[name])
+            raise UserError(
+                f"tasks.{name}.pair: '{source}' brings a head {bundle.heads[name]} that was trained on pairs which are "
+                f"{brought.pairing}; here they are {spec.pairing}; another head begins anew: {others}"
+            )
+
+
 def _check_tasks(recipe: Recipe, bundle: Bundle, source: str) -> None:
     """Raises UserError where a head that comes along was trained for other labels.
 
@@ -161,7 +182,8 @@ def _check_tasks(recipe: Recipe, bundle: Bundle, source: str) -> None:
     """
     for name, spec in recipe.specs.items():
         brought = bundle.specs.get(name, spec) if name in bundle.heads else spec
-        if (brought.label, len(brought.columns), brought.joined) != (spec.label, len(spec.columns), spec.joined):
+        similar = spec.label.similar if brought.sentences == spec.sentences else brought.label.similar
+        if (brought.label, len(brought.columns)) != (replace(spec.label, similar=similar), len(spec.columns)):
             raise UserError(
                 f"tasks.{name}: '{source}' brings a head for another task of that name, {definition_of(brought)}, "
                 f"which is not {definition_of(spec)}; give one of them another name"

@@ -42,7 +42,8 @@ def run(folder: Path, name: str, *texts: Sequence[str]) -> NDArray[np.float32]:
     tensors = []
     for column in columns:
         rows = tokenizer.encode_batch(list(column))
-        tensors += [np.array([row.ids for row in rows]), np.array([row.attention_mask for row in rows])]
+        facts = ["ids", "attention_mask", *(["type_ids"] if "token_type_ids" in how["inputs"] else [])]
+        tensors += [np.array([getattr(row, fact) for row in rows]) for fact in facts]
     session = onnxruntime.InferenceSession(str(folder / how["file"]))
     found: NDArray[np.float32] = session.run([how["output"]], dict(zip(how["inputs"], tensors, strict=True)))[0]
     return found
