@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from multitask.bundle.bundle import Bundle
+from multitask.export.cross_encoder import write_cross_encoder
 from multitask.export.huggingface import write_transformers
 from multitask.export.onnx_files import ENTRY, write_onnx
 from multitask.export.sentences import write_sentence_transformers
@@ -22,7 +23,8 @@ class Format:
 
     write: (bundle, an empty folder, dtype) -> what to tell the user. entry: the file without which nobody takes the
     folder for a model. pipeline: what the hub calls its use. code: how it is used, on the model card. returns: whether
-    `minibert import` makes a bundle of it again.
+    `minibert import` makes a bundle of it again. library: what the hub calls the library that loads it, where that is
+    not the format's name. one_head: whether it holds one head alone, in the encoder's own file.
     """
 
     write: Callable[[Bundle, Path, torch.dtype], list[str]]
@@ -30,6 +32,8 @@ class Format:
     pipeline: str
     code: str
     returns: bool = True
+    library: str = ""
+    one_head: bool = False
 
 
 TRANSFORMERS = """\
@@ -59,8 +63,22 @@ session = onnxruntime.InferenceSession(f"{folder}/embedding.onnx")
 vectors = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]  # of length 1
 """
 
+CROSS_ENCODER = """\
+from sentence_transformers import CrossEncoder
+
+scores = CrossEncoder(PLACE).predict([("A first text.", "A second."), ("A third.", "A fourth.")])
+"""
+
 FORMATS: dict[str, Format] = {
     "transformers": Format(write_transformers, "config.json", "feature-extraction", TRANSFORMERS),
     "sentence-transformers": Format(write_sentence_transformers, "config.json", "sentence-similarity", SENTENCES),
+    "cross-encoder": Format(
+        write_cross_encoder,
+        "config.json",
+        "text-classification",
+        CROSS_ENCODER,
+        library="sentence-transformers",
+        one_head=True,
+    ),
     "onnx": Format(write_onnx, ENTRY, "feature-extraction", ONNX, returns=False),
 }

@@ -62,16 +62,17 @@ def write_facts(bundle: Bundle, folder: Path, dtype: torch.dtype) -> None:
     write_json(folder / FACTS, facts)
 
 
-def write_tokenizer(bundle: Bundle, folder: Path) -> None:
+def write_tokenizer(bundle: Bundle, folder: Path, segments: bool = False) -> None:
     """Writes the tokenizer: tokenizer.json is the bundle's own; the files beside it say how Hugging Face's classes are
-    to use it."""
+    to use it. segments: whether the model is to be told which segment a token is of."""
     special = special_tokens(bundle.tokenizer)
     write_text(folder / "tokenizer.json", bundle.tokenizer_json)
     write_json(folder / "special_tokens_map.json", special)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # tokenizer.json as it is, nothing made up from a vocabulary
         "model_max_length": bundle.max_length,
-        "model_input_names": ["input_ids", "attention_mask"],  # every sentence is its own first segment
+        # Without token_type_ids every token is of the first segment.
+        "model_input_names": ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"],
         "padding_side": "right",
         **special,
         **_bert_settings(bundle.tokenizer_json),

@@ -98,7 +98,7 @@ def _metadata(bundle: Bundle, form: str, provenance: Provenance, used: Sequence[
     found: dict[str, Any] = {
         "language": ["en"],
         **licence,
-        "library_name": form,
+        "library_name": FORMATS[form].library or form,
         "pipeline_tag": FORMATS[form].pipeline,
         "tags": ["minibert", "bert", *sorted(bundle.heads)],
     }

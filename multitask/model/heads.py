@@ -81,6 +81,12 @@ class BiLstmHead(DenseHead):
         return self.dense(torch.cat((final_2BD[0], final_2BD[1]), dim=1))
 
 
+def only_layer(head: nn.Module) -> nn.Linear | None:
+    """The linear layer that is all of the head; None of a head that is more than that, or another thing."""
+    layers = list(head.layers) if isinstance(head, DenseHead) and not head.uses_tokens else []
+    return layers[0] if len(layers) == 1 and isinstance(layers[0], nn.Linear) else None
+
+
 class CosineHead(nn.Module):
     """high * ReLU(cos(u, v)), (B,), in the label's unit; no parameters (bertaar.txt, 4.3; Sentence-BERT)."""
 

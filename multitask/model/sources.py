@@ -135,7 +135,8 @@ def _from_folder(name: str, folder: Folder, pooling: str | None = None) -> Sourc
     config = BertConfig.from_dict(values, config_file)
     tensors, where = read_tensors(transformer)
     encoder = encoder_of(tensors, config, where)
-    _tell_of_left(encoder.left, values, where)
+    if folder.facts is None:  # an export of ours: a head comes back from where it was put beside
+        _tell_of_left(encoder.left, values, where)
     if "auto_map" in values:
         log.warning("%s: names code of its own (auto_map), which is not run; read as transformers' BERT", config_file)
     state = _with_pooler(encoder.state, layout.dense, layout.pooling, config) if layout.dense else encoder.state

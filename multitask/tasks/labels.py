@@ -113,6 +113,8 @@ class LabelKind:
     """What a head's outputs are, in words for whoever runs an export; {low} and {high} are the label's bounds."""
     becomes: str
     """How outputs become a label, in such words; {cuts} are LabelSpec.cuts."""
+    problem: str
+    """What transformers calls a task of such labels: `problem_type` of its models for classification."""
     says: Callable[[Any, LabelSpec], str] = word_or_number
     """(an example's label, label) -> what people read."""
     counted: Callable[[Any], Sequence[int]] = nearest
@@ -189,6 +191,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         metrics=("accuracy", "pearson"),
         unit="a logit for each class; softmax gives probabilities",
         becomes="the largest's: {low:g} + argmax",
+        problem="single_label_classification",
     ),
     # 0 or 1, or two words.
     "binary": LabelKind(
@@ -205,6 +208,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         metrics=("accuracy", "pearson"),
         unit="a logit; its sigmoid is the probability of 1",
         becomes="1 where it is above {cuts}",
+        problem="multi_label_classification",
     ),
     # A real number in low..high.
     "score": LabelKind(
@@ -221,6 +225,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         metrics=("pearson",),
         unit="the label's own unit, {low:g} to {high:g}",
         becomes="the value itself",
+        problem="regression",
     ),
     # A real number in 0..1.
     "probability": LabelKind(
@@ -237,6 +242,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         metrics=("pearson",),
         unit="a logit; its sigmoid is the probability",
         becomes="the sigmoid",
+        problem="multi_label_classification",
     ),
     # Any of the whole numbers low..high, or of the words: a yes or no for each.
     "multilabel": LabelKind(
@@ -253,6 +259,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         metrics=("f1_micro", "f1_macro", "average_precision"),
         unit="a logit for each class; its sigmoid is the class's probability",
         becomes="the classes whose logits are above {cuts}",
+        problem="multi_label_classification",
         says=those_said,
         counted=those_there,
         ordered=False,

@@ -17,6 +17,7 @@ from multitask.bundle.found import read_model
 from multitask.errors import UserError, near, short_list
 from multitask.experiment.finding import open_bundle
 from multitask.export import DTYPES, FORMATS
+from multitask.export.cross_encoder import one_head
 from multitask.export.huggingface import write_text
 from multitask.export.model_card import model_card
 from multitask.export.provenance import provenance_of
@@ -33,15 +34,23 @@ from ray_jobs.screen import Screen
 CARD = "README.md"
 
 
-def export_bundle(uri: str, form: str, output: str, dtype: str, push: str | None, screen: Screen) -> None:
-    """Writes the bundle in that format to `output`, and onto the hub where `push` names a repository there."""
+def export_bundle(
+    uri: str, form: str, output: str, dtype: str, push: str | None, screen: Screen, task: str | None = None
+) -> None:
+    """Writes the bundle in that format to `output`, and onto the hub where `push` names a repository there. task: whose
+    head is exported, where the format holds one."""
     for option, value, valid in (("--format", form, FORMATS), ("--dtype", dtype, DTYPES)):
         if value not in valid:
             raise UserError(f"{option} '{value}': one of {', '.join(valid)}{near(value, valid)}")
     target, chosen = Storage(output), FORMATS[form]
+    if task and not chosen.one_head:
+        one = ", ".join(name for name, known in FORMATS.items() if known.one_head)
+        raise UserError(f"--task '{task}': --format {form} takes all heads along; one alone is of {one}")
     _check_free(target, FACTS, chosen.entry)
     hub = Hub(push) if push else None  # what is missing for it is said before the work
     bundle = open_bundle(uri)
+    if chosen.one_head:
+        bundle = one_head(bundle, task)
     with _draft(target) as folder:
         screen.note(f"{form}, {dtype}: {uri}")
         lines = chosen.write(bundle, folder, DTYPES[dtype])

@@ -14,8 +14,8 @@ FormatOption = Annotated[
     str,
     typer.Option(
         "--format",
-        help="transformers, sentence-transformers or onnx.",
-        autocompletion=choices("transformers", "sentence-transformers", "onnx"),
+        help="transformers, sentence-transformers, cross-encoder or onnx.",
+        autocompletion=choices("transformers", "sentence-transformers", "cross-encoder", "onnx"),
     ),
 ]
 OutputOption = Annotated[str, typer.Option(help="A directory or URI that is not there yet, or empty.")]
@@ -32,18 +32,21 @@ def export(
             help="float32, or float16: half the size, fewer digits.", autocompletion=choices("float32", "float16")
         ),
     ] = "float32",
+    task: Annotated[
+        str | None, typer.Option(help="Whose head a cross-encoder gets, where it can be that of several.")
+    ] = None,
     push: Annotated[
         str | None,
         typer.Option(metavar="USER/NAME", help="Also to that repository of the Hugging Face hub (HF_TOKEN)."),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Take a bundle elsewhere. As transformers, sentence-transformers or ONNX, with a model card."""
+    """Take a bundle elsewhere. As transformers, sentence-transformers, a cross-encoder or ONNX, with a model card."""
     from ray_jobs.bundles.export import export_bundle
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet) as screen:
-        export_bundle(bundle, format_, output, dtype, push, screen)
+        export_bundle(bundle, format_, output, dtype, push, screen, task)
 
 
 @app.command("import")
