@@ -1,4 +1,5 @@
-"""A joined task, a cross-encoder on probabilities: the two rules hold for it as for any other."""
+"""A joined task, a cross-encoder on probabilities, its texts two segments or as builds before had them: the two rules
+hold for it as for any other."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ WORDS = ["a", "good", "film", "about", "the", "fate", "of", "some", "people", "w
 EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}
 
 
-def joined_job(folder: Path, name: str, **stage: Any) -> StageJob:
+def joined_job(folder: Path, name: str, pair: str | None = "joined", **stage: Any) -> StageJob:
     """33 rows in batches of 16: the last batch holds one, for two ranks."""
     path = folder / "rows.jsonl"
     rows = [
@@ -34,7 +35,7 @@ def joined_job(folder: Path, name: str, **stage: Any) -> StageJob:
         for at in range(33)
     ]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tasks = {"suitability": {"train": str(path), "dev": str(path)}}
+    tasks = {"suitability": {"train": str(path), "dev": str(path), "pair": pair}}
     stages = [{"name": "fit", "tasks": ["suitability"], "epochs": 2, **stage}]
     driver = tree_driver(folder, stages, tasks=tasks, experiment=name)
     driver.claim()
@@ -42,9 +43,9 @@ def joined_job(folder: Path, name: str, **stage: Any) -> StageJob:
     return only_trains(job_of(driver.plan, driver.plan.nodes[0]))
 
 
-@pytest.mark.parametrize("train", ["full-model", "last-linear-layer"])
-def test_two_ranks_equal_one_in_float64(tmp_path: Path, train: str) -> None:
-    one, two = (joined_job(tmp_path, name, train=train, **EXACT) for name in ("one", "two"))
+@pytest.mark.parametrize(("train", "pair"), [("full-model", "joined"), ("last-linear-layer", None)])
+def test_two_ranks_equal_one_in_float64(tmp_path: Path, train: str, pair: str | None) -> None:
+    one, two = (joined_job(tmp_path, name, pair, train=train, **EXACT) for name in ("one", "two"))
     assert run(one)
     run_ranks(two, world=2)
     ends = newest(one), newest(two)
@@ -65,11 +66,14 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert all(torch.equal(ends[0].optimizer[name], ends[1].optimizer[name]) for name in ends[0].optimizer)
 
 
-def test_a_frozen_encoder_reads_joined_pairs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pair", ["joined", None])
+def test_a_frozen_encoder_reads_joined_pairs_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: str | None
+) -> None:
     calls = []
     original = dev.encode_sentences
     monkeypatch.setattr(dev, "encode_sentences", lambda *a, **k: calls.append(a[1].task) or original(*a, **k))
-    job = joined_job(tmp_path, "frozen", train="last-linear-layer", epochs=3, dropout=0.0)
+    job = joined_job(tmp_path, "frozen", pair, train="last-linear-layer", epochs=3, dropout=0.0)
     assert run(job)
     assert calls == ["suitability"]  # train and dev are one file here
     rows, bundle = (

@@ -191,15 +191,19 @@ def test_data_check_covers_own_tasks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", ["mlm", "ranking", "completion", "supervised"])
-@pytest.mark.parametrize("joined", [False, True])
-def test_every_objective_trains_an_own_pair_task(tmp_path: Path, objective: str, joined: bool) -> None:
-    similar = {} if joined else {"similar": "yes"}
-    label = {"column": "is_duplicate", "kind": "binary", "words": ["no", "yes"], **similar}
-    define = {"columns": ["sentence1", "sentence2"], "label": label, "joined": joined}
-    same = {"define": define, **{split: f"{sample_uri()}/quora-{split}.csv" for split in ("train", "dev")}}
+@pytest.mark.parametrize("pair", ["separate", "joined"])
+def test_every_objective_trains_an_own_pair_task(tmp_path: Path, objective: str, pair: str) -> None:
+    label = {"column": "is_duplicate", "kind": "binary", "words": ["no", "yes"], "similar": "yes"}
+    define = {"columns": ["sentence1", "sentence2"], "label": label}
+    same = {
+        "define": define,
+        "pair": pair,
+        **{split: f"{sample_uri()}/quora-{split}.csv" for split in ("train", "dev")},
+    }
     stage = {"name": "a", "tasks": ["same"], "objective": objective}
-    if joined and objective in ("ranking", "completion"):
-        with pytest.raises(UserError, match=r"stages.a.tasks: 'same' has no similar pairs"):
+    stage |= {"smart": {}} if objective == "supervised" else {}
+    if pair == "joined" and objective in ("ranking", "completion"):
+        with pytest.raises(UserError, match=r"stages.a.tasks: 'same', whose pairs are joined, has no similar pairs"):
             tree_driver(tmp_path, [stage], tasks={"same": same})
         return
     driver = tree_driver(tmp_path, [stage], tasks={"same": same})

@@ -28,6 +28,7 @@ from tests.exports import HEADS, TEXTS, answers, bundle_with, embedded, exported
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+SEGMENTED = {"skills": "linear"}
 FEW = {"sst": "linear", "sts": "cosine", "moods": "linear"}
 
 
@@ -78,8 +79,18 @@ def test_embedding_and_heads_are_ours(tmp_path: Path, pooling: str) -> None:
 
 @pytest.mark.slow
 def test_every_head_is_ours(tmp_path: Path) -> None:
-    bundle = bundle_with(HEADS)
+    bundle = bundle_with({task: head for task, head in HEADS.items() if task not in SEGMENTED})
     check(bundle, exported(saved(tmp_path / "bundle", bundle), "onnx", tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_a_joined_pairs_segments_are_an_input_where_the_bundle_has_some(tmp_path: Path) -> None:
+    bundle = bundle_with(SEGMENTED, "pooler")
+    folder = exported(saved(tmp_path / "bundle", bundle), "onnx", tmp_path / "out")
+    check(bundle, folder)
+    facts = json.loads((folder / "onnx.json").read_text())["outputs"]
+    assert facts["skills"]["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert facts["embedding"]["inputs"] == ["input_ids", "attention_mask"]
 
 
 @pytest.mark.slow
