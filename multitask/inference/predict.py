@@ -92,6 +92,7 @@ class Predictor(TextEncoder):
         spec, encodings = self.bundle.specs[task], self.tokenizer.encode_batch_fast(list(texts))
         ids = [encoding.ids for encoding in encodings]
         seconds = [second_at(encoding) for encoding in encodings] if spec.segments else None
+        del encodings  # many times as large as what is kept of them
         found = torch.zeros(len(ids), *spec.label.shape)
 
         def headed(rows: Rows) -> Tensor:

@@ -38,6 +38,10 @@ SWEPT = {"trials": {"sts@lr=0.001": OLD, "sts@lr=0.0003": NEW}, "by": "sts/pears
         ({"stage": {**CONTENT["stage"], "loss_weights": {}}}, "stages.sts.loss_weights.sts: 2.0 -> absent"),
         ({"tasks": {"sts": ["mlp", "mse", {}]}}, "tasks.sts.head: cosine -> mlp; tasks.sts.loss: null -> mse"),
         ({"tasks": {"sts": ["cosine", None, {"text": "body"}]}}, "tasks.sts.columns.text: absent -> body"),
+        (
+            {"tasks": {"sts": ["linear", None, {}, {"pair": "joined"}]}},
+            "tasks.sts.head: cosine -> linear; tasks.sts.pair: absent -> joined",
+        ),
         ({"recipe": {"seed": 2, "max_length": 512}}, "seed: 1 -> 2"),
         ({"parent": NEW}, "stages.sts.from: para -> encoder"),
         ({"data": {"sts": {"train": NEW, "dev": OLD}}}, "data.sts.train: para -> encoder"),
