@@ -412,7 +412,7 @@ def test_an_upload_that_was_cut_off_is_no_model_and_may_be_done_again(
 @pytest.mark.parametrize(
     ("form", "dtype", "message"),
     [
-        ("gguf", "float32", "--format 'gguf': one of transformers, sentence-transformers, onnx"),
+        ("gguf", "float32", "--format 'gguf': one of transformers, sentence-transformers, cross-encoder, onnx"),
         ("onnx", "bfloat16", "--dtype 'bfloat16': one of float32, float16"),
     ],
 )

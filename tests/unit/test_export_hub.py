@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from multitask.bundle.bundle import Bundle
+from multitask.bundle.bundle import Bundle, save_bundle
 from multitask.errors import UserError
 from multitask.export import FORMATS
 from multitask.export.model_card import model_card
 from multitask.export.provenance import Provenance, provenance_of
+from multitask.storage.storage import Storage
 from ray_jobs.bundles import hub as ours
 from ray_jobs.bundles.export import export_bundle
 from ray_jobs.screen import Screen
@@ -83,7 +84,7 @@ def test_licences_are_said_as_far_as_they_are_known(about: dict[str, Any], licen
 
 def test_heads_that_nothing_trained_are_named() -> None:
     text = model_card(with_about(trained=["sst", "sts"]), "transformers", Provenance(), ".")
-    assert "nothing trained them: cfimdb, jobs, moods, quora, suitability." in text
+    assert "nothing trained them: cfimdb, jobs, moods, quora, skills, suitability." in text
 
 
 def test_an_undefined_metric_stays_out_of_the_hubs_index() -> None:
@@ -94,12 +95,13 @@ def test_an_undefined_metric_stays_out_of_the_hubs_index() -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_cards_code_runs(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip({"onnx": "onnxruntime"}.get(form, form.replace("-", "_")))
-    folder = exported("tiny", form, tmp_path / "out")
+    pytest.importorskip({"onnx": "onnxruntime"}.get(form, (FORMATS[form].library or form).replace("-", "_")))
+    save_bundle(Storage(str(tmp_path / "pairs")), "", bundle_with({"skills": "linear"}, "pooler"))
+    folder = exported(str(tmp_path / "pairs") if FORMATS[form].one_head else "tiny", form, tmp_path / "out")
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
     exec((folder / "README.md").read_text().split("```python\n")[1].split("```")[0], names)
-    assert names["states" if form == "transformers" else "vectors"].shape[0] == 2
+    assert len(names[{"transformers": "states", "cross-encoder": "scores"}.get(form, "vectors")]) == 2
 
 
 @pytest.fixture
