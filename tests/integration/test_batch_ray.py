@@ -19,6 +19,8 @@ from multitask.bundle.bundle import bundle_of, save_bundle
 from multitask.storage.storage import Storage
 from ray_jobs.batch.ray_data import RETRIES
 from ray_jobs.batch.table_job import MANIFEST, TableRequest, embed_table, predict_table
+from ray_jobs.options import Workers
+from ray_jobs.runners.cluster import Cluster
 from ray_jobs.screen import Screen
 from tests.helpers import tiny
 
@@ -80,10 +82,14 @@ def test_two_workers_write_what_one_process_does(tmp_path: Path) -> None:
     source = table(tmp_path, 5000)
     bundle = bundle_of(tiny().model({"sst": "mlp"}, seed=3), tiny().tokenizer_json, {})
     save_bundle(Storage(str(tmp_path)), "bundle", bundle)
-    for name, run, words in (("embed", embed_table, {}), ("predict", predict_table, {"columns": ("text",)})):
-        for workers in (0, 2):
-            output = str(tmp_path / f"{name}-{workers}")
-            run(TableRequest(str(tmp_path / "bundle"), source, output, rows=300, workers=workers, **words), Screen())
+    with Cluster(Workers(2, 2), Screen()):  # which both commands use
+        for name, run, words in (("embed", embed_table, {}), ("predict", predict_table, {"columns": ("text",)})):
+            for workers in (0, 2):
+                output = str(tmp_path / f"{name}-{workers}")
+                run(
+                    TableRequest(str(tmp_path / "bundle"), source, output, rows=300, workers=workers, **words), Screen()
+                )
+    for name in ("embed", "predict"):
         one, two = (tmp_path / f"{name}-{workers}" for workers in (0, 2))
         assert sorted(os.listdir(one)) == sorted(os.listdir(two)) and len(os.listdir(one)) == 17 + 2
         assert pq.read_table(one).equals(pq.read_table(two))
