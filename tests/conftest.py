@@ -22,10 +22,13 @@ from hypothesis import settings
 from xdist.scheduler.loadfile import LoadFileScheduling
 
 from multitask.storage import retries
+from ray_jobs.importing import import_torchmetrics
 from tests.commit import commit
 from tests.s3 import S3
 
 ROOT = Path(__file__).resolve().parent.parent
+
+import_torchmetrics()  # each of the tests' processes has Lightning
 
 # The order of summation depends on the number of threads, and golden values on the order of summation.
 torch.set_num_threads(2)
