@@ -38,7 +38,7 @@ settings.register_profile("minibert", deadline=None, derandomize=True)
 settings.load_profile("minibert")
 
 
-DRAWN = 2  # of the faults, for each commit
+DRAWN = 1  # of the faults, for each commit
 BEGAN = time.monotonic()
 TOO_LONG = pytest.StashKey[str]()
 

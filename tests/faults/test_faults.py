@@ -1,7 +1,7 @@
 """Faults on three ranks with dropout .3, each at a random step amid an epoch, against an undisturbed run: weights,
 optimizer moments and the ids that were fed, bit for bit. Nothing is mocked but the S3 server's answers.
 
-`make faults` runs all of them and writes the table of docs/reliability.md; `make test` runs two, drawn by the commit.
+`make faults` runs all of them and writes the table of docs/reliability.md; `make test` runs one, drawn by the commit.
 """
 
 from __future__ import annotations
