@@ -15,7 +15,7 @@ import torch
 from multitask.storage.disk import make_folder
 from multitask.storage.sealed import Damaged, read_sealed, write_sealed
 from multitask.storage.storage import Storage
-from ray_jobs.bundles.export import _draft, _publish
+from ray_jobs.bundles.output import draft, publish
 from tests.crashpoints.bucket import Change, Changes, Left
 from tests.crashpoints.disk import Log, State
 from tests.crashpoints.runs import chosen
@@ -136,11 +136,11 @@ def test_an_export_is_there_whole_or_not_at_all_after_a_power_loss(tmp_path: Pat
 
     def work(place: Path) -> None:
         target = Storage(str(place / "model"))
-        with _draft(target) as folder:
+        with draft(target) as folder:
             (folder / "1_Pooling").mkdir()
             (folder / "1_Pooling" / "config.json").write_bytes(b"pooling")
             (folder / "config.json").write_bytes(b"config")
-            _publish(folder, target, "config.json", "config.json")
+            publish(folder, target, "config.json", "config.json")
 
     _, found = left(work, tmp_path)
     published = [{path: data for path, data in files.items() if path.startswith("model/")} for files in found]
