@@ -126,6 +126,10 @@ class DevMetrics(Callback):
         if self._wanted(module, done):
             self._measure(trainer, module, epoch=done, steps=module.state.position.steps)
 
+    def on_fit_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
+        """From here on, what comes after reads the weights that were measured last."""
+        module.settle()
+
     @staticmethod
     def _wanted(module: StageModule, done: int) -> bool:
         return module.stage.validate_every == "epoch" or done == module.stage.epochs
@@ -141,6 +145,13 @@ class DevMetrics(Callback):
         self._encoding = time.monotonic() - began
 
     def _measure(self, trainer: pl.Trainer, module: StageModule, epoch: int, steps: int) -> None:
+        with module.judged():
+            self._measure_as_it_is(trainer, module, epoch, steps)
+        if trainer.is_global_zero:
+            write_records(self.data.job.folder, self.records)
+        self.tell(self.records[-1])
+
+    def _measure_as_it_is(self, trainer: pl.Trainer, module: StageModule, epoch: int, steps: int) -> None:
         began, autocast = time.monotonic(), trainer.precision_plugin.forward_context
         if self.job.keep_features and epoch == module.stage.epochs:  # a stage that freezes this encoder comes next
             FrozenEncoder(trainer, module, self.data, self.throttle, epoch).dev()
@@ -158,6 +169,3 @@ class DevMetrics(Callback):
         seconds, self._encoding = self._encoding + time.monotonic() - began, 0.0
         self.predicted = result.predicted
         self.records.append(Record(epoch, steps, seconds, result.scores | own))
-        if trainer.is_global_zero:
-            write_records(self.data.job.folder, self.records)
-        self.tell(self.records[-1])

@@ -52,7 +52,7 @@ class Finishing(Callback):
         if best.steps == last.steps:
             return last
         try:
-            module.model.load_trained(self.store.at(best.steps).weights)
+            module.settle_on(self.store.at(best.steps))
         except Damaged as error:
             log.warning("the best epoch's checkpoint is lost, the last epoch's weights are kept: %s", error)
             return last

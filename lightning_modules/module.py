@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from multitask.experiment.records import Record
 from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import Score
+from multitask.model.averages import average_of
 from multitask.objectives.base import Objective, Place
 from multitask.objectives.ranks import sum_over_ranks
 from multitask.optim import build_optimizer, schedule
@@ -63,6 +65,7 @@ class StageModule(pl.LightningModule):
         self.task_losses: dict[str, list[float]] = {}
         self.wants_stop: Callable[[], bool] = lambda: False
         self.stopping = False
+        self._average = average_of(**stage.average.model_dump()) if stage.average else None
         self._examples = 0.0  # of the newest global batch
         self._fed = 0.0  # a hash of the newest global batch's examples, whichever rank was fed which
         self._began = time.monotonic()
@@ -80,6 +83,8 @@ class StageModule(pl.LightningModule):
         self.steps_per_epoch, self._resumed = steps_per_epoch, checkpoint
         if checkpoint:
             self.model.load_trained(checkpoint.weights)
+            if self._average:
+                self._average.restore(checkpoint.average)
         self.state = replace(checkpoint.state if checkpoint else State(), start=weights).rolled(steps_per_epoch)
         self.restore_losses()
         self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
@@ -187,7 +192,36 @@ class StageModule(pl.LightningModule):
             examples=self.state.examples + int(self._examples),
             seen=_chained(self.state.seen, f"{self._task} {int(self._fed)}"),
         )
+        if self._average:
+            self._average.stepped(self.model.trained_weights(), position.step + 1 == self.steps_per_epoch)
         self._began = now
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """Within it, the model has the weights that are measured: their running mean, where the stage keeps one."""
+        mean = self._average.mean() if self._average else {}
+        before = {name: weight.clone() for name, weight in self.model.trained_weights().items()} if mean else {}
+        self._put(mean)
+        try:
+            yield
+        finally:
+            self._put(before)
+
+    def settle(self) -> None:
+        """Puts the weights that are measured into the model for good: the stage is trained."""
+        self._put(self._average.mean() if self._average else {})
+
+    def settle_on(self, checkpoint: Checkpoint) -> None:
+        """Puts the weights that were measured at a checkpoint into the model for good."""
+        self.model.load_trained(checkpoint.weights)
+        if self._average:
+            self._average.restore(checkpoint.average)
+            self.settle()
+
+    def _put(self, weights: Mapping[str, Tensor]) -> None:
+        trained = self.model.trained_weights()
+        for name, value in weights.items():
+            trained[name].copy_(value)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = build_optimizer(
@@ -215,7 +249,8 @@ class StageModule(pl.LightningModule):
         scaler = self.trainer.precision_plugin.state_dict()
         losses = {task: [*pair] for task, pair in self.task_losses.items()}
         state, measured = replace(self.state, scaler=scaler, losses=losses), [record.to_json() for record in records]
-        return Checkpoint(state, self.model.trained_weights(), moments, self.objective.state(), measured)
+        average = self._average.state() if self._average else {}
+        return Checkpoint(state, self.model.trained_weights(), moments, self.objective.state(), measured, average)
 
     def restore_losses(self) -> None:
         """The tasks' losses since the last point of their curves, as the checkpoint holds them."""

@@ -1,6 +1,7 @@
 """The checkpoint store: what a stage needs to go on exactly where it stopped.
 
-`<trainer>/checkpoints/step-00000400/` holds weights, optimizer and extra.safetensors and state.json, sealed by
+`<trainer>/checkpoints/step-00000400/` holds weights, optimizer and extra.safetensors, average.safetensors where
+weights are averaged, and state.json, sealed by
 manifest.json. Saving copies the tensors and returns; a thread serialises and uploads, with at most one snapshot in
 flight and one that waits, so memory stays bounded and training goes on beside it. The storage waits out what passes.
 """
@@ -79,6 +80,8 @@ class Checkpoint:
     """What else the stage's objective keeps from step to step."""
     records: list[dict[str, Any]] | None = None
     """What metrics.jsonl held by then; None in a checkpoint of a build that did not keep it."""
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """What a running mean of the weights holds (multitask/model/averages.py); empty where none is kept."""
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,6 +124,7 @@ class CheckpointStore:
             _copy(checkpoint.optimizer),
             _copy(checkpoint.extra),
             checkpoint.records,
+            _copy(checkpoint.average),
         )
         with self._lock:
             if self._at_work:
@@ -181,6 +185,7 @@ class CheckpointStore:
             "weights.safetensors": checkpoint.weights,
             "optimizer.safetensors": checkpoint.optimizer,
             "extra.safetensors": checkpoint.extra,
+            **({"average.safetensors": checkpoint.average} if checkpoint.average else {}),
             "state.json": json.dumps({**asdict(checkpoint.state), "records": checkpoint.records}).encode(),
         }
         self.before()
@@ -232,6 +237,7 @@ class CheckpointStore:
                 load_tensors(files["optimizer.safetensors"]),
                 load_tensors(files["extra.safetensors"]) if "extra.safetensors" in files else {},  # old ones have none
                 records,
+                load_tensors(files["average.safetensors"]) if "average.safetensors" in files else {},
             )
         except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise Damaged(f"{join(self.folder.uri, name)}: damaged: {said_of(error)}") from error

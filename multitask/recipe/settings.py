@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from multitask.errors import UserError
 from multitask.tasks.own import Definition, Pairing, paired, spec_of
@@ -19,6 +19,22 @@ class KeepBest(Strict):
 
     best: str
     """The dev metric."""
+
+
+class Averaging(Strict):
+    """`average: {ema: 0.999}` or `average: {last: 3}`: averaged weights are measured and become the bundle; training
+    itself goes on from the weights as they are."""
+
+    ema: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
+    """The decay of an exponential moving average, update by update (Polyak and Juditsky, 1992)."""
+    last: Annotated[int, Field(ge=2, strict=True)] | None = None
+    """How many of the newest epochs' last weights are averaged."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Averaging:
+        if (self.ema is None) == (self.last is None):
+            raise ValueError("exactly one of ema and last says how weights are averaged")
+        return self
 
 
 class Span(Strict):
@@ -85,6 +101,8 @@ class Settings(Strict):
     """When every task's dev metrics are measured."""
     keep: Literal["last"] | KeepBest = "last"
     """Which weights become the bundle."""
+    average: Averaging | None = None
+    """A running mean of the weights, which is measured and kept in their place; null is none."""
     checkpoint_minutes: Above0 = 5.0
     """Minutes from one checkpoint to the next, beside those at every epoch's end."""
     checkpoint_steps: Positive | None = None

@@ -113,6 +113,7 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
     "mixing": lambda stage: len(stage.tasks) > 1,
     "loss_weights": lambda stage: bool(stage.loss_weights),
     "smart": lambda stage: stage.smart is not None,
+    "average": lambda stage: stage.average is not None,
     "compress": lambda stage: stage.compress != "none",
     "sweep": lambda stage: False,  # its trials are stages of their own
     **{name: lambda stage, name=name: stage.objective == name for name in OPTIONS},  # type: ignore[misc]

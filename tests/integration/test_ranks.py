@@ -15,6 +15,8 @@ from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.events import event_files
 from multitask.experiment.records import read_records
 from multitask.experiment.stage_job import StageJob
+from multitask.measure.evaluate import EvalSet, measure
+from multitask.model.averages import average_of
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
 from tests.helpers import difference, newest, run, small_job, stop_at
@@ -43,6 +45,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "completion": {**COMPLETION, "max_examples": 70},  # 33 similar pairs of quora
     "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5},
     "own": {**OWN, "mixing": "proportional"},
+    "ema": {**JOINT, "average": {"ema": 0.9}},
     "own-ranking": {**RANKING, "tasks": ["same"], "ranking": HARD},
     "joint-bilstm": {**JOINT, "tasks": ["sst", "quora"], "heads": {"sst": "bilstm"}},
     "joint-frozen": {
@@ -51,7 +54,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "own"]
+QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "own", "ema"]
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
@@ -86,6 +89,8 @@ def test_two_ranks_equal_one_in_float64(both: Callable[[str], tuple[StageJob, St
     assert one.state.seen == two.state.seen != ""
     assert difference(one.weights, two.weights) < 1e-9
     assert difference(one.optimizer, two.optimizer) < 1e-9  # its moments are the gradients'
+    assert bool(one.average) == (kind == "ema")
+    assert not one.average or difference(one.average, two.average) < 1e-9
     metrics = [job.folder.read_json("outcome.json")["metrics"] for job in jobs]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
     start = read_bundle(Storage(jobs[0].owner.storage), jobs[0].model.start).tensors
@@ -107,6 +112,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "contrastive": {"objective": "contrastive", "tasks": ["sst", "quora"], "max_examples": 20, "dropout": 0.1},
     "completion": {**COMPLETION, "max_examples": 70, "keep": {"best": "completion/perplexity"}},
     "joint": {**JOINT, "max_examples": 30},
+    "ema": {"average": {"ema": 0.8}, "keep": {"best": "quora/accuracy"}},
+    "last": {**MLM, "average": {"last": 2}, "precision": "bf16-true"},
     "own": {**OWN, "max_examples": 30, "keep": {"best": "tone/accuracy"}},
 }
 STOPS = {
@@ -120,6 +127,8 @@ STOPS = {
     "contrastive": [(3, 4)],
     "completion": [(3, 4)],
     "joint": [(1, 2), (7, 8)],  # between two tasks, and in the second epoch, mixed otherwise
+    "ema": [(7, 8)],
+    "last": [(7, 8)],  # in the second epoch
     "own": [(3, 4)],
 }
 assert STOPS.keys() == KINDS.keys()
@@ -144,6 +153,8 @@ def test_a_resumed_stage_equals_an_undisturbed_one(tmp_path: Path, kind: str, as
     assert run(parts)
     assert difference(newest(whole).weights, newest(parts).weights) == 0
     assert difference(newest(whole).optimizer, newest(parts).optimizer) == 0
+    assert newest(whole).average.keys() == newest(parts).average.keys()
+    assert all(torch.equal(value, newest(parts).average[name]) for name, value in newest(whole).average.items())
     outcomes = [job.folder.read_json("outcome.json") for job in (whole, parts)]
     assert outcomes[0]["metrics"] == outcomes[1]["metrics"]
     assert outcomes[0]["kept_epoch"] == outcomes[1]["kept_epoch"]
@@ -152,8 +163,9 @@ def test_a_resumed_stage_equals_an_undisturbed_one(tmp_path: Path, kind: str, as
     assert difference(*bundles) == 0
 
 
-def test_keep_best_keeps_the_best_epochs_weights(tmp_path: Path) -> None:
-    job = small_job(tmp_path, keep={"best": "quora/accuracy"}, epochs=6, lr=1e-2)
+@pytest.mark.parametrize("average", [None, {"ema": 0.8}, {"last": 3}])
+def test_keep_best_keeps_the_weights_that_were_best(tmp_path: Path, average: dict[str, Any] | None) -> None:
+    job = small_job(tmp_path, keep={"best": "quora/accuracy"}, epochs=6, lr=1e-2, average=average)
     assert run(job)
     records = read_records(job.folder, upto=30)
     scores = [record.metrics["quora/accuracy"] or 0.0 for record in records]
@@ -161,8 +173,17 @@ def test_keep_best_keeps_the_best_epochs_weights(tmp_path: Path) -> None:
     assert outcome["kept_epoch"] == 1 + scores.index(max(scores))
     assert outcome["metrics"]["quora/accuracy"] == max(scores)
     kept = CheckpointStore(job.folder.at("checkpoints")).at(5 * outcome["kept_epoch"])
-    bundle = read_bundle(job.folder, "bundle").tensors
-    assert difference({name: bundle[name] for name in kept.weights}, kept.weights) == 0
+    bundle = read_bundle(job.folder, "bundle")
+    wanted = kept.weights
+    if average:
+        mean = average_of(**{"ema": None, "last": None, **average})
+        mean.restore(kept.average)
+        wanted = mean.mean()
+        assert difference(wanted, kept.weights) > 0
+    assert difference({name: bundle.tensors[name] for name in kept.weights}, wanted) == 0
+    dev = EvalSet.of("quora", StageData(job, Stage.model_validate(job.stage)).dev_tables["quora"], "cpu")
+    measured = measure(bundle.model(), {"quora": dev}, device=torch.device("cpu"))
+    assert measured.scores["quora/accuracy"].value == max(scores)
 
 
 def test_a_stage_runs_on_a_storage_that_is_no_directory(tmp_path: Path) -> None:
