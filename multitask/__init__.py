@@ -20,9 +20,9 @@ __all__ = ["__version__", "load_bundle"]
 def load_bundle(uri: str, device: str | None = None) -> Model:
     """The trained model in a bundle, ready to be asked.
 
-    uri: a bundle's directory, here or at any fsspec URI (s3://..., gs://...); or an encoder, which has no heads and can
-        only `embed`: `minilm-l6`, a Hugging Face BERT directory or a hub id. device: `cpu`, `cuda`, `cuda:1`, `mps`;
-        the best one there is if none is given.
+    uri: the directory of a bundle, or of an ensemble of some, here or at any fsspec URI (s3://..., gs://...); or an
+        encoder, which has no heads and can only `embed`: `minilm-l6`, a Hugging Face BERT directory or a hub id.
+    device: `cpu`, `cuda`, `cuda:1`, `mps`; the best one there is if none is given.
     Raises multitask.errors.UserError, one line, where there is no such bundle or device.
     """
     from multitask.api import open_model  # PyTorch is imported when it is needed

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multitask.bundle.bundle import Bundle
+from multitask.bundle.ensemble import Answering
 from multitask.errors import UserError, shown
-from multitask.experiment.finding import open_bundle
+from multitask.experiment.finding import open_answering
 from multitask.inference.embed import Vectors, default_device
-from multitask.inference.predict import Answers, Predictor, answerable, require
+from multitask.inference.predict import Answers, answerer, require
 from multitask.measure.metrics import Floats
 
 Texts = str | Iterable[str]
@@ -48,7 +48,7 @@ class Paraphrase:
 
 
 class Model:
-    """A bundle's encoder and heads. `load_bundle` makes one.
+    """A bundle's encoder and heads, or an ensemble's. `load_bundle` makes one.
 
     Texts are given as a list, or any other iterable; one text alone counts as a list of one. Answers are NumPy arrays
     in the texts' order, empty ones for no texts. Texts of similar length are computed together, so that one call with
@@ -65,9 +65,9 @@ class Model:
     (2, 64)
     """
 
-    def __init__(self, bundle: Bundle, device: torch.device | str | None = None) -> None:
+    def __init__(self, bundle: Answering, device: torch.device | str | None = None) -> None:
         self.bundle = bundle
-        self._predictor = Predictor(bundle, device or default_device())
+        self._predictor = answerer(bundle, device or default_device())
 
     def __repr__(self) -> str:
         return f"<Model tasks={', '.join(self.tasks) or 'none'} device={self._predictor.device}>"
@@ -75,10 +75,11 @@ class Model:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that `predict` answers: those with a trained head, and those whose head has nothing to train."""
-        return tuple(answerable(self.bundle))
+        return tuple(self.bundle.answers)
 
     def embed(self, texts: Texts) -> Vectors:
-        """(N, H) float32 sentence embeddings of length 1: the dot product of two is their cosine.
+        """(N, H) float32 sentence embeddings of length 1: the dot product of two is their cosine. An ensemble
+        has none: its members' encoders are several.
 
         >>> vectors = model.embed(["A man is playing a guitar.", "Someone plays music."])
         >>> cosine = vectors[0] @ vectors[1]
@@ -168,7 +169,7 @@ def open_model(uri: str, device: str | None = None) -> Model:
     """What multitask.load_bundle gives; its docstring says all."""
     if device is not None:
         _check_device(device)
-    return Model(open_bundle(uri), device)
+    return Model(open_answering(uri).bundle, device)
 
 
 def _check_device(device: str) -> None:

@@ -15,7 +15,7 @@ from multitask.errors import UserError
 OWN = ("trainer", "fingerprint", "epoch", "steps")  # what a bundle says of its own training alone
 
 
-def averaged(found: Iterable[tuple[str, Found]]) -> Bundle:
+def averaged(found: Iterable[tuple[str, Found[Bundle]]]) -> Bundle:
     """The bundle whose weights are the mean of others', summed in float64.
 
     found: what the user calls each, and the bundle; they are taken one after the other, and no two are held together.

@@ -21,15 +21,18 @@ from torch import Tensor
 from multitask.bundle.checks import check_facts, check_heads, check_tensors, check_tokenizer
 from multitask.errors import UserError
 from multitask.model.config import BertConfig
+from multitask.model.heads import HEADS
 from multitask.model.mlm import MLM
 from multitask.model.multitask import MultitaskModel
 from multitask.model.sources import SOURCES, Source
 from multitask.storage.sealed import Content, Damaged, is_sealed, read_document, read_sealed, said_of, write_sealed
 from multitask.storage.storage import MANIFEST, Storage, file_at
+from multitask.storage.uris import join
 from multitask.tasks.own import definitions, known
 from multitask.tasks.table import TASKS, TaskSpec
 
 SCHEMA = 1
+ENSEMBLE = "ensemble.json"  # in the directory of an ensemble, where a bundle has model.json
 ENCODERS = "cache/encoders"  # in a storage: what stages start from, each under a hash of its content
 MAX_LENGTH = 512  # for bundles that do not say what they were trained with
 
@@ -58,6 +61,35 @@ class Bundle:
     @property
     def max_length(self) -> int:
         return longest(self.about, self.config)
+
+    @property
+    def members(self) -> tuple[Bundle, ...]:
+        """The bundles that answer: itself."""
+        return (self,)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that it has a head for, trained or not."""
+        return list(self.heads)
+
+    @property
+    def answers(self) -> list[str]:
+        """The tasks with a head that was trained, or has nothing to train; other heads are there as they were drawn."""
+        trained = self.about.get("trained", self.heads)  # older bundles do not say
+        return [task for task, head in self.heads.items() if task in trained or not HEADS[head].trainable]
+
+    @property
+    def called(self) -> str:
+        """What an error calls it."""
+        return f"bundle {self.about.get('trainer') or self.about.get('encoder', '')}".rstrip()
+
+    def shares(self, task: str) -> tuple[float, ...]:
+        """How much each member counts in the task's answers."""
+        return (1.0,)
+
+    def loaded(self) -> Bundle:
+        """What answers without its files."""
+        return self
 
     def model(
         self,
@@ -169,6 +201,7 @@ def _key(place: Storage) -> str:
 def read_bundle(storage: Storage, path: str = "") -> Bundle:
     """The bundle at a path of a storage, every checksum checked. Raises UserError where there is no sound one."""
     place = storage.at(path) if path else storage
+    check_no_ensemble(place)
     if not is_sealed(place):
         names = ", ".join(place.list()[:10]) or "nothing"
         raise UserError(f"bundle '{place.uri}': no bundle there (no manifest.json); it holds {names}")
@@ -200,6 +233,20 @@ def check_trainer(about: Mapping[str, Any], trainer: str, where: str) -> None:
         raise Damaged(
             f"bundle '{where}': another trainer's, {other}; remove it, and `minibert train` makes its own again"
         )
+
+
+def check_no_ensemble(place: Storage) -> None:
+    """Raises UserError where an ensemble lies: several models, and no weights of its own."""
+    if place.exists(ENSEMBLE):
+        raise UserError(
+            f"bundle '{place.uri}': an ensemble, of which evaluate, predict, report and load_bundle know what to do; "
+            f"name one of its members here, such as {join(place.uri, member_folder(0))}"
+        )
+
+
+def member_folder(number: int) -> str:
+    """Where a member's bundle lies in an ensemble's directory."""
+    return f"member-{number}"
 
 
 def is_bundle(uri: str) -> bool:

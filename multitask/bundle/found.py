@@ -6,13 +6,22 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import safetensors
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from multitask.bundle.bundle import Bundle, bundle_fingerprint, bundle_from, is_bundle, read_bundle, source_bundle
+from multitask.bundle.bundle import (
+    Bundle,
+    bundle_fingerprint,
+    bundle_from,
+    check_no_ensemble,
+    is_bundle,
+    read_bundle,
+    source_bundle,
+)
+from multitask.bundle.ensemble import Answering
 from multitask.errors import UserError
 from multitask.model.folders import FACTS, Folder
 from multitask.model.layout import MODULES
@@ -23,22 +32,25 @@ from multitask.storage.storage import Storage
 HEADS = "minibert.safetensors"  # what an export of ours adds to a folder: the weights that are not the encoder's
 
 
-@dataclass(frozen=True)
-class Found:
-    """A bundle, and a hash of its content, wherever it lies."""
+Some = TypeVar("Some", bound=Answering, covariant=True)
 
-    bundle: Bundle
+
+@dataclass(frozen=True)
+class Found(Generic[Some]):
+    """A bundle, or an ensemble of some, and a hash of its content, wherever it lies."""
+
+    bundle: Some
     fingerprint: str
 
 
-def found_at(uri: str, seed: int = 0, pooling: str | None = None) -> Found:
+def found_at(uri: str, seed: int = 0, pooling: str | None = None) -> Found[Bundle]:
     """A bundle's directory or URI, or what `read_source` reads."""
     if is_bundle(uri):
         return Found(read_bundle(Storage(uri)), bundle_fingerprint(Storage(uri)))
     return read_source(uri, seed, pooling)
 
 
-def read_source(source: str, seed: int = 0, pooling: str | None = None) -> Found:
+def read_source(source: str, seed: int = 0, pooling: str | None = None) -> Found[Bundle]:
     """The bundle, with its hash, that someone's model or an encoder's name makes.
 
     source: an encoder's name, a directory of transformers or sentence-transformers, its URI, or a hub id.
@@ -48,6 +60,7 @@ def read_source(source: str, seed: int = 0, pooling: str | None = None) -> Found
     """
     if source in SOURCES:
         return _found(source_bundle(load_source(source, seed, pooling)))
+    check_no_ensemble(Storage(source))
     place = located(source)
     folder, named = Folder(place), source_bundle(load_source(place, seed, pooling), source)
     return _found(named) if folder.facts is None else _with_heads(named, folder, folder.facts, pooling)
@@ -58,11 +71,11 @@ def read_model(source: str, pooling: str | None = None) -> Bundle:
     return read_source(source, 0, pooling).bundle
 
 
-def _found(bundle: Bundle) -> Found:
+def _found(bundle: Bundle) -> Found[Bundle]:
     return Found(bundle, str(bundle.about["fingerprint"]))
 
 
-def _with_heads(bundle: Bundle, folder: Folder, facts: dict[str, Any], pooling: str | None) -> Found:
+def _with_heads(bundle: Bundle, folder: Folder, facts: dict[str, Any], pooling: str | None) -> Found[Bundle]:
     """The bundle that was exported to a folder: its heads, on the encoder that lies in the folder. Raises UserError
     where they do not fit it."""
     where = folder.at(FACTS)

@@ -6,6 +6,7 @@ import logging
 from functools import cache
 
 from multitask.bundle.bundle import Bundle, check_trainer, is_bundle, weights_of
+from multitask.bundle.ensemble import Answering, ensemble_fingerprint, is_ensemble, read_ensemble
 from multitask.bundle.found import Found, found_at
 from multitask.errors import UserError, near, well_formed
 from multitask.experiment.experiment_file import Experiment, StageRecord
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 def find_bundle(uri: str) -> Storage:
     """The bundle's directory: `uri` itself, or that of the stage where `uri` is EXPERIMENT/STAGE, such as
     runs/demo/sst. Raises UserError where a stage has none; whether a bundle lies at a URI is for who reads it."""
-    if is_bundle(uri):
+    if is_bundle(uri) or is_ensemble(uri):
         return Storage(uri)
     folder, stage = file_at(uri.rstrip("/"))
     if folder.exists(EXPERIMENT_FILE):
@@ -90,7 +91,14 @@ def open_bundle(uri: str) -> Bundle:
     return open_found(uri).bundle
 
 
-def open_found(uri: str) -> Found:
+def open_answering(uri: str) -> Found[Answering]:
+    """What answers tasks at a URI, with a hash of its content: an ensemble, or what `open_bundle` opens."""
+    if is_ensemble(uri):
+        return Found(read_ensemble(Storage(uri)), ensemble_fingerprint(Storage(uri)))
+    return open_found(uri)
+
+
+def open_found(uri: str) -> Found[Bundle]:
     """What `open_bundle` opens, with a hash of its content."""
     place = find_bundle(uri).uri
     return found_at(place if is_bundle(place) else uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,15 @@ import torch
 from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
+from multitask.bundle.ensemble import Answering, Ensemble
 from multitask.data.batches import Batch, padded, segments_of
 from multitask.data.samplers import Rows
 from multitask.data.tokens import second_at
 from multitask.errors import UserError, near
-from multitask.inference.embed import TextEncoder
+from multitask.inference.embed import TextEncoder, Vectors
+from multitask.measure.ensembles import mixed
 from multitask.measure.evaluate import Done, scattered, silent
 from multitask.measure.metrics import Floats
-from multitask.model.heads import HEADS
 from multitask.tasks.labels import KINDS, LabelSpec
 
 BLOCK = 4096  # pairs whose sentences are encoded, and whose head is computed, at a time
@@ -34,18 +36,26 @@ class Answers:
     probabilities: Floats | None
 
 
-class Predictor(TextEncoder):
-    """A bundle's encoder and heads, for texts as they come. Dropout is off.
+class Answerer(ABC):
+    """What answers a bundle's or an ensemble's tasks, for texts as they come.
 
     A task of two columns takes a second text for each first one. What it gives differs from what `evaluate.predictions`
     gives for the same rows by float32's rounding alone.
     """
 
-    with_heads = True
+    bundle: Answering
+    device: torch.device
 
-    def __init__(self, bundle: Bundle, device: torch.device | str = "cpu") -> None:
-        super().__init__(bundle, device)
-        self.bundle = bundle
+    @abstractmethod
+    def outputs(
+        self, task: str, first: Sequence[str], second: Sequence[str] | None = None, progress: Done = silent
+    ) -> Tensor:
+        """(N,) or (N, classes) on the CPU: what a head that answers so puts out, in the texts' order. Raises UserError
+        as `answer`."""
+
+    @abstractmethod
+    def embed(self, texts: Sequence[str], progress: Done = silent) -> Vectors:
+        """(N, H) sentence encodings, each of length 1. Raises UserError where there is no one encoder to ask."""
 
     def predict(
         self, task: str, first: Sequence[str], second: Sequence[str] | None = None, progress: Done = silent
@@ -69,6 +79,16 @@ class Predictor(TextEncoder):
         """Labels and probabilities. Raises UserError where the bundle has no trained head for the task, or where it
         takes another number of texts."""
         return answers(self.outputs(task, first, second, progress), self.bundle.specs[task].label)
+
+
+class Predictor(TextEncoder, Answerer):
+    """A bundle's encoder and heads. Dropout is off."""
+
+    with_heads = True
+
+    def __init__(self, bundle: Bundle, device: torch.device | str = "cpu") -> None:
+        super().__init__(bundle, device)
+        self.bundle: Bundle = bundle
 
     def outputs(
         self, task: str, first: Sequence[str], second: Sequence[str] | None = None, progress: Done = silent
@@ -132,6 +152,32 @@ class Predictor(TextEncoder):
         return outputs.cpu()
 
 
+class Together(Answerer):
+    """An ensemble's members, all in memory; each is asked for what it has a part in."""
+
+    def __init__(self, ensemble: Ensemble, device: torch.device | str = "cpu") -> None:
+        self.bundle, self.device = ensemble, torch.device(device)
+        self._members = [Predictor(member, device) for member in ensemble.members]
+
+    def outputs(
+        self, task: str, first: Sequence[str], second: Sequence[str] | None = None, progress: Done = silent
+    ) -> Tensor:
+        """(N,) or (N, classes) float64 on the CPU, of which the label's kind makes the mixture's labels and
+        probabilities."""
+        require(self.bundle, task)
+        asked = [(one, share) for one, share in zip(self._members, self.bundle.shares(task), strict=True) if share]
+        outputs = [one.outputs(task, first, second, progress if one is asked[-1][0] else silent) for one, _ in asked]
+        return mixed(outputs, [share for _, share in asked], self.bundle.specs[task].label)
+
+    def embed(self, texts: Sequence[str], progress: Done = silent) -> Vectors:
+        raise UserError(f"{self.bundle.called}: its members have encoders of their own; embed with one of them")
+
+
+def answerer(model: Answering, device: torch.device | str = "cpu") -> Answerer:
+    """What answers a bundle's or an ensemble's tasks on that device."""
+    return Together(model, device) if isinstance(model, Ensemble) else Predictor(model, device)
+
+
 def answers(outputs: Tensor, label: LabelSpec) -> Answers:
     """What a head's outputs, (N,) or (N, classes), say: labels and probabilities."""
     kind = KINDS[label.kind]
@@ -139,20 +185,13 @@ def answers(outputs: Tensor, label: LabelSpec) -> Answers:
     return Answers(kind.prediction(outputs, label).double().numpy(), probabilities)
 
 
-def answerable(bundle: Bundle) -> list[str]:
-    """The tasks with a head that was trained, or has nothing to train; other heads are there as they were drawn."""
-    trained = bundle.about.get("trained", bundle.heads)  # older bundles do not say
-    return [task for task, head in bundle.heads.items() if task in trained or not HEADS[head].trainable]
-
-
-def require(bundle: Bundle, task: str, advice: str = "") -> None:
-    """Raises UserError where the bundle has no trained head for the task. advice: how to get what is wanted."""
-    if task in (found := answerable(bundle)):
+def require(bundle: Answering, task: str, advice: str = "") -> None:
+    """Raises UserError where there is no trained head for the task. advice: how to get what is wanted."""
+    if task in (found := bundle.answers):
         return
     has = f"it has those of {', '.join(found)}" if found else "it has none"
-    name = bundle.about.get("trainer") or bundle.about.get("encoder", "")
     advice += near(task, found)
-    which = f"bundle {name}" if name else "bundle"
     raise UserError(
-        f"{which}: no trained head for task {task}, {has}; a supervised stage with tasks: [{task}] makes one{advice}"
+        f"{bundle.called}: no trained head for task {task}, {has}; "
+        f"a supervised stage with tasks: [{task}] makes one{advice}"
     )

@@ -16,7 +16,7 @@ from multitask.data.samplers import Rows, eval_batches, stacked
 from multitask.data.tokens import TokenTable
 from multitask.measure.metrics import OVERALL_OF, Predicted, Score, overall, score
 from multitask.model.multitask import MultitaskModel
-from multitask.tasks.labels import KINDS
+from multitask.tasks.labels import KINDS, LabelSpec
 
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
@@ -127,6 +127,21 @@ def predictions(
     with model.evaluating():
         found = reduce(scattered(found, data.batches, lambda batch: batch.rows, values, progress))
     return Predicted(kind.prediction(found, label).double(), found) if kind.decides else Predicted(found)
+
+
+def head_outputs(model: MultitaskModel, data: EvalSet, *, device: torch.device, progress: Done = silent) -> Tensor:
+    """(N, *shape) float32 on the CPU: what the task's head puts out for all examples, in the table's order."""
+    found = torch.zeros(len(data.table), *model.specs[data.task].label.shape)
+    with model.evaluating():
+        return scattered(found, data.batches, lambda batch: batch.rows, lambda batch: model(batch.to(device)), progress)
+
+
+def predicted_of(outputs: Tensor, label: LabelSpec) -> Predicted:
+    """What a head's outputs (N, *shape) say; to the bit what `predictions` says of those that it computes."""
+    kind = KINDS[label.kind]
+    if not kind.decides:
+        return Predicted(kind.prediction(outputs, label).double())
+    return Predicted(kind.prediction(outputs.double(), label).double(), outputs.double())
 
 
 @dataclass(frozen=True)

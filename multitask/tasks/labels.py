@@ -15,6 +15,7 @@ from math import log, log1p, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from multitask.tasks.cells import Classes, LabelValue, joined, read_class, read_number, read_several
+from multitask.tasks.chances import OF_CLASSES, OF_YES_OR_NO, Chances
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,6 +102,8 @@ class LabelKind:
     """(a head's outputs, label) -> predicted labels, float, in the label's own unit: (B,), or (B, W) of W numbers."""
     probability: Callable[[Tensor], Tensor] | None
     """A head's outputs -> probabilities of their shape, float64; None where outputs are none."""
+    chances: Chances | None
+    """How outputs are probabilities that can be mixed; None where they are values, of which the mean is taken."""
     decides: bool
     """Whether a prediction is a decision on logits, which metrics and curves may rest on too."""
     divergence: Callable[[Tensor, Tensor, LabelSpec], Tensor]
@@ -185,6 +188,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         shape=a_number_a_class,
         prediction=lambda outputs, label: outputs.argmax(dim=-1).float(),
         probability=lambda outputs: outputs.double().softmax(dim=-1),
+        chances=OF_CLASSES,
         decides=False,
         divergence=kl_of_classes,
         losses=("cross_entropy",),
@@ -202,6 +206,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         shape=one_number,
         prediction=decided,
         probability=sigmoid64,
+        chances=OF_YES_OR_NO,
         decides=True,
         divergence=kl_of_logits,
         losses=("bce",),
@@ -219,6 +224,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         shape=one_number,
         prediction=lambda outputs, label: wide(outputs),
         probability=None,
+        chances=None,
         decides=False,
         divergence=square_on_scale,
         losses=("mse", "cosine_mse"),
@@ -236,6 +242,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         shape=one_number,
         prediction=lambda outputs, label: wide(outputs).sigmoid(),
         probability=sigmoid64,
+        chances=OF_YES_OR_NO,
         decides=False,
         divergence=kl_of_logits,
         losses=("bce",),
@@ -253,6 +260,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         shape=a_number_a_class,
         prediction=decided,
         probability=sigmoid64,
+        chances=OF_YES_OR_NO,
         decides=True,
         divergence=mean_kl_of_logits,
         losses=("bce",),

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from multitask.bundle.bundle import Bundle
+from multitask.bundle.ensemble import Answering
 from multitask.errors import UserError
 from multitask.inference.embed import TextEncoder
-from multitask.inference.predict import Predictor
+from multitask.inference.predict import answerer
 from multitask.storage.sealed import BLANK
 from multitask.storage.storage import Storage
 from multitask.tasks.labels import KINDS
@@ -49,7 +50,7 @@ class PartPlan:
         if again:
             raise UserError(f"--column {again[0]}: a part would have two columns of that name; rename it, or no --keep")
 
-    def worker(self, bundle: Bundle, device: torch.device | str) -> Callable[[Shard], None]:
+    def worker(self, bundle: Answering, device: torch.device | str) -> Callable[[Shard], None]:
         """What a worker does with a shard: computes its part and writes it, whole or not at all."""
         return Writer(self, bundle, device).write
 
@@ -57,7 +58,7 @@ class PartPlan:
 class Writer:
     """Computes parts and writes them, each whole or not at all."""
 
-    def __init__(self, plan: PartPlan, bundle: Bundle, device: torch.device | str) -> None:
+    def __init__(self, plan: PartPlan, bundle: Answering, device: torch.device | str) -> None:
         self.plan = plan
         self.answer = _predictions(plan.task, bundle, device) if plan.task else _embeddings(plan, bundle, device)
 
@@ -111,12 +112,13 @@ def embedding_names(columns: tuple[str, ...]) -> list[str]:
     return ["embedding"] if len(columns) == 1 else [f"embedding_{name}" for name in columns]
 
 
-def _embeddings(plan: PartPlan, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Arrays]:
+def _embeddings(plan: PartPlan, bundle: Answering, device: torch.device | str) -> Callable[[list[list[str]]], Arrays]:
+    assert isinstance(bundle, Bundle), "open_found opens no ensemble"
     encoder, names = TextEncoder(bundle, device), embedding_names(plan.columns)
     return lambda texts: {name: _column(encoder.embed(some)) for name, some in zip(names, texts, strict=True)}
 
 
-def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Callable[[list[list[str]]], Arrays]:
+def _predictions(task: str, bundle: Answering, device: torch.device | str) -> Callable[[list[list[str]]], Arrays]:
     """What gives a part's columns of predictions for the texts of its rows.
 
     prediction: int32 for classes and yes or no, else float32; label: its word, where the task has words for them.
@@ -124,7 +126,7 @@ def _predictions(task: str, bundle: Bundle, device: torch.device | str) -> Calla
     """
     import pyarrow as pa
 
-    predictor, spec = Predictor(bundle, device), bundle.specs[task].label
+    predictor, spec = answerer(bundle, device), bundle.specs[task].label
     has_classes = KINDS[spec.kind].words is not None
 
     def answer(texts: list[list[str]]) -> Arrays:

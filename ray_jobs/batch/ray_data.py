@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from multitask.bundle.bundle import Bundle
+from multitask.bundle.ensemble import Answering
 from multitask.errors import UserError
 from ray_jobs.batch.input import Shard, of_arrow, to_arrow
 from ray_jobs.options import Workers
@@ -37,10 +37,14 @@ class ShardSource(Protocol):
         ...
 
 
-class Work(Protocol):
+Model = TypeVar("Model", bound=Answering, contravariant=True)
+Used = TypeVar("Used", bound=Answering)
+
+
+class Work(Protocol[Model]):
     """What a job does with each shard."""
 
-    def worker(self, bundle: Bundle, device: torch.device | str) -> Callable[[Shard], None]:
+    def worker(self, bundle: Model, device: torch.device | str) -> Callable[[Shard], None]:
         """The function that one worker calls on each of its shards; it may put its result into the shard.
 
         `worker` is called once in each worker's process. The function raises UserError for what the user has to mend.
@@ -53,7 +57,7 @@ class WorkersFailed(RuntimeError):
 
 
 def on_ray(
-    source: ShardSource, made: Collection[int], work: Work, bundle: Bundle, workers: int, screen: Screen
+    source: ShardSource, made: Collection[int], work: Work[Used], bundle: Used, workers: int, screen: Screen
 ) -> Generator[Shard]:
     """Does the work on every shard, on so many Ray workers; shards come back without their texts, in any order.
 
@@ -132,7 +136,7 @@ def _datasource(source: ShardSource, made: Collection[int]) -> Any:
 class _Worker:
     """An actor that holds the model, and does the job's work on a shard at a time."""
 
-    def __init__(self, work: Work, bundle: list[Any]) -> None:
+    def __init__(self, work: Work[Any], bundle: list[Any]) -> None:
         import ray
 
         self.work = work.worker(ray.get(bundle[0]), "cuda" if torch.cuda.is_available() else "cpu")

@@ -17,12 +17,13 @@ from typing import Any
 
 from lightning_modules.progress import Progress
 from multitask.bundle.bundle import Bundle
+from multitask.bundle.ensemble import Answering
 from multitask.bundle.found import Found
 from multitask.errors import UserError
-from multitask.experiment.finding import open_found
+from multitask.experiment.finding import open_answering, open_found
 from multitask.experiment.stage_job import digest
 from multitask.inference.embed import default_device
-from multitask.inference.predict import answerable, require
+from multitask.inference.predict import require
 from multitask.storage.sealed import Damaged, read_document, write_document
 from multitask.storage.storage import Storage
 from ray_jobs.batch.input import Shard, TableSource, source_of
@@ -66,8 +67,8 @@ def embed_table(request: TableRequest, screen: Screen) -> None:
 def predict_table(request: TableRequest, screen: Screen) -> None:
     """Writes a task's predictions. Raises UserError before anything is computed, but for what only the whole input
     shows; also where the bundle cannot answer the task."""
-    found = open_found(request.bundle)
-    bundle, tasks = found.bundle, answerable(found.bundle)
+    found = open_answering(request.bundle)
+    bundle, tasks = found.bundle, found.bundle.answers
     task = request.task or (tasks[0] if len(tasks) == 1 else "")
     if not task:
         raise UserError(f"--task: missing; bundle '{request.bundle}' predicts {', '.join(tasks) or 'nothing'}")
@@ -80,7 +81,7 @@ def predict_table(request: TableRequest, screen: Screen) -> None:
 
 
 def _run(
-    request: TableRequest, screen: Screen, found: Found, columns: tuple[str, ...], task: str | None = None
+    request: TableRequest, screen: Screen, found: Found[Answering], columns: tuple[str, ...], task: str | None = None
 ) -> None:
     """Makes the parts that are not there yet, and the manifest, which is also the document of --json."""
     bundle, output = found.bundle, Storage(request.output)
@@ -96,7 +97,8 @@ def _run(
         "part_rows": request.rows,
         "input": content,
     }  # fmt: skip
-    if bundle.about.get("fingerprint") == found.fingerprint:  # of a source: weights and tokenizer, not how it is used
+    # A source's is of weights and tokenizer, not of how it is used.
+    if isinstance(bundle, Bundle) and bundle.about.get("fingerprint") == found.fingerprint:
         work |= {"pooling": bundle.pooling, "max_length": bundle.max_length}
     plan = PartPlan(output, columns, task, request.keep, digest(work))
     made, source = begin(plan, work), source.held_to(content)
@@ -195,7 +197,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else text[:120] + "..."
 
 
-def here(source: TableSource, made: set[int], plan: PartPlan, bundle: Bundle) -> Generator[Shard]:
+def here(source: TableSource, made: set[int], plan: PartPlan, bundle: Answering) -> Generator[Shard]:
     """Makes the parts in this process, one after the other; gives each shard when its part is there."""
     write = plan.worker(bundle, default_device())
     for shard in source.shards(made):
@@ -205,13 +207,13 @@ def here(source: TableSource, made: set[int], plan: PartPlan, bundle: Bundle) ->
 
 
 def on_workers(
-    source: TableSource, made: set[int], plan: PartPlan, bundle: Bundle, workers: int, screen: Screen
+    source: TableSource, made: set[int], plan: PartPlan, bundle: Answering, workers: int, screen: Screen
 ) -> Generator[Shard]:
     """Makes the parts on Ray workers; shards come back in any order. Raises RuntimeError where the workers failed."""
     from ray_jobs.batch.ray_data import WorkersFailed, on_ray
 
     try:
-        yield from on_ray(source, made, plan, bundle, workers, screen)
+        yield from on_ray(source, made, plan, bundle.loaded(), workers, screen)
     except WorkersFailed as error:
         raise RuntimeError(f"{error}; the same command goes on where they were") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from multitask.bundle.average import averaged
-from multitask.bundle.bundle import save_bundle
+from multitask.bundle.bundle import Bundle, save_bundle
 from multitask.bundle.found import Found
 from multitask.experiment.finding import open_found
 from multitask.storage.storage import MANIFEST, Storage
@@ -29,7 +29,7 @@ def average_bundles(uris: Sequence[str], output: str, screen: Screen) -> None:
     screen.say(f"bundle:  {target.uri}, the mean of {len(uris)} bundles' weights")
 
 
-def _read(uris: Sequence[str], screen: Screen) -> Iterator[tuple[str, Found]]:
+def _read(uris: Sequence[str], screen: Screen) -> Iterator[tuple[str, Found[Bundle]]]:
     for uri in uris:
         screen.note(f"reading {uri}")
         yield uri, open_found(uri)

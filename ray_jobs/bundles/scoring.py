@@ -1,4 +1,4 @@
-"""`minibert evaluate` and `minibert predict`: a bundle on data files, in this process."""
+"""`minibert evaluate` and `minibert predict`: a bundle, or an ensemble, on data files, in this process."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from lightning_modules.progress import Progress
-from multitask.bundle.bundle import Bundle
+from multitask.bundle.ensemble import Answering
 from multitask.data.readers import Shards
 from multitask.data.sample import sample_uri
-from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
+from multitask.data.tokens import TokenTable
 from multitask.errors import UserError, near
-from multitask.experiment.finding import open_bundle
+from multitask.experiment.finding import open_answering
 from multitask.experiment.results import cell
 from multitask.export.provenance import provenance_of
-from multitask.inference.embed import default_device
+from multitask.inference.files import FileOutputs, file_outputs
 from multitask.inference.submission import write_predictions, write_submission_zip
-from multitask.measure.evaluate import EvalSet, predictions
+from multitask.measure.evaluate import Done
 from multitask.measure.metrics import Predicted, majority_baseline, overall, score
-from multitask.model.multitask import MultitaskModel
 from multitask.recipe.data_maps import Place, place_of
 from multitask.recipe.settings import Task
 from multitask.storage.owners import kept_in
@@ -36,7 +33,6 @@ from ray_jobs.screen import Screen
 
 log = logging.getLogger(__name__)
 
-MAX_BAD_ROWS = 0.01
 BOTH: tuple[Split, ...] = ("dev", "test")
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
@@ -47,12 +43,11 @@ def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen) -> N
     if split not in SPLITS:
         raise UserError(f"--split '{split}': valid: {', '.join(SPLITS)}{near(split, SPLITS)}")
     wanted = [known for known in SPLITS if known == split]
-    bundle, place = _opened(uri, data, wanted)
-    model = bundle.model().to(default_device())
-    found = [
-        _scored(bundle.specs[task], table, predicted)
-        for task, _, table, predicted in _predicted(bundle, model, place, wanted, screen, SPLITS)
-    ]
+    model, place = _opened(uri, data, wanted)
+    found = []
+    for one in outputs_of(model, place, wanted, screen):
+        _tell_of_fitting(model, one)
+        found.append(scored(one.spec, one.table, one.predicted(model.shares(one.spec.name))))
     total = overall({row["metric"]: row["value"] for row in found})
     if screen.as_json:
         screen.document({"bundle": uri, "data": place.uri, "split": split, "tasks": found, **total})
@@ -63,7 +58,19 @@ def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen) -> N
     screen.table(header, rows, title=f"{uri} on {split} of {place.uri}")
 
 
-def _scored(spec: TaskSpec, table: TokenTable, predicted: Predicted) -> dict[str, Any]:
+def _tell_of_fitting(model: Answering, one: FileOutputs) -> None:
+    """Says where an ensemble's weights were fitted on the rows that are measured."""
+    fitted = model.about.get("fitted_on", {}).get(one.spec.name)
+    if fitted and fitted == one.table.sha256:
+        log.warning(
+            "%s: the ensemble's weights were fitted on these rows; what it scores on others is measured by "
+            "cross-fitting: see `minibert report`",
+            one.table.source,
+        )
+
+
+def scored(spec: TaskSpec, table: TokenTable, predicted: Predicted) -> dict[str, Any]:
+    """A task's metric on a table, with what it rests on."""
     labels = table.labels.double()
     return {
         "metric": spec.metric_key,
@@ -88,15 +95,17 @@ def _table_row(row: dict[str, Any]) -> list[str]:
 
 def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> None:
     """Writes the prediction files for dev and test of every task that has them, and the zip."""
-    bundle, place = _opened(uri, data, BOTH)
-    model, folder = bundle.model().to(default_device()), Storage(output)
-    for task in bundle.heads:
+    model, place = _opened(uri, data, BOTH)
+    folder = Storage(output)
+    for task in model.tasks:
         for missing in BOTH:
-            if not place.has(bundle.specs[task], missing):
+            if not place.has(model.specs[task], missing):
                 screen.say(f"{task}: no {missing} file in {place.uri}, none predicted")
     files, paths = [], []
-    for task, split, table, predicted in _predicted(bundle, model, place, list(BOTH), screen, BOTH[:1]):
-        paths.append(path := write_predictions(folder, bundle.specs[task], split, table.ids, predicted.labels.tolist()))
+    for one in outputs_of(model, place, BOTH, screen, BOTH[:1]):
+        task, split, table = one.spec.name, one.split, one.table
+        labels = one.predicted(model.shares(task)).labels.tolist()
+        paths.append(path := write_predictions(folder, one.spec, split, table.ids, labels))
         files.append({"task": task, "split": split, "rows": len(table), "file": join(folder.uri, path)})
         screen.say("{task}: {rows} predictions of {split} in {file}".format(**files[-1]))
     submission = join(folder.uri, write_submission_zip(folder, paths))
@@ -105,27 +114,27 @@ def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> N
         screen.document({"bundle": uri, "data": place.uri, "files": files, "submission": submission})
 
 
-def _opened(uri: str, data: str | None, splits: Sequence[Split]) -> tuple[Bundle, Place]:
-    bundle = open_bundle(uri)
-    if not bundle.heads:
+def _opened(uri: str, data: str | None, splits: Sequence[Split]) -> tuple[Answering, Place]:
+    model = open_answering(uri).bundle
+    if not model.tasks:
         raise UserError(f"bundle '{uri}': an encoder without heads; it can only be trained from")
-    return bundle, place_of(data) if data else _trained_on(uri, bundle, splits)
+    return model, place_of(data) if data else trained_on(uri, model, splits)
 
 
-def _trained_on(uri: str, bundle: Bundle, splits: Sequence[Split]) -> Place:
-    """The place of the files that the bundle's tasks were trained on, as its experiment's results say; without an
-    experiment around it, the packaged sample, which built-in tasks have.
+def trained_on(uri: str, bundle: Answering, splits: Sequence[Split]) -> Place:
+    """The place of the files that the bundle's tasks were trained on, as its experiment's results say, or an ensemble
+    of its members'; where nothing says so, the packaged sample, which built-in tasks have.
 
     Raises UserError where an own task has no files, or a file of the wanted splits is not there any more.
     """
-    facts = provenance_of(uri).data
+    facts = provenance_of(uri).data or bundle.about.get("data", {})
     columns = bundle.about.get("columns", {})
     tasks = {
         task: Task(**_files(facts[task]["source"]), columns=columns.get(task, {}))
-        for task in bundle.heads
+        for task in bundle.tasks
         if task in facts
     }
-    if not tasks and all(task in TASKS for task in bundle.heads):
+    if not tasks and all(task in TASKS for task in bundle.tasks):
         return place_of(sample_uri())
     if not tasks:
         raise UserError(f"bundle '{uri}': no experiment around it says what its tasks' files are; give --data")
@@ -156,44 +165,20 @@ def _files(source: Mapping[str, str]) -> dict[Split, list[str]]:
     return found
 
 
-def _predicted(
-    bundle: Bundle,
-    model: MultitaskModel,
-    place: Place,
-    splits: list[Split],
-    screen: Screen,
-    labelled: Collection[Split],
-) -> Iterator[tuple[str, Split, TokenTable, Predicted]]:
-    """(task, split, table, predictions) of every split that the place has; UserError where it has none at all.
+def outputs_of(
+    model: Answering, place: Place, splits: Sequence[Split], screen: Screen, labelled: Collection[Split] = SPLITS
+) -> Iterator[FileOutputs]:
+    """What `file_outputs` finds, with progress; their tables are there until the next one is asked for."""
 
-    labelled: the splits whose labels are read.
-    """
-    specs = [bundle.specs[task] for task in bundle.heads]
-    wanted = [(spec, split) for spec in specs for split in splits if place.has(spec, split)]
-    if not wanted:
-        place.find(specs[0], splits[0])  # says what is there instead
+    def tell(doing: str, total: int) -> Done:
+        screen.end_line()
+        return partial(_tell, screen, doing, total)
+
     with tempfile.TemporaryDirectory(prefix=kept_in("tokens")) as cache:
-        for spec, split in wanted:
-            table = _table(bundle, Storage(cache), place, spec, split, split in labelled)
-            data = EvalSet.of(spec.name, table, default_device().type)
-            tell = partial(_tell, screen, f"{spec.name} {split}", len(table))
-            yield spec.name, split, table, predictions(model, data, device=default_device(), progress=tell)
-            screen.end_line()
+        found = file_outputs(model, place, splits, labelled, Storage(cache), tell)
+        screen.end_line()
+        yield from found
 
 
 def _tell(screen: Screen, doing: str, total: int, done: int) -> None:
     screen.progress(Progress("predicting", doing, 0, 0, done, total))
-
-
-def _table(bundle: Bundle, cache: Storage, place: Place, spec: TaskSpec, split: Split, labelled: bool) -> TokenTable:
-    path = cache_tokens(
-        cache,
-        place.find(spec, split),
-        spec,
-        Tokenizer.from_str(bundle.tokenizer_json),
-        labelled=labelled,
-        max_length=bundle.max_length,
-        max_bad_rows=bundle.about.get("max_bad_rows", MAX_BAD_ROWS),
-        columns=place.columns(spec.name, bundle.about.get("columns", {}).get(spec.name, {})),
-    )
-    return load_tokens(cache, path)

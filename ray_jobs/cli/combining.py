@@ -1,4 +1,4 @@
-"""`minibert average`. What a command needs is imported inside it."""
+"""`minibert average` and `minibert ensemble`. What a command needs is imported inside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ray_jobs.cli.export import OutputOption
-from ray_jobs.cli.shared import QuietOption
+from ray_jobs.cli.shared import DataOption, JsonOption, QuietOption, choices
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -26,3 +26,27 @@ def average(bundles: BundlesArgument, output: OutputOption, quiet: QuietOption =
 
     with Screen(quiet=quiet) as screen:
         average_bundles(bundles, output, screen)
+
+
+@app.command()
+def ensemble(
+    bundles: BundlesArgument,
+    output: OutputOption,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="How much each counts: uniform, or fitted to dev, task by task, and measured by cross-fitting.",
+            autocompletion=choices("uniform", "fitted"),
+        ),
+    ] = "uniform",
+    data: DataOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an ensemble of bundles, which answers as one. It is the mean of their probabilities or scores; evaluate,
+    predict, report and load_bundle take it."""
+    from ray_jobs.bundles.ensemble import make_ensemble
+    from ray_jobs.screen import Screen
+
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        make_ensemble(bundles, output, weights, data, screen)

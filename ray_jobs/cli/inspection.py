@@ -52,10 +52,13 @@ def data_check(
 
 @app.command()
 def report(
-    experiment: Annotated[str, typer.Argument(help="An experiment's folder or URI: <storage>/<experiment>.")],
+    experiment: Annotated[
+        str, typer.Argument(help="An experiment's folder or URI, <storage>/<experiment>; or an ensemble's.")
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Write an experiment's report.html and report.md. Tables, curves, what each stage cost the other tasks."""
+    """Write the report.html and report.md of an experiment or an ensemble. Tables, curves, what each stage cost the
+    other tasks."""
     from multitask.report import write_report
     from ray_jobs.screen import Screen
 

@@ -25,7 +25,7 @@ from multitask.data.sample import sample_uri
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.inference.embed import TextEncoder
-from multitask.inference.predict import BLOCK, Predictor, answerable
+from multitask.inference.predict import BLOCK, Predictor
 from multitask.measure.evaluate import EvalSet, predictions
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TASKS
@@ -128,7 +128,7 @@ def test_no_texts_give_empty_arrays(model: Model) -> None:
 def test_another_head_stands_in_and_untrained_ones_do_not() -> None:
     assert Model(bundle_with({"cfimdb": "linear"})).sentiment("bad").probabilities.shape == (1, 2)
     bundle = bundle_with({**HEADS, "cfimdb": "linear"}, trained=["cfimdb"])
-    assert answerable(bundle) == ["sts", "cfimdb"]  # a cosine has nothing to train
+    assert bundle.answers == ["sts", "cfimdb"]  # a cosine has nothing to train
     assert Model(bundle).sentiment("bad").probabilities.shape == (1, 2)
 
 

@@ -1,0 +1,183 @@
+"""`minibert ensemble`: bundles that answer together, how much each counts, and what that scores on dev."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from multitask.bundle.bundle import ENSEMBLE, Bundle, bundle_fingerprint, member_folder, save_bundle
+from multitask.bundle.ensemble import Ensemble, Members, differing, write_ensemble
+from multitask.errors import UserError, near
+from multitask.experiment.finding import open_found
+from multitask.experiment.results import cell
+from multitask.export.provenance import provenance_of
+from multitask.inference.files import FileOutputs
+from multitask.measure.ensembles import FOLDS, Weights, cross_fitted, fitted
+from multitask.measure.evaluate import predicted_of
+from multitask.measure.metrics import score
+from multitask.recipe.data_maps import Place, place_of
+from multitask.report.ensemble import score_rows
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TaskSpec
+from ray_jobs.bundles.output import check_free, draft, publish
+from ray_jobs.bundles.scoring import outputs_of, scored, trained_on
+from ray_jobs.screen import Screen
+
+WEIGHTS = ("uniform", "fitted")
+Value = TypeVar("Value")
+
+
+def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | None, screen: Screen) -> None:
+    """Writes an ensemble of copies of the bundles to `output`.
+
+    weights: `uniform`, or `fitted` to dev, task by task; what is then reported of dev is cross-fitted. data: where the
+    tasks' dev files are, which are measured where it is given, or weights are fitted. Raises UserError before anything
+    is computed where the bundles cannot answer together, and for an `output` that is not free.
+    """
+    if weights not in WEIGHTS:
+        raise UserError(f"--weights '{weights}': one of {', '.join(WEIGHTS)}{near(weights, WEIGHTS)}")
+    if len(uris) < 2:
+        raise UserError(f"ensemble: '{', '.join(uris)}' alone; name two bundles or more")
+    target, first = Storage(output), f"{member_folder(0)}/model.json"
+    check_free(target, first, ENSEMBLE)
+    with draft(target) as folder:
+        gathered = Gathered(Storage(str(folder)), [], {}, {})
+        for uri in uris:
+            screen.note(f"reading {uri}")
+            gathered.add(uri, open_found(uri).bundle)
+        ensemble = gathered.ensemble()
+        if data or weights == "fitted":
+            place = place_of(data) if data else _known_place(ensemble)
+            ensemble = _measured(ensemble, place, weights == "fitted", screen)
+        write_ensemble(Storage(str(folder)), ensemble, gathered.members)
+        publish(folder, target, first, ENSEMBLE)
+    _tell(ensemble, gathered.members, target, screen)
+
+
+@dataclass
+class Gathered:
+    """Bundles that were copied to `folder` so far. members: what the user calls each, its content's hash, and the tasks
+    that it answers. specs: task -> what it is. data: task -> what members' experiments say of its files."""
+
+    folder: Storage
+    members: list[dict[str, Any]]
+    specs: dict[str, TaskSpec]
+    data: dict[str, list[Mapping[str, Any]]]
+    max_bad_rows: float = 0.0
+
+    def add(self, uri: str, bundle: Bundle) -> None:
+        """Copies one more bundle. Raises UserError where it answers nothing, or a task of another meaning."""
+        if not bundle.answers:
+            raise UserError(f"bundle '{uri}': no trained head, so it has no part in an ensemble")
+        for task in bundle.answers:
+            first = next((member["bundle"] for member in self.members if task in member["tasks"]), uri)
+            if what := differing(bundle.specs[task], self.specs.setdefault(task, bundle.specs[task])):
+                raise UserError(
+                    f"ensemble: task {task}: '{uri}' has {_said(bundle.specs[task], what)}, "
+                    f"'{first}' {_said(self.specs[task], what)}; members of a task mean the same by its labels"
+                )
+        name = member_folder(len(self.members))
+        save_bundle(self.folder, name, bundle)
+        fingerprint = bundle_fingerprint(self.folder.at(name))
+        if twice := [member["bundle"] for member in self.members if member["fingerprint"] == fingerprint]:
+            raise UserError(f"bundle '{uri}': the same as '{twice[0]}'; name each once")
+        heads = {task: bundle.heads[task] for task in bundle.answers}
+        self.members.append({"bundle": uri, "fingerprint": fingerprint, "tasks": heads})
+        self.max_bad_rows = max(self.max_bad_rows, bundle.about.get("max_bad_rows", 0.0))
+        for task, facts in provenance_of(uri).data.items():
+            if task in bundle.answers:
+                self.data.setdefault(task, []).append(facts)
+
+    def ensemble(self) -> Ensemble:
+        """The ensemble in which all members of a task count alike."""
+        names = [[task for task in self.specs if task in member["tasks"]] for member in self.members]
+        parts = {task: [task in mine for mine in names] for task in self.specs}
+        weights = {task: tuple(part / sum(mine) for part in mine) for task, mine in parts.items()}
+        tasks = [{task: self.specs[task] for task in mine} for mine in names]
+        members = Members(self.folder, [member["fingerprint"] for member in self.members], tasks)
+        return Ensemble(members, weights, self.specs, {"max_bad_rows": self.max_bad_rows, "data": self._agreed()})
+
+    def _agreed(self) -> dict[str, Any]:
+        """Task -> its files, where those of all members' experiments hold the same dev rows."""
+        return {
+            task: {key: found[0][key] for key in ("source", "fingerprint")}
+            for task, found in self.data.items()
+            if len({facts["fingerprint"].get("dev") for facts in found}) == 1
+        }
+
+
+def _said(spec: TaskSpec, what: str) -> str:
+    return f"{what} {({**vars(spec.label), **vars(spec)})[what]}"
+
+
+def _known_place(ensemble: Ensemble) -> Place:
+    """Where the members' experiments had their dev files. Raises UserError where these are not known of all tasks."""
+    if unknown := [task for task in ensemble.tasks if task not in ensemble.about["data"]]:
+        raise UserError(
+            f"--weights fitted: the members' experiments do not say, or not alike, where the dev rows of {unknown[0]} "
+            f"are; give --data"
+        )
+    return trained_on("the ensemble", ensemble, ["dev"])
+
+
+def _measured(ensemble: Ensemble, place: Place, fit: bool, screen: Screen) -> Ensemble:
+    """The ensemble with what it and its members score on the place's dev files, and with its weights fitted there."""
+    if fit and (missing := [task for task in ensemble.tasks if not place.has(ensemble.specs[task], "dev")]):
+        raise UserError(f"--weights fitted: {place.uri} has no dev file of {missing[0]}")
+    weights, rows, fitted_on = dict(ensemble.weights), {}, {}
+    for one in outputs_of(ensemble, place, ["dev"], screen):
+        task = one.spec.name
+        screen.note(f"scoring {task}")
+        rows[task] = _scores(ensemble, one)
+        if fit and len(one.outputs) > 1:
+            found, rows[task]["score"] = _fitted(one)
+            weights[task] = tuple(_by_member(one, found, len(ensemble.members), 0.0))
+            fitted_on[task] = one.table.sha256
+    dev = {"data": place.uri, "weights": "fitted" if fit else "uniform", "folds": FOLDS if fit else None, "tasks": rows}
+    return replace(ensemble, weights=weights, about={**ensemble.about, "fitted_on": fitted_on}, dev=dev)
+
+
+def _scores(ensemble: Ensemble, one: FileOutputs) -> dict[str, Any]:
+    """A task's dev score: that of all members alike, and each member's own, null where it has no part in it."""
+    alike = scored(one.spec, one.table, one.predicted(ensemble.shares(one.spec.name)))
+    labels = one.table.labels.double()
+    own = [score(one.spec.metric, predicted_of(some, one.spec.label), labels).value for some in one.outputs]
+    members = _by_member(one, own, len(ensemble.members), None)
+    return {"score": alike, "uniform": alike["value"], "members": members}
+
+
+def _by_member(one: FileOutputs, values: Sequence[Value], count: int, otherwise: Value) -> list[Value]:
+    """A value for each of `count` members, of which the task has some."""
+    found = dict(zip(one.members, values, strict=True))
+    return [found.get(at, otherwise) for at in range(count)]
+
+
+def _fitted(one: FileOutputs) -> tuple[Weights, dict[str, Any]]:
+    """The weights that were fitted to all rows, and the score of the rows by weights that were fitted to others."""
+    if len(one.table) < 2 * FOLDS:
+        raise UserError(
+            f"--weights fitted: {one.table.source} has {len(one.table)} rows; {FOLDS} folds need {2 * FOLDS} or more"
+        )
+    labels, label = one.table.labels.double(), one.spec.label
+    crossed = predicted_of(cross_fitted(one.outputs, labels, label), label)
+    return fitted(one.outputs, labels, label), scored(one.spec, one.table, crossed)
+
+
+def _tell(ensemble: Ensemble, members: Sequence[Mapping[str, Any]], target: Storage, screen: Screen) -> None:
+    """Shows scores and weights, and where the ensemble lies."""
+    if screen.as_json:
+        screen.document({"ensemble": target.uri, "members": members, "weights": ensemble.weights, "dev": ensemble.dev})
+        return
+    names = [member["bundle"] for member in members]
+    if ensemble.dev:
+        screen.table(*score_rows(ensemble.dev, names), title=f"dev of {ensemble.dev['data']}")
+    for task, shares in ensemble.weights.items():
+        counted = ", ".join(f"{cell(share)} {name}" for share, name in zip(shares, names, strict=True) if share)
+        screen.say(f"{task}: {counted}")
+    if ensemble.about.get("fitted_on"):
+        screen.say(
+            f"weights: fitted to all dev rows; the fitted ensemble's scores are cross-fitted over {FOLDS} folds, each "
+            f"row's by weights that the others gave"
+        )
+    screen.say(f"ensemble: {target.uri}, of {len(members)} bundles")
