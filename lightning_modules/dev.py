@@ -20,7 +20,7 @@ from multitask.experiment.features import FeatureCache, encoder_key
 from multitask.experiment.records import Record, write_records
 from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import EvalSet, encode_sentences, feature_places, measure
-from multitask.measure.metrics import Predicted
+from multitask.measure.metrics import OVERALL_OF, Predicted
 from multitask.objectives.ranks import sum_over_ranks
 
 AGREE_EVERY = 8  # batches of a measurement on several ranks, of some tenths of a second each
@@ -164,6 +164,7 @@ class DevMetrics(Callback):
             progress={
                 task: counter(self.throttle, module, f"dev {task}", data, epoch) for task, data in self.data.dev.items()
             },
+            overall_of=self.job.overall or OVERALL_OF,
         )
         own = module.own_metrics(self.data.dev_tables, autocast) if steps else {}
         seconds, self._encoding = self._encoding + time.monotonic() - began, 0.0

@@ -35,6 +35,7 @@ class About(BaseModel):
     trained: list[ShortText] = []
     notes: dict[ShortText, ShortText | None] = {}
     columns: dict[ShortText, dict[ShortText, ShortText]] = {}
+    overall: list[ShortText] = []
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 

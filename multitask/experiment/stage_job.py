@@ -51,7 +51,7 @@ def stage_content(
         },
         "recipe": {"seed": seed, "max_length": recipe.max_length, "max_bad_rows": recipe.max_bad_rows},
         "parent": parent,
-    }
+    } | ({"overall": recipe.overall_of} if recipe.overall else {})
 
 
 def trainer_name(fingerprint: str, started: datetime, trial: int = 0, variant: int = 0) -> str:
@@ -107,6 +107,8 @@ class StageJob:
     """Measure the dev sets before training too: the results' row `encoder`."""
     keep_features: bool = False
     """Leave the dev sentences' encodings in the cache: a stage that freezes the encoder starts from this one."""
+    overall: list[str] = field(default_factory=list)
+    """The metrics that overall scores are made of; none for the papers' three."""
     about: dict[str, Any] = field(default_factory=dict)
     """What its bundle says of itself."""
 

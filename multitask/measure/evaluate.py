@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +17,7 @@ from multitask.data.tokens import TokenTable
 from multitask.measure.metrics import OVERALL_OF, Predicted, Score, overall, score
 from multitask.model.multitask import MultitaskModel
 from multitask.tasks.labels import KINDS, LabelSpec
+from multitask.tasks.table import TaskSpec
 
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
@@ -155,6 +156,13 @@ class Measured:
     predicted: dict[str, Predicted]
 
 
+def metrics_of(spec: TaskSpec, overall_of: Sequence[str]) -> list[str]:
+    """What a task is measured by: its own metric, and those that overall scores ask of it and its labels have."""
+    asked = [metric for task, _, metric in (key.partition("/") for key in overall_of) if task == spec.name]
+    valid: Sequence[str] = KINDS[spec.label.kind].metrics
+    return list(dict.fromkeys([spec.metric, *(metric for metric in asked if metric in valid)]))
+
+
 def measure(
     model: MultitaskModel,
     sets: Mapping[str, EvalSet],
@@ -163,18 +171,20 @@ def measure(
     autocast: Autocast = nullcontext,
     reduce: Reduce = alone,
     progress: Mapping[str, Done] | None = None,
+    overall_of: Sequence[str] = OVERALL_OF,
 ) -> Measured:
-    """Measures every task's dev set: its metric and, where all three tasks are there, both papers' overall scores."""
+    """Measures every task's dev set: its metric and, where all metrics are there that they are made of, both overall
+    scores. overall_of: those metrics, TASK/METRIC; one that is not its task's own is measured too."""
     scores: dict[str, Score] = {}
     found: dict[str, Predicted] = {}
     for task, data in sets.items():
         told = (progress or {}).get(task, silent)
         found[task] = predictions(model, data, device=device, autocast=autocast, reduce=reduce, progress=told)
-        spec = model.specs[task]
-        scores[spec.metric_key] = score(spec.metric, found[task], data.table.labels.double())
-    if all(key in scores for key in OVERALL_OF):
-        undefined = ", ".join(key for key in OVERALL_OF if scores[key].value is None)
-        total = overall({key: scores[key].value for key in OVERALL_OF})
+        for metric in metrics_of(model.specs[task], overall_of):
+            scores[f"{task}/{metric}"] = score(metric, found[task], data.table.labels.double())
+    if all(key in scores for key in overall_of):
+        undefined = ", ".join(key for key in overall_of if scores[key].value is None)
+        total = overall({key: scores[key].value for key in overall_of}, overall_of)
         scores |= {name: Score(value, f"{undefined} undefined" if undefined else None) for name, value in total.items()}
     return Measured(scores, found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -148,14 +148,15 @@ def majority_baseline(labels: ArrayLike, kind: KindName) -> float | None:
     return float(np.unique(wanted, return_counts=True)[1].max() / len(wanted))
 
 
-def overall(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Both papers' overall scores; None unless all of OVERALL_OF were measured.
+def overall(metrics: Mapping[str, float | None], of: Sequence[str] = OVERALL_OF) -> dict[str, float | None]:
+    """Both papers' overall scores; None unless all metrics that they are made of were measured.
 
-    overall/mean: the plain mean of SST accuracy, Quora accuracy and STS Pearson (mlm-mnrl.txt).
+    overall/mean: the plain mean, of SST accuracy, Quora accuracy and STS Pearson unless `of` says other ones
+    (mlm-mnrl.txt).
     overall/normalised: the same with Pearson's r mapped to (r + 1) / 2 (bertaar.txt, 7.4).
     """
-    found = {key: value for key in OVERALL_OF if (value := metrics.get(key)) is not None}
-    if len(found) < len(OVERALL_OF):
+    found = {key: value for key in of if (value := metrics.get(key)) is not None}
+    if len(found) < len(of):
         return {"overall/mean": None, "overall/normalised": None}
     mapped = [(value + 1) / 2 if key.endswith("/pearson") else value for key, value in found.items()]
     return {"overall/mean": fmean(found.values()), "overall/normalised": fmean(mapped)}

@@ -20,6 +20,7 @@ from multitask.recipe.settings import (
 )
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import trials
+from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -55,6 +56,7 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
     recipe = _validated(Recipe, tree, where, "")
     for name, task in recipe.tasks.items():
         _check_task(name, task, where)
+    _check_overall(recipe, where)
     _check_stages(recipe, where)
     check_heads(recipe, where)
     _check_tables(recipe, where)
@@ -183,14 +185,33 @@ def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
         raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
 
 
+def _check_overall(recipe: Recipe, where: str) -> None:
+    """Raises UserError unless the overall scores are of tasks that there are, by metrics that their labels have."""
+    if recipe.overall is None:
+        return
+    at, tasks, measure = f"{where}: overall", recipe.overall.tasks, recipe.overall.measure
+    for key, named, known in (("tasks", tasks, list(recipe.tasks)), ("measure", measure, tasks)):
+        if strange := [task for task in named if task not in known]:
+            whose = "the recipe's tasks" if key == "tasks" else "the tasks that count"
+            raise UserError(
+                f"{at}.{key}: '{strange[0]}' is not among {whose}: {', '.join(known)}{near(strange[0], known)}"
+            )
+    if len(set(tasks)) < len(tasks):
+        raise UserError(f"{at}.tasks: [{', '.join(tasks)}] names a task twice; all count alike")
+    for task, metric in measure.items():
+        kind = recipe.specs[task].label.kind
+        if metric not in (valid := KINDS[kind].metrics):
+            raise UserError(f"{at}.measure.{task}: '{metric}' is no metric of {kind}; valid: {', '.join(valid)}")
+
+
 def _metrics(recipe: Recipe) -> list[str]:
-    return [spec.metric_key for spec in recipe.specs.values()]
+    return list(dict.fromkeys([*(spec.metric_key for spec in recipe.specs.values()), *recipe.overall_of]))
 
 
 def _deciding(recipe: Recipe, stage: Stage) -> list[str]:
     """The metrics by which an epoch or a trial of the stage can be chosen."""
     metrics = _metrics(recipe)
-    metrics += list(overall({})) if set(OVERALL_OF) <= set(metrics) else []
+    metrics += list(overall({})) if recipe.overall or set(OVERALL_OF) <= set(metrics) else []
     return [*metrics, *stage.learns.measured]
 
 

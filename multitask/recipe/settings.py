@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from multitask.errors import UserError
+from multitask.tasks.labels import Metric
 from multitask.tasks.own import Definition, Pairing, paired, spec_of
 from multitask.tasks.schema import Above0, AtLeast0, Positive, Rate, Strict
 from multitask.tasks.table import TASKS, TaskSpec
@@ -154,6 +155,16 @@ class DataMap(Strict):
 
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     """Task -> its files."""
+
+
+class Overall(Strict):
+    """`overall: {tasks: [sst, tone], measure: {tone: f1_macro}}`: what overall/mean and overall/normalised are made of;
+    the second maps each Pearson's r to (r + 1) / 2."""
+
+    tasks: Annotated[list[str], Field(min_length=1)]
+    """The recipe's tasks that count, all alike."""
+    measure: dict[str, Metric] = {}
+    """Task -> the metric that counts, which is then measured too; the task's own unless said."""
 
 
 class Condition(Strict):

@@ -12,7 +12,7 @@ from multitask.model.poolings import Pooling
 from multitask.objectives.base import Objective
 from multitask.objectives.smart import Smart
 from multitask.objectives.table import DEFAULT, OBJECTIVES
-from multitask.recipe.settings import PaperTable, Settings, Sweep, Task
+from multitask.recipe.settings import Overall, PaperTable, Settings, Sweep, Task
 from multitask.tasks.schema import Above0, Strict
 from multitask.tasks.table import TaskSpec
 
@@ -143,6 +143,8 @@ class Recipe(Strict):
     """Settings of every stage that says no other."""
     stages: Annotated[list[Stage], Field(min_length=1)]
     """The stages, in the order in which they are run."""
+    overall: Overall | None = None
+    """What the overall scores are made of; the papers' three tasks unless said."""
     tables: list[PaperTable] = []
     """The papers' tables that `minibert report` shows."""
 
@@ -150,6 +152,14 @@ class Recipe(Strict):
     def specs(self) -> dict[str, TaskSpec]:
         """What its tasks are."""
         return {name: task.spec(name) for name, task in self.tasks.items()}
+
+    @property
+    def overall_of(self) -> list[str]:
+        """The metrics that its overall scores are made of, where it says so itself; none for the papers' three."""
+        if self.overall is None:
+            return []
+        specs, measure = self.specs, self.overall.measure
+        return [f"{task}/{measure.get(task, specs[task].metric)}" for task in self.overall.tasks]
 
     def parent(self, stage: Stage) -> str:
         """The name of the stage it starts from, `encoder`, or a bundle's URI."""

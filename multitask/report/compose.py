@@ -15,6 +15,7 @@ def compose(evidence: Evidence) -> Report:
     results = evidence.results
     encoder = results["encoder"]
     facts = [("Recipe", results["recipe"]), ("Encoder", encoder["source"]), ("Stages", _progress(evidence))]
+    facts += [("Overall scores", f"of {', '.join(results['overall'])}")] if "overall" in results else []
     builders = [_papers, _stages, _retention, _curves, _final, _run_facts]
     sections = [section for build in builders if (section := build(evidence)) is not None]
     notes = [*sweep_lines(evidence.rows), *caveats(evidence)]

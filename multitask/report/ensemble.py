@@ -28,13 +28,14 @@ def ensemble_report(place: Storage) -> Report:
 
 def score_rows(dev: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of dev scores: a member a row, then the ensemble. names: the members'."""
-    rows = dev["tasks"].values()
+    rows = dev["metrics"].values()
     metrics = [row["score"]["metric"] for row in rows]
     systems = {name: [row["members"][at] for row in rows] for at, name in enumerate(names)}
     systems["all alike"] = [row["uniform"] for row in rows]
     if dev["folds"]:
         systems["fitted, on other rows"] = [row["score"]["value"] for row in rows]
-    totals = {name: overall(dict(zip(metrics, values, strict=True))) for name, values in systems.items()}
+    named = {name: dict(zip(metrics, values, strict=True)) for name, values in systems.items()}
+    totals = {name: overall(found, dev["overall"]) for name, found in named.items()}
     means = [key for key in overall({}) if any(total[key] is not None for total in totals.values())]
     body = [[name, *map(cell, values), *(cell(totals[name][key]) for key in means)] for name, values in systems.items()]
     return ["", *metrics, *means], body
@@ -43,7 +44,7 @@ def score_rows(dev: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str],
 def _headline(dev: Mapping[str, Any]) -> str:
     if not dev:
         return "Not measured: minibert ensemble measures its members where --data is given."
-    scores = [row["score"] for row in dev["tasks"].values()]
+    scores = [row["score"] for row in dev["metrics"].values()]
     return ", ".join(f"{score['metric'].replace('/', ' ')} {number(score['value'])}" for score in scores)
 
 
@@ -61,7 +62,7 @@ def _scores_table(dev: Mapping[str, Any], names: Sequence[str]) -> ReportTable:
 
 def _intervals_table(dev: Mapping[str, Any]) -> ReportTable:
     rows = []
-    for row in dev["tasks"].values():
+    for row in dev["metrics"].values():
         score = row["score"]
         interval = " .. ".join(map(number, score["interval"])) if score["interval"] else DASH
         rows.append([Cell(score["metric"]), Cell(number(score["value"]), score["why"] or ""), Cell(interval)])

@@ -14,8 +14,8 @@ from multitask.experiment.results import cell
 from multitask.export.provenance import provenance_of
 from multitask.inference.files import FileOutputs
 from multitask.measure.ensembles import FOLDS, Weights, cross_fitted, fitted
-from multitask.measure.evaluate import predicted_of
-from multitask.measure.metrics import score
+from multitask.measure.evaluate import metrics_of, predicted_of
+from multitask.measure.metrics import OVERALL_OF, Predicted, score
 from multitask.recipe.data_maps import Place, place_of
 from multitask.report.ensemble import score_rows
 from multitask.storage.storage import Storage
@@ -42,7 +42,7 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
     target, first = Storage(output), f"{member_folder(0)}/model.json"
     check_free(target, first, ENSEMBLE)
     with draft(target) as folder:
-        gathered = Gathered(Storage(str(folder)), [], {}, {})
+        gathered = Gathered(Storage(str(folder)), [], {}, {}, [])
         for uri in uris:
             screen.note(f"reading {uri}")
             gathered.add(uri, open_found(uri).bundle)
@@ -58,12 +58,14 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
 @dataclass
 class Gathered:
     """Bundles that were copied to `folder` so far. members: what the user calls each, its content's hash, and the tasks
-    that it answers. specs: task -> what it is. data: task -> what members' experiments say of its files."""
+    that it answers. specs: task -> what it is. data: task -> what members' experiments say of its files. overalls: what
+    each one's overall scores are made of, none for the papers'."""
 
     folder: Storage
     members: list[dict[str, Any]]
     specs: dict[str, TaskSpec]
     data: dict[str, list[Mapping[str, Any]]]
+    overalls: list[list[str]]
     max_bad_rows: float = 0.0
 
     def add(self, uri: str, bundle: Bundle) -> None:
@@ -85,6 +87,7 @@ class Gathered:
         heads = {task: bundle.heads[task] for task in bundle.answers}
         self.members.append({"bundle": uri, "fingerprint": fingerprint, "tasks": heads})
         self.max_bad_rows = max(self.max_bad_rows, bundle.about.get("max_bad_rows", 0.0))
+        self.overalls.append(bundle.about.get("overall", []))
         for task, facts in provenance_of(uri).data.items():
             if task in bundle.answers:
                 self.data.setdefault(task, []).append(facts)
@@ -96,7 +99,9 @@ class Gathered:
         weights = {task: tuple(part / sum(mine) for part in mine) for task, mine in parts.items()}
         tasks = [{task: self.specs[task] for task in mine} for mine in names]
         members = Members(self.folder, [member["fingerprint"] for member in self.members], tasks)
-        return Ensemble(members, weights, self.specs, {"max_bad_rows": self.max_bad_rows, "data": self._agreed()})
+        overall = self.overalls[0] if all(other == self.overalls[0] for other in self.overalls) else []
+        about = {"max_bad_rows": self.max_bad_rows, "data": self._agreed(), "overall": overall}
+        return Ensemble(members, weights, self.specs, about)
 
     def _agreed(self) -> dict[str, Any]:
         """Task -> its files, where those of all members' experiments hold the same dev rows."""
@@ -125,24 +130,28 @@ def _measured(ensemble: Ensemble, place: Place, fit: bool, screen: Screen) -> En
     """The ensemble with what it and its members score on the place's dev files, and with its weights fitted there."""
     if fit and (missing := [task for task in ensemble.tasks if not place.has(ensemble.specs[task], "dev")]):
         raise UserError(f"--weights fitted: {place.uri} has no dev file of {missing[0]}")
-    weights, rows, fitted_on = dict(ensemble.weights), {}, {}
+    weights, rows, fitted_on = dict(ensemble.weights), dict[str, Any](), dict[str, str]()
+    of = ensemble.about.get("overall") or list(OVERALL_OF)
     for one in outputs_of(ensemble, place, ["dev"], screen):
         task = one.spec.name
         screen.note(f"scoring {task}")
-        rows[task] = _scores(ensemble, one)
+        metrics = metrics_of(one.spec, of)
+        rows |= {f"{task}/{metric}": _scores(ensemble, one, metric) for metric in metrics}
         if fit and len(one.outputs) > 1:
-            found, rows[task]["score"] = _fitted(one)
+            found, crossed = _fitted(one)
             weights[task] = tuple(_by_member(one, found, len(ensemble.members), 0.0))
             fitted_on[task] = one.table.sha256
-    dev = {"data": place.uri, "weights": "fitted" if fit else "uniform", "folds": FOLDS if fit else None, "tasks": rows}
+            for metric in metrics:
+                rows[f"{task}/{metric}"]["score"] = scored(one.spec, metric, one.table, crossed)
+    dev = {"data": place.uri, "folds": FOLDS if fit else None, "overall": of, "metrics": rows}
     return replace(ensemble, weights=weights, about={**ensemble.about, "fitted_on": fitted_on}, dev=dev)
 
 
-def _scores(ensemble: Ensemble, one: FileOutputs) -> dict[str, Any]:
-    """A task's dev score: that of all members alike, and each member's own, null where it has no part in it."""
-    alike = scored(one.spec, one.table, one.predicted(ensemble.shares(one.spec.name)))
+def _scores(ensemble: Ensemble, one: FileOutputs, metric: str) -> dict[str, Any]:
+    """A metric on dev: of all members alike, and of each by itself, null where it has no part in the task."""
+    alike = scored(one.spec, metric, one.table, one.predicted(ensemble.shares(one.spec.name)))
     labels = one.table.labels.double()
-    own = [score(one.spec.metric, predicted_of(some, one.spec.label), labels).value for some in one.outputs]
+    own = [score(metric, predicted_of(some, one.spec.label), labels).value for some in one.outputs]
     members = _by_member(one, own, len(ensemble.members), None)
     return {"score": alike, "uniform": alike["value"], "members": members}
 
@@ -153,15 +162,14 @@ def _by_member(one: FileOutputs, values: Sequence[Value], count: int, otherwise:
     return [found.get(at, otherwise) for at in range(count)]
 
 
-def _fitted(one: FileOutputs) -> tuple[Weights, dict[str, Any]]:
-    """The weights that were fitted to all rows, and the score of the rows by weights that were fitted to others."""
+def _fitted(one: FileOutputs) -> tuple[Weights, Predicted]:
+    """The weights that were fitted to all rows, and what is said of each row by weights that were fitted to others."""
     if len(one.table) < 2 * FOLDS:
         raise UserError(
             f"--weights fitted: {one.table.source} has {len(one.table)} rows; {FOLDS} folds need {2 * FOLDS} or more"
         )
     labels, label = one.table.labels.double(), one.spec.label
-    crossed = predicted_of(cross_fitted(one.outputs, labels, label), label)
-    return fitted(one.outputs, labels, label), scored(one.spec, one.table, crossed)
+    return fitted(one.outputs, labels, label), predicted_of(cross_fitted(one.outputs, labels, label), label)
 
 
 def _tell(ensemble: Ensemble, members: Sequence[Mapping[str, Any]], target: Storage, screen: Screen) -> None:

@@ -21,8 +21,8 @@ from multitask.experiment.results import cell
 from multitask.export.provenance import provenance_of
 from multitask.inference.files import FileOutputs, file_outputs
 from multitask.inference.submission import write_predictions, write_submission_zip
-from multitask.measure.evaluate import Done
-from multitask.measure.metrics import Predicted, majority_baseline, overall, score
+from multitask.measure.evaluate import Done, metrics_of
+from multitask.measure.metrics import OVERALL_OF, Predicted, majority_baseline, overall, score
 from multitask.recipe.data_maps import Place, place_of
 from multitask.recipe.settings import Task
 from multitask.storage.owners import kept_in
@@ -44,11 +44,12 @@ def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen) -> N
         raise UserError(f"--split '{split}': valid: {', '.join(SPLITS)}{near(split, SPLITS)}")
     wanted = [known for known in SPLITS if known == split]
     model, place = _opened(uri, data, wanted)
-    found = []
+    found, of = [], model.about.get("overall") or OVERALL_OF
     for one in outputs_of(model, place, wanted, screen):
         _tell_of_fitting(model, one)
-        found.append(scored(one.spec, one.table, one.predicted(model.shares(one.spec.name))))
-    total = overall({row["metric"]: row["value"] for row in found})
+        predicted = one.predicted(model.shares(one.spec.name))
+        found += [scored(one.spec, metric, one.table, predicted) for metric in metrics_of(one.spec, of)]
+    total = overall({row["metric"]: row["value"] for row in found}, of)
     if screen.as_json:
         screen.document({"bundle": uri, "data": place.uri, "split": split, "tasks": found, **total})
         return
@@ -69,12 +70,12 @@ def _tell_of_fitting(model: Answering, one: FileOutputs) -> None:
         )
 
 
-def scored(spec: TaskSpec, table: TokenTable, predicted: Predicted) -> dict[str, Any]:
-    """A task's metric on a table, with what it rests on."""
+def scored(spec: TaskSpec, metric: str, table: TokenTable, predicted: Predicted) -> dict[str, Any]:
+    """A metric of a task on a table, with what it rests on."""
     labels = table.labels.double()
     return {
-        "metric": spec.metric_key,
-        **asdict(score(spec.metric, predicted, labels)),
+        "metric": f"{spec.name}/{metric}",
+        **asdict(score(metric, predicted, labels)),
         "source": table.source,
         "rows": len(table),
         "quarantined": len(table.quarantined),

@@ -30,6 +30,7 @@ def job_of(plan: Plan, node: Node) -> StageJob:
         by=trial.by if trial else "",
         measure_start=_measures_start(plan, node),
         keep_features=not trial and any(child.train == "last-linear-layer" for child in children),
+        overall=plan.recipe.overall_of,
         about=_about(plan, node),
     )
 
@@ -98,7 +99,7 @@ def _about(plan: Plan, node: Node) -> dict[str, Any]:
         "columns": {task: config.columns for task, config in recipe.tasks.items()},
         "notes": {task: config.note for task, config in recipe.tasks.items() if config.note},
         "trained": _trained_heads(plan, stage),
-    }
+    } | ({"overall": recipe.overall_of} if recipe.overall else {})
 
 
 def _trained_heads(plan: Plan, stage: Stage) -> list[str]:

@@ -29,6 +29,7 @@ def results_of(plan: Plan, name: str) -> dict[str, Any]:
             task: data_facts(recipe.specs[task], tables, _rows_used(plan, task))
             for task, tables in prepared.tables.items()
         },
+        **({"overall": recipe.overall_of} if recipe.overall else {}),
         "versions": versions(),
         "stages": [row for variant in variants for row in _variant(plan, variant)],
     }

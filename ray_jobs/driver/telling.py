@@ -23,6 +23,8 @@ def tell_results(screen: Screen, storage: Storage, results: dict[str, Any]) -> N
     for row in rows:
         if row["trainer"]:
             screen.say(f"{_typed(place, row, rows)}: {row['trainer']}")
+    if "overall" in results:
+        screen.say(f"overall: of {', '.join(results['overall'])}")
     for task, facts in results["data"].items():
         screen.say(f"{task}: {_rests_on(facts)}")
     screen.say(f"results:     {join(place, 'results.json')}")

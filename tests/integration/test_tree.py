@@ -14,16 +14,19 @@ import jsonschema
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 from lightning_modules import dev
 from lightning_modules.progress import Interrupted, Progress
 from lightning_modules.run import quiet_libraries, run_stage
 from multitask.bundle.bundle import read_bundle
+from multitask.report import write_report
 from multitask.storage.storage import Storage
+from ray_jobs.cli import app
 from ray_jobs.driver.driver import Driver
 from ray_jobs.driver.jobs import job_of
 from ray_jobs.runners import local
-from tests.helpers import difference, newest, run, small_job, tree_driver
+from tests.helpers import difference, newest, recipe_tree, run, small_job, tree_driver
 
 TREE: list[dict[str, Any]] = [
     {"name": "mlm", "objective": "mlm", "tasks": ["sst", "quora"], "max_examples": 16},
@@ -165,6 +168,29 @@ def test_a_head_that_reads_tokens_is_trained_without_the_cache(tmp_path: Path) -
     assert all(torch.equal(after[name], value) for name, value in start.items())
     # Quora's dev and training sentences and sts's dev sentences were encoded, sst's not.
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 3
+
+
+def test_a_recipe_names_what_its_overall_scores_are_made_of(tmp_path: Path) -> None:
+    tasks = {**recipe_tree(tasks=["tones"])["tasks"]}
+    named = {"tasks": ["tones", "sst"], "measure": {"tones": "f1_macro"}}
+    stages = [{"name": "tones", "tasks": ["tones"], "epochs": 2, "lr": 1e-2, "keep": {"best": "overall/mean"}}]
+    driver = tree_driver(tmp_path, stages, seeds=2, tasks=tasks, overall=named)
+    results = execute(driver)[1]
+    schema = (resources.files("multitask") / "assets" / "results.schema.json").read_text()
+    jsonschema.validate(results, json.loads(schema))
+    assert results["overall"] == ["tones/f1_macro", "sst/accuracy"]
+    for row in results["stages"]:
+        made = [row["metrics"][name] for name in results["overall"]]
+        assert row["metrics"]["overall/mean"] == row["metrics"]["overall/normalised"] == pytest.approx(sum(made) / 2)
+    for node in driver.plan.nodes:
+        outcome = driver.plan.outcome(node)
+        assert outcome
+        means = [record["metrics"]["overall/mean"] for record in outcome["records"] if record["steps"]]
+        assert outcome["kept_epoch"] == 1 + means.index(max(means))
+    page = Path(write_report(str(tmp_path / "tree"))[1]).read_text()
+    assert "of tones/f1_macro, sst/accuracy" in page and "overall mean" in page
+    found = CliRunner().invoke(app, ["evaluate", str(tmp_path / "tree" / "tones"), "--json"])
+    assert json.loads(found.stdout)["overall/mean"] == pytest.approx(results["stages"][1]["metrics"]["overall/mean"])
 
 
 def test_a_stage_over_nothing_but_special_tokens_runs_through(tmp_path: Path) -> None:

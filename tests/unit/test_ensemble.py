@@ -137,7 +137,7 @@ def test_evaluate_measures_the_mixture(folder: Path, tmp_path: Path) -> None:
     assert all(row["interval"] for row in found["tasks"]) and values.keys() == {
         "sst/accuracy", "same/accuracy", "tones/f1_micro", "sts/pearson",
     }  # fmt: skip
-    told = json.loads((folder / "uniform" / "ensemble.json").read_text())["dev"]["tasks"]
+    told = json.loads((folder / "uniform" / "ensemble.json").read_text())["dev"]["metrics"]
     assert {row["score"]["metric"]: row["score"]["value"] for row in told.values()} == values
 
 
@@ -147,13 +147,13 @@ def test_what_is_reported_of_fitted_weights_is_cross_fitted(
     place, made = place_of(str(folder / "map.yaml")), read_ensemble(Storage(str(folder / "fitted")))
     equal = read_ensemble(Storage(str(folder / "uniform")))
     for one in file_outputs(equal, place, ["dev"], ["dev"], Storage(str(tmp_path)), silently):
-        row = made.dev["tasks"][one.spec.name]
+        row = made.dev["metrics"][one.spec.metric_key]
         crossed = predicted_of(cross_fitted(one.outputs, one.table.labels.double(), one.spec.label), one.spec.label)
         expected = score(one.spec.metric, crossed, one.table.labels.double()).value
         if len(one.outputs) == 1:
             expected = row["uniform"]
         assert row["score"]["value"] == expected
-        assert row["uniform"] == equal.dev["tasks"][one.spec.name]["score"]["value"]
+        assert row["uniform"] == equal.dev["metrics"][one.spec.metric_key]["score"]["value"]
     with caplog.at_level(logging.WARNING):
         command("evaluate", folder / "fitted", "--data", folder / "map.yaml")
     assert len([line for line in caplog.messages if "fitted on these rows" in line]) == 3  # sts has one member alone

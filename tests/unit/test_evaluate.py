@@ -137,6 +137,18 @@ def test_all_metrics_are_measured_and_progress_is_told(model: MultitaskModel, ta
         assert told[task][-1] == len(table)
 
 
+def test_overall_scores_are_of_the_metrics_that_are_named(model: MultitaskModel, tables: dict[str, TokenTable]) -> None:
+    sets = {task: EvalSet.of(task, tables[task], "cpu") for task in ("sst", "sts")}
+    found = values(measure(model, sets, device=CPU, overall_of=["sst/pearson", "sts/pearson"]))
+    assert found.keys() == {"sst/accuracy", "sst/pearson", "sts/pearson", "overall/mean", "overall/normalised"}
+    predicted = predictions(model, sets["sst"], device=CPU).labels.numpy()
+    r = float(np.corrcoef(predicted, tables["sst"].labels.double().numpy())[0, 1])
+    assert found["sst/pearson"] == pytest.approx(r, abs=1e-12)
+    assert found["overall/mean"] == pytest.approx((r + (found["sts/pearson"] or 0)) / 2, abs=1e-12)
+    assert found["overall/normalised"] == pytest.approx((r + (found["sts/pearson"] or 0) + 2) / 4, abs=1e-12)
+    assert "overall/mean" not in values(measure(model, sets, device=CPU, overall_of=["sst/accuracy", "quora/accuracy"]))
+
+
 def spoiled(bundle: Bundle, value: float) -> MultitaskModel:
     """A model whose sts head says the same of every pair."""
     model = bundle.model({**HEADS, "sts": "linear"})
