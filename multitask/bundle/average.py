@@ -31,7 +31,7 @@ def averaged(found: Iterable[tuple[str, Found[Bundle]]]) -> Bundle:
         members.append({"bundle": name, "fingerprint": one.fingerprint})
         if first is None:
             totals = {key: value.double() for key, value in one.bundle.tensors.items()}
-            first = replace(one.bundle, tensors={key: value[:0] for key, value in totals.items()})
+            first = replace(one.bundle, tensors={})
         else:
             _check_shapes(totals, one.bundle, members)
             _check_facts(first, one.bundle, members)

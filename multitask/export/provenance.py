@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,20 @@ def provenance_of(uri: str) -> Provenance:
     with well_formed(join(experiment, "results.json")):
         Experiment(storage, called).check_results(results)
         return Provenance(outcome, results["data"], _line(results["stages"], name))
+
+
+def shared_data(uris: Iterable[str]) -> dict[str, Any]:
+    """Task -> its files (`source`, `fingerprint`), of several bundles together: where the experiments of all that know
+    of the task have the same dev rows."""
+    known: dict[str, list[Mapping[str, Any]]] = {}
+    for uri in uris:
+        for task, facts in provenance_of(uri).data.items():
+            known.setdefault(task, []).append(facts)
+    return {
+        task: {key: found[0][key] for key in ("source", "fingerprint")}
+        for task, found in known.items()
+        if len({facts["fingerprint"].get("dev") for facts in found}) == 1
+    }
 
 
 def _found(folder: str, name: str, of: str = "") -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from multitask.bundle.average import averaged
 from multitask.bundle.bundle import Bundle, save_bundle
 from multitask.bundle.found import Found
 from multitask.experiment.finding import open_found
+from multitask.export.provenance import shared_data
 from multitask.storage.storage import MANIFEST, Storage
 from ray_jobs.bundles.output import check_free, draft, publish
 from ray_jobs.screen import Screen
@@ -21,6 +23,7 @@ def average_bundles(uris: Sequence[str], output: str, screen: Screen) -> None:
     target = Storage(output)
     check_free(target, WEIGHTS, MANIFEST)
     bundle = averaged(_read(uris, screen))
+    bundle = replace(bundle, about={**bundle.about, "data": shared_data(uris)})
     with draft(target) as folder:
         save_bundle(Storage(str(folder)), "", bundle)
         publish(folder, target, WEIGHTS, MANIFEST)

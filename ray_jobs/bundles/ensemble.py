@@ -11,7 +11,7 @@ from multitask.bundle.ensemble import Ensemble, Members, differing, write_ensemb
 from multitask.errors import UserError, near
 from multitask.experiment.finding import open_found
 from multitask.experiment.results import cell
-from multitask.export.provenance import provenance_of
+from multitask.export.provenance import shared_data
 from multitask.inference.files import FileOutputs
 from multitask.measure.ensembles import FOLDS, Weights, cross_fitted, fitted
 from multitask.measure.evaluate import metrics_of, predicted_of
@@ -58,15 +58,14 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
 @dataclass
 class Gathered:
     """Bundles that were copied to `folder` so far. members: what the user calls each, its content's hash, and the tasks
-    that it answers. specs: task -> what it is. data: task -> what members' experiments say of its files. overalls: what
-    each one's overall scores are made of, none for the papers'."""
+    that it answers. specs: task -> what it is. columns: task -> what its files call its columns. overalls: what each
+    one's overall scores are made of, none for the papers'."""
 
     folder: Storage
     members: list[dict[str, Any]]
     specs: dict[str, TaskSpec]
-    data: dict[str, list[Mapping[str, Any]]]
+    columns: dict[str, Mapping[str, Any]]
     overalls: list[list[str]]
-    max_bad_rows: float = 0.0
 
     def add(self, uri: str, bundle: Bundle) -> None:
         """Copies one more bundle. Raises UserError where it answers nothing, or a task of another meaning."""
@@ -86,11 +85,8 @@ class Gathered:
             raise UserError(f"bundle '{uri}': the same as '{twice[0]}'; name each once")
         heads = {task: bundle.heads[task] for task in bundle.answers}
         self.members.append({"bundle": uri, "fingerprint": fingerprint, "tasks": heads})
-        self.max_bad_rows = max(self.max_bad_rows, bundle.about.get("max_bad_rows", 0.0))
+        self.columns = {**bundle.about.get("columns", {}), **self.columns}
         self.overalls.append(bundle.about.get("overall", []))
-        for task, facts in provenance_of(uri).data.items():
-            if task in bundle.answers:
-                self.data.setdefault(task, []).append(facts)
 
     def ensemble(self) -> Ensemble:
         """The ensemble in which all members of a task count alike."""
@@ -100,16 +96,8 @@ class Gathered:
         tasks = [{task: self.specs[task] for task in mine} for mine in names]
         members = Members(self.folder, [member["fingerprint"] for member in self.members], tasks)
         overall = self.overalls[0] if all(other == self.overalls[0] for other in self.overalls) else []
-        about = {"max_bad_rows": self.max_bad_rows, "data": self._agreed(), "overall": overall}
-        return Ensemble(members, weights, self.specs, about)
-
-    def _agreed(self) -> dict[str, Any]:
-        """Task -> its files, where those of all members' experiments hold the same dev rows."""
-        return {
-            task: {key: found[0][key] for key in ("source", "fingerprint")}
-            for task, found in self.data.items()
-            if len({facts["fingerprint"].get("dev") for facts in found}) == 1
-        }
+        data = shared_data(member["bundle"] for member in self.members)
+        return Ensemble(members, weights, self.specs, {"columns": self.columns, "data": data, "overall": overall})
 
 
 def _said(spec: TaskSpec, what: str) -> str:

@@ -15,7 +15,7 @@ from multitask.bundle.ensemble import Answering
 from multitask.data.readers import Shards
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable
-from multitask.errors import UserError, near
+from multitask.errors import UserError, near, well_formed
 from multitask.experiment.finding import open_answering
 from multitask.experiment.results import cell
 from multitask.export.provenance import provenance_of
@@ -130,11 +130,12 @@ def trained_on(uri: str, bundle: Answering, splits: Sequence[Split]) -> Place:
     """
     facts = provenance_of(uri).data or bundle.about.get("data", {})
     columns = bundle.about.get("columns", {})
-    tasks = {
-        task: Task(**_files(facts[task]["source"]), columns=columns.get(task, {}))
-        for task in bundle.tasks
-        if task in facts
-    }
+    with well_formed(f"bundle '{uri}': its files"):
+        tasks = {
+            task: Task(**_files(facts[task]["source"]), columns=columns.get(task, {}))
+            for task in bundle.tasks
+            if task in facts
+        }
     if not tasks and all(task in TASKS for task in bundle.tasks):
         return place_of(sample_uri())
     if not tasks:
@@ -143,7 +144,7 @@ def trained_on(uri: str, bundle: Answering, splits: Sequence[Split]) -> Place:
         for file in (name for split in splits for name in getattr(files, split) or ()):
             if "://" not in file and not Path(file).is_file():
                 raise UserError(f"bundle '{uri}': {task} was trained with {file}, which is not there; give --data")
-        _tell_of_changes(bundle.specs[task], files, facts[task]["fingerprint"], splits)
+        _tell_of_changes(bundle.specs[task], files, facts[task].get("fingerprint", {}), splits)
     return Place(f"what {uri} was trained with", tasks, "")
 
 

@@ -15,6 +15,7 @@ from multitask.bundle.average import averaged
 from multitask.bundle.bundle import Bundle, bundle_of, read_bundle, save_bundle
 from multitask.bundle.found import Found
 from multitask.errors import UserError
+from multitask.export import provenance
 from multitask.storage.storage import Storage
 from multitask.tasks.own import known
 from ray_jobs.cli import app
@@ -101,6 +102,16 @@ def test_one_bundle_alone_and_one_named_twice_are_refused() -> None:
         mean_of(member(1))
     with pytest.raises(UserError, match="'c': the same as 'b'"):
         averaged([("b", Found(member(1), "x")), ("c", Found(member(1), "x"))])
+
+
+def test_where_the_files_are_is_known_where_all_experiments_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    def facts(dev: str) -> dict[str, Any]:
+        return {"source": {"dev": f"{dev}.csv"}, "fingerprint": {"dev": dev}, "rows_used": {"dev": 9}}
+
+    known_of = {"a": {"sst": facts("x"), "sts": facts("y")}, "b": {"sst": facts("x"), "sts": facts("z")}, "c": {}}
+    monkeypatch.setattr(provenance, "provenance_of", lambda uri: provenance.Provenance(data=known_of[uri]))
+    expected = {"sst": {"source": {"dev": "x.csv"}, "fingerprint": {"dev": "x"}}}
+    assert provenance.shared_data(["a", "b", "c"]) == expected
 
 
 def test_the_command_writes_a_bundle(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def test_what_has_changed_since_is_refused(folder: Path, tmp_path: Path) -> None
         ({"weights": {"nothing": [0.5, 0.5]}}, "which it does not define"),
         ({"members": []}, "members: "),
         ({"schema": 2}, "schema 2; this version reads 1"),
-        ({"about": {"max_bad_rows": 3}}, "about.max_bad_rows"),
+        ({"about": {"overall": 3}}, "about.overall"),
     ],
 )
 def test_an_ensemble_from_elsewhere_may_say_anything(
