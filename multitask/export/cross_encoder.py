@@ -15,7 +15,7 @@ from multitask.bundle.checks import ENCODER
 from multitask.bundle.found import HEADS
 from multitask.errors import UserError, near
 from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_tokenizer, write_weights
-from multitask.inference.predict import answerable, require
+from multitask.inference.predict import require
 from multitask.model.heads import only_layer
 from multitask.tasks.labels import KINDS, LabelSpec, word_or_number
 
@@ -33,7 +33,7 @@ def one_head(bundle: Bundle, task: str | None) -> Bundle:
 
     Raises UserError, saying what would be valid, where it can carry none, or several and no task is named.
     """
-    reasons = {name: _unfit(bundle, name) for name in answerable(bundle)}
+    reasons = {name: _unfit(bundle, name) for name in bundle.answers}
     fit = [name for name, reason in reasons.items() if not reason]
     if task is None and len(fit) > 1:
         raise UserError(f"--task: missing; a cross-encoder can carry one head of {', '.join(fit)}")

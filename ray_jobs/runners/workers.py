@@ -105,10 +105,9 @@ def execution(
 
 
 class RayRunner:
-    """The workers of an experiment, from its first stage to its end."""
+    """The workers of an experiment, from its first stage to its end. sweeps: whether sweeps amid it share its Ray."""
 
     def __init__(self, workers: Workers, screen: Screen, stop: StopRequest, sweeps: bool = False) -> None:
-        """sweeps: whether sweeps amid the run share its Ray."""
         self.cluster, self.screen, self.stop = Cluster(workers, screen, silent=True, dashboard=sweeps), screen, stop
         self.thread: threading.Thread | None = None
         self.board: Any = None
