@@ -12,6 +12,8 @@ Values = NDArray[np.float64]
 Places = NDArray[np.int64]
 Interval = tuple[float, float]  # 95 %: the lower end, the upper one
 
+Seed = int | Sequence[int]
+
 INTERVAL_SEED = 11711  # the same predictions give the same interval
 RESAMPLES = 1000
 DRAWN_AT_ONCE = 1_000_000  # numbers: bounds the memory to some 50 MB
@@ -20,19 +22,27 @@ DRAWN_AT_ONCE = 1_000_000  # numbers: bounds the memory to some 50 MB
 def interval(
     statistic: Callable[[Places], Values],
     count: int,
-    seed: int = INTERVAL_SEED,
+    seed: Seed = INTERVAL_SEED,
     resamples: int = RESAMPLES,
     width: int = 1,
 ) -> Interval | None:
     """A statistic's 95 % percentile interval over `count` things drawn with replacement; None where it has no value.
+    The arguments are those of `resampled`, of a statistic that is one number."""
+    return percentiles(resampled(statistic, count, seed, resamples, width))
 
-    statistic: (R, count) places of the things drawn, a resample a row -> (R,) values, NaN where there is none. width:
-    the numbers that a thing is, for the memory that so many of them take.
+
+def resampled(
+    statistic: Callable[[Places], Values], count: int, seed: Seed, resamples: int, width: int = 1
+) -> Values:
+    """(resamples, ...) a statistic over `count` things drawn with replacement.
+
+    statistic: (R, count) places of the things drawn, a resample a row -> (R, ...) values, NaN where there is none.
+    width: the numbers that a thing is, for the memory that so many of them take.
     """
     random, at_once, values = np.random.default_rng(seed), max(1, DRAWN_AT_ONCE // (count * width)), []
     for start in range(0, resamples, at_once):
         values.append(statistic(random.integers(0, count, (min(at_once, resamples - start), count))))
-    return percentiles(np.concatenate(values))
+    return np.concatenate(values)
 
 
 def mean_interval(
@@ -104,6 +114,17 @@ def percentiles(values: Values) -> Interval | None:
         return None
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def two_sided_p(differences: Values) -> float | None:
+    """How likely a difference as far from 0 would be, were there none: twice the smaller share of the resampled
+    differences (R,) at or beyond 0, one resample added to each (Davison and Hinkley, 1997, formulas 4.11 and 5.6). None
+    where there are none but NaN. It is below .05 where the percentile interval leaves 0 out."""
+    found = differences[~np.isnan(differences)]
+    if not len(found):
+        return None
+    beyond = min(int((found <= 0).sum()), int((found >= 0).sum()))
+    return min(1.0, 2 * (beyond + 1) / (len(found) + 1))
 
 
 def share_interval(share: float, count: int) -> Interval:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # torch is much to load for whoever only asks which metrics t
     from torch import Tensor
 
 Floats = NDArray[np.float64]
+Number = TypeVar("Number", float, Floats)
 
 PERPLEXITY = "mlm/perplexity"
 COMPLETION = "completion/perplexity"
@@ -44,6 +45,11 @@ class Predicted:
 
     labels: Tensor
     logits: Tensor | None = None
+
+    def of(self, rows: ArrayLike) -> Predicted:
+        """What is said of those rows alone. rows: (N,) whether each is one of them."""
+        there = np.asarray(rows).nonzero()[0]
+        return Predicted(self.labels[there], None if self.logits is None else self.logits[there])
 
 
 @dataclass(frozen=True)
@@ -121,9 +127,20 @@ OF_LOGITS = frozenset({"average_precision"})  # they measure what decisions are 
 
 def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
     """The metric of N predictions against N labels, computed in float64, with its bootstrap interval."""
-    measured = predicted.logits if metric in OF_LOGITS else predicted.labels
-    assert measured is not None, f"{metric} is of labels that are decided"
-    given, wanted = _float64(measured), _float64(labels)
+    given, wanted = measured(metric, predicted), _float64(labels)
+    found = plain_score(metric, given, wanted)
+    return found if found.value is None else replace(found, interval=bootstrap_interval(metric, given, wanted))
+
+
+def measured(metric: str, predicted: Predicted) -> Floats:
+    """What the metric is of: the predicted labels, or the logits that they were decided by."""
+    found = predicted.logits if metric in OF_LOGITS else predicted.labels
+    assert found is not None, f"{metric} is of labels that are decided"
+    return _float64(found)
+
+
+def plain_score(metric: str, given: Floats, wanted: Floats) -> Score:
+    """The metric of what `measured` gave against labels of its shape, without an interval."""
     assert given.shape == wanted.shape, f"{given.shape} predictions for {wanted.shape} labels"
     if not given.size:
         return Score(None, "no examples")
@@ -132,7 +149,7 @@ def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
         return Score(None, f"{broken} of {given.size} predictions are not finite")
     value = float(METRICS[metric](given, wanted))
     if np.isfinite(value):
-        return Score(value, interval=bootstrap_interval(metric, given, wanted))
+        return Score(value)
     if wanted.ndim > 1:
         return Score(None, "no label has any class")
     side, values = ("prediction", given) if np.ptp(given) == 0 else ("label", wanted)
@@ -158,8 +175,13 @@ def overall(metrics: Mapping[str, float | None], of: Sequence[str] = OVERALL_OF)
     found = {key: value for key in of if (value := metrics.get(key)) is not None}
     if len(found) < len(of):
         return {"overall/mean": None, "overall/normalised": None}
-    mapped = [(value + 1) / 2 if key.endswith("/pearson") else value for key, value in found.items()]
+    mapped = [normalised(key, value) for key, value in found.items()]
     return {"overall/mean": fmean(found.values()), "overall/normalised": fmean(mapped)}
+
+
+def normalised(key: str, value: Number) -> Number:
+    """A metric on the scale 0 to 1: Pearson's r mapped to (r + 1) / 2, others as they are. key: `sts/pearson` say."""
+    return (value + 1) / 2 if key.endswith("/pearson") else value
 
 
 def bootstrap_interval(
