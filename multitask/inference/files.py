@@ -46,14 +46,21 @@ class FileOutputs:
 
 
 def file_outputs(
-    model: Answering, place: Place, splits: Sequence[Split], labelled: Collection[Split], cache: Storage, tell: Tell
+    model: Answering,
+    place: Place,
+    splits: Sequence[Split],
+    labelled: Collection[Split],
+    cache: Storage,
+    tell: Tell,
+    tasks: Collection[str] | None = None,
 ) -> list[FileOutputs]:
     """What the members say of every split that the place has, in the order of tasks and splits.
 
     Members are read and asked one after the other, and only their outputs are kept. labelled: the splits whose labels
-    are read. cache: where tokens are put meanwhile. Raises UserError where the place has none of the splits.
+    are read. cache: where tokens are put meanwhile. tasks: those that are wanted; None is all. Raises UserError where
+    the place has none of the splits.
     """
-    specs = [model.specs[task] for task in model.tasks]
+    specs = [model.specs[task] for task in model.tasks if tasks is None or task in tasks]
     wanted = [(spec, split) for spec in specs for split in splits if place.has(spec, split)]
     if not wanted:
         place.find(specs[0], splits[0])  # says what is there instead

@@ -31,9 +31,7 @@ def interval(
     return percentiles(resampled(statistic, count, seed, resamples, width))
 
 
-def resampled(
-    statistic: Callable[[Places], Values], count: int, seed: Seed, resamples: int, width: int = 1
-) -> Values:
+def resampled(statistic: Callable[[Places], Values], count: int, seed: Seed, resamples: int, width: int = 1) -> Values:
     """(resamples, ...) a statistic over `count` things drawn with replacement.
 
     statistic: (R, count) places of the things drawn, a resample a row -> (R, ...) values, NaN where there is none.

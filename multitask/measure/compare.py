@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from multitask.measure.bootstrap import INTERVAL_SEED, Interval, Values, percentiles, resampled, two_sided_p
+from multitask.measure.bootstrap import INTERVAL_SEED, Interval, Places, Values, percentiles, resampled, two_sided_p
 from multitask.measure.metrics import (
     METRICS,
     OVERALL_OF,
@@ -21,6 +22,8 @@ from multitask.measure.metrics import (
 )
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TaskSpec
+
+Mask = NDArray[np.bool_]
 
 RESAMPLES = 10_000  # ten times an interval's: a small p rests on few of them
 
@@ -36,17 +39,18 @@ class Answered:
     labels: Floats
     predicted: Sequence[Predicted]
 
-    def of(self, rows: Values) -> Answered:
+    def of(self, rows: Mask) -> Answered:
         """What is said of those rows alone. rows: (N,) whether each is one of them."""
         return Answered(self.spec, self.labels[rows], [predicted.of(rows) for predicted in self.predicted])
 
-    def right(self, model: int) -> Values | None:
+    def right(self, model: int) -> Mask | None:
         """(N,) whether a model's decision on each row is right, in all classes of several; None where labels are
         numbers on a scale, which nobody decides."""
         if KINDS[self.spec.label.kind].words is None:
             return None
-        same: Values = np.asarray(self.predicted[model].labels) == self.labels
-        return same if same.ndim == 1 else same.all(axis=1)
+        same: Mask = np.equal(self.predicted[model].labels.numpy(), self.labels)
+        right: Mask = np.asarray(same.reshape(len(same), -1).all(axis=1))
+        return right
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def mcnemar(gained: int, lost: int) -> float:
     for place in range(min(gained, lost) + 1):  # whole numbers: exact however many rows there are
         tail += term
         term = term * (trials - place) // (place + 1)
-    return min(1.0, 2 * tail / 2**trials)
+    return min(1.0, float(2 * tail / (1 << trials)))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -180,7 +184,7 @@ def _drawn(task: Answered, resamples: int) -> Values:
     metric, wanted = METRICS[task.spec.metric], task.labels
     given = [measured(task.spec.metric, predicted) for predicted in task.predicted]
 
-    def values(picks: Values) -> Values:
+    def values(picks: Places) -> Values:
         labels = wanted[picks]
         return np.stack([metric(one[picks], labels) for one in given], axis=-1)
 

@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lightning_modules.progress import Progress
 from multitask.bundle.ensemble import Answering
 from multitask.data.readers import Shards
@@ -29,34 +32,48 @@ from multitask.storage.owners import kept_in
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
 from multitask.tasks.table import TASKS, Split, TaskSpec
+from ray_jobs.bundles.unseen import training_texts, unseen_rows
 from ray_jobs.screen import Screen
 
 log = logging.getLogger(__name__)
 
 BOTH: tuple[Split, ...] = ("dev", "test")
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+TRAIN = SPLITS[:1]
 
 
-def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen) -> None:
-    """Shows every task's exact metric with its 95 % interval. Raises UserError where no task has that split, or its
-    file no labels."""
-    if split not in SPLITS:
-        raise UserError(f"--split '{split}': valid: {', '.join(SPLITS)}{near(split, SPLITS)}")
-    wanted = [known for known in SPLITS if known == split]
-    model, place = _opened(uri, data, wanted)
-    found, of = [], model.about.get("overall") or OVERALL_OF
-    for one in outputs_of(model, place, wanted, screen):
+def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen, clean: bool = False) -> None:
+    """Shows every task's exact metric with its 95 % interval. clean: also without the rows whose text a training file
+    has. Raises UserError where no task has that split, or its file no labels."""
+    wanted = wanted_split(split, clean)
+    model, place = opened(uri, data, [wanted, *TRAIN[: int(clean)]])
+    seen = training_texts([(model, place)]) if clean else None
+    whole, unseen, of = [], [], model.about.get("overall") or OVERALL_OF
+    for one in outputs_of(model, place, [wanted], screen):
         _tell_of_fitting(model, one)
         predicted = one.predicted(model.shares(one.spec.name))
-        found += [scored(one.spec, metric, one.table, predicted) for metric in metrics_of(one.spec, of)]
-    total = overall({row["metric"]: row["value"] for row in found}, of)
+        rows = unseen_rows(seen, model, place, one.spec, wanted, one.table) if seen else None
+        for metric in metrics_of(one.spec, of):
+            whole.append(scored(one.spec, metric, one.table, predicted))
+            if rows is not None:
+                unseen.append(scored(one.spec, metric, one.table, predicted, rows))
     if screen.as_json:
-        screen.document({"bundle": uri, "data": place.uri, "split": split, "tasks": found, **total})
+        found = {"bundle": uri, "data": place.uri, "split": split, **_with_overall(whole, of)}
+        screen.document(found | ({"clean": _with_overall(unseen, of)} if clean else {}))
         return
-    header = ["metric", "value", "95 % interval", "rows", "majority class"]
-    rows = [_table_row(row) for row in found]
-    rows += [[name, cell(value), "", "", ""] for name, value in total.items() if value is not None]
-    screen.table(header, rows, title=f"{uri} on {split} of {place.uri}")
+    _show(screen, whole, of, f"{uri} on {split} of {place.uri}")
+    if clean:
+        _show(screen, unseen, of, f"{uri} on those rows of {split} of which no text is in a training file")
+
+
+def wanted_split(split: str, clean: bool) -> Split:
+    """The split of that name. Raises UserError where there is none, or nothing of it can be unseen in training."""
+    found = next((known for known in SPLITS if known == split), None)
+    if found is None:
+        raise UserError(f"--split '{split}': valid: {', '.join(SPLITS)}{near(split, SPLITS)}")
+    if clean and found in TRAIN:
+        raise UserError(f"--clean --split {split}: every text of it is in a training file; valid: dev, test")
+    return found
 
 
 def _tell_of_fitting(model: Answering, one: FileOutputs) -> None:
@@ -70,17 +87,34 @@ def _tell_of_fitting(model: Answering, one: FileOutputs) -> None:
         )
 
 
-def scored(spec: TaskSpec, metric: str, table: TokenTable, predicted: Predicted) -> dict[str, Any]:
-    """A metric of a task on a table, with what it rests on."""
-    labels = table.labels.double()
+def scored(
+    spec: TaskSpec, metric: str, table: TokenTable, predicted: Predicted, rows: NDArray[np.bool_] | None = None
+) -> dict[str, Any]:
+    """A metric of a task on a table, with what it rests on, as --json has it. rows: (N,) whether each is measured; all
+    of them where it is None."""
+    labels = table.labels.double().numpy()
+    if rows is not None:
+        labels, predicted = labels[rows], predicted.of(rows)
     return {
         "metric": f"{spec.name}/{metric}",
         **asdict(score(metric, predicted, labels)),
         "source": table.source,
-        "rows": len(table),
+        "rows": len(labels),
         "quarantined": len(table.quarantined),
         "majority_baseline": majority_baseline(labels, spec.label.kind),
     }
+
+
+def _with_overall(rows: Sequence[Mapping[str, Any]], of: Sequence[str]) -> dict[str, Any]:
+    return {"tasks": rows, **overall({row["metric"]: row["value"] for row in rows}, of)}
+
+
+def _show(screen: Screen, found: Sequence[dict[str, Any]], of: Sequence[str], title: str) -> None:
+    header = ["metric", "value", "95 % interval", "rows", "majority class"]
+    rows = [_table_row(row) for row in found]
+    total = overall({row["metric"]: row["value"] for row in found}, of)
+    rows += [[name, cell(value), "", "", ""] for name, value in total.items() if value is not None]
+    screen.table(header, rows, title=title)
 
 
 def _table_row(row: dict[str, Any]) -> list[str]:
@@ -96,7 +130,7 @@ def _table_row(row: dict[str, Any]) -> list[str]:
 
 def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> None:
     """Writes the prediction files for dev and test of every task that has them, and the zip."""
-    model, place = _opened(uri, data, BOTH)
+    model, place = opened(uri, data, BOTH)
     folder = Storage(output)
     for task in model.tasks:
         for missing in BOTH:
@@ -115,7 +149,9 @@ def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> N
         screen.document({"bundle": uri, "data": place.uri, "files": files, "submission": submission})
 
 
-def _opened(uri: str, data: str | None, splits: Sequence[Split]) -> tuple[Answering, Place]:
+def opened(uri: str, data: str | None, splits: Sequence[Split]) -> tuple[Answering, Place]:
+    """A bundle or ensemble with heads, and where its tasks' files lie: --data, or what it was trained with. Raises
+    UserError for an encoder without heads, and where a file of those splits is not there."""
     model = open_answering(uri).bundle
     if not model.tasks:
         raise UserError(f"bundle '{uri}': an encoder without heads; it can only be trained from")
@@ -168,16 +204,22 @@ def _files(source: Mapping[str, str]) -> dict[Split, list[str]]:
 
 
 def outputs_of(
-    model: Answering, place: Place, splits: Sequence[Split], screen: Screen, labelled: Collection[Split] = SPLITS
+    model: Answering,
+    place: Place,
+    splits: Sequence[Split],
+    screen: Screen,
+    labelled: Collection[Split] = SPLITS,
+    tasks: Collection[str] | None = None,
 ) -> Iterator[FileOutputs]:
-    """What `file_outputs` finds, with progress; their tables are there until the next one is asked for."""
+    """What `file_outputs` finds, with progress; their tables are there until the next one is asked for. tasks: those
+    that are wanted; all that the model has where it is None."""
 
     def tell(doing: str, total: int) -> Done:
         screen.end_line()
         return partial(_tell, screen, doing, total)
 
     with tempfile.TemporaryDirectory(prefix=kept_in("tokens")) as cache:
-        found = file_outputs(model, place, splits, labelled, Storage(cache), tell)
+        found = file_outputs(model, place, splits, labelled, Storage(cache), tell, tasks)
         screen.end_line()
         yield from found
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ray_jobs.cli.shared import USER_ERROR, BundleArgument, DataOption, JsonOption, QuietOption, choices
+from ray_jobs.cli.shared import USER_ERROR, DataOption, JsonOption, QuietOption, choices
 
 app = typer.Typer(rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at data before training on it.")
@@ -15,20 +15,36 @@ app.add_typer(data_app, name="data")
 
 @app.command()
 def evaluate(
-    bundle: BundleArgument,
+    bundles: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BUNDLE...",
+            help="A bundle: EXPERIMENT/STAGE (runs/demo/sst), its directory, or URI. Several: each against the first.",
+        ),
+    ],
     data: DataOption = None,
     split: Annotated[
         str, typer.Option(help="train, dev, or test with labels.", autocompletion=choices("train", "dev", "test"))
     ] = "dev",
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Also without the rows of which a text is in a training file.")
+    ] = False,
+    rows: Annotated[
+        str | None, typer.Option(help="A CSV for the rows of which one of two bundles is right, the other wrong.")
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Exact metrics of a bundle, with 95 % bootstrap intervals."""
+    """Exact metrics of a bundle, with 95 % bootstrap intervals; of several, paired differences from the first."""
+    from ray_jobs.bundles.comparing import compare_bundles
     from ray_jobs.bundles.scoring import evaluate_bundle
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
-        evaluate_bundle(bundle, data, split, screen)
+        if len(bundles) > 1 or rows:
+            compare_bundles(bundles, data, split, screen, clean=clean, rows=rows)
+        else:
+            evaluate_bundle(bundles[0], data, split, screen, clean=clean)
 
 
 @data_app.command("check")
