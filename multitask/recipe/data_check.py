@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from multitask.data.readers import Example, ReadResult, read_examples
 from multitask.data.scales import scale_note
 from multitask.data.tabular import BadRow
 from multitask.errors import UserError, short_list
-from multitask.recipe.data_maps import Place, place_of
+from multitask.recipe.data_maps import Place, is_map, mapped, place_of, place_of_recipe
+from multitask.recipe.packaged import packaged
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import Split, TaskSpec
 
@@ -82,13 +84,24 @@ class FileReport:
         }
 
 
-def check_data(uri: str) -> list[FileReport]:
-    """A report for each file of a known task in the directory, or of a data map's tasks; files of the split `test` need
-    no labels.
+def place_to_check(uri: str, data: str | None = None) -> Place:
+    """Where the files lie of what `data check` is given: a directory, a map, or a recipe, whose files may lie in `data`
+    or be the sample's."""
+    named = not Path(uri).exists() and not is_map(uri) and packaged(uri, "recipes") is not None
+    if data is None and not named:
+        return place_of(uri)
+    from multitask.recipe.loading import load_recipe  # with torch, which a data directory is read without
+
+    return place_of_recipe(load_recipe(uri, under=mapped(data)), data)
+
+
+def check_data(uri: str, data: str | None = None) -> list[FileReport]:
+    """A report for each file of a known task in the directory, of a data map's tasks, or of a recipe's, which may lie
+    in `data`; files of the split `test` need no labels.
 
     However many rows are malformed, they are reported. Raises UserError where there is no such file.
     """
-    place = place_of(uri)
+    place = place_to_check(uri, data)
     specs = place.specs().values()
     found = [(spec, split) for spec in specs for split in SPLITS if place.has(spec, split)]
     if not found and not place.directory:

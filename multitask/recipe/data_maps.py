@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multitask.data.files import expanded, find_file, has_file, local
+from multitask.data.sample import sample_uri
 from multitask.errors import UserError, near
 from multitask.recipe.packaged import packaged, packaged_maps
 from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.settings import Task
 from multitask.storage.uris import join
 from multitask.tasks.table import TASKS, Split, TaskSpec
+
+if TYPE_CHECKING:  # recipes come with torch, which a data directory is read without
+    from multitask.recipe.stages import Recipe
 
 FOLDER = "data"  # of configs/
 ENDINGS = (".yaml", ".yml")
@@ -66,6 +70,26 @@ class Place:
 def place_of(data: str) -> Place:
     """What `--data` names: a directory or its URI, a map, or a packaged map's name."""
     return Place(data, read_map(data), "") if is_map(data) else Place(data, {}, data)
+
+
+def place_of_recipe(recipe: Recipe, data: str | None) -> Place:
+    """Where the files of a recipe's tasks lie: where it says itself, else where `--data` does. Raises UserError where
+    neither does."""
+    return Place(data or f"recipe '{recipe.name}'", recipe.tasks, _directory(recipe, data))
+
+
+def _directory(recipe: Recipe, data: str | None) -> str:
+    """The directory of the tasks' files; "" where a map or the recipe itself names each file.
+
+    Raises UserError where neither --data nor the recipe says where they are.
+    """
+    if data:
+        return "" if is_map(data) else data
+    if recipe.data == "sample":
+        return sample_uri()
+    if all(task.train and task.dev for task in recipe.tasks.values()):
+        return ""
+    raise UserError(f"recipe '{recipe.name}': no data; give --data URI, a directory with the tasks' files, or a map")
 
 
 def is_map(data: str) -> bool:

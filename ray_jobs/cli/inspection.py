@@ -49,15 +49,26 @@ def evaluate(
 
 @data_app.command("check")
 def data_check(
-    uri: Annotated[str, typer.Argument(help="A directory, its URI, or a map (YAML).")], as_json: JsonOption = False
+    uri: Annotated[str, typer.Argument(help="A directory, its URI, a map (YAML), or a recipe.")],
+    data: DataOption = None,
+    leaks: Annotated[
+        bool, typer.Option("--leaks", help="Instead: texts that files of train, dev and test share.")
+    ] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """What a data directory holds. Counts, label balance, lengths and quarantined rows; exit status 2 where nothing
     could be trained on a file."""
     from multitask.recipe.data_check import check_data, render
     from ray_jobs.screen import Screen
 
-    with Screen(as_json=as_json) as screen:
-        reports = check_data(uri)
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        if leaks:
+            from ray_jobs.leaks import show_leaks
+
+            show_leaks(uri, data, screen)
+            return
+        reports = check_data(uri, data)
         if as_json:
             screen.document([report.to_json() for report in reports])
         else:

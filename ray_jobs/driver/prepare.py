@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 
 from multitask.bundle.bundle import ENCODERS, Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle
 from multitask.bundle.found import found_at
-from multitask.data.sample import sample_uri
 from multitask.data.samplers import training_rows
 from multitask.data.scales import scale_note
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
@@ -23,7 +22,7 @@ from multitask.model.layout import MODES
 from multitask.model.sources import SOURCES
 from multitask.model.weights import has_pooler
 from multitask.recipe.checks import check_heads
-from multitask.recipe.data_maps import Place, is_map
+from multitask.recipe.data_maps import Place, is_map, place_of_recipe
 from multitask.recipe.stages import NAME, Recipe
 from multitask.storage.sealed import Damaged, is_sealed, read_sealed
 from multitask.storage.storage import Storage
@@ -69,26 +68,12 @@ class Prepared:
         return {task: {split: table.sha256 for split, table in tables.items()} for task, tables in self.tables.items()}
 
 
-def data_directory(recipe: Recipe, data: str | None) -> str:
-    """The directory of the tasks' files; "" where a map or the recipe itself names each file.
-
-    Raises UserError where neither --data nor the recipe says where they are.
-    """
-    if data:
-        return "" if is_map(data) else data
-    if recipe.data == "sample":
-        return sample_uri()
-    if all(task.train and task.dev for task in recipe.tasks.values()):
-        return ""
-    raise UserError(f"recipe '{recipe.name}': no data; give --data URI, a directory with the tasks' files, or a map")
-
-
 def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
     """Reads all data files and models of a recipe, and puts tokens and bundles into the storage.
 
     Raises UserError for what is missing or malformed, before any work starts.
     """
-    place = Place(data or f"recipe '{recipe.name}'", recipe.tasks, data_directory(recipe, data))
+    place = place_of_recipe(recipe, data)
     start = store_encoder(storage, recipe)
     foreign = {stage.from_ for stage in recipe.stages if stage.from_ and "/" in stage.from_}
     bundles = {uri: store_bundle(storage, uri, recipe, start.tokenizer_json) for uri in sorted(foreign)}
