@@ -64,7 +64,7 @@ def data_check(
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
         if leaks:
-            from ray_jobs.leaks import show_leaks
+            from ray_jobs.cli.leaks import show_leaks
 
             show_leaks(uri, data, screen)
             return
