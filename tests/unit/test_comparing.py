@@ -22,7 +22,7 @@ from multitask.storage.storage import Storage
 from multitask.tasks.own import known
 from multitask.tasks.table import TASKS
 from ray_jobs.bundles.comparing import _check_rows
-from ray_jobs.bundles.scoring import SPLITS, answered, opened
+from ray_jobs.bundles.scoring import opened, outputs_of
 from ray_jobs.cli import app
 from ray_jobs.screen import Screen
 from tests.helpers import table_of, tiny
@@ -119,9 +119,9 @@ def test_clean_leaves_out_rows_whose_text_is_in_a_training_file(folder: Path) ->
     }
     found = told(folder, "a", "--clean")
     both = told(folder, "a", "b", "--clean")["clean"]["comparisons"]
-    for (task, _, table, predicted), clean in zip(
-        answered(bundle, place, ["dev"], Screen(quiet=True), SPLITS), found["clean"]["tasks"], strict=True
-    ):
+    said = outputs_of(bundle, place, ["dev"], Screen(quiet=True))
+    for one, clean in zip(said, found["clean"]["tasks"], strict=True):
+        task, table, predicted = one.spec.name, one.table, one.predicted((1.0,))
         dev = read_examples(place.find(TASKS[task], "dev"), TASKS[task], labelled=True).examples
         kept = [at for at, example in enumerate(dev) if train.isdisjoint(map(str.casefold, example.texts))]
         assert clean["rows"] == len(kept) < ROWS + (task != "quora")
