@@ -144,6 +144,7 @@ def setup_of(job: StageJob, stage: Stage, data: StageData, model: MultitaskModel
         data.tables,
         data.rows,
         losses=job.model.losses,
+        loss_settings=job.model.loss_settings,
         smart=stage.smart,
         tokenizer_json=tokenizer_json,
         max_length=longest(job.about, model.config),

@@ -51,6 +51,20 @@ OWN_TASKS: dict[str, Any] = {
         },
         **{split: f"{sample_uri()}/quora-{split}.csv" for split in ("train", "dev")},
     },
+    "alike": {
+        "define": {
+            "columns": ["sentence1", "sentence2"],
+            "label": {"column": "similarity", "kind": "score", "low": 0, "high": 5},
+        },
+        "loss": "cosent",
+        **{split: f"{sample_uri()}/sts-{split}.csv" for split in ("train", "dev")},
+    },
+    "mood": {
+        "define": {"columns": ["sentence"], "label": {"column": "sentiment", "words": list("abcde")}},
+        "label_smoothing": 0.1,
+        "class_weights": "balanced",
+        **{split: f"{sample_uri()}/ids-sst-{split}.csv" for split in ("train", "dev")},
+    },
     "tones": {
         "define": {
             "columns": ["sentence"],
@@ -175,6 +189,8 @@ def random_sentences(count: int, seed: int = 0, low: int = 1, high: int = 30) ->
 
 def objective_of(tables: dict[str, TokenTable], **stage: Any) -> Any:
     """The objective of a stage over those tables, double precision and no dropout."""
+    losses = {"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse", **stage.pop("losses", {})}
+    loss_settings = stage.pop("loss_settings", {})
     default = {"name": "stage", "tasks": list(tables), "train": "full-model", "lr": 1e-3, "dropout": 0.0}
     settings = Stage.model_validate({**default, **stage})
     heads = {"sst": "linear", "quora": "linear", "sts": "cosine"}
@@ -184,8 +200,7 @@ def objective_of(tables: dict[str, TokenTable], **stage: Any) -> Any:
         data.tables[task], data.rows[task] = settings.learns.examples(
             settings.options, model.specs[task], table, np.arange(len(table))
         )
-    losses = {"sst": "cross_entropy", "quora": "bce", "sts": "cosine_mse"}
-    job: Any = SimpleNamespace(seed=3, about={}, model=SimpleNamespace(losses=losses))
+    job: Any = SimpleNamespace(seed=3, about={}, model=SimpleNamespace(losses=losses, loss_settings=loss_settings))
     objective = settings.learns(setup_of(job, settings, data, model, tiny().tokenizer_json))
     model.set_trainable({task: objective.reached(model, task) for task in tables}, settings.train == "full-model")
     return objective

@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[[str, Any], dict[str, Any]]] = {
     "by": lambda at, metric: {f"{at}.sweep.by": metric},
     "recipe": lambda at, settings: settings,
     "tasks": lambda at, tasks: {f"tasks.{task}": _of_task(facts) for task, facts in tasks.items()},
+    "losses": lambda at, losses: {f"tasks.{task}": settings for task, settings in losses.items()},
     "parent": lambda at, sha: {f"{at}.from": Digest(sha)},
     "data": lambda at, data: {
         f"data.{task}.{split}": Digest(sha) for task, splits in data.items() for split, sha in splits.items()

@@ -38,7 +38,7 @@ def stage_content(
     heads: task -> head name in that stage. data: task -> split -> sha256 of the file. parent: the fingerprint of
     what the stage starts from.
     """
-    own = definitions(recipe.specs)
+    own, losses = definitions(recipe.specs), recipe.loss_settings(stage)
     return {
         "stage": stage.content(),
         "tasks": {
@@ -51,7 +51,9 @@ def stage_content(
         },
         "recipe": {"seed": seed, "max_length": recipe.max_length, "max_bad_rows": recipe.max_bad_rows},
         "parent": parent,
-    } | ({"overall": recipe.overall_of} if recipe.overall else {})
+        **({"losses": losses} if losses else {}),
+        **({"overall": recipe.overall_of} if recipe.overall else {}),
+    }
 
 
 def trainer_name(fingerprint: str, started: datetime, trial: int = 0, variant: int = 0) -> str:
@@ -69,6 +71,8 @@ class JobModel:
     """Task -> the name of its head."""
     losses: dict[str, str] = field(default_factory=dict)
     """Task -> the name of its loss."""
+    loss_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Trained task -> the settings of its loss that are not its defaults."""
     specs: dict[str, Any] = field(default_factory=dict)
     """Own task -> its definition."""
 

@@ -144,7 +144,7 @@ HEADS: dict[str, HeadSpec] = {
     "cosine": HeadSpec(
         lambda hidden_size, spec: CosineHead(spec.label),
         frozenset({2}),
-        {"score": ("cosine_mse", "mse")},
+        {"score": ("cosine_mse", "mse", "cosent", "angle")},
         trainable=False,
     ),
 }

@@ -130,16 +130,18 @@ class MultitaskModel(nn.Module):
 
     def forward(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """The head's outputs for the batch's task: (B, classes) logits or (B,) values."""
+        outputs: Tensor = self.heads[batch.task](*self.sides(batch, noise))
+        return outputs
+
+    def sides(self, batch: Batch, noise: Tensor | None = None) -> Sequence[Encoding | None]:
+        """What the task's head is given: the encoding of the first side of B examples, and of the second or None."""
         head = self.heads[batch.task]
         if self.specs[batch.task].by_text:
             halves = self.dropout(self.features(batch, noise)).chunk(2, dim=1)
-            sides: Sequence[Encoding | None] = [Encoding(half, half.new_empty(0), batch.mask) for half in halves]
-        else:
-            encoding = self.encode(batch, noise)
-            tokens = self.dropout(encoding.tokens) if head.uses_tokens else encoding.tokens
-            sides = split(Encoding(self.dropout(encoding.sentence), tokens, encoding.mask), len(batch))
-        outputs: Tensor = head(*sides)
-        return outputs
+            return [Encoding(half, half.new_empty(0), batch.mask) for half in halves]
+        encoding = self.encode(batch, noise)
+        tokens = self.dropout(encoding.tokens) if head.uses_tokens else encoding.tokens
+        return split(Encoding(self.dropout(encoding.sentence), tokens, encoding.mask), len(batch))
 
     def features(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """(S, F) all that heads need of an encoder that does not change, but for heads that read tokens: sentence

@@ -59,6 +59,8 @@ class Setup:
     """Task -> the rows of its table that are used."""
     losses: Mapping[str, str] = field(default_factory=dict)
     """Task -> the name of its head's loss."""
+    loss_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Task -> the settings of its loss that are not its defaults."""
     smart: Any = None
     """The settings of SMART's regularisation, or None."""
     tokenizer_json: str = ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,13 @@ from torch.func import functional_call
 
 from multitask.data.batches import Batch
 from multitask.data.samplers import derive_seed
+from multitask.model.bert import Encoding
+from multitask.model.heads import HEADS
 from multitask.objectives.base import Objective, Place, Setup
-from multitask.objectives.losses import LOSSES
+from multitask.objectives.losses import LOSSES, Sums, class_weighted, settings_of
+from multitask.objectives.ranks import from_all_ranks, padded_rows
 from multitask.objectives.smart import Smart, WeightAverage, adversarial_noise, divergence, draw_noise
+from multitask.tasks.labels import KINDS
 
 
 class Supervised(Objective):
@@ -25,13 +30,53 @@ class Supervised(Objective):
         super().__init__(setup)
         self.smart: Smart | None = setup.smart
         self.average: WeightAverage | None = None  # the weights that SMART's proximal term holds on to
+        self.settings = {task: self._settings(task) for task in setup.tasks}
+
+    def _settings(self, task: str) -> dict[str, Any]:
+        """The settings of the task's loss. Classes are counted on the training rows in use, which all ranks know."""
+        labels = self.setup.tables[task].labels[self.setup.rows[task]]
+        return settings_of(self.setup.loss_settings.get(task, {}), self.model.specs[task].label, labels)
 
     def loss(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
-        outputs = self.model(batch)
-        total, count = LOSSES[self.setup.losses[batch.task]](outputs, batch.labels, batch.weights)
+        sides = self.model.sides(batch)
+        outputs: Tensor = self.model.heads[batch.task](*sides)
+        total, count = self._task_loss(batch, sides, outputs, place)
         if self.smart:
             total = total + self._regulariser(self.smart, batch, outputs, place)
         return total, count
+
+    def _task_loss(self, batch: Batch, sides: Sequence[Encoding | None], outputs: Tensor, place: Place) -> Sums:
+        """The task's own loss of this rank's examples.
+
+        A loss of pairs has a value of all ranks' examples together, which is each example's: a rank has its own
+        examples' share of the sum, and DDP's average of the gradients is the value's.
+        """
+        learned, settings = LOSSES[self.setup.losses[batch.task]], self.settings[batch.task]
+        if learned.similarity is None:
+            return learned.sums(outputs, batch.labels, batch.weights, **settings)
+        with torch.autocast(outputs.device.type, enabled=False):  # a scaled cosine needs more digits than a half has
+            similar = self._similarities(batch.task, learned.similarity, sides, outputs)
+            facts = torch.stack((similar, batch.labels.to(similar), batch.weights.to(similar)), dim=1)
+            width = -(-self.setup.batch_size // place.world)
+            everyone = from_all_ranks(padded_rows(facts, width), place) if place.world > 1 else facts
+            total, count = learned.sums(*everyone.unbind(dim=1), **settings)
+        own = batch.weights.sum()
+        return total * (own / count), own
+
+    def _similarities(
+        self,
+        task: str,
+        similarity: Callable[[Tensor, Tensor], Tensor],
+        sides: Sequence[Encoding | None],
+        outputs: Tensor,
+    ) -> Tensor:
+        """(B,) at least float32, how alike pairs are: by their encodings where the head has no weights of its own, else
+        by the predicted label, on a scale on which the label's range is 1."""
+        label = self.model.specs[task].label
+        if HEADS[self.model.head_names[task]].trainable:
+            return KINDS[label.kind].prediction(outputs, label) / (label.high - label.low)
+        encodings = [side.sentence for side in sides if side is not None]
+        return similarity(*(it.to(torch.promote_types(it.dtype, torch.float32)) for it in encodings))
 
     def _regulariser(self, smart: Smart, batch: Batch, outputs: Tensor, place: Place) -> Tensor:
         """Both of SMART's terms, summed over the batch (Jiang et al., 2020, equations 2 to 5).
@@ -64,7 +109,11 @@ class Supervised(Objective):
             with torch.no_grad():
                 held = _again(place, lambda: functional_call(self.model, average.state, (batch,)))
             terms = terms + smart.proximal * divergence(outputs, held, label)
-        return (terms * batch.weights).sum()
+        return (terms * self._weights(batch)).sum()
+
+    def _weights(self, batch: Batch) -> Tensor:
+        """(B,) what the examples count for in the task's loss."""
+        return class_weighted(batch.labels, batch.weights, self.settings[batch.task].get("class_weights"))
 
     def _first_noise(self, smart: Smart, batch: Batch, place: Place) -> Tensor:
         """The noise that the search starts from, drawn for each sentence, never for the rank that computes it."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from multitask.errors import UserError, near
 from multitask.measure.metrics import OVERALL_OF, overall
 from multitask.model.heads import HEADS, loss_for
+from multitask.objectives.losses import check_settings
 from multitask.objectives.table import OBJECTIVES
 from multitask.recipe.settings import (
     DataMap,
@@ -251,7 +252,7 @@ def _check_task(name: str, task: Task, where: str) -> None:
             f"{at}: unknown task '{name}'; known tasks: {known}; `define:` makes one of your own{near(name, TASKS)}"
         )
     spec = task.spec(name, f"{where}: ")
-    loss_for(task.head or spec.head, spec, task.loss, at)
+    check_settings(loss_for(task.head or spec.head, spec, task.loss, at), task.loss_settings, spec, at)
     valid = [*spec.columns, spec.label.column, "id"]
     if unknown := set(task.columns) - {*valid}:
         meant = near(min(unknown), valid)
@@ -264,7 +265,9 @@ def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, s
     for stage in recipe.stages:
         heads, at = recipe.heads(stage, carried), f"{where}: stages.{stage.name}"
         for name in heads:
-            loss_for(heads[name], recipe.specs[name], recipe.tasks[name].loss, f"{at}.heads")
+            spec, task = recipe.specs[name], recipe.tasks[name]
+            loss = loss_for(heads[name], spec, task.loss, f"{at}.heads")
+            check_settings(loss, task.loss_settings, spec, f"{where}: tasks.{name}")
         frozen = stage.train == "last-linear-layer" and stage.learns.uses_head
         for name in stage.tasks:
             if frozen and not HEADS[heads[name]].trainable:

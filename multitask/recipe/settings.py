@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from multitask.errors import UserError
 from multitask.tasks.labels import Metric
-from multitask.tasks.own import Definition, Pairing, paired, spec_of
+from multitask.tasks.own import Definition, Pairing, Word, paired, spec_of
 from multitask.tasks.schema import Above0, AtLeast0, Positive, Rate, Strict
 from multitask.tasks.table import TASKS, TaskSpec
 
@@ -126,6 +126,15 @@ class Task(Strict):
     """What answers the task; the bundle's head, or the task's own, unless said."""
     loss: str | None = None
     """What the head learns from; the loss that fits it unless said."""
+    label_smoothing: Rate = 0.0
+    """The share of a label's target that all classes get evenly, for losses `cross_entropy` and `bce`."""
+    class_weights: Literal["balanced"] | dict[Word, Above0] | None = None
+    """What examples of a class count for in the loss: class -> factor, 1 where none is given; `balanced` gives all
+    classes of the training rows in use an equal share."""
+    gamma: AtLeast0 = 2.0
+    """How little what is right already counts, for the loss `focal`."""
+    scale: Above0 = 20.0
+    """The factor on similarities, for losses `cosent` and `angle`."""
     note: str | None = None
     """What whoever reads a score has to know of the labels; it goes into the bundles."""
     train: Files = None
@@ -138,6 +147,11 @@ class Task(Strict):
     columns: dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = {}
     """The task's column name -> the file's, or its place from 0 in a CSV or TSV without a header."""
 
+    @property
+    def loss_settings(self) -> dict[str, Any]:
+        """The settings of its loss that are not their defaults."""
+        return {key: value for key in LOSS_SETTINGS if (value := getattr(self, key)) != _default(self, key)}
+
     def spec(self, name: str, where: str = "") -> TaskSpec:
         """What the task of that name is; KeyError where it is neither defined nor built in. Raises UserError, naming
         the key after `where`, for what makes no task."""
@@ -148,6 +162,13 @@ class Task(Strict):
         if self.define and self.define.joined and self.pair == "separate":
             raise UserError(f"{at}.pair: separate, and define.joined: true; leave one of them out")
         return paired(spec, self.pair, f"{at}.pair")
+
+
+LOSS_SETTINGS = ("label_smoothing", "class_weights", "gamma", "scale")  # a task's, which its loss has to have
+
+
+def _default(of: Strict, key: str) -> Any:
+    return type(of).model_fields[key].default
 
 
 class DataMap(Strict):

@@ -198,5 +198,10 @@ class Recipe(Strict):
             name: task.head or brought.get(name) or task.spec(name).head for name, task in self.tasks.items()
         } | stage.heads
 
+    def loss_settings(self, stage: Stage) -> dict[str, dict[str, Any]]:
+        """Task that the stage trains through its head -> the settings of its loss that are not its defaults."""
+        trained = stage.tasks if stage.learns.uses_head else []
+        return {name: found for name in trained if (found := self.tasks[name].loss_settings)}
+
     def _above(self, stage: Stage) -> Stage | None:
         return next((other for other in self.stages if other.name == self.parent(stage)), None)

@@ -130,6 +130,11 @@ class LabelKind:
         """Whether a label is a number on a scale that its definition says."""
         return self.words is None and self.bounds is None
 
+    @property
+    def one_class(self) -> bool:
+        """Whether a label is one class of several, which can be weighed and smoothed."""
+        return self.words is not None and self.ordered
+
 
 # Outputs -> predictions, probabilities, divergences (SMART: Jiang et al., 2020, section 3.1).
 
@@ -191,7 +196,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         chances=OF_CLASSES,
         decides=False,
         divergence=kl_of_classes,
-        losses=("cross_entropy",),
+        losses=("cross_entropy", "ordinal", "focal"),
         metrics=("accuracy", "pearson"),
         unit="a logit for each class; softmax gives probabilities",
         becomes="the largest's: {low:g} + argmax",
@@ -209,7 +214,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         chances=OF_YES_OR_NO,
         decides=True,
         divergence=kl_of_logits,
-        losses=("bce",),
+        losses=("bce", "focal"),
         metrics=("accuracy", "pearson"),
         unit="a logit; its sigmoid is the probability of 1",
         becomes="1 where it is above {cuts}",
@@ -227,7 +232,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         chances=None,
         decides=False,
         divergence=square_on_scale,
-        losses=("mse", "cosine_mse"),
+        losses=("mse", "cosine_mse", "cosent"),
         metrics=("pearson",),
         unit="the label's own unit, {low:g} to {high:g}",
         becomes="the value itself",
@@ -245,7 +250,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         chances=OF_YES_OR_NO,
         decides=False,
         divergence=kl_of_logits,
-        losses=("bce",),
+        losses=("bce", "cosent"),
         metrics=("pearson",),
         unit="a logit; its sigmoid is the probability",
         becomes="the sigmoid",
@@ -263,7 +268,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         chances=OF_YES_OR_NO,
         decides=True,
         divergence=mean_kl_of_logits,
-        losses=("bce",),
+        losses=("bce", "focal"),
         metrics=("f1_micro", "f1_macro", "average_precision"),
         unit="a logit for each class; its sigmoid is the class's probability",
         becomes="the classes whose logits are above {cuts}",

@@ -50,6 +50,7 @@ def _model(plan: Plan, node: Node) -> JobModel:
             task: loss_for(head, recipe.specs[task], recipe.tasks[task].loss, f"tasks.{task}")
             for task, head in heads.items()
         },
+        loss_settings=recipe.loss_settings(node.stage),
         specs=definitions(recipe.specs),
     )
 

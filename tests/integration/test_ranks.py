@@ -46,6 +46,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5},
     "own": {**OWN, "mixing": "proportional"},
     "ema": {**JOINT, "average": {"ema": 0.9}},
+    "losses": {**OWN, "tasks": ["alike", "mood"]},
     "own-ranking": {**RANKING, "tasks": ["same"], "ranking": HARD},
     "joint-bilstm": {**JOINT, "tasks": ["sst", "quora"], "heads": {"sst": "bilstm"}},
     "joint-frozen": {
@@ -54,7 +55,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "own", "ema"]
+QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "own", "ema", "losses"]
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 

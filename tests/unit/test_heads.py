@@ -41,7 +41,7 @@ def test_every_head_gives_its_tasks_shape_and_trains(name: str, task) -> None:
     outputs = head(U, V if len(task.columns) == 2 else None)
     assert outputs.shape == ((2, task.label.outputs) if task.label.kind == "classes" else (2,))
     assert KINDS[task.label.kind].prediction(outputs, task.label).shape == (2,)
-    loss = LOSSES[loss_for(name, task, None, "here")](outputs, torch.tensor([1.0, 0.0]), torch.ones(2))[0]
+    loss = LOSSES[loss_for(name, task, None, "here")].sums(outputs, torch.tensor([1.0, 0.0]), torch.ones(2))[0]
     assert loss.isfinite()
     for parameter in head.parameters():
         assert torch.autograd.grad(loss, parameter, retain_graph=True)[0].isfinite().all()

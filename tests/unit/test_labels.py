@@ -72,7 +72,7 @@ def test_a_label_of_several_numbers_goes_all_the_way(tmp_path: Path, monkeypatch
     batch = collate("mood", table, np.arange(6), np.ones(6, np.float32))
     outputs = model(batch)
     assert HEADS["linear"].serves(MOOD) and outputs.shape == (6, 3)
-    assert LOSSES[loss_for("linear", MOOD, None, "here")](outputs, batch.labels, batch.weights)[0].isfinite()
+    assert LOSSES[loss_for("linear", MOOD, None, "here")].sums(outputs, batch.labels, batch.weights)[0].isfinite()
     assert divergence(outputs, outputs + 1, SET).shape == (6,)
     measured = measure(model, {"mood": EvalSet.of("mood", table, "cpu")}, device=torch.device("cpu"))
     score, predicted = measured.scores["mood/f1_macro"], measured.predicted["mood"]
