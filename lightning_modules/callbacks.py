@@ -173,7 +173,8 @@ class Telling(Callback):
         if self.events and steps % LOG_STEPS == 0:
             scalars = {
                 "train/loss": module.loss,
-                "train/lr": module.optimizer.param_groups[0]["lr"],
+                "train/lr": module.lr,
+                **{f"train/lr_{part}": rate for part, rate in module.lr_by_part.items()},
                 "train/gradient_norm": self._norm,
                 "train/examples_per_second": speed,
             }

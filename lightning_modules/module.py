@@ -24,10 +24,11 @@ from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import Score
 from multitask.model.averages import average_of
+from multitask.model.parts import lr_part, place_of
 from multitask.objectives.base import Objective, Place
 from multitask.objectives.ranks import sum_over_ranks
-from multitask.optim import build_optimizer, schedule
-from multitask.recipe.stages import Stage
+from multitask.optim import build_optimizer, schedule, set_lr
+from multitask.recipe.stages import Stage, says
 
 
 class NonFiniteLoss(RuntimeError):
@@ -52,6 +53,7 @@ class StageModule(pl.LightningModule):
 
     Attributes:
         loss: The newest step's, over all ranks.
+        lr, lr_by_part: The newest step's learning rate, and those of the parts whose rates differ.
         task_losses: Task -> [sum, count] since the last point of its curve.
         wants_stop: Asked on each rank before a step.
         stopping: Whether some rank wants to stop; all of them know after one and the same step.
@@ -66,12 +68,13 @@ class StageModule(pl.LightningModule):
         self.wants_stop: Callable[[], bool] = lambda: False
         self.stopping = False
         self._average = average_of(**stage.average.model_dump()) if stage.average else None
+        self.lr, self.lr_by_part = math.nan, dict[str, float]()
         self._examples = 0.0  # of the newest global batch
         self._fed = 0.0  # a hash of the newest global batch's examples, whichever rank was fed which
         self._began = time.monotonic()
         self._resumed: Checkpoint | None = None  # whose moments the optimizer takes when it is made
         reached = {task: objective.reached(self.model, task) for task in stage.tasks}
-        self.model.set_trainable(reached, full_model=stage.train == "full-model")
+        self.model.set_trainable(reached, stage.train == "full-model", stage.freeze)
         self._elsewhere = {task: self.model.trained_elsewhere(parts) for task, parts in reached.items()}
 
     def start(self, checkpoint: Checkpoint | None, weights: str, steps_per_epoch: int) -> None:
@@ -82,12 +85,22 @@ class StageModule(pl.LightningModule):
         """
         self.steps_per_epoch, self._resumed = steps_per_epoch, checkpoint
         if checkpoint:
+            self._reinitialise()  # what is not trained, such as an unused pooler, is not in the checkpoint
             self.model.load_trained(checkpoint.weights)
             if self._average:
                 self._average.restore(checkpoint.average)
         self.state = replace(checkpoint.state if checkpoint else State(), start=weights).rolled(steps_per_epoch)
         self.restore_losses()
         self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
+
+    def _reinitialise(self) -> None:
+        if self.stage.reinit:
+            self.model.reinitialise(self.stage.reinit, derive_seed(self.seed, self.stage.name, "reinit"))
+
+    def on_fit_start(self) -> None:
+        """Comes after the callbacks', which measure what the stage starts from as it is."""
+        if not self.state.position.steps:
+            self._reinitialise()
 
     @property
     def place(self) -> Place:
@@ -110,9 +123,8 @@ class StageModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Random state and learning rate follow from the position alone, so a resumed step repeats them."""
         self.seed_step()
-        position = self.state.position
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.stage.lr * self.factor(position.steps)
+        self.lr = self.stage.lr * self.factor(self.state.position.steps)
+        self.lr_by_part = set_lr(self.optimizer, self.lr)
 
     def seed_step(self) -> None:
         """Puts torch's random state where the position's step begins."""
@@ -158,9 +170,20 @@ class StageModule(pl.LightningModule):
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leaves heads that the batch did not use unstepped: neither decayed nor moved by old momentum."""
-        for weight in self._elsewhere[self._task]:
+        """Leaves what is not to learn unstepped, neither decayed nor moved by old momentum: heads that the batch did
+        not use, and layers that gradual unfreezing has not come to (ULMFiT: Howard and Ruder, 2018, section 3.3).
+
+        Their gradients are computed nonetheless: DDP expects the same ones at every step.
+        """
+        for weight in [*self._elsewhere[self._task], *self._resting()]:
             weight.grad = None
+
+    def _resting(self) -> list[nn.Parameter]:
+        """The weights below the layers that learn in this epoch."""
+        if self.stage.unfreeze is None:
+            return []
+        deepest, layers = (self.state.position.epoch + 1) * self.stage.unfreeze, self.model.layers
+        return [weight for name, weight in self.model.named_parameters() if place_of(name, layers)[1] > deepest]
 
     def _non_finite(self, batch: Batch, total: Tensor) -> str:
         """The message of a loss that is not finite: task, step and examples, gathered from the ranks, since each knows
@@ -231,12 +254,17 @@ class StageModule(pl.LightningModule):
             betas=self.stage.betas,
             eps=self.stage.eps,
             fused=self.stage.fused,
+            part_of=self._lr_part if says(self.stage, "layer_decay") or self.stage.lr_scale else None,
         )
         if self._resumed:
             self._restore_moments(optimizer, self._resumed)
             self.objective.restore(self._resumed.extra)
             self._resumed = None  # as large as the model and its optimizer together
         return optimizer
+
+    def _lr_part(self, name: str) -> tuple[str, float]:
+        scale = self.stage.lr_scale.factors if self.stage.lr_scale else {}
+        return lr_part(name, self.model.layers, self.stage.layer_decay, scale)
 
     def checkpoint(self, records: Sequence[Record] = ()) -> Checkpoint:
         """Everything that resuming needs, by reference. records: what was measured so far."""

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from multitask.errors import UserError, near
 
+PartOf = Callable[[str], tuple[str, float]]  # a parameter's name -> its part, and the factor on the learning rate there
+
 
 class AdamW(torch.optim.Optimizer):
     """Adam with decoupled weight decay and bias correction; its state dict is also torch.optim.AdamW's.
@@ -76,14 +78,32 @@ class AdamW(torch.optim.Optimizer):
         return state
 
 
-def decay_groups(named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay; vectors (biases and LayerNorm) do not."""
-    trained = [parameter for _, parameter in named_parameters if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def decay_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, part_of: PartOf | None = None
+) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices decay; vectors (biases and LayerNorm) do not.
+
+    part_of: where given, each part has two groups of its own, which say its name, `part`, and its `scale`.
+    """
+    parts: dict[tuple[str, float] | None, list[nn.Parameter]] = {}
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            parts.setdefault(part_of(name) if part_of else None, []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for part, trained in parts.items():
+        facts = {"part": part[0], "scale": part[1]} if part else {}
+        groups += [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, **facts},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, **facts},
+        ]
     return [group for group in groups if group["params"]]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> dict[str, float]:
+    """Gives every group the learning rate times its scale. Returns the rates of the parts, by their names."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("scale", 1.0)
+    return {group["part"]: group["lr"] for group in optimizer.param_groups if "part" in group}
 
 
 def build_optimizer(
@@ -93,9 +113,11 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     fused: bool = False,
+    part_of: PartOf | None = None,
 ) -> torch.optim.Optimizer:
-    """This module's AdamW, or torch's with its fused kernel; groups and state dict are equal. lr is per update."""
-    groups = decay_groups(named_parameters, weight_decay)
+    """This module's AdamW, or torch's with its fused kernel; groups and state dict are equal. lr is per update.
+    part_of: as decay_groups has it."""
+    groups = decay_groups(named_parameters, weight_decay, part_of)
     if fused:
         optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
         # It could unscale the gradients of 16-bit training in its own kernel. Then nothing else sees them unscaled, and

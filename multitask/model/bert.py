@@ -7,7 +7,7 @@ Parameters carry the names of Hugging Face's BertModel, so that most weight file
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -175,18 +175,23 @@ class MiniBert(nn.Module):
         """tanh(W h_CLS + b): states (B, T, H) -> (B, H)."""
         return torch.tanh(self.pooler["dense"](hidden_BTH[:, 0]))
 
-    @torch.no_grad()
     def init_weights(self, seed: int) -> MiniBert:
         """BERT's start: weights N(0, 0.02), biases 0, layer norms 1; the same seed gives the same weights."""
-        generator = torch.Generator().manual_seed(seed)
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif name.endswith("LayerNorm.weight"):
-                parameter.fill_(1.0)
-            else:
-                parameter.normal_(0.0, 0.02, generator=generator)
+        initialise(self.named_parameters(), torch.Generator().manual_seed(seed))
         return self
+
+
+@torch.no_grad()
+def initialise(named_parameters: Iterable[tuple[str, Tensor]], generator: torch.Generator) -> None:
+    """Gives weights BERT's start, N(0, 0.02) with biases 0 and layer norms 1, in place; drawn on the CPU in float32, so
+    that neither their device nor their precision changes what they get."""
+    for name, parameter in named_parameters:
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif name.endswith("LayerNorm.weight"):
+            parameter.fill_(1.0)
+        else:
+            parameter.copy_(torch.empty(parameter.shape).normal_(0.0, 0.02, generator=generator))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.samplers import derive_seed
-from multitask.model.bert import Encoding, MiniBert, encode, mean_pool
+from multitask.model.bert import Encoding, MiniBert, encode, initialise, mean_pool
 from multitask.model.config import BertConfig
 from multitask.model.heads import build_head
 from multitask.model.mlm import MLM, MlmHead
+from multitask.model.parts import POOLER, is_frozen, place_of
 from multitask.tasks.table import TASKS, TaskSpec
 
 TRUNK = ("encoder.embeddings", "encoder.encoder")  # of the model's modules, what every batch goes through
@@ -62,18 +63,30 @@ class MultitaskModel(nn.Module):
             self.encoder.eval()
         return self
 
-    def set_trainable(self, parts: Mapping[str, Iterable[str]], full_model: bool) -> None:
+    def set_trainable(self, parts: Mapping[str, Iterable[str]], full_model: bool, freeze: int | None = None) -> None:
         """Leaves gradients on for what a stage trains and uses, and nothing else.
 
         parts: task -> the modules that its batches go through. Nothing is unused then where there is one task,
-        so DDP needs no find_unused_parameters.
+        so DDP needs no find_unused_parameters. freeze: the embeddings and so many first layers stay as they are.
         """
         self.encoder_frozen = not full_model
         used = {name for names in parts.values() for name in names}
         for name, parameter in self.named_parameters():
-            trained = full_model or not name.startswith("encoder.")
+            trained = (full_model or not name.startswith("encoder.")) and not is_frozen(name, self.layers, freeze)
             parameter.requires_grad_(trained and _under(name, used))
         self.train(self.training)
+
+    @property
+    def layers(self) -> int:
+        """The encoder's layers."""
+        return self.config.num_hidden_layers
+
+    def reinitialise(self, last: int, seed: int) -> None:
+        """Gives the last layers, so many, and the pooler the weights that BERT starts with, drawn by the seed (Zhang et
+        al., 2021, section 5)."""
+        places = ((name, weight, *place_of(name, self.layers)) for name, weight in self.named_parameters())
+        chosen = [(name, weight) for name, weight, part, depth in places if part == POOLER or 0 < depth <= last]
+        initialise(chosen, torch.Generator().manual_seed(seed))
 
     def trained_weights(self) -> dict[str, Tensor]:
         """Name -> weight, by reference, of what is trained; every weight that is not is the bundle's that the stage

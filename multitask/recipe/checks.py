@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
@@ -19,7 +20,7 @@ from multitask.recipe.settings import (
     Settings,
     Task,
 )
-from multitask.recipe.stages import Recipe, Stage
+from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS
@@ -131,6 +132,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+OF_ENCODER = ("layer_decay", "lr_scale", "freeze", "unfreeze", "reinit")  # settings of an encoder that is trained
+
+
 def _check_stages(recipe: Recipe, where: str) -> None:
     seen: list[str] = []
     for stage in recipe.stages:
@@ -181,6 +185,11 @@ def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
     if frozen and not stage.learns.has_head:
         raise UserError(
             f"{at}.train: last-linear-layer leaves nothing to train, {stage.objective} has no head; full-model"
+        )
+    if frozen and (said := [name for name in OF_ENCODER if says(stage, name)]):
+        default = json.dumps(Settings.model_fields[said[0]].default)
+        raise UserError(
+            f"{at}.{said[0]}: train: last-linear-layer leaves the encoder as it is; full-model, or {said[0]}: {default}"
         )
     if stage.smart and (frozen or not stage.learns.smooth):
         raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
@@ -275,6 +284,29 @@ def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, s
                     f"{at}.train: last-linear-layer leaves nothing to train, "
                     f"the head '{heads[name]}' of {name} has no weights"
                 )
+
+
+def check_layers(
+    recipe: Recipe, where: str, layers: Mapping[str, int], carried: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Raises UserError where a stage, or a trial of its sweep, freezes or renews layers that its encoder has not, or
+    leaves nothing to train. layers: root -> its encoder's; carried: the argument of Recipe.heads."""
+    for stage in recipe.stages:
+        heads, most = recipe.heads(stage, carried), layers[recipe.root(stage)]
+        for tried in [trial.stage for trial in trials(stage, recipe.seed, where)] if stage.sweep else [stage]:
+            at, freeze = f"{where}: stages.{stage.name}", tried.freeze or 0
+            if freeze > most or tried.reinit > most or freeze + tried.reinit > most:
+                key = "freeze" if freeze > most else "reinit"
+                kept = f", of which {freeze} are frozen" if freeze and key == "reinit" else ""
+                raise UserError(f"{at}.{key}: {getattr(tried, key)}: the encoder has {most} layers{kept}")
+            if freeze == most and not _has_head(tried, heads):
+                raise UserError(f"{at}.freeze: {freeze}: all layers of the encoder: a batch has nothing to train")
+
+
+def _has_head(stage: Stage, heads: Mapping[str, str]) -> bool:
+    """Whether each of the stage's batches trains something outside the encoder."""
+    through_heads = stage.learns.uses_head
+    return stage.learns.has_head and not (through_heads and any(not HEADS[heads[it]].trainable for it in stage.tasks))
 
 
 def _check_tables(recipe: Recipe, where: str) -> None:

@@ -64,6 +64,22 @@ class Sweep(Strict):
     """Stop a trial that lags behind at the end of epochs 1, 3, 9, ... (Li et al., 2020)."""
 
 
+class LrScale(Strict):
+    """`lr_scale: {encoder: 0.1}`: factors on the learning rate by part of the model."""
+
+    heads: Above0 = 1.0
+    """The heads', that of hidden tokens among them."""
+    encoder: Above0 = 1.0
+    """The encoder's layers' and its pooler's."""
+    embeddings: Above0 | None = None
+    """The embeddings'; the encoder's unless said."""
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """Part -> its factor."""
+        return {"heads": self.heads, "encoder": self.encoder, "embeddings": self.embeddings or self.encoder}
+
+
 class Settings(Strict):
     """What `defaults` may say for all stages and any stage for itself."""
 
@@ -85,6 +101,18 @@ class Settings(Strict):
     """The learning rate's course after its warm-up."""
     warmup: Rate = 0.0
     """The share of all steps in which the learning rate rises from 0."""
+    layer_decay: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
+    """The factor on the learning rate from a layer to the one below: the last layer has it once, the embeddings once
+    more than the first layer, heads and pooler not at all."""
+    lr_scale: LrScale | None = None
+    """Factors on the learning rate by part of the model; null is 1 for all."""
+    freeze: Annotated[int, Field(ge=0, strict=True)] | None = None
+    """The embeddings and so many first layers stay as they are; 0 is the embeddings alone, null nothing."""
+    unfreeze: Positive | None = None
+    """Gradual unfreezing: in the first epoch the heads and so many last layers learn, in each further one so many
+    more, in the end the embeddings; null is all from the start."""
+    reinit: Annotated[int, Field(ge=0, strict=True)] = 0
+    """So many last layers, and the pooler, start from new weights, drawn by the seed."""
     clip: Above0 | None = None
     """The largest gradient norm; null is none."""
     dropout: Rate = 0.3

@@ -107,6 +107,15 @@ class Stage(_WithOptions):
         return self.model_dump(mode="json", exclude={*NOT_CONTENT, *unused})
 
 
+# Settings that older builds did not have: at their default, a stage is the one that it was.
+LATER = ("layer_decay", "lr_scale", "freeze", "unfreeze", "reinit")
+
+
+def says(settings: Settings, name: str) -> bool:
+    """Whether a setting is not at its default."""
+    return bool(getattr(settings, name) != Settings.model_fields[name].default)
+
+
 # Settings that say nothing about some stages: a setting of another objective does not make a stage another one.
 APPLIES: dict[str, Callable[[Stage], bool]] = {
     "dropout": lambda stage: stage.learns.reads_sentences,
@@ -116,6 +125,7 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
     "average": lambda stage: stage.average is not None,
     "compress": lambda stage: stage.compress != "none",
     "sweep": lambda stage: False,  # its trials are stages of their own
+    **{name: lambda stage, name=name: says(stage, name) for name in LATER},  # type: ignore[misc]
     **{name: lambda stage, name=name: stage.objective == name for name in OPTIONS},  # type: ignore[misc]
 }
 

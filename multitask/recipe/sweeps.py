@@ -16,9 +16,9 @@ from multitask.recipe.settings import Settings, Span
 from multitask.recipe.stages import NOT_CONTENT, Stage
 
 # What a sweep may vary: what makes a stage another one, and is one plain value.
-SWEEPABLE = sorted(set(Settings.model_fields) - NOT_CONTENT - {"betas", "keep", "average"})
+SWEEPABLE = sorted(set(Settings.model_fields) - NOT_CONTENT - {"betas", "keep", "average", "lr_scale"})
 
-WHOLE = ("epochs", "batch_size", "max_examples")
+WHOLE = ("epochs", "batch_size", "max_examples", "freeze", "unfreeze", "reinit")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from multitask.model.heads import heads_for
 from multitask.model.layout import MODES
 from multitask.model.sources import SOURCES
 from multitask.model.weights import has_pooler
-from multitask.recipe.checks import check_heads
+from multitask.recipe.checks import check_heads, check_layers
 from multitask.recipe.data_maps import Place, is_map, place_of_recipe
 from multitask.recipe.stages import NAME, Recipe
 from multitask.storage.sealed import Damaged, is_sealed, read_sealed
@@ -45,6 +45,8 @@ class Start:
     """Task -> the name of its head."""
     trained: list[str]
     """The tasks whose heads are trained."""
+    layers: int
+    """Its encoder's."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Prepared:
     def heads(self) -> dict[str, dict[str, str]]:
         """What a stage may start from, `encoder` or a URI -> the heads that come along: task -> name."""
         return {"encoder": self.start.heads, **{uri: start.heads for uri, start in self.bundles.items()}}
+
+    def layers(self) -> dict[str, int]:
+        """What a stage may start from, `encoder` or a URI -> the layers of the encoder there."""
+        return {"encoder": self.start.layers, **{uri: start.layers for uri, start in self.bundles.items()}}
 
     def shas(self) -> dict[str, dict[str, str]]:
         return {task: {split: table.sha256 for split, table in tables.items()} for task, tables in self.tables.items()}
@@ -95,6 +101,7 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
     _say_scales(recipe, tables)
     prepared = Prepared(start, bundles, caches, tables)
     check_heads(recipe, f"recipe '{recipe.name}'", prepared.heads())
+    check_layers(recipe, f"recipe '{recipe.name}'", prepared.layers(), prepared.heads())
     return prepared
 
 
@@ -228,7 +235,7 @@ def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
             log.warning("%s; made again", error)
         save_bundle(storage, path, bundle)
     trained = bundle.about.get("trained", list(bundle.heads))  # older bundles do not say
-    return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads, trained)
+    return Start(path, fingerprint, bundle.tokenizer_json, bundle.heads, trained, bundle.config.num_hidden_layers)
 
 
 def _files(recipe: Recipe, spec: TaskSpec, place: Place) -> dict[Split, list[str]]:

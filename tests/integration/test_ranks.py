@@ -31,6 +31,7 @@ RANKING: dict[str, Any] = {"objective": "ranking", "tasks": ["quora"], "max_exam
 COMPLETION: dict[str, Any] = {"objective": "completion", "tasks": ["quora", "sts"]}
 HARD = {"hard_negatives": True, "symmetric": True}
 PAIRS = {"positives": "pairs"}
+PARTS: dict[str, Any] = {"unfreeze": 1, "reinit": 1, "layer_decay": 0.5, "lr_scale": {"heads": 2.0}, "clip": 0.1}
 JOINT: dict[str, Any] = {"tasks": ["sst", "quora", "sts"], "max_examples": 17, "mixing": "annealed"}
 OWN: dict[str, Any] = {**JOINT, "tasks": ["tone", "same", "tones"]}
 ONE_EPOCH: dict[str, dict[str, Any]] = {
@@ -47,6 +48,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "own": {**OWN, "mixing": "proportional"},
     "ema": {**JOINT, "average": {"ema": 0.9}},
     "losses": {**OWN, "tasks": ["alike", "mood"]},
+    "parts": {**PARTS, "max_examples": 33},
     "own-ranking": {**RANKING, "tasks": ["same"], "ranking": HARD},
     "joint-bilstm": {**JOINT, "tasks": ["sst", "quora"], "heads": {"sst": "bilstm"}},
     "joint-frozen": {
@@ -55,7 +57,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "own", "ema", "losses"]
+QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "own", "ema", "losses", "parts"]
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
@@ -116,6 +118,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ema": {"average": {"ema": 0.8}, "keep": {"best": "quora/accuracy"}},
     "last": {**MLM, "average": {"last": 2}, "precision": "bf16-true"},
     "own": {**OWN, "max_examples": 30, "keep": {"best": "tone/accuracy"}},
+    "parts": {**PARTS, "freeze": 0},
 }
 STOPS = {
     "full": [(1, 2), (5, 5), (10, 10)],
@@ -131,6 +134,7 @@ STOPS = {
     "ema": [(7, 8)],
     "last": [(7, 8)],  # in the second epoch
     "own": [(3, 4)],
+    "parts": [(6, 7)],
 }
 assert STOPS.keys() == KINDS.keys()
 
