@@ -17,7 +17,7 @@ from multitask.data.batches import Features
 from multitask.data.samplers import Rows
 from multitask.data.tokens import TokenTable
 from multitask.experiment.features import FeatureCache, encoder_key
-from multitask.experiment.records import Record, write_records
+from multitask.experiment.records import Record, out_of_patience, write_records
 from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import EvalSet, encode_sentences, feature_places, measure
 from multitask.measure.metrics import OVERALL_OF, Predicted
@@ -120,11 +120,18 @@ class DevMetrics(Callback):
         measured = any(record.steps == position.steps for record in self.records)
         if position.steps and position.step == 0 and not measured and self._wanted(module, position.epoch):
             self._measure(trainer, module, epoch=position.epoch, steps=position.steps)
+        self._judge(trainer, module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         done = module.state.position.epoch + 1
         if self._wanted(module, done):
             self._measure(trainer, module, epoch=done, steps=module.state.position.steps)
+            self._judge(trainer, module)
+
+    def _judge(self, trainer: pl.Trainer, module: StageModule) -> None:
+        """Ends training where the stage has run out of patience: all ranks have the same records, before a resume and
+        after it."""
+        trainer.should_stop = trainer.should_stop or out_of_patience(self.records, module.stage)
 
     def on_fit_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         """From here on, what comes after reads the weights that were measured last."""

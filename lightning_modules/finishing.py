@@ -15,7 +15,7 @@ from lightning_modules.progress import Throttle
 from multitask.bundle.bundle import bundle_of, save_bundle, weights_of
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.checkpoints import CheckpointStore
-from multitask.experiment.records import Record, chosen, written
+from multitask.experiment.records import Record, chosen, out_of_patience, written
 from multitask.experiment.stage_job import BUNDLE, StageJob, write_outcome
 from multitask.inference.submission import write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
@@ -96,8 +96,10 @@ class Finishing(Callback):
     def _outcome(self, module: StageModule, record: Record) -> dict[str, object]:
         state, measuring = module.state, math.fsum(record.seconds for record in self.records)
         start = next((record for record in self.records if record.steps == 0), None)
+        early = out_of_patience(self.records, module.stage)
         return {  # weights: sha256 of those that it ends with, and of those that it started from
-            "epochs": module.stage.epochs,
+            "epochs": self.records[-1].epoch if early else module.stage.epochs,
+            **({"stopped_early": True} if early else {}),
             "kept_epoch": record.epoch,
             "steps": state.position.steps,
             "examples_seen": state.seen,

@@ -146,6 +146,7 @@ def setup_of(job: StageJob, stage: Stage, data: StageData, model: MultitaskModel
         losses=job.model.losses,
         loss_settings=job.model.loss_settings,
         smart=stage.smart,
+        rdrop=stage.rdrop,
         tokenizer_json=tokenizer_json,
         max_length=longest(job.about, model.config),
     )

@@ -135,6 +135,14 @@ def write_records(folder: Storage, records: list[Record]) -> None:
     folder.write_bytes(FILE, sealed_text("".join(lines), file_at(folder.uri)[1]))
 
 
+def out_of_patience(records: list[Record], stage: Stage) -> bool:
+    """Whether the stage ends before its last epoch: for `patience` epochs none was better than the best before."""
+    best = chosen(records, stage)
+    if not stage.patience or best is None:
+        return False
+    return stage.patience <= records[-1].epoch - best.epoch and records[-1].epoch < stage.epochs
+
+
 def chosen(records: list[Record], stage: Stage) -> Record | None:
     """The record of the weights that become the bundle: the last, or the first with the best metric."""
     trained = [record for record in records if record.steps]

@@ -63,6 +63,8 @@ class Setup:
     """Task -> the settings of its loss that are not its defaults."""
     smart: Any = None
     """The settings of SMART's regularisation, or None."""
+    rdrop: float = 0.0
+    """The weight of R-Drop's term."""
     tokenizer_json: str = ""
     """The tokenizer, as its library writes it."""
     max_length: int = 512

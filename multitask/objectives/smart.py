@@ -12,8 +12,10 @@ Shapes: B examples, S their sentences, T tokens, H hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from multitask.tasks.labels import KINDS, LabelSpec
@@ -36,6 +38,8 @@ class Smart(Strict):
     """The adversary's steps (T)."""
     proximal: AtLeast0 = 1.0
     """The weight of the Bregman proximal term (mu)."""
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
+    """The tasks that are regularised; null is all of the stage's."""
     momentum: Rate = 0.99
     """How much the proximal term's running average of the weights keeps from step to step (beta)."""
 

@@ -38,12 +38,27 @@ class Supervised(Objective):
         return settings_of(self.setup.loss_settings.get(task, {}), self.model.specs[task].label, labels)
 
     def loss(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
-        sides = self.model.sides(batch)
-        outputs: Tensor = self.model.heads[batch.task](*sides)
-        total, count = self._task_loss(batch, sides, outputs, place)
-        if self.smart:
+        outputs, (total, count) = self._learned(batch, place)
+        if self.setup.rdrop:
+            total = self._twice(batch, outputs, total, place)
+        if self.smart and batch.task in (self.smart.tasks or self.setup.tasks):
             total = total + self._regulariser(self.smart, batch, outputs, place)
         return total, count
+
+    def _learned(self, batch: Batch, place: Place) -> tuple[Tensor, Sums]:
+        """The head's outputs, and the task's own loss."""
+        sides = self.model.sides(batch)
+        outputs: Tensor = self.model.heads[batch.task](*sides)
+        return outputs, self._task_loss(batch, sides, outputs, place)
+
+    def _twice(self, batch: Batch, outputs: Tensor, total: Tensor, place: Place) -> Tensor:
+        """R-Drop's sum (Liang et al., 2021, section 2.2): the loss of two passes whose dropout masks differ, and rdrop
+        / 2 times how far their outputs lie apart by the label's divergence, which has both KLs.
+
+        The loss is the mean of both passes' where the paper adds them up, so that other terms keep their weight."""
+        others, (again, _) = self._learned(batch, place)
+        apart = divergence(outputs, others, self.model.specs[batch.task].label)
+        return (total + again) / 2 + self.setup.rdrop / 2 * (apart * self._weights(batch)).sum()
 
     def _task_loss(self, batch: Batch, sides: Sequence[Encoding | None], outputs: Tensor, place: Place) -> Sums:
         """The task's own loss of this rank's examples.

@@ -193,6 +193,11 @@ def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
         )
     if stage.smart and (frozen or not stage.learns.smooth):
         raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
+    if stage.smart and (strange := set(stage.smart.tasks or ()) - set(stage.tasks)):
+        named, meant = ", ".join(stage.tasks), near(min(strange), stage.tasks)
+        raise UserError(f"{at}.smart.tasks: '{min(strange)}' is not among the stage's tasks: {named}{meant}")
+    if stage.rdrop and not stage.learns.uses_head:
+        raise UserError(f"{at}.rdrop: it compares what heads predict; {stage.objective} trains none; 0.0")
 
 
 def _check_overall(recipe: Recipe, where: str) -> None:
@@ -245,6 +250,8 @@ def _not_measured(name: str, metrics: Sequence[str]) -> str:
 
 def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
     if not isinstance(stage.keep, KeepBest):
+        if stage.patience:
+            raise UserError(f"{at}.patience: {stage.patience}: of the metric that keep names: keep: {{best: METRIC}}")
         return
     metrics = _deciding(recipe, stage)
     if stage.keep.best not in metrics:

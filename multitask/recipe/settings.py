@@ -132,6 +132,11 @@ class Settings(Strict):
     """Which weights become the bundle."""
     average: Averaging | None = None
     """A running mean of the weights, which is measured and kept in their place; null is none."""
+    patience: Positive | None = None
+    """The stage ends after so many epochs in which the metric of `keep: {best: ...}` was not better than before; null
+    is after all epochs."""
+    rdrop: AtLeast0 = 0.0
+    """R-Drop (Liang et al., 2021): the weight of how far two predictions under two dropout masks lie apart (alpha)."""
     checkpoint_minutes: Above0 = 5.0
     """Minutes from one checkpoint to the next, beside those at every epoch's end."""
     checkpoint_steps: Positive | None = None

@@ -104,11 +104,14 @@ class Stage(_WithOptions):
     def content(self) -> dict[str, Any]:
         """What the stage's outcome depends on: its settings, but for those that say nothing about such a stage."""
         unused = {name for name, applies in APPLIES.items() if not applies(self)}
-        return self.model_dump(mode="json", exclude={*NOT_CONTENT, *unused})
+        found = self.model_dump(mode="json", exclude={*NOT_CONTENT, *unused})
+        if self.smart and self.smart.tasks is None:  # as older builds have it
+            del found["smart"]["tasks"]
+        return found
 
 
 # Settings that older builds did not have: at their default, a stage is the one that it was.
-LATER = ("layer_decay", "lr_scale", "freeze", "unfreeze", "reinit")
+LATER = ("layer_decay", "lr_scale", "freeze", "unfreeze", "reinit", "patience", "rdrop")
 
 
 def says(settings: Settings, name: str) -> bool:

@@ -18,7 +18,7 @@ from multitask.recipe.stages import NOT_CONTENT, Stage
 # What a sweep may vary: what makes a stage another one, and is one plain value.
 SWEEPABLE = sorted(set(Settings.model_fields) - NOT_CONTENT - {"betas", "keep", "average", "lr_scale"})
 
-WHOLE = ("epochs", "batch_size", "max_examples", "freeze", "unfreeze", "reinit")
+WHOLE = ("epochs", "batch_size", "max_examples", "freeze", "unfreeze", "reinit", "patience")
 
 
 @dataclass(frozen=True)

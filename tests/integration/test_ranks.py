@@ -32,6 +32,8 @@ COMPLETION: dict[str, Any] = {"objective": "completion", "tasks": ["quora", "sts
 HARD = {"hard_negatives": True, "symmetric": True}
 PAIRS = {"positives": "pairs"}
 PARTS: dict[str, Any] = {"unfreeze": 1, "reinit": 1, "layer_decay": 0.5, "lr_scale": {"heads": 2.0}, "clip": 0.1}
+# Rates that change no prediction: the first epoch is the best, and the second one the last.
+PATIENCE: dict[str, Any] = {"patience": 1, "epochs": 9, "lr": 1e-7, "keep": {"best": "quora/accuracy"}}
 JOINT: dict[str, Any] = {"tasks": ["sst", "quora", "sts"], "max_examples": 17, "mixing": "annealed"}
 OWN: dict[str, Any] = {**JOINT, "tasks": ["tone", "same", "tones"]}
 ONE_EPOCH: dict[str, dict[str, Any]] = {
@@ -49,6 +51,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "ema": {**JOINT, "average": {"ema": 0.9}},
     "losses": {**OWN, "tasks": ["alike", "mood"]},
     "parts": {**PARTS, "max_examples": 33},
+    "patience": {**PATIENCE, "max_examples": 17},
     "own-ranking": {**RANKING, "tasks": ["same"], "ranking": HARD},
     "joint-bilstm": {**JOINT, "tasks": ["sst", "quora"], "heads": {"sst": "bilstm"}},
     "joint-frozen": {
@@ -58,6 +61,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 
 
 QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "own", "ema", "losses", "parts"]
+QUICK += ["patience"]
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
@@ -72,7 +76,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Stag
             for name, stage in ONE_EPOCH.items():
                 if (name in QUICK) == (kind in QUICK):
                     worlds = (
-                        small_job(folder, f"{name}-{at}", epochs=1, **{**stage, **EXACT}) for at in ("one", "two")
+                        small_job(folder, f"{name}-{at}", **{"epochs": 1, **stage, **EXACT}) for at in ("one", "two")
                     )
                     jobs[name] = tuple(worlds)
                     assert run(jobs[name][0])
@@ -119,6 +123,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "last": {**MLM, "average": {"last": 2}, "precision": "bf16-true"},
     "own": {**OWN, "max_examples": 30, "keep": {"best": "tone/accuracy"}},
     "parts": {**PARTS, "freeze": 0},
+    "patience": PATIENCE,
 }
 STOPS = {
     "full": [(1, 2), (5, 5), (10, 10)],
@@ -135,6 +140,7 @@ STOPS = {
     "last": [(7, 8)],  # in the second epoch
     "own": [(3, 4)],
     "parts": [(6, 7)],
+    "patience": [(7, 8), (10, 10)],
 }
 assert STOPS.keys() == KINDS.keys()
 
