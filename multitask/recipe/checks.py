@@ -193,9 +193,9 @@ def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
         )
     if stage.smart and (frozen or not stage.learns.smooth):
         raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
-    if stage.smart and (strange := set(stage.smart.tasks or ()) - set(stage.tasks)):
-        named, meant = ", ".join(stage.tasks), near(min(strange), stage.tasks)
-        raise UserError(f"{at}.smart.tasks: '{min(strange)}' is not among the stage's tasks: {named}{meant}")
+    if stage.smart and (others := set(stage.smart.tasks or ()) - set(stage.tasks)):
+        named, meant = ", ".join(stage.tasks), near(min(others), stage.tasks)
+        raise UserError(f"{at}.smart.tasks: '{min(others)}' is not among the stage's tasks: {named}{meant}")
     if stage.rdrop and not stage.learns.uses_head:
         raise UserError(f"{at}.rdrop: it compares what heads predict; {stage.objective} trains none; 0.0")
 
