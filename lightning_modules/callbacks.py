@@ -170,6 +170,9 @@ class Telling(Callback):
         state, stage = module.state, module.stage
         steps = state.position.steps
         speed = self._speed(module)
+        if self.events:
+            self.events.scalars(module.told, steps)
+        module.told.clear()
         if self.events and steps % LOG_STEPS == 0:
             scalars = {
                 "train/loss": module.loss,

@@ -55,6 +55,7 @@ class StageModule(pl.LightningModule):
         loss: The newest step's, over all ranks.
         lr, lr_by_part: The newest step's learning rate, and those of the parts whose rates differ.
         task_losses: Task -> [sum, count] since the last point of its curve.
+        told: Scalars that TensorBoard is to be told with the newest step; whoever tells them empties it.
         wants_stop: Asked on each rank before a step.
         stopping: Whether some rank wants to stop; all of them know after one and the same step.
     """
@@ -65,6 +66,7 @@ class StageModule(pl.LightningModule):
         self.steps_per_epoch, self.state = 0, State()
         self.loss = math.nan
         self.task_losses: dict[str, list[float]] = {}
+        self.told: dict[str, float] = {}
         self.wants_stop: Callable[[], bool] = lambda: False
         self.stopping = False
         self._average = average_of(**stage.average.model_dump()) if stage.average else None
@@ -126,10 +128,11 @@ class StageModule(pl.LightningModule):
         self.lr = self.stage.lr * self.factor(self.state.position.steps)
         self.lr_by_part = set_lr(self.optimizer, self.lr)
 
-    def seed_step(self) -> None:
-        """Puts torch's random state where the position's step begins."""
+    def seed_step(self, *parts: object) -> None:
+        """Puts torch's random state where the position's step begins. parts: what else the state depends on, where a
+        step begins more than once."""
         position = self.state.position
-        seed = derive_seed(self.seed, self.stage.name, position.epoch, position.step, self.global_rank)
+        seed = derive_seed(self.seed, self.stage.name, position.epoch, position.step, self.global_rank, *parts)
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":  # torch.manual_seed also asks all absent devices, 1.4 ms a step
             torch.get_device_module(self.device).manual_seed(seed)

@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.precision import HalfPrecision
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.callbacks import Checkpointing, Resume, Telling
+from lightning_modules.conflict.instrument import Conflict
 from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
 from lightning_modules.finishing import Finishing
@@ -75,6 +76,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             Resume(data),
             *trace_callbacks(),
             *([Profile(job.folder)] if stage.profile else []),
+            *([Conflict(data, stage.log.conflict)] if stage.log.conflict else []),
             dev,
             Telling(throttle, dev, store),
             Checkpointing(store, records, execution.leaving),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from multitask.storage.storage import Storage
 
 SEED = " seed="
+CONFLICT = "conflict"  # the tags conflict/<task>-<task>/<part of the encoder>
 
 
 def events_folder(trainer: Storage, label: str, seed: int) -> Storage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -171,8 +171,25 @@ def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
         raise UserError(f"{at}.loss_weights: '{min(strange)}' is not among the stage's tasks: {named}{meant}")
 
 
+# What is between tasks: key -> whether a stage asks for it.
+BETWEEN_TASKS: dict[str, Callable[[Stage], bool]] = {"log.conflict": lambda stage: stage.log.conflict is not None}
+
+
+def _check_several(stage: Stage, at: str) -> None:
+    """Raises UserError where a stage asks for something between tasks that share nothing."""
+    for key in (key for key, asked in BETWEEN_TASKS.items() if asked(stage)):
+        if len(stage.tasks) < 2:
+            raise UserError(f"{at}.{key}: it is between tasks, and the stage has one, {stage.tasks[0]}; two or more")
+        if stage.train == "last-linear-layer":
+            raise UserError(
+                f"{at}.{key}: it is between tasks that share an encoder, and last-linear-layer trains heads alone; "
+                "full-model"
+            )
+
+
 def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
     frozen = stage.train == "last-linear-layer"
+    _check_several(stage, at)
     if stage.wants_similar:
         specs = TASKS | recipe.specs
         rankable = [name for name, spec in specs.items() if spec.label.similar is not None]

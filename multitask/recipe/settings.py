@@ -145,6 +145,14 @@ class Settings(Strict):
     """Leave a trace of ten steps in the trainer's folder."""
 
 
+class Log(Strict):
+    """What a stage measures of its own training, beside what it always tells; it trains as it would without."""
+
+    conflict: Positive | None = None
+    """Steps from one measurement to the next of the cosine between each two tasks' gradients, by layer; each costs a
+    step a task. null is none."""
+
+
 class Task(Strict):
     """A task of the recipe, or of a data map (docs/data.md): its head and loss, and its files where they are not the
     data directory's own.

@@ -12,14 +12,16 @@ from multitask.model.poolings import Pooling
 from multitask.objectives.base import Objective
 from multitask.objectives.smart import Smart
 from multitask.objectives.table import DEFAULT, OBJECTIVES
-from multitask.recipe.settings import Overall, PaperTable, Settings, Sweep, Task
+from multitask.recipe.settings import Log, Overall, PaperTable, Settings, Sweep, Task
 from multitask.tasks.schema import Above0, Strict
 from multitask.tasks.table import TaskSpec
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they become folders
 # These say how a stage is run or watched, not what it computes: they are not part of a stage's
 # fingerprint; nor are those that it holds in another form.
-NOT_CONTENT = frozenset({"checkpoint_minutes", "checkpoint_steps", "validate_every", "profile", "from_", "heads"})
+NOT_CONTENT = frozenset(
+    {"checkpoint_minutes", "checkpoint_steps", "validate_every", "profile", "from_", "heads", "log"}
+)
 
 
 # The objectives that have options: name -> their schema.
@@ -53,6 +55,8 @@ class _Trained(Settings):
     weight in the draw."""
     loss_weights: dict[str, Above0] = {}
     """Task -> the factor on its loss, 1 where none is given."""
+    log: Log = Log()
+    """What else TensorBoard and the report are told of the stage."""
 
 
 if TYPE_CHECKING:

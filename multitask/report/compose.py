@@ -8,7 +8,7 @@ from multitask.report.facts import data_table, duration, trainers_table
 from multitask.report.figures import interval_figure, stage_figure
 from multitask.report.numbers import FIRST, spread
 from multitask.report.reading import ENCODER, Evidence
-from multitask.report.tables import caveats, label, paper_table, retention_table, stages_table
+from multitask.report.tables import caveats, conflict_tables, label, paper_table, retention_table, stages_table
 
 
 def compose(evidence: Evidence) -> Report:
@@ -16,7 +16,7 @@ def compose(evidence: Evidence) -> Report:
     encoder = results["encoder"]
     facts = [("Recipe", results["recipe"]), ("Encoder", encoder["source"]), ("Stages", _progress(evidence))]
     facts += [("Overall scores", f"of {', '.join(results['overall'])}")] if "overall" in results else []
-    builders = [_papers, _stages, _retention, _curves, _final, _run_facts]
+    builders = [_papers, _stages, _retention, _conflict, _curves, _final, _run_facts]
     sections = [section for build in builders if (section := build(evidence)) is not None]
     notes = [*sweep_lines(evidence.rows), *caveats(evidence)]
     return Report(results["experiment"], facts, headline(evidence), notes, sections)
@@ -64,6 +64,15 @@ def _retention(evidence: Evidence) -> Section | None:
     table = retention_table(evidence)
     text = "A metric after the stage minus the same metric of what the stage started from."
     return Section("Retention", [text], [table]) if table else None
+
+
+def _conflict(evidence: Evidence) -> Section | None:
+    tables = conflict_tables(evidence)
+    text = (
+        "The cosine between two tasks' gradients in a part of the encoder, the mean over the stage: 1 where the tasks "
+    )
+    text += "want the same of it, 0 where they have nothing to do with each other, below 0 where one undoes the other."
+    return Section("Conflict between tasks", [text], tables) if tables else None
 
 
 def _curves(evidence: Evidence) -> Section | None:

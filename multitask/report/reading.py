@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from multitask.errors import UserError, well_formed
-from multitask.experiment.events import event_files
+from multitask.experiment.events import CONFLICT, event_files
 from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.records import Record, read_records
 from multitask.experiment.results import Rows, leaves
@@ -40,7 +40,8 @@ class Run:
     """One row of results.json with what its trainer's folder holds; the same stage under several seeds is several.
 
     start: what it starts from (`from`). tasks: those that the recipe's stage trains.
-    measured: (epoch, dev metrics) in order. losses: event tag -> curve.
+    measured: (epoch, dev metrics) in order. losses: event tag -> curve. conflicts: (two tasks, part of the encoder) ->
+    the cosines between the tasks' gradients, where the stage measured them.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Run:
     tasks: tuple[str, ...] = ()
     measured: tuple[tuple[int, dict[str, float | None]], ...] = ()
     losses: dict[str, Curve] = field(default_factory=dict)
+    conflicts: dict[tuple[str, str], Curve] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -196,12 +198,17 @@ def _run(folder: Storage, row: dict[str, Any], fingerprints: dict[str, str], tas
     home = folder.at(row["trainer"])
     records = read_records(home)
     measured = tuple((record.epoch, record.metrics) for record in records)
-    losses = _losses(home, records[-1] if records and run.finished else None)
-    return replace(run, fingerprint=fingerprints.get(row["trainer"], ""), measured=measured, losses=losses)
+    curves = _curves(home, records[-1] if records and run.finished else None)
+    losses = {tag: curve for tag, curve in curves.items() if tag.startswith(LOSS)}
+    parted = [(*tag.split("/"), curve) for tag, curve in curves.items() if tag not in losses]
+    conflicts = {(pair, part): curve for _, pair, part, curve in parted}
+    fingerprint = fingerprints.get(row["trainer"], "")
+    return replace(run, fingerprint=fingerprint, measured=measured, losses=losses, conflicts=conflicts)
 
 
-def _losses(home: Storage, last: Record | None) -> dict[str, Curve]:
-    """The training losses of a trainer's event files; steps that a resumed run took again are TensorBoard's to hide.
+def _curves(home: Storage, last: Record | None) -> dict[str, Curve]:
+    """The training losses and the conflicts between tasks in a trainer's event files, by their tags; steps that a
+    resumed run took again are TensorBoard's to hide.
 
     last: what a finished run's curves end with. Where these do not, all are left out, with a warning: TensorBoard stops
     reading at the first event whose checksum is wrong, and says nothing; or another run's lie there, or they could not
@@ -222,7 +229,8 @@ def _losses(home: Storage, last: Record | None) -> dict[str, Curve]:
             files = ", ".join(join(home.uri, name) for name in names)
             log.warning("%s: damaged, cut or another run's: no dev metrics of step %d; left out", files, last.steps)
             return {}
-        tags = [tag for tag in events.Tags()["scalars"] if tag == LOSS or tag.startswith(f"{LOSS}_")]
+        wanted = (f"{LOSS}_", f"{CONFLICT}/")
+        tags = [tag for tag in events.Tags()["scalars"] if tag == LOSS or tag.startswith(wanted)]
         return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
 
 

@@ -189,3 +189,31 @@ def retention_table(evidence: Evidence) -> ReportTable | None:
     return ReportTable(
         "What each stage gained or cost every task", header, rows, notes=[*notes, *seeds_note(evidence)], words=2
     )
+
+
+def conflict_tables(evidence: Evidence) -> list[ReportTable]:
+    """A table a stage that measured its tasks' gradients (`log: {conflict: 50}`): the mean cosine by part and pair of
+    tasks, and the share of the measurements below 0."""
+    found = [(name, runs) for name, runs in evidence.stages.items() if any(run.conflicts for run in runs)]
+    return [_conflict_table(evidence, name, runs) for name, runs in found]
+
+
+def _conflict_table(evidence: Evidence, name: str, runs: Sequence[Run]) -> ReportTable:
+    keys = list(dict.fromkeys(key for run in runs for key in run.conflicts))
+    pairs, parts = (list(dict.fromkeys(names)) for names in zip(*keys, strict=True))
+    rows = [[Cell(part), *(_conflict_cell(runs, (pair, part)) for pair in pairs)] for part in parts]
+    times = max(len(curve) for run in runs for curve in run.conflicts.values())
+    notes = [f"Measured {times} times in a run of the stage. In brackets: the share of the measurements below 0."]
+    return ReportTable(
+        f"Conflict between the tasks of {name}", ["", *pairs], rows, notes=[*notes, *seeds_note(evidence)]
+    )
+
+
+def _conflict_cell(runs: Sequence[Run], key: tuple[str, str]) -> Cell:
+    curves = [[value for _, value in run.conflicts[key]] for run in runs if key in run.conflicts]
+    found = summary([sum(values) / len(values) for values in curves])
+    if found is None:
+        return Cell(DASH, quiet=True)
+    values = [value for curve in curves for value in curve]
+    below = sum(value < 0 for value in values) / len(values)
+    return Cell(spread(found, show_sign=True), f"[{below:.0%}]", tone=found.mean)

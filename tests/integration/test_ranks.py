@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules.data import StageData
 from multitask.bundle.bundle import read_bundle
@@ -46,7 +47,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "contrastive": {"objective": "contrastive", "tasks": ["sst", "quora"], "max_examples": 9},
     "contrastive-pairs": {**RANKING, "objective": "contrastive", "max_examples": 70, "contrastive": PAIRS},
     "completion": {**COMPLETION, "max_examples": 70},  # 33 similar pairs of quora
-    "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5},
+    "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5, "log": {"conflict": 2}},
     "own": {**OWN, "mixing": "proportional"},
     "ema": {**JOINT, "average": {"ema": 0.9}},
     "losses": {**OWN, "tasks": ["alike", "mood"]},
@@ -104,6 +105,20 @@ def test_two_ranks_equal_one_in_float64(both: Callable[[str], tuple[StageJob, St
     shared = start.keys() & one.weights.keys()
     moved = {name for name in shared if not torch.equal(one.weights[name].float(), start[name])}
     assert bool(moved) == (kind != "joint-frozen")
+
+
+def test_two_ranks_measure_the_conflict_of_one(both: Callable[[str], tuple[StageJob, StageJob]]) -> None:
+    one, two = (conflicts_told(job) for job in both("joint"))
+    assert one.keys() == two.keys() != set()
+    for tag in one:
+        assert two[tag] == pytest.approx(one[tag], abs=1e-6), tag  # events hold 32 bits
+
+
+def conflicts_told(job: StageJob) -> dict[str, list[float]]:
+    events = EventAccumulator(job.events.uri)
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("conflict/")]
+    return {tag: [point.value for point in events.Scalars(tag)] for tag in tags}
 
 
 # Two epochs of five steps. A stop asked for after step n comes after step n + 1, all ranks agreeing on it, or in the

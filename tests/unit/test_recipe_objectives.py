@@ -54,6 +54,10 @@ BAD = {
     "stages.joint.loss_weights={cfimdb: 2.0}": ["stages.joint.loss_weights: 'cfimdb'", "sst, quora, sts"],
     "stages.rank.loss_weights={sst: 2.0}": ["stages.rank.loss_weights: 'sst'", "quora, sts"],
     "stages.joint.loss_weights={sst: -1.0}": ["stages.joint.loss_weights.sst", "-1.0", "greater than 0"],
+    "stages.role.log={conflict: 50}": ["stages.role.log.conflict", "has one, quora; two or more"],
+    "stages.last.log={conflict: 50}": ["stages.last.log.conflict", "heads alone; full-model"],
+    "stages.joint.log={conflict: 0}": ["stages.joint.log.conflict: 0", "greater than or equal to 1"],
+    "stages.joint.log={conflicts: 50}": ["stages.joint.log.conflicts: unknown key", "conflict"],
     "stages.joint.tasks=[sst, quora, sst]": ["stages.joint.tasks: [sst, quora, sst]", "twice", "mixing"],
     "stages.rank.tasks=[quora, sst]": ["stages.rank.tasks: 'sst'", "no similar pairs", "quora, sts"],
     "stages.role.tasks=[sst]": ["stages.role.tasks: 'sst'", "no similar pairs for completion", "quora, sts"],
@@ -111,6 +115,8 @@ GOOD = [
     "stages.joint.mixing={sts: 2, sst: 1.0, quora: 0.5}",
     "stages.joint.mixing=annealed",
     "stages.joint.loss_weights={sst: 0.5}",
+    "stages.joint.log={conflict: 50}",
+    "stages.mlm.log={conflict: 50}",
     "stages.mlm.keep={best: mlm/perplexity}",
     "stages.mlm.train=last-linear-layer",
     "stages.role.train=last-linear-layer",
@@ -191,6 +197,10 @@ def test_smart_and_loss_weights_are_content_where_they_are_given() -> None:
     assert weighted["joint"]["stage"]["loss_weights"] == {"sst": 0.5}
     assert smart["joint"]["stage"]["smart"]["weight"] == 1.0
     assert {*APPLIES} <= set(Stage.model_fields)
+
+
+def test_what_a_stage_tells_is_no_content() -> None:
+    assert contents("stages.joint.log={conflict: 9}") == contents()
 
 
 def test_a_head_is_content_of_the_stages_that_have_it() -> None:

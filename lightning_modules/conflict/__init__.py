@@ -1,0 +1,1 @@
+"""Tasks that pull the encoder different ways: their gradients measured, and changed before the optimizer steps."""
