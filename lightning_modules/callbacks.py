@@ -53,7 +53,7 @@ class Resume(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         """Makes two passes that are discarded: DDP regroups its buckets after the first backward, and from three ranks
         on another grouping adds gradients up in another order; a resumed stage would differ in the last bits."""
-        if trainer.world_size < 3:
+        if trainer.world_size < 3 or module.stage.surgery != "none":  # surgery adds up by itself, not in buckets
             return
         slices = self.data.slices(module.objective, 0, 0, trainer.global_rank, trainer.world_size)
         for _ in range(2):
@@ -187,7 +187,7 @@ class Telling(Callback):
             module.task_losses.clear()
             self.events.scalars(scalars, steps)
             self._mark = (state.seconds, state.examples)
-        left = (module.total_steps - steps) * stage.batch_size / speed if speed else None
+        left = (module.total_steps - steps) * stage.batch_size * stage.batches_a_step / speed if speed else None
         line = Progress(
             stage.name, "step", state.position.epoch + 1, stage.epochs, state.position.step, module.steps_per_epoch,
             module.loss, speed, left,

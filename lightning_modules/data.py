@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_modules.module import StageModule
 from multitask.data.batches import Batch, EpochSlices
-from multitask.data.mixing import batches_in, plan_epoch
+from multitask.data.mixing import batches_in, plan_epoch, plan_together
 from multitask.data.samplers import Rows, derive_seed, training_rows
 from multitask.data.tokens import load_tokens
 from multitask.experiment.stage_job import StageJob
@@ -44,21 +44,25 @@ class StageData(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        return sum(batches_in(len(rows), self.stage.batch_size) for rows in self.rows.values())
+        batches = sum(batches_in(len(rows), self.stage.batch_size) for rows in self.rows.values())
+        return -(-batches // self.stage.batches_a_step)
 
     def slices(self, objective: Objective, epoch: int, start: int, rank: int, world: int) -> EpochSlices:
         """This rank's slices of an epoch's global batches, from step `start` on."""
         stage, seed = self.stage, derive_seed(self.job.seed, self.stage.name, epoch)
         lengths = {task: self.tables[task].lengths[rows] for task, rows in self.rows.items()}
-        plan = plan_epoch(stage.mixing, lengths, stage.batch_size, seed, epoch, stage.epochs)
+        if stage.batches_a_step > 1:
+            plan = plan_together(lengths, stage.batch_size, seed, self.steps_per_epoch)
+        else:
+            plan = plan_epoch(stage.mixing, lengths, stage.batch_size, seed, epoch, stage.epochs)
         plan = [(task, self.rows[task][batch]) for task, batch in plan]
 
         def make(task: str, rows: Rows, weights: NDArray[np.float32], step: int) -> Batch:
             return objective.batch(task, rows, weights, f"epoch {epoch}, step {step}")
 
-        return EpochSlices(plan, make, rank=rank, world=world, start=start)
+        return EpochSlices(plan, make, rank=rank, world=world, start=start, together=stage.batches_a_step)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """The batches from the module's position on; Lightning asks anew for every epoch."""
         assert self.trainer is not None
         trainer, module = self.trainer, cast(StageModule, self.trainer.lightning_module)

@@ -67,6 +67,10 @@ class Compression(Callback):
             trainer.strategy.model.register_comm_hook(None, in_bfloat16)
 
 
+# A stage's `compress` -> the type in which gradients travel; None is their own.
+SENT: dict[str, torch.dtype | None] = {"none": None, "bf16": torch.bfloat16}
+
+
 def gradient_callbacks(compress: str) -> list[Callback]:
     """The callbacks that a stage's `compress` asks for."""
     return [EmbeddingRows(torch.bfloat16), Compression()] if compress == "bf16" else [EmbeddingRows()]

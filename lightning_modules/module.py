@@ -72,12 +72,13 @@ class StageModule(pl.LightningModule):
         self._average = average_of(**stage.average.model_dump()) if stage.average else None
         self.lr, self.lr_by_part = math.nan, dict[str, float]()
         self._examples = 0.0  # of the newest global batch
-        self._fed = 0.0  # a hash of the newest global batch's examples, whichever rank was fed which
+        self._fed = ""  # the newest global batch's task, and a hash of its examples, whichever rank was fed which
         self._began = time.monotonic()
         self._resumed: Checkpoint | None = None  # whose moments the optimizer takes when it is made
         reached = {task: objective.reached(self.model, task) for task in stage.tasks}
         self.model.set_trainable(reached, stage.train == "full-model", stage.freeze)
         self._elsewhere = {task: self.model.trained_elsewhere(parts) for task, parts in reached.items()}
+        self._unused: list[nn.Parameter] = []  # trained weights that the newest batch does not reach
 
     def start(self, checkpoint: Checkpoint | None, weights: str, steps_per_epoch: int) -> None:
         """Puts the stage where the checkpoint left it, or at its beginning: weights, position, losses, and,
@@ -143,34 +144,48 @@ class StageModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss whose DDP average over ranks is the global batch's mean."""
-        self._task = batch.task
         total, count = self.objective.loss(batch, self.place)
-        total = total * self.stage.loss_weights.get(batch.task, 1.0)
+        self._unused = self._elsewhere[batch.task]
+        if self.trainer.world_size > 1:  # DDP waits for a gradient of every trained weight
+            for weight in self._unused:
+                total = total + 0.0 * weight.sum()
+        return self.global_means([batch], [(total, count)])[0]
+
+    def global_means(self, batches: Sequence[Batch], found: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """A loss a batch, whose average over ranks is the mean of the whole global batch, weighted as the stage says.
+
+        found: what the objective made of each of the rank's slices. Raises NonFiniteLoss, on all ranks.
+        """
+        totals = [self._weighted(batch.task, total) for batch, (total, _) in zip(batches, found, strict=True)]
+        facts = [self._facts(*of) for of in zip(batches, totals, (count for _, count in found), strict=True)]
+        summed = sum_over_ranks(torch.stack(facts)).tolist()
+        self.stopping = any(stops > 0 for *_, stops, _ in summed)
+        self._examples = math.fsum(examples for _, _, examples, *_ in summed)
+        self._fed = " ".join(f"{batch.task} {int(fed)}" for batch, (*_, fed) in zip(batches, summed, strict=True))
+        means = []
+        for batch, total, (loss, counted, *_) in zip(batches, totals, summed, strict=True):
+            if not math.isfinite(loss):
+                raise NonFiniteLoss(self._non_finite(batch, total))
+            self._note(batch.task, loss, counted)
+            # A batch with nothing to learn from (no similar pair, no hidden token) has a loss of 0, not 0 / 0.
+            means.append(total * (self.trainer.world_size / counted if counted else 0.0))
+        self.loss = math.fsum(loss / counted for loss, counted, *_ in summed if counted) / len(summed)
+        return means
+
+    def _weighted(self, task: str, total: Tensor) -> Tensor:
+        return total * self.stage.loss_weights.get(task, 1.0)
+
+    def _facts(self, batch: Batch, total: Tensor, count: Tensor) -> Tensor:
+        """(5,) what all ranks have to know of each other's slices of a global batch, to be added up."""
         examples = batch.weights.sum()
         stop = examples.new_tensor(float(self.wants_stop()))
         wide = torch.float32 if total.device.type == "mps" else torch.float64  # the hashes need 32 bits and more
-        facts = torch.stack([fact.detach().to(wide) for fact in (total, count, examples, stop, _sum_of_hashes(batch))])
-        loss, counted, self._examples, stops, self._fed = sum_over_ranks(facts).tolist()
-        self.stopping = stops > 0
-        if not math.isfinite(loss):
-            raise NonFiniteLoss(self._non_finite(batch, total))
-        self._note(batch.task, loss, counted)
-        # A batch with nothing to learn from (no similar pair, no hidden token) has a loss of 0, not 0 / 0.
-        return self._reaching_all(batch.task, total) * (self.trainer.world_size / counted if counted else 0.0)
+        return torch.stack([fact.detach().to(wide) for fact in (total, count, examples, stop, _sum_of_hashes(batch))])
 
     def _note(self, task: str, loss: float, counted: float) -> None:
-        self.loss = loss / counted if counted else 0.0
         sums = self.task_losses.setdefault(task, [0.0, 0.0])
         sums[0] += loss
         sums[1] += counted
-
-    def _reaching_all(self, task: str, total: Tensor) -> Tensor:
-        """The rank's loss with a zero for every trained parameter that it does not reach: DDP waits for a gradient of
-        each."""
-        if self.trainer.world_size > 1:
-            for weight in self._elsewhere[task]:
-                total = total + 0.0 * weight.sum()
-        return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leaves what is not to learn unstepped, neither decayed nor moved by old momentum: heads that the batch did
@@ -178,7 +193,7 @@ class StageModule(pl.LightningModule):
 
         Their gradients are computed nonetheless: DDP expects the same ones at every step.
         """
-        for weight in [*self._elsewhere[self._task], *self._resting()]:
+        for weight in [*self._unused, *self._resting()]:
             weight.grad = None
 
     def _resting(self) -> list[nn.Parameter]:
@@ -216,7 +231,7 @@ class StageModule(pl.LightningModule):
             position=replace(position, step=position.step + 1, steps=position.steps + 1),
             seconds=self.state.seconds + now - self._began,
             examples=self.state.examples + int(self._examples),
-            seen=_chained(self.state.seen, f"{self._task} {int(self._fed)}"),
+            seen=_chained(self.state.seen, self._fed),
         )
         if self._average:
             self._average.stepped(self.model.trained_weights(), position.step + 1 == self.steps_per_epoch)
@@ -261,7 +276,7 @@ class StageModule(pl.LightningModule):
         )
         if self._resumed:
             self._restore_moments(optimizer, self._resumed)
-            self.objective.restore(self._resumed.extra)
+            self.take(self._resumed.extra)
             self._resumed = None  # as large as the model and its optimizer together
         return optimizer
 
@@ -281,7 +296,15 @@ class StageModule(pl.LightningModule):
         losses = {task: [*pair] for task, pair in self.task_losses.items()}
         state, measured = replace(self.state, scaler=scaler, losses=losses), [record.to_json() for record in records]
         average = self._average.state() if self._average else {}
-        return Checkpoint(state, self.model.trained_weights(), moments, self.objective.state(), measured, average)
+        return Checkpoint(state, self.model.trained_weights(), moments, self.kept(), measured, average)
+
+    def kept(self) -> dict[str, Tensor]:
+        """Tensors that a resumed stage needs beside weights and moments, by name."""
+        return self.objective.state()
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts back what `kept` gave."""
+        self.objective.restore({name: tensor for name, tensor in tensors.items() if "/" not in name})
 
     def restore_losses(self) -> None:
         """The tasks' losses since the last point of their curves, as the checkpoint holds them."""

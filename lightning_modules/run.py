@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.callbacks import Checkpointing, Resume, Telling
 from lightning_modules.conflict.instrument import Conflict
+from lightning_modules.conflict.surgery import SurgeryModule
 from lightning_modules.data import StageData
 from lightning_modules.dev import DevMetrics
 from lightning_modules.finishing import Finishing
@@ -72,7 +73,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
         module.wants_stop = lambda: throttle.stop
         dev = DevMetrics(data, job, records, throttle, execution.measured)
         callbacks: list[Callback] = [
-            *gradient_callbacks(stage.compress),
+            *(gradient_callbacks(stage.compress) if stage.surgery == "none" else []),
             Resume(data),
             *trace_callbacks(),
             *([Profile(job.folder)] if stage.profile else []),
@@ -116,7 +117,8 @@ def _load(
     )
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too
-    module = StageModule(stage.learns(setup_of(job, stage, data, model, bundle.tokenizer_json)), stage, job)
+    kind = StageModule if stage.surgery == "none" else SurgeryModule
+    module = kind(stage.learns(setup_of(job, stage, data, model, bundle.tokenizer_json)), stage, job)
     module.start(checkpoint, start, data.steps_per_epoch)
     return module, checkpoint.records if checkpoint else []
 

@@ -25,7 +25,11 @@ class Trace(Callback):
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.file = open(Path(folder) / f"{os.uname().nodename}-{os.getpid()}.jsonl", "a", buffering=1)  # noqa: SIM115
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, outputs: Any, batch: Batch, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, outputs: Any, batch: Any, *_: Any) -> None:  # type: ignore[override]
+        for part in batch if isinstance(batch, list) else [batch]:  # a batch a task, where a step takes several
+            self._write(trainer, module, part)
+
+    def _write(self, trainer: pl.Trainer, module: StageModule, batch: Batch) -> None:
         used = (batch.weights > 0).tolist()
         ids = [name for name, kept in zip(module.example_ids(batch), used, strict=True) if kept]
         line = {"stage": module.stage.name, "step": module.state.position.steps, "rank": trainer.global_rank}

@@ -206,11 +206,11 @@ def objective_of(tables: dict[str, TokenTable], **stage: Any) -> Any:
     return objective
 
 
-def module_of(tables: dict[str, TokenTable], **stage: Any) -> StageModule:
+def module_of(tables: dict[str, TokenTable], kind: type[StageModule] = StageModule, **stage: Any) -> StageModule:
     """The module of a stage over those tables, under a trainer of one process."""
     default = {"name": "stage", "tasks": list(tables), "train": "full-model", "lr": 1e-3}
     job: Any = SimpleNamespace(seed=3)
-    module = StageModule(objective_of(tables, **stage), Stage.model_validate({**default, **stage}), job)
+    module = kind(objective_of(tables, **stage), Stage.model_validate({**default, **stage}), job)
     module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True)
     return module
 

@@ -123,18 +123,24 @@ def collate(
 MakeBatch = Callable[[str, Rows, NDArray[np.float32], int], Batch]
 
 
-class EpochSlices(Dataset[Batch]):
-    """One rank's slices of an epoch's global batches, each of one task, from `start` on."""
+class EpochSlices(Dataset[Any]):  # of Batch, or of list[Batch]
+    """One rank's slices of an epoch's global batches, each of one task, from step `start` on.
+
+    together: how many batches of the plan a step takes; a step is a list of them where they are several.
+    """
 
     def __init__(
-        self, plan: Sequence[tuple[str, Rows]], make: MakeBatch, *, rank: int, world: int, start: int = 0
-    ) -> None:
+        self, plan: Sequence[tuple[str, Rows]], make: MakeBatch, *, rank: int, world: int, start: int = 0,
+        together: int = 1,
+    ) -> None:  # fmt: skip
         self.plan, self.make, self.rank, self.world, self.start = plan, make, rank, world, start
+        self.together = together
 
     def __len__(self) -> int:
-        return len(self.plan) - self.start
+        return len(self.plan) // self.together - self.start
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Any:
         step = self.start + index
-        task, rows = self.plan[step]
-        return self.make(task, *rank_slice(rows, self.rank, self.world), step)
+        parts = self.plan[step * self.together : (step + 1) * self.together]
+        batches = [self.make(task, *rank_slice(rows, self.rank, self.world), step) for task, rows in parts]
+        return batches if self.together > 1 else batches[0]

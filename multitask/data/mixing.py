@@ -78,6 +78,15 @@ def plan_epoch(
     return [(task, next(sources[task])) for task in order(mixing, counts, derive_seed(seed, "order"))]
 
 
+def plan_together(lengths: Mapping[str, Rows], batch_size: int, seed: int, steps: int) -> list[tuple[str, Rows]]:
+    """An epoch whose steps take a batch of each task, in the tasks' order: as `plan_epoch`, len(lengths) items a step.
+
+    A short task's file is passed through again, shuffled anew; a long one is cut.
+    """
+    sources = {task: _passes(rows, batch_size, seed, task) for task, rows in lengths.items()}
+    return [(task, next(source)) for _ in range(steps) for task, source in sources.items()]
+
+
 def _passes(lengths: Rows, batch_size: int, seed: int, task: str) -> Iterator[Rows]:
     number = 0
     while True:

@@ -172,7 +172,10 @@ def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
 
 
 # What is between tasks: key -> whether a stage asks for it.
-BETWEEN_TASKS: dict[str, Callable[[Stage], bool]] = {"log.conflict": lambda stage: stage.log.conflict is not None}
+BETWEEN_TASKS: dict[str, Callable[[Stage], bool]] = {
+    "log.conflict": lambda stage: stage.log.conflict is not None,
+    "surgery": lambda stage: stage.surgery != "none",
+}
 
 
 def _check_several(stage: Stage, at: str) -> None:
@@ -185,6 +188,10 @@ def _check_several(stage: Stage, at: str) -> None:
                 f"{at}.{key}: it is between tasks that share an encoder, and last-linear-layer trains heads alone; "
                 "full-model"
             )
+    if stage.surgery != "none" and stage.mixing != "round-robin":
+        raise UserError(
+            f"{at}.mixing: {stage.mixing} with surgery: {stage.surgery}; steps take a batch of each task, round-robin"
+        )
 
 
 def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:

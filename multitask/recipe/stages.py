@@ -55,6 +55,8 @@ class _Trained(Settings):
     weight in the draw."""
     loss_weights: dict[str, Above0] = {}
     """Task -> the factor on its loss, 1 where none is given."""
+    surgery: Literal["none", "pcgrad", "gradvac"] = "none"
+    """How conflicting gradients of tasks are changed; with any but none a step takes a batch of each task."""
     log: Log = Log()
     """What else TensorBoard and the report are told of the stage."""
 
@@ -101,6 +103,11 @@ class Stage(_WithOptions):
         """Whether each of its tasks needs labels that say which pairs are similar."""
         return self.learns.wants_similar(self.options)
 
+    @property
+    def batches_a_step(self) -> int:
+        """How many batches, of a task each, a step takes."""
+        return len(self.tasks) if self.surgery != "none" else 1
+
     def token_head(self, brought: str | None = None) -> str | None:
         """The masked-language head that the stage trains, tied or untied; brought: the one that its start has."""
         return self.learns.token_head(self.options, brought)
@@ -128,6 +135,7 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
     "dropout": lambda stage: stage.learns.reads_sentences,
     "mixing": lambda stage: len(stage.tasks) > 1,
     "loss_weights": lambda stage: bool(stage.loss_weights),
+    "surgery": lambda stage: stage.surgery != "none",
     "smart": lambda stage: stage.smart is not None,
     "average": lambda stage: stage.average is not None,
     "compress": lambda stage: stage.compress != "none",

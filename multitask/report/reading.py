@@ -200,8 +200,8 @@ def _run(folder: Storage, row: dict[str, Any], fingerprints: dict[str, str], tas
     measured = tuple((record.epoch, record.metrics) for record in records)
     curves = _curves(home, records[-1] if records and run.finished else None)
     losses = {tag: curve for tag, curve in curves.items() if tag.startswith(LOSS)}
-    parted = [(*tag.split("/"), curve) for tag, curve in curves.items() if tag not in losses]
-    conflicts = {(pair, part): curve for _, pair, part, curve in parted}
+    parted = [(tag.split("/"), curve) for tag, curve in curves.items() if tag not in losses]
+    conflicts = {(pair, part): curve for (_, pair, part), curve in parted}
     fingerprint = fingerprints.get(row["trainer"], "")
     return replace(run, fingerprint=fingerprint, measured=measured, losses=losses, conflicts=conflicts)
 

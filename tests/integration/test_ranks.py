@@ -48,6 +48,8 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "contrastive-pairs": {**RANKING, "objective": "contrastive", "max_examples": 70, "contrastive": PAIRS},
     "completion": {**COMPLETION, "max_examples": 70},  # 33 similar pairs of quora
     "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5, "log": {"conflict": 2}},
+    "joint-pcgrad": {**JOINT, "mixing": "round-robin", "surgery": "pcgrad", "weight_decay": 0.1, "clip": 0.5},
+    "mlm-gradvac": {**MLM, "surgery": "gradvac"},
     "own": {**OWN, "mixing": "proportional"},
     "ema": {**JOINT, "average": {"ema": 0.9}},
     "losses": {**OWN, "tasks": ["alike", "mood"]},
@@ -61,8 +63,8 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "own", "ema", "losses", "parts"]
-QUICK += ["patience"]
+QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "joint-pcgrad", "mlm-gradvac", "own"]
+QUICK += ["ema", "losses", "parts", "patience"]
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
@@ -136,6 +138,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "joint": {**JOINT, "max_examples": 30},
     "ema": {"average": {"ema": 0.8}, "keep": {"best": "quora/accuracy"}},
     "last": {**MLM, "average": {"last": 2}, "precision": "bf16-true"},
+    "gradvac": {**JOINT, "max_examples": 30, "mixing": "round-robin", "surgery": "gradvac", "dropout": 0.1},
     "own": {**OWN, "max_examples": 30, "keep": {"best": "tone/accuracy"}},
     "parts": {**PARTS, "freeze": 0},
     "patience": PATIENCE,
@@ -153,6 +156,7 @@ STOPS = {
     "joint": [(1, 2), (7, 8)],  # between two tasks, and in the second epoch, mixed otherwise
     "ema": [(7, 8)],
     "last": [(7, 8)],  # in the second epoch
+    "gradvac": [(1, 2)],
     "own": [(3, 4)],
     "parts": [(6, 7)],
     "patience": [(7, 8), (10, 10)],

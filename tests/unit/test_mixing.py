@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from multitask.data.mixing import LAST_ALPHA, WEIGHTS, batch_counts, batches_in, order, plan_epoch
+from multitask.data.mixing import LAST_ALPHA, WEIGHTS, batch_counts, batches_in, order, plan_epoch, plan_together
 from multitask.data.samplers import Rows, epoch_batches
 
 TASKS = ("sst", "quora", "sts", "cfimdb")
@@ -116,6 +116,19 @@ def test_steps_per_epoch_are_the_same_in_every_epoch(
     steps = sum(batches_in(count, size) for count in rows.values())
     for epoch in range(epochs):
         assert len(plan_epoch(name, lengths(rows), size, seed, epoch, epochs)) == steps
+
+
+@given(small, st.integers(1, 20), seeds)
+def test_steps_of_a_batch_a_task_pass_through_all_tasks_evenly(rows: dict[str, int], size: int, seed: int) -> None:
+    steps = -(-sum(batches_in(count, size) for count in rows.values()) // len(rows))
+    plan = plan_together(lengths(rows), size, seed, steps)
+    assert [task for task, _ in plan] == list(rows) * steps
+    for task, count in rows.items():
+        found = rows_of(plan, task)
+        counts = [found[row] for row in range(count)]
+        assert max(counts) - min(counts) <= 1
+    again = plan_together(lengths(rows), size, seed, steps)
+    assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(plan, again, strict=True))
 
 
 @given(small, st.integers(1, 20), seeds)

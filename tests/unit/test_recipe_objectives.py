@@ -56,6 +56,9 @@ BAD = {
     "stages.joint.loss_weights={sst: -1.0}": ["stages.joint.loss_weights.sst", "-1.0", "greater than 0"],
     "stages.role.log={conflict: 50}": ["stages.role.log.conflict", "has one, quora; two or more"],
     "stages.last.log={conflict: 50}": ["stages.last.log.conflict", "heads alone; full-model"],
+    "stages.role.surgery=pcgrad": ["stages.role.surgery", "has one, quora; two or more"],
+    "stages.last.surgery=gradvac": ["stages.last.surgery", "heads alone; full-model"],
+    "stages.joint.surgery=cagrad": ["stages.joint.surgery: 'cagrad'", "'none', 'pcgrad' or 'gradvac'"],
     "stages.joint.log={conflict: 0}": ["stages.joint.log.conflict: 0", "greater than or equal to 1"],
     "stages.joint.log={conflicts: 50}": ["stages.joint.log.conflicts: unknown key", "conflict"],
     "stages.joint.tasks=[sst, quora, sst]": ["stages.joint.tasks: [sst, quora, sst]", "twice", "mixing"],
@@ -117,6 +120,8 @@ GOOD = [
     "stages.joint.loss_weights={sst: 0.5}",
     "stages.joint.log={conflict: 50}",
     "stages.mlm.log={conflict: 50}",
+    "stages.mlm.surgery=gradvac",
+    "stages.rank.surgery=pcgrad",
     "stages.mlm.keep={best: mlm/perplexity}",
     "stages.mlm.train=last-linear-layer",
     "stages.role.train=last-linear-layer",
@@ -193,7 +198,8 @@ def test_a_setting_of_another_objective_does_not_make_a_stage_another_one(settin
 def test_smart_and_loss_weights_are_content_where_they_are_given() -> None:
     plain, smart = contents(), contents("stages.joint.smart={}")
     weighted = contents("stages.joint.loss_weights={sst: 0.5}")
-    assert not {"smart", "loss_weights"} & plain["joint"]["stage"].keys()
+    assert not {"smart", "loss_weights", "surgery"} & plain["joint"]["stage"].keys()
+    assert contents("stages.joint.surgery=pcgrad")["joint"]["stage"]["surgery"] == "pcgrad"
     assert weighted["joint"]["stage"]["loss_weights"] == {"sst": 0.5}
     assert smart["joint"]["stage"]["smart"]["weight"] == 1.0
     assert {*APPLIES} <= set(Stage.model_fields)
