@@ -184,6 +184,7 @@ class Telling(Callback):
             if len(stage.tasks) > 1:  # each task's own, the mean since the last time
                 sums = {task: pair for task, pair in module.task_losses.items() if pair[1]}
                 scalars |= {f"train/loss_{task}": total / count for task, (total, count) in sums.items()}
+            scalars |= module.log_variances()
             module.task_losses.clear()
             self.events.scalars(scalars, steps)
             self._mark = (state.seconds, state.examples)

@@ -27,8 +27,11 @@ from multitask.model.averages import average_of
 from multitask.model.parts import lr_part, place_of
 from multitask.objectives.base import Objective, Place
 from multitask.objectives.ranks import sum_over_ranks
+from multitask.objectives.weighting import Uncertainty
 from multitask.optim import build_optimizer, schedule, set_lr
 from multitask.recipe.stages import Stage, says
+
+LEARNED = "uncertainty/"  # how the names of learned losses' weights begin in a checkpoint
 
 
 class NonFiniteLoss(RuntimeError):
@@ -78,6 +81,9 @@ class StageModule(pl.LightningModule):
         reached = {task: objective.reached(self.model, task) for task in stage.tasks}
         self.model.set_trainable(reached, stage.train == "full-model", stage.freeze)
         self._elsewhere = {task: self.model.trained_elsewhere(parts) for task, parts in reached.items()}
+        learned = stage.loss_weights == "uncertainty"
+        self.uncertainty = Uncertainty({task: objective.is_squared(task) for task in stage.tasks}) if learned else None
+        self._means: dict[str, float] = {}  # task -> the mean loss of its newest global batch, of the newest step
         self._unused: list[nn.Parameter] = []  # trained weights that the newest batch does not reach
 
     def start(self, checkpoint: Checkpoint | None, weights: str, steps_per_epoch: int) -> None:
@@ -162,18 +168,22 @@ class StageModule(pl.LightningModule):
         self.stopping = any(stops > 0 for *_, stops, _ in summed)
         self._examples = math.fsum(examples for _, _, examples, *_ in summed)
         self._fed = " ".join(f"{batch.task} {int(fed)}" for batch, (*_, fed) in zip(batches, summed, strict=True))
-        means = []
+        self._means, means = {}, []
         for batch, total, (loss, counted, *_) in zip(batches, totals, summed, strict=True):
             if not math.isfinite(loss):
                 raise NonFiniteLoss(self._non_finite(batch, total))
             self._note(batch.task, loss, counted)
             # A batch with nothing to learn from (no similar pair, no hidden token) has a loss of 0, not 0 / 0.
-            means.append(total * (self.trainer.world_size / counted if counted else 0.0))
-        self.loss = math.fsum(loss / counted for loss, counted, *_ in summed if counted) / len(summed)
+            factor = self.uncertainty.factor(batch.task) if self.uncertainty else 1.0
+            means.append(total * (factor * self.trainer.world_size / counted if counted else 0.0))
+            self._means |= {batch.task: loss / counted} if counted else {}
+        self.loss = math.fsum(self._means.values()) / len(summed)
         return means
 
     def _weighted(self, task: str, total: Tensor) -> Tensor:
-        return total * self.stage.loss_weights.get(task, 1.0)
+        """A loss times the weight that the stage gives it; learned weights come later, and are not part of a curve."""
+        given = self.stage.loss_weights
+        return total * given.get(task, 1.0) if isinstance(given, dict) else total
 
     def _facts(self, batch: Batch, total: Tensor, count: Tensor) -> Tensor:
         """(5,) what all ranks have to know of each other's slices of a global batch, to be added up."""
@@ -224,6 +234,8 @@ class StageModule(pl.LightningModule):
         """A step is done when the optimizer has stepped: the position moves on, before any callback looks."""
         super().optimizer_step(*args, **kwargs)
         self.objective.stepped()
+        if self.uncertainty:
+            self.uncertainty.step(self._means, self.factor(self.state.position.steps))
         now = time.monotonic()
         position = self.state.position
         self.state = replace(
@@ -300,11 +312,21 @@ class StageModule(pl.LightningModule):
 
     def kept(self) -> dict[str, Tensor]:
         """Tensors that a resumed stage needs beside weights and moments, by name."""
-        return self.objective.state()
+        learned = self.uncertainty.state() if self.uncertainty else {}
+        return {**self.objective.state(), **{f"{LEARNED}{task}": tensor for task, tensor in learned.items()}}
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts back what `kept` gave."""
         self.objective.restore({name: tensor for name, tensor in tensors.items() if "/" not in name})
+        if self.uncertainty:
+            self.uncertainty.restore(
+                {name.removeprefix(LEARNED): tensor for name, tensor in tensors.items() if name.startswith(LEARNED)}
+            )
+
+    def log_variances(self) -> dict[str, float]:
+        """TensorBoard's tag -> a task's learned log-variance, where the stage learns its losses' weights."""
+        found = self.uncertainty.logs if self.uncertainty else {}
+        return {f"train/log_variance_{task}": float(log.detach()) for task, log in found.items()}
 
     def restore_losses(self) -> None:
         """The tasks' losses since the last point of their curves, as the checkpoint holds them."""

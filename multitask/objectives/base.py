@@ -129,6 +129,10 @@ class Objective:
         """
         raise NotImplementedError(f"{type(self).__name__}.loss")
 
+    def is_squared(self, task: str) -> bool:
+        """Whether the task's loss is of squared differences; one of log-probabilities unless overridden."""
+        return False
+
     def stepped(self) -> None:
         """Called after each step of the optimizer."""
 

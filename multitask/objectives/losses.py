@@ -231,6 +231,8 @@ def balanced(labels: Tensor, classes: int) -> Tensor:
     there = counts > 0
     return torch.where(there, counts.sum() / (there.sum() * counts.clamp(min=1)), 0.0)
 
+SQUARED = frozenset({"mse", "cosine_mse"})  # those of squared differences; the others are of log-probabilities
+
 
 def multiple_negatives(scores: Tensor, own: Tensor, allowed: Tensor) -> Tensor:
     """Sum over A anchors of -(S(x, y) - log sum_j exp S(x, y_j)) (mlm-mnrl.txt, 4.3; Henderson et al., 2017), ().

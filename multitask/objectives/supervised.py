@@ -14,7 +14,7 @@ from multitask.data.samplers import derive_seed
 from multitask.model.bert import Encoding
 from multitask.model.heads import HEADS
 from multitask.objectives.base import Objective, Place, Setup
-from multitask.objectives.losses import LOSSES, Sums, class_weighted, settings_of
+from multitask.objectives.losses import LOSSES, SQUARED, Sums, class_weighted, settings_of
 from multitask.objectives.ranks import from_all_ranks, padded_rows
 from multitask.objectives.smart import Smart, WeightAverage, adversarial_noise, divergence, draw_noise
 from multitask.tasks.labels import KINDS
@@ -92,6 +92,9 @@ class Supervised(Objective):
             return KINDS[label.kind].prediction(outputs, label) / (label.high - label.low)
         encodings = [side.sentence for side in sides if side is not None]
         return similarity(*(it.to(torch.promote_types(it.dtype, torch.float32)) for it in encodings))
+
+    def is_squared(self, task: str) -> bool:
+        return self.setup.losses[task] in SQUARED
 
     def _regulariser(self, smart: Smart, batch: Batch, outputs: Tensor, place: Place) -> Tensor:
         """Both of SMART's terms, summed over the batch (Jiang et al., 2020, equations 2 to 5).

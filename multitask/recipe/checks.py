@@ -166,7 +166,8 @@ def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
     named = ", ".join(stage.tasks)
     if isinstance(stage.mixing, dict) and set(stage.mixing) != set(stage.tasks):
         raise UserError(f"{at}.mixing: weights for {', '.join(stage.mixing)}; the stage's tasks are {named}")
-    if strange := set(stage.loss_weights) - set(stage.tasks):
+    weighted = stage.loss_weights if isinstance(stage.loss_weights, dict) else {}
+    if strange := set(weighted) - set(stage.tasks):
         meant = near(min(strange), stage.tasks)
         raise UserError(f"{at}.loss_weights: '{min(strange)}' is not among the stage's tasks: {named}{meant}")
 
@@ -175,6 +176,7 @@ def _check_own_tasks(recipe: Recipe, stage: Stage, at: str) -> None:
 BETWEEN_TASKS: dict[str, Callable[[Stage], bool]] = {
     "log.conflict": lambda stage: stage.log.conflict is not None,
     "surgery": lambda stage: stage.surgery != "none",
+    "loss_weights": lambda stage: stage.loss_weights == "uncertainty",
 }
 
 

@@ -53,8 +53,8 @@ class _Trained(Settings):
     mixing: Literal["round-robin", "proportional", "annealed"] | dict[str, Above0] = "round-robin"
     """How the batches of several tasks follow each other (multitask/data/mixing.py); a mapping gives each task's
     weight in the draw."""
-    loss_weights: dict[str, Above0] = {}
-    """Task -> the factor on its loss, 1 where none is given."""
+    loss_weights: Literal["uncertainty"] | dict[str, Above0] = {}
+    """Task -> the factor on its loss, 1 where none is given; `uncertainty` learns them (Kendall et al., 2018)."""
     surgery: Literal["none", "pcgrad", "gradvac"] = "none"
     """How conflicting gradients of tasks are changed; with any but none a step takes a batch of each task."""
     log: Log = Log()

@@ -25,6 +25,7 @@ from tests.ranks import run_ranks
 
 EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}
 
+ONE = {"": torch.ones(1)}  # for sets of tensors that may be empty
 
 # 33 examples in batches of 16: the last one holds one example, for two ranks. Two of 65 do so too.
 MLM: dict[str, Any] = {"objective": "mlm", "tasks": ["sst", "quora", "sts"], "max_examples": 9}
@@ -36,6 +37,7 @@ PARTS: dict[str, Any] = {"unfreeze": 1, "reinit": 1, "layer_decay": 0.5, "lr_sca
 # Rates that change no prediction: the first epoch is the best, and the second one the last.
 PATIENCE: dict[str, Any] = {"patience": 1, "epochs": 9, "lr": 1e-7, "keep": {"best": "quora/accuracy"}}
 JOINT: dict[str, Any] = {"tasks": ["sst", "quora", "sts"], "max_examples": 17, "mixing": "annealed"}
+SURGERY: dict[str, Any] = {**JOINT, "mixing": "round-robin", "loss_weights": "uncertainty"}
 OWN: dict[str, Any] = {**JOINT, "tasks": ["tone", "same", "tones"]}
 ONE_EPOCH: dict[str, dict[str, Any]] = {
     "supervised": {"max_examples": 65},
@@ -48,9 +50,9 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "contrastive-pairs": {**RANKING, "objective": "contrastive", "max_examples": 70, "contrastive": PAIRS},
     "completion": {**COMPLETION, "max_examples": 70},  # 33 similar pairs of quora
     "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5, "log": {"conflict": 2}},
-    "joint-pcgrad": {**JOINT, "mixing": "round-robin", "surgery": "pcgrad", "weight_decay": 0.1, "clip": 0.5},
+    "joint-pcgrad": {**SURGERY, "surgery": "pcgrad", "weight_decay": 0.1, "clip": 0.5},
     "mlm-gradvac": {**MLM, "surgery": "gradvac"},
-    "own": {**OWN, "mixing": "proportional"},
+    "own": {**OWN, "mixing": "proportional", "loss_weights": "uncertainty"},
     "ema": {**JOINT, "average": {"ema": 0.9}},
     "losses": {**OWN, "tasks": ["alike", "mood"]},
     "parts": {**PARTS, "max_examples": 33},
@@ -101,6 +103,7 @@ def test_two_ranks_equal_one_in_float64(both: Callable[[str], tuple[StageJob, St
     assert difference(one.optimizer, two.optimizer) < 1e-9  # its moments are the gradients'
     assert bool(one.average) == (kind == "ema")
     assert not one.average or difference(one.average, two.average) < 1e-9
+    assert difference(one.extra | ONE, two.extra | ONE) < 1e-9
     metrics = [job.folder.read_json("outcome.json")["metrics"] for job in jobs]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
     start = read_bundle(Storage(jobs[0].owner.storage), jobs[0].model.start).tensors
@@ -138,7 +141,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "joint": {**JOINT, "max_examples": 30},
     "ema": {"average": {"ema": 0.8}, "keep": {"best": "quora/accuracy"}},
     "last": {**MLM, "average": {"last": 2}, "precision": "bf16-true"},
-    "gradvac": {**JOINT, "max_examples": 30, "mixing": "round-robin", "surgery": "gradvac", "dropout": 0.1},
+    "gradvac": {**SURGERY, "max_examples": 30, "surgery": "gradvac"},
     "own": {**OWN, "max_examples": 30, "keep": {"best": "tone/accuracy"}},
     "parts": {**PARTS, "freeze": 0},
     "patience": PATIENCE,
@@ -185,6 +188,8 @@ def test_a_resumed_stage_equals_an_undisturbed_one(tmp_path: Path, kind: str, as
     assert difference(newest(whole).optimizer, newest(parts).optimizer) == 0
     assert newest(whole).average.keys() == newest(parts).average.keys()
     assert all(torch.equal(value, newest(parts).average[name]) for name, value in newest(whole).average.items())
+    extras = [{name: tensor.tolist() for name, tensor in newest(job).extra.items()} for job in (whole, parts)]
+    assert extras[0] == extras[1]
     outcomes = [job.folder.read_json("outcome.json") for job in (whole, parts)]
     assert outcomes[0]["metrics"] == outcomes[1]["metrics"]
     assert outcomes[0]["kept_epoch"] == outcomes[1]["kept_epoch"]
