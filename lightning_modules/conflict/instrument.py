@@ -38,8 +38,8 @@ class Conflict(Callback):
         if module.state.position.steps % self.every:
             return
         encoder = EncoderWeights(module.model)
-        devices = [] if module.device.type == "cpu" else [module.device]
-        with torch.random.fork_rng(devices, device_type=module.device.type if devices else "cuda"), torch.enable_grad():
+        devices = [module.device] if module.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.enable_grad():
             rows = torch.stack([self._gradient(trainer, module, task, encoder) for task in module.stage.tasks])
         average_over_ranks(rows, rows.new_zeros(0), encoder.words, trainer.world_size, None)
         module.told |= cosines(module.stage.tasks, encoder.products(rows))

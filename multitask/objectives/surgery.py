@@ -97,7 +97,7 @@ class GradVac(Surgery):
         targets = self.targets.setdefault(part, torch.zeros(len(mine), len(mine), dtype=torch.float64))
         cosine, target = min(1.0, max(-1.0, float(mine @ products[:, j]) / (size * other))), float(targets[i, j])
         targets[i, j] = (1 - BETA) * target + BETA * cosine
-        if cosine >= target:
+        if cosine >= target or target >= 1:  # 1, to rounding, of tasks that always agree: nothing turns as far
             return 0.0
         sine, wanted = (1 - cosine**2) ** 0.5, (1 - target**2) ** 0.5
         return float(size * (target * sine - cosine * wanted) / (other * wanted))

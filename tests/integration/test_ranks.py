@@ -52,6 +52,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5, "log": {"conflict": 2}},
     "joint-pcgrad": {**SURGERY, "surgery": "pcgrad", "weight_decay": 0.1, "clip": 0.5},
     "mlm-gradvac": {**MLM, "surgery": "gradvac"},
+    "ranking-pcgrad": {**RANKING, "tasks": ["quora", "sts"], "ranking": HARD, "surgery": "pcgrad"},
     "own": {**OWN, "mixing": "proportional", "loss_weights": "uncertainty"},
     "ema": {**JOINT, "average": {"ema": 0.9}},
     "losses": {**OWN, "tasks": ["alike", "mood"]},

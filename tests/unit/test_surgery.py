@@ -114,6 +114,12 @@ def test_what_is_not_finite_spares_the_targets() -> None:
     assert all(bool(target.isfinite().all()) for target in surgery.targets.values())
 
 
+def test_a_target_of_1_turns_nothing() -> None:
+    rows, surgery = torch.tensor([[1.0, 0.5], [-1.0, 1.0]], dtype=torch.float64), GradVac(TASKS[:2])
+    surgery.restore({"a": torch.ones(2, 2, dtype=torch.float64)})
+    assert surgery.weights({"a": rows @ rows.T}, orders(2))["a"].tolist() == [0.5, 0.5]
+
+
 def test_the_order_is_the_seeds_alone_and_no_task_meets_itself() -> None:
     assert orders(4, 1, "stage", 7) == orders(4, 1, "stage", 7)
     found = [orders(4, 1, "stage", step) for step in range(20)]
