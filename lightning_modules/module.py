@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from multitask.data.batches import Batch
+from multitask.data.batches import Batch, sum_of_hashes
 from multitask.data.samplers import derive_seed
 from multitask.data.tokens import TokenTable
 from multitask.experiment.checkpoints import Checkpoint, State
@@ -36,13 +36,6 @@ LEARNED = "uncertainty/"  # how the names of learned losses' weights begin in a 
 
 class NonFiniteLoss(RuntimeError):
     """The loss is no number any more; the stage stops before the optimizer step."""
-
-
-def _sum_of_hashes(batch: Batch) -> Tensor:
-    """A number that says which examples a slice holds; over all slices of a global batch it sums up to the same one,
-    exactly in float64, however they are cut. 2^64 / phi spreads neighbours."""
-    mixed = (batch.rows + 1) * -7046029254386353131
-    return (((mixed ^ (mixed >> 29)) & 0xFFFFFFFF) * (batch.weights > 0)).sum()
 
 
 def _chained(before: str, fact: str) -> str:
@@ -190,7 +183,7 @@ class StageModule(pl.LightningModule):
         examples = batch.weights.sum()
         stop = examples.new_tensor(float(self.wants_stop()))
         wide = torch.float32 if total.device.type == "mps" else torch.float64  # the hashes need 32 bits and more
-        return torch.stack([fact.detach().to(wide) for fact in (total, count, examples, stop, _sum_of_hashes(batch))])
+        return torch.stack([fact.detach().to(wide) for fact in (total, count, examples, stop, sum_of_hashes(batch))])
 
     def _note(self, task: str, loss: float, counted: float) -> None:
         sums = self.task_losses.setdefault(task, [0.0, 0.0])

@@ -17,10 +17,10 @@ from typing import Any
 from pydantic import BaseModel
 
 import configs
-from multitask.recipe.checks import NESTED
 from multitask.recipe.packaged import packaged, packaged_recipes
 from multitask.recipe.settings import Settings
 from multitask.recipe.stages import OPTIONS, Recipe
+from multitask.recipe.validating import NESTED
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 HEAD = """# Recipes

@@ -231,6 +231,7 @@ def balanced(labels: Tensor, classes: int) -> Tensor:
     there = counts > 0
     return torch.where(there, counts.sum() / (there.sum() * counts.clamp(min=1)), 0.0)
 
+
 SQUARED = frozenset({"mse", "cosine_mse"})  # those of squared differences; the others are of log-probabilities
 
 

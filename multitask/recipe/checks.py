@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, get_args
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from multitask.errors import UserError, near
 from multitask.measure.metrics import OVERALL_OF, overall
@@ -22,40 +19,19 @@ from multitask.recipe.settings import (
 )
 from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
+from multitask.recipe.validating import validated
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def models_below(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Key -> the model that checks the mapping under it, for all mappings of a recipe, however deep; a key that two
-    models have, such as `tasks`, is the one whose values are checked."""
-    found: dict[str, type[BaseModel]] = {}
-    for name, field in model.model_fields.items():
-        for inner in _models_in(field.annotation):
-            found |= {field.alias or name: inner, **models_below(inner)}
-    return found
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that an annotation names, inside lists, mappings and alternatives too."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
-
-
-NESTED = models_below(Recipe)
 
 
 def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
     """Validates a tree: `defaults` first, then every stage with the defaults under it."""
     tree = dict(tree)
     defaults = tree.get("defaults") or {}
-    _validated(Settings, defaults, where, "defaults")
+    validated(Settings, defaults, where, "defaults")
     if isinstance(tree.get("stages"), list):
         tree["stages"] = [{**defaults, **item} if isinstance(item, dict) else item for item in tree["stages"]]
-    recipe = _validated(Recipe, tree, where, "")
+    recipe = validated(Recipe, tree, where, "")
     for name, task in recipe.tasks.items():
         _check_task(name, task, where)
     _check_overall(recipe, where)
@@ -69,67 +45,10 @@ def build_map(tree: Any, where: str) -> dict[str, Task]:
     """The tasks of a data map: `tasks:` as a recipe has it, or a recipe, of which nothing else is wanted."""
     if isinstance(tree, dict) and "stages" in tree:
         return build_recipe(tree, where).tasks
-    found = _validated(DataMap, tree, where, "").tasks
+    found = validated(DataMap, tree, where, "").tasks
     for name, task in found.items():
         _check_task(name, task, where)
     return found
-
-
-def _validated(model: type[Model], tree: Any, where: str, prefix: str) -> Model:
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        problems = _relevant(error.errors())
-        first = _explain(problems[0], model, tree, prefix)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{where}: {first}{more}") from None
-
-
-# Where a word or number, or else a mapping or list, is allowed, pydantic says what is wrong with each; one was meant.
-_NO_WORD = {"literal_error", "string_type", "float_type"}
-_NO_MAPPING = {"dict_type", "model_type", "model_attributes_type", "list_type"}
-
-
-def _relevant(problems: list[Any]) -> list[Any]:
-    """The errors that matter among pydantic's, unknown keys first: a misspelt key is missing under its own name too."""
-    said = [
-        problem
-        for problem in problems
-        if problem["type"] not in (_NO_WORD if isinstance(problem["input"], dict | list) else _NO_MAPPING)
-    ]
-    return sorted(said or problems, key=lambda problem: problem["type"] != "extra_forbidden")
-
-
-def _explain(problem: Any, model: type[BaseModel], tree: Any, prefix: str) -> str:
-    """One line: the YAML path (stages by name), the value, and what would be valid."""
-    path, node = [prefix] if prefix else [], tree
-    for part in problem["loc"]:
-        if isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-            path.append(str(node.get("name", part)) if isinstance(node, dict) else str(part))
-        elif isinstance(node, dict) and part in node:
-            node = node[part]
-            path.append(str(part))
-    if problem["type"] == "missing":
-        path.append(str(problem["loc"][-1]))
-    key = ".".join(path) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, problem["loc"])
-        return f"{key}: unknown key; known keys: {', '.join(known)}{near(problem['loc'][-1], known)}"
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    meant = near(problem["input"], re.findall(r"'([^']+)'", problem.get("ctx", {}).get("expected", "")))
-    return f"{key}: {_short(problem['input'])}: {problem['msg']}{meant}"
-
-
-def _known_keys(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    owner = next((NESTED[part] for part in reversed(loc[:-1]) if part in NESTED), model)
-    return sorted(field.alias or name for name, field in owner.model_fields.items())
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 OF_ENCODER = ("layer_decay", "lr_scale", "freeze", "unfreeze", "reinit")  # settings of an encoder that is trained
