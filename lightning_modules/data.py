@@ -13,13 +13,21 @@ from lightning_modules.module import StageModule
 from multitask.data.batches import Batch, EpochSlices
 from multitask.data.mixing import batches_in, plan_epoch, plan_together
 from multitask.data.samplers import Rows, derive_seed, training_rows
-from multitask.data.tokens import load_tokens
+from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import EvalSet
 from multitask.objectives.base import Objective
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
 from multitask.tasks.own import known
+
+
+def rows_of(table: TokenTable, cap: int | None, seed: int, task: str) -> Rows:
+    """The rows of a training set that are used, ascending: at most `cap` with a label, equal ones whether or not rows
+    without any follow, and at most as many of those."""
+    known, seed_of_others = table.labelled, derive_seed(seed, "unlabelled")
+    others = training_rows(len(table) - known, cap, seed_of_others, task)
+    return np.concatenate((training_rows(known, cap, seed, task), known + others))
 
 
 class StageData(pl.LightningDataModule):
@@ -35,7 +43,7 @@ class StageData(pl.LightningDataModule):
         examples, specs = {}, known(job.model.specs, "job")
         for task in stage.tasks:
             table = load_tokens(self.storage, job.data.train[task])
-            rows = training_rows(len(table), stage.max_examples, job.seed, task)
+            rows = rows_of(table, stage.max_examples, job.seed, task)
             examples[task] = stage.learns.examples(stage.options, specs[task], table, rows)
         self.tables = {task: table for task, (table, _) in examples.items()}
         self.rows = {task: rows for task, (_, rows) in examples.items()}

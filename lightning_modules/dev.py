@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
 
 from lightning_modules.data import StageData
 from lightning_modules.module import StageModule
@@ -38,6 +39,18 @@ def counter(throttle: Throttle, module: StageModule, doing: str, data: EvalSet, 
     return throttle.counter(module.stage, doing, epoch, total, every, data.common, any_rank)
 
 
+def kept(cache: FeatureCache, trainer: pl.Trainer, path: str, rows: Rows, compute: Callable[[], Tensor]) -> Tensor:
+    """What the cache has of the rows `rows` of the token cache at `path`; unless every rank finds it, what all of them
+    compute."""
+    found = cache.load(path, rows)
+    everywhere = int(sum_over_ranks(torch.tensor(float(found is not None)))) == trainer.world_size
+    if found is None or not everywhere:
+        found = compute()
+        if trainer.is_global_zero:
+            cache.save(path, rows, found)
+    return found
+
+
 class FrozenEncoder:
     """Sentences through the module's encoder as it stands, by way of the cache; heads that read tokens need more."""
 
@@ -64,11 +77,11 @@ class FrozenEncoder:
                 )
 
     def _features(self, doing: str, task: str, table: TokenTable, path: str, rows: Rows) -> Features:
-        found, trainer = self.cache.load(path, rows), self.trainer
-        everywhere = int(sum_over_ranks(torch.tensor(float(found is not None)))) == trainer.world_size
-        if found is None or not everywhere:
+        trainer = self.trainer
+
+        def encoded() -> Tensor:
             data = EvalSet.of(task, table, self.module.device.type, trainer.global_rank, trainer.world_size, rows)
-            found = encode_sentences(
+            return encode_sentences(
                 self.module.model,
                 data,
                 rows,
@@ -77,9 +90,8 @@ class FrozenEncoder:
                 reduce=sum_over_ranks,
                 progress=counter(self.throttle, self.module, doing, data, self.epoch),
             )
-            if trainer.is_global_zero:
-                self.cache.save(path, rows, found)
-        return Features(found, feature_places(rows, table))
+
+        return Features(kept(self.cache, trainer, path, rows, encoded), feature_places(rows, table))
 
 
 class DevMetrics(Callback):

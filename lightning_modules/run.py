@@ -24,6 +24,7 @@ from lightning_modules.gradients import gradient_callbacks
 from lightning_modules.module import StageModule
 from lightning_modules.profiling import Profile
 from lightning_modules.progress import Interrupted, Report, Throttle
+from lightning_modules.teaching import Teaching
 from lightning_modules.trace import trace_callbacks
 from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, longest, read_bundle, weights_of
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
@@ -78,6 +79,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             *trace_callbacks(),
             *([Profile(job.folder)] if stage.profile else []),
             *([Conflict(data, stage.log.conflict)] if stage.log.conflict else []),
+            *([Teaching(data, throttle)] if stage.teachers else []),
             dev,
             Telling(throttle, dev, store),
             Checkpointing(store, records, execution.leaving),
@@ -149,6 +151,7 @@ def setup_of(job: StageJob, stage: Stage, data: StageData, model: MultitaskModel
         data.rows,
         losses=job.model.losses,
         loss_settings=job.model.loss_settings,
+        teachers=stage.teachers,
         smart=stage.smart,
         rdrop=stage.rdrop,
         tokenizer_json=tokenizer_json,

@@ -40,6 +40,8 @@ class Batch:
     targets: (S, T) int64, for mlm: the hidden tokens (multitask/data/masking.py).
     keys: (S,) int64, for ranking: equal where sentences are. More sentences than the B examples' may then follow
         theirs: their hard negatives.
+    taught: for distillation, what a teacher says of the examples: (B,) or (B, W) outputs of its head, or (S, F)
+        encodings.
     segments: (S, T) int64, of joined pairs: 0 in the first text's part, 1 in the second's; None where all are 0.
     """
 
@@ -53,6 +55,7 @@ class Batch:
     targets: Tensor | None = None
     keys: Tensor | None = None
     segments: Tensor | None = None
+    taught: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

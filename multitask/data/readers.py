@@ -226,9 +226,12 @@ class Shards:
         labelled: bool,
         columns: Mapping[str, str | int] | None = None,
         max_bad_rows: float = 0.01,
+        unlabelled: Sequence[str] = (),
     ) -> Iterator[Shards]:
-        """Copies here of files that are elsewhere, for as long as they are wanted."""
-        uris = [uris] if isinstance(uris, str) else uris
+        """Copies here of files that are elsewhere, for as long as they are wanted. unlabelled: files that follow, of
+        which no label is read."""
+        uris = [*([uris] if isinstance(uris, str) else uris), *unlabelled]
+        labels = [labelled] * (len(uris) - len(unlabelled)) + [False] * len(unlabelled)
         with ExitStack() as stack:
             yield cls(
                 [
@@ -236,12 +239,12 @@ class Shards:
                         uri,
                         stack.enter_context(local(uri)),
                         spec,
-                        labelled,
+                        has_labels,
                         columns or {},
                         max_bad_rows,
                         f"{number}:" if len(uris) > 1 else "",
                     )
-                    for number, uri in enumerate(uris, start=1)
+                    for number, (uri, has_labels) in enumerate(zip(uris, labels, strict=True), start=1)
                 ]
             )
 

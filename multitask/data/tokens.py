@@ -33,6 +33,7 @@ from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
 from multitask.storage.tensors import SealedTensors, open_tensors, write_tensors
 from multitask.tasks.cells import LabelValue
+from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TaskSpec
 
 FORMAT = 4
@@ -74,6 +75,12 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def labelled(self) -> int:
+        """How many examples have a label; they come before those that have none."""
+        first = self.labels if self.labels.ndim == 1 else self.labels[:, 0]
+        return len(self) - int(first.isnan().sum())
 
     @cached_property
     def sentence_lengths(self) -> Rows:
@@ -177,21 +184,23 @@ def tokenize(
     folder: Path,
     joined: bool = False,
     segments: bool = False,
+    numbers: int = 0,
 ) -> dict[str, Tensor]:
     """A file's examples as the tensors of a TokenTable, which live in files of that folder.
 
     Sentences are cut to `max_length` tokens, [SEP] kept. joined: an example's two texts are one sentence, and the
-    longer one is cut first. segments: they are two segments of it.
+    longer one is cut first. segments: they are two segments of it. numbers: how many a label has, where it has several.
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's stays as it is
     tokenizer.enable_truncation(max_length)
     tokenizer.no_padding()
     columns, rest = Columns(folder, segments), iter(examples)
+    nothing = (float("nan"),) * numbers if numbers else float("nan")
     while some := list(islice(rest, CHUNK)):
         texts = [example.texts for example in some] if joined else [text for e in some for text in e.texts]
         columns.add(
             tokenizer.encode_batch_fast(texts),
-            [float("nan") if example.label is None else example.label for example in some],
+            [nothing if example.label is None else example.label for example in some],
             [example.id.encode() for example in some],
         )
     return columns.tensors()
@@ -207,24 +216,29 @@ def cache_tokens(
     max_length: int,
     columns: Mapping[str, str | int] | None = None,
     max_bad_rows: float = 0.01,
+    unlabelled: Sequence[str] = (),
 ) -> str:
     """Reads and tokenizes a data file, or several as one, unless their cache is there. Returns its path in the storage.
+
+    unlabelled: files whose rows follow, without labels, whether or not they have a column of them.
 
     Raises UserError as `read_examples` does, and as `check_segments`.
     """
     if spec.segments:
         check_segments(tokenizer, f"tasks.{spec.name}.pair: joined: the encoder's tokenizer")
-    with Shards.opened(uri, spec, labelled, columns, max_bad_rows) as reading:
+    with Shards.opened(uri, spec, labelled, columns, max_bad_rows, unlabelled) as reading:
         sha256 = reading.sha256()
         how = [
             FORMAT, sha256, tokenizer.to_str(), spec.facts(), labelled, max_length, dict(columns or {}), max_bad_rows,
         ]  # fmt: skip
+        how += [len(unlabelled)] if unlabelled else []
         key = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()[:32]
         path = f"cache/tokens/{key}.safetensors"
         if not _is_sound(storage, path):
             with tempfile.TemporaryDirectory(prefix=kept_in("tokens")) as folder:
                 how_joined = spec.joined, spec.segments
-                tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder), *how_joined)
+                numbers = spec.label.outputs if labelled and KINDS[spec.label.kind].several else 0
+                tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder), *how_joined, numbers)
                 facts = {
                     "source": reading.source,
                     "sha256": sha256,

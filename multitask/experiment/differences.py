@@ -31,6 +31,7 @@ PARTS: dict[str, Callable[[str, Any], dict[str, Any]]] = {
     "recipe": lambda at, settings: settings,
     "tasks": lambda at, tasks: {f"tasks.{task}": _of_task(facts) for task, facts in tasks.items()},
     "losses": lambda at, losses: {f"tasks.{task}": settings for task, settings in losses.items()},
+    "teachers": lambda at, found: {f"{at}.teachers": {task: _of_a_teacher(facts) for task, facts in found.items()}},
     "parent": lambda at, sha: {f"{at}.from": Digest(sha)},
     "data": lambda at, data: {
         f"data.{task}.{split}": Digest(sha) for task, splits in data.items() for split, sha in splits.items()
@@ -43,6 +44,11 @@ def _of_task(facts: list[Any]) -> dict[str, Any]:
     found = dict(zip(OF_A_TASK, facts, strict=False))
     define = dict(found.pop("define", {}))
     return found | {key: define.pop(key) for key in (PAIR,) if key in define} | ({"define": define} if define else {})
+
+
+def _of_a_teacher(facts: dict[str, Any]) -> dict[str, Any]:
+    """A teacher's facts under the keys of a recipe's, its bundle and its texts by content."""
+    return {key: Digest(value) if key in ("bundle", "unlabelled") else value for key, value in facts.items()}
 
 
 def encoder_words(source: str, pooling: str | None) -> str:

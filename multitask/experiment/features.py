@@ -1,4 +1,5 @@
-"""Sentence encodings of a frozen encoder, kept in `<storage>/cache/features/` under what they depend on."""
+"""What a model that is not trained says of texts, a frozen encoder's sentence encodings or a teacher's outputs, kept in
+`<storage>/cache/features/` under what it depends on."""
 
 from __future__ import annotations
 
@@ -32,14 +33,17 @@ def encoder_key(model: MultitaskModel, precision: str) -> str:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """The encodings that one encoder gives. All of it may be deleted; what cannot be read or written is made anew."""
+    """What one model gives. All of it may be deleted; what cannot be read or written is made anew.
+
+    encoder: what the model is known by: `encoder_key` of an encoder.
+    """
 
     storage: Storage
     encoder: str
 
     def load(self, table: str, rows: Rows) -> Tensor | None:
-        """(rows * sentences, H) encodings of the rows `rows` of the token cache at path `table`; None where they are
-        not there."""
+        """(rows * sentences, H) encodings, or (rows, ...) outputs, for the rows `rows` of the token cache at path
+        `table`; None where they are not there."""
         path = self._path(table, rows)
         try:
             if not self.storage.exists(path):

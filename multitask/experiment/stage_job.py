@@ -31,12 +31,18 @@ def digest(value: Any) -> str:
 
 
 def stage_content(
-    recipe: Recipe, stage: Stage, heads: dict[str, str], data: dict[str, dict[str, str]], parent: str, seed: int
+    recipe: Recipe,
+    stage: Stage,
+    heads: dict[str, str],
+    data: dict[str, dict[str, str]],
+    parent: str,
+    seed: int,
+    teachers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a stage's outcome depends on: never a path, a worker count or the code.
 
     heads: task -> head name in that stage. data: task -> split -> sha256 of the file. parent: the fingerprint of
-    what the stage starts from.
+    what the stage starts from. teachers: task -> what it learns of which teacher, by content.
     """
     own, losses = definitions(recipe.specs), recipe.loss_settings(stage)
     return {
@@ -53,6 +59,7 @@ def stage_content(
         "parent": parent,
         **({"losses": losses} if losses else {}),
         **({"overall": recipe.overall_of} if recipe.overall else {}),
+        **({"teachers": dict(teachers)} if teachers else {}),
     }
 
 
@@ -78,6 +85,18 @@ class JobModel:
 
 
 @dataclass(frozen=True)
+class JobTeacher:
+    """What a task learns from beside its labels."""
+
+    bundle: str
+    """The teacher, a path in the storage."""
+    fingerprint: str
+    """A hash of its content."""
+    tokens: str
+    """The task's training set as the teacher reads it, a token cache's path in the storage."""
+
+
+@dataclass(frozen=True)
 class JobData:
     """Where a stage's token caches lie: paths in the storage."""
 
@@ -87,6 +106,13 @@ class JobData:
     """Task -> its dev set, which is measured."""
     predict: dict[str, dict[Split, str]] = field(default_factory=dict)
     """Task -> split -> what the finished stage predicts."""
+    teachers: dict[str, JobTeacher] = field(default_factory=dict)
+    """Task -> its teacher, where it has one."""
+
+    @staticmethod
+    def of(saved: Mapping[str, Any]) -> JobData:
+        """The data that `asdict` made this of."""
+        return JobData(**{**saved, "teachers": {task: JobTeacher(**it) for task, it in saved["teachers"].items()}})
 
 
 @dataclass(frozen=True)
@@ -132,7 +158,7 @@ class StageJob:
     @staticmethod
     def of(saved: Mapping[str, Any]) -> StageJob:
         """The job that `to_json` made this of."""
-        owner, model, data = Owner(**saved["owner"]), JobModel(**saved["model"]), JobData(**saved["data"])
+        owner, model, data = Owner(**saved["owner"]), JobModel(**saved["model"]), JobData.of(saved["data"])
         return StageJob(**{**saved, "owner": owner, "model": model, "data": data})
 
 

@@ -61,6 +61,8 @@ class Setup:
     """Task -> the name of its head's loss."""
     loss_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Task -> the settings of its loss that are not its defaults."""
+    teachers: Mapping[str, Any] = field(default_factory=dict)
+    """Task -> how it learns from its teacher, a Teacher (objectives/distillation.py), where it has one."""
     smart: Any = None
     """The settings of SMART's regularisation, or None."""
     rdrop: float = 0.0
@@ -86,6 +88,8 @@ class Objective:
     """Whether something is left to train over a frozen encoder."""
     smooth: ClassVar[bool] = False
     """Whether SMART can regularise it."""
+    teachable: ClassVar[bool] = False
+    """Whether its tasks can learn from teachers too."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.model = setup, setup.model

@@ -29,8 +29,11 @@ COSINE_SCALE = 5.0
 
 
 def class_weighted(labels: Tensor, weights: Tensor, class_weights: Tensor | None) -> Tensor:
-    """(B,) the examples' weights, each times its class's. class_weights: (classes,), None where all are 1."""
-    return weights if class_weights is None else weights * class_weights.to(weights)[labels.long()]
+    """(B,) the examples' weights, each times its class's; one without a label, NaN, has its own. class_weights:
+    (classes,), None where all are 1."""
+    if class_weights is None:
+        return weights
+    return torch.where(labels.isnan(), weights, weights * class_weights.to(weights)[labels.nan_to_num().long()])
 
 
 def _total(losses_B: Tensor, weights_B: Tensor) -> Sums:

@@ -1,19 +1,24 @@
-"""The objective `supervised`: tasks' own losses through their heads, and SMART's terms where the stage has them."""
+"""The objective `supervised`: tasks' own losses through their heads; what their teachers say, and SMART's terms, where
+the stage has them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
 from multitask.data.batches import Batch
-from multitask.data.samplers import derive_seed
+from multitask.data.samplers import Rows, derive_seed
 from multitask.model.bert import Encoding
 from multitask.model.heads import HEADS
 from multitask.objectives.base import Objective, Place, Setup
+from multitask.objectives.distillation import Taught, distilled, with_labels
 from multitask.objectives.losses import LOSSES, SQUARED, Sums, class_weighted, settings_of
 from multitask.objectives.ranks import from_all_ranks, padded_rows
 from multitask.objectives.smart import Smart, WeightAverage, adversarial_noise, divergence, draw_noise
@@ -25,17 +30,27 @@ class Supervised(Objective):
 
     uses_head = True
     smooth = True
+    teachable = True
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self.smart: Smart | None = setup.smart
         self.average: WeightAverage | None = None  # the weights that SMART's proximal term holds on to
+        self.taught: dict[str, Taught] = {}  # task -> what its teacher says, which is there before the first batch
         self.settings = {task: self._settings(task) for task in setup.tasks}
 
     def _settings(self, task: str) -> dict[str, Any]:
-        """The settings of the task's loss. Classes are counted on the training rows in use, which all ranks know."""
+        """The settings of the task's loss. Classes are counted on the training rows in use that have a label, which all
+        ranks know."""
         labels = self.setup.tables[task].labels[self.setup.rows[task]]
+        labels = labels[~labels.isnan()] if labels.ndim == 1 else labels
         return settings_of(self.setup.loss_settings.get(task, {}), self.model.specs[task].label, labels)
+
+    def batch(self, task: str, rows: Rows, weights: NDArray[np.float32], when: str) -> Batch:
+        batch = super().batch(task, rows, weights, when)
+        if task in self.taught:
+            batch.taught = self.taught[task].of(rows)
+        return batch
 
     def loss(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
         outputs, (total, count) = self._learned(batch, place)
@@ -46,10 +61,16 @@ class Supervised(Objective):
         return total, count
 
     def _learned(self, batch: Batch, place: Place) -> tuple[Tensor, Sums]:
-        """The head's outputs, and the task's own loss."""
+        """The head's outputs, and the (sum, count) of the label's loss and the teacher's."""
+        teacher = self.setup.teachers.get(batch.task)
+        if teacher and teacher.embeddings:  # which the teacher's are compared with, before the head's dropout
+            batch = replace(batch, features=self.model.features(batch))
         sides = self.model.sides(batch)
         outputs: Tensor = self.model.heads[batch.task](*sides)
-        return outputs, self._task_loss(batch, sides, outputs, place)
+        if teacher is None:
+            return outputs, self._task_loss(batch, sides, outputs, place)
+        of_labels, _ = self._task_loss(with_labels(batch), sides, outputs, place)
+        return outputs, distilled(teacher, batch, outputs, self.model.specs[batch.task].label, of_labels)
 
     def _twice(self, batch: Batch, outputs: Tensor, total: Tensor, place: Place) -> Tensor:
         """R-Drop's sum (Liang et al., 2021, section 2.2): the loss of two passes whose dropout masks differ, and rdrop
@@ -76,7 +97,7 @@ class Supervised(Objective):
             everyone = from_all_ranks(padded_rows(facts, width), place) if place.world > 1 else facts
             total, count = learned.sums(*everyone.unbind(dim=1), **settings)
         own = batch.weights.sum()
-        return total * (own / count), own
+        return total * (own / count.clamp(min=1)), own  # where no rank has an example with a label, both are 0
 
     def _similarities(
         self,

@@ -143,6 +143,30 @@ def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
         raise UserError(f"{at}.smart.tasks: '{min(others)}' is not among the stage's tasks: {named}{meant}")
     if stage.rdrop and not stage.learns.uses_head:
         raise UserError(f"{at}.rdrop: it compares what heads predict; {stage.objective} trains none; 0.0")
+    for task in stage.teachers:
+        _check_teacher(recipe, stage, task, f"{at}.teachers")
+
+
+def _check_teacher(recipe: Recipe, stage: Stage, task: str, at: str) -> None:
+    """Raises UserError unless the stage's task can learn from its teacher, as far as the recipe says."""
+    teacher = stage.teachers[task]
+    if not stage.learns.teachable:
+        valid = ", ".join(name for name, found in OBJECTIVES.items() if found.teachable)
+        raise UserError(f"{at}: a stage with objective: {stage.objective} learns from no teacher; valid: {valid}")
+    if task not in stage.tasks:
+        known = f"{', '.join(stage.tasks)}{near(task, stage.tasks)}"
+        raise UserError(f"{at}: '{task}' is not among the stage's tasks: {known}")
+    if teacher.bundle in [other.name for other in recipe.stages]:
+        raise UserError(
+            f"{at}.{task}.bundle: '{teacher.bundle}' is a stage of this recipe; a teacher is trained before, by "
+            f"another one; valid: EXPERIMENT/STAGE, or a bundle's URI"
+        )
+    kind = recipe.specs[task].label.kind
+    if teacher.temperature != 1 and (teacher.embeddings or not KINDS[kind].probability):
+        what = "sentence encodings have" if teacher.embeddings else f"a {kind} has"
+        raise UserError(f"{at}.{task}.temperature: {teacher.temperature:g}: {what} no probabilities; leave it out")
+    if teacher.embeddings and stage.train == "last-linear-layer":
+        raise UserError(f"{at}.{task}.embeddings: they are learned by the encoder, with train: full-model")
 
 
 def _check_overall(recipe: Recipe, where: str) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, create_model, model_validator
 
 from multitask.model.poolings import Pooling
 from multitask.objectives.base import Objective
+from multitask.objectives.distillation import Teacher
 from multitask.objectives.smart import Smart
 from multitask.objectives.table import DEFAULT, OBJECTIVES
 from multitask.recipe.settings import Log, Overall, PaperTable, Settings, Sweep, Task
@@ -20,7 +21,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they
 # These say how a stage is run or watched, not what it computes: they are not part of a stage's
 # fingerprint; nor are those that it holds in another form.
 NOT_CONTENT = frozenset(
-    {"checkpoint_minutes", "checkpoint_steps", "validate_every", "profile", "from_", "heads", "log"}
+    {"checkpoint_minutes", "checkpoint_steps", "validate_every", "profile", "from_", "heads", "log", "teachers"}
 )
 
 
@@ -72,6 +73,8 @@ class Stage(_WithOptions):
 
     smart: Smart | None = None
     """Regularisation of a supervised stage; null is none."""
+    teachers: dict[str, Teacher] = {}
+    """Task -> what it learns from beside its labels, in a supervised stage."""
     sweep: Sweep | None = None
     """Settings to try; `lr: {sweep: [1.0e-3, 1.0e-4], by: METRIC}` is short for a grid of that one setting."""
 

@@ -118,6 +118,8 @@ class LabelKind:
     """How outputs become a label, in such words; {cuts} are LabelSpec.cuts."""
     problem: str
     """What transformers calls a task of such labels: `problem_type` of its models for classification."""
+    taught: Callable[[Tensor, Tensor, LabelSpec, float], Tensor]
+    """(outputs, a teacher's for the same examples, label, temperature) -> what a student learns of them, (B,), >= 0."""
     says: Callable[[Any, LabelSpec], str] = word_or_number
     """(an example's label, label) -> what people read."""
     counted: Callable[[Any], Sequence[int]] = nearest
@@ -134,6 +136,11 @@ class LabelKind:
     def one_class(self) -> bool:
         """Whether a label is one class of several, which can be weighed and smoothed."""
         return self.words is not None and self.ordered
+
+    @property
+    def several(self) -> bool:
+        """Whether a label is a number for each class."""
+        return self.read is read_several
 
 
 # Outputs -> predictions, probabilities, divergences (SMART: Jiang et al., 2020, section 3.1).
@@ -183,6 +190,33 @@ def square_on_scale(outputs: Tensor, reference: Tensor, label: LabelSpec) -> Ten
     return ((outputs - reference) / (label.high - label.low)).square()
 
 
+# What a student learns from a teacher's outputs (Hinton et al., 2015, section 2): T^2 times KL(teacher || student),
+# nats, of the probabilities at temperature T; T^2 keeps its gradients as large at every T.
+
+
+def soft_classes(outputs: Tensor, teacher: Tensor, label: LabelSpec, temperature: float) -> Tensor:
+    """T^2 KL(p || q) of the classes' probabilities, p the teacher's."""
+    p, q = (wide(logits / temperature).log_softmax(dim=-1) for logits in (teacher, outputs))
+    return temperature**2 * (p.exp() * (p - q)).sum(dim=-1)
+
+
+def soft_logits(outputs: Tensor, teacher: Tensor, label: LabelSpec, temperature: float) -> Tensor:
+    """T^2 KL(p || q) of yes or no, p the teacher's."""
+    p, q = (wide(logits / temperature) for logits in (teacher, outputs))
+    apart = p.sigmoid() * (p - q) + q.logaddexp(q.new_zeros(())) - p.logaddexp(p.new_zeros(()))
+    return temperature**2 * apart
+
+
+def mean_soft_logits(outputs: Tensor, teacher: Tensor, label: LabelSpec, temperature: float) -> Tensor:
+    """soft_logits, the mean over the classes, as their loss is."""
+    return soft_logits(outputs, teacher, label, temperature).mean(dim=-1)
+
+
+def soft_score(outputs: Tensor, teacher: Tensor, label: LabelSpec, temperature: float) -> Tensor:
+    """square_on_scale: a score is no probability, and has no temperature."""
+    return square_on_scale(wide(outputs), wide(teacher), label)
+
+
 KINDS: Mapping[KindName, LabelKind] = {
     # Whole numbers low..high, or words.
     "classes": LabelKind(
@@ -201,6 +235,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         unit="a logit for each class; softmax gives probabilities",
         becomes="the largest's: {low:g} + argmax",
         problem="single_label_classification",
+        taught=soft_classes,
     ),
     # 0 or 1, or two words.
     "binary": LabelKind(
@@ -219,6 +254,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         unit="a logit; its sigmoid is the probability of 1",
         becomes="1 where it is above {cuts}",
         problem="multi_label_classification",
+        taught=soft_logits,
     ),
     # A real number in low..high.
     "score": LabelKind(
@@ -237,6 +273,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         unit="the label's own unit, {low:g} to {high:g}",
         becomes="the value itself",
         problem="regression",
+        taught=soft_score,
     ),
     # A real number in 0..1.
     "probability": LabelKind(
@@ -255,6 +292,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         unit="a logit; its sigmoid is the probability",
         becomes="the sigmoid",
         problem="multi_label_classification",
+        taught=soft_logits,
     ),
     # Any of the whole numbers low..high, or of the words: a yes or no for each.
     "multilabel": LabelKind(
@@ -273,6 +311,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         unit="a logit for each class; its sigmoid is the class's probability",
         becomes="the classes whose logits are above {cuts}",
         problem="multi_label_classification",
+        taught=mean_soft_logits,
         says=those_said,
         counted=those_there,
         ordered=False,

@@ -29,6 +29,7 @@ from ray_jobs.driver.plan import Node, Plan
 from ray_jobs.driver.prepare import Prepared, prepare
 from ray_jobs.driver.ray_job import how_to_go_on, submission_id
 from ray_jobs.driver.request import TrainingRequest
+from ray_jobs.driver.teachers import with_lessons
 from ray_jobs.importing import import_torchmetrics, uncollected
 from ray_jobs.logs import DriverLog
 from ray_jobs.runners.tuning import run_trials
@@ -68,7 +69,8 @@ class Driver:
         self.request, self.recipe, self.storage = request, request.recipe, request.storage
         self.screen = screen
         screen.note("reading the data and the encoder ...")
-        self.prepared: Prepared = prepare(self.recipe, request.data, self.storage)
+        prepared = prepare(self.recipe, request.data, self.storage)
+        self.prepared: Prepared = with_lessons(self.recipe, request.data, self.storage, prepared)
         self._read_experiment()
 
     def _read_experiment(self) -> None:

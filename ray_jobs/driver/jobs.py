@@ -57,12 +57,13 @@ def _model(plan: Plan, node: Node) -> JobModel:
 
 def _data(plan: Plan, node: Node) -> JobData:
     """A node's token caches. A stage that another one starts from predicts nothing, nor does a sweep's trial."""
-    caches = plan.prepared.caches
+    caches, lessons = plan.prepared.caches, plan.lessons(node.stage)
     inner = bool(plan.recipe.children(node.stage)) or node.trial is not None
     return JobData(
-        train={task: caches[task]["train"] for task in node.stage.tasks},
+        train={task: lessons[task].train if task in lessons else caches[task]["train"] for task in node.stage.tasks},
         dev={task: splits["dev"] for task, splits in caches.items()},
         predict={} if inner else _to_predict(caches),
+        teachers={task: lesson.teacher for task, lesson in lessons.items()},
     )
 
 
@@ -100,7 +101,9 @@ def _about(plan: Plan, node: Node) -> dict[str, Any]:
         "columns": {task: config.columns for task, config in recipe.tasks.items()},
         "notes": {task: config.note for task, config in recipe.tasks.items() if config.note},
         "trained": _trained_heads(plan, stage),
-    } | ({"overall": recipe.overall_of} if recipe.overall else {})
+        **({"teachers": {task: teacher.bundle for task, teacher in stage.teachers.items()}} if stage.teachers else {}),
+        **({"overall": recipe.overall_of} if recipe.overall else {}),
+    }
 
 
 def _trained_heads(plan: Plan, stage: Stage) -> list[str]:

@@ -12,7 +12,7 @@ from multitask.experiment.stage_job import BUNDLE, OUTCOME, node_key, read_outco
 from multitask.recipe.stages import Recipe, Stage
 from multitask.recipe.sweeps import Trial, trials
 from multitask.storage.sealed import is_whole
-from ray_jobs.driver.prepare import Prepared, Start
+from ray_jobs.driver.prepare import Lesson, Prepared, Start
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,19 @@ class Plan:
             chosen_from = {at.name: self.records[at.key].fingerprint for at in self.trials(node)}
             return {"trials": chosen_from, "by": node.stage.sweep.by}
         heads, shas = self.heads(node.stage), self.prepared.shas()
-        return stage_content(self.recipe, node.stage, heads, shas, parent, node.seed)
+        teachers = {task: lesson.content for task, lesson in self.lessons(node.stage).items()}
+        return stage_content(self.recipe, node.stage, heads, shas, parent, node.seed, teachers)
 
     def _named(self) -> dict[str, str]:
         """Fingerprint or sha256 -> what the recipe and --data call the encoder or the file."""
         files = [(table.sha256, table.source) for splits in self.prepared.tables.values() for table in splits.values()]
         encoder = encoder_words(self.recipe.encoder, self.recipe.pooling)
-        return {self.prepared.start.fingerprint: encoder, **dict(files)}
+        teachers = {
+            lesson.teacher.fingerprint: stage.teachers[task].bundle
+            for stage in self.recipe.stages
+            for task, lesson in self.lessons(stage).items()
+        }
+        return {**teachers, self.prepared.start.fingerprint: encoder, **dict(files)}
 
     def trials(self, node: Node) -> list[Node]:
         """The nodes of a swept stage's trials, of the same seed."""
@@ -80,6 +86,10 @@ class Plan:
 
     def heads(self, stage: Stage) -> dict[str, str]:
         return self.recipe.heads(stage, self.prepared.heads())
+
+    def lessons(self, stage: Stage) -> dict[str, Lesson]:
+        """Task -> what it learns from beside its labels in that stage."""
+        return self.prepared.lessons.get(stage.name, {})
 
     def above(self, node: Node) -> StageRecord | None:
         """The record of the stage that the node starts from; None where that is no stage of this experiment."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -16,7 +17,7 @@ from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.finding import find_bundle
-from multitask.experiment.stage_job import digest
+from multitask.experiment.stage_job import JobTeacher, digest
 from multitask.model.heads import heads_for
 from multitask.model.layout import MODES
 from multitask.model.sources import SOURCES
@@ -50,6 +51,17 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What a stage's task learns from beside its labels."""
+
+    teacher: JobTeacher
+    train: str
+    """The path of the token cache that the stage trains the task on."""
+    content: dict[str, Any]
+    """What of it makes the stage another one."""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What a recipe's stages start from and are trained on, all of it in the storage."""
 
@@ -61,6 +73,8 @@ class Prepared:
     """Task -> split -> the path of its token cache."""
     tables: dict[str, dict[Split, TokenTable]]
     """Task -> split -> the content of its token cache."""
+    lessons: dict[str, dict[str, Lesson]] = field(default_factory=dict)
+    """Stage -> task -> what it learns from beside its labels."""
 
     def heads(self) -> dict[str, dict[str, str]]:
         """What a stage may start from, `encoder` or a URI -> the heads that come along: task -> name."""
@@ -109,20 +123,20 @@ def store_encoder(storage: Storage, recipe: Recipe) -> Start:
     """Puts the recipe's encoder into the storage as a bundle, where every worker finds the same bytes."""
     found = found_at(recipe.encoder, recipe.seed, recipe.pooling)
     bundle = _fit(recipe, found.bundle, recipe.encoder, "encoder")
-    return _stored(storage, bundle, digest({"encoder": found.fingerprint, "pooling": bundle.pooling}))
+    return stored(storage, bundle, digest({"encoder": found.fingerprint, "pooling": bundle.pooling}))
 
 
 def store_bundle(storage: Storage, uri: str, recipe: Recipe, tokenizer_json: str) -> Start:
     """Puts a bundle that a stage starts from, its heads included, into the storage, where every worker finds the same
     bytes. Raises UserError where its tokenizer is another than the recipe's encoder has."""
-    root, uri = uri, _located(storage, uri)
+    root, uri = uri, located(storage, uri, "from")
     found, fingerprint = read_bundle(Storage(uri)), bundle_fingerprint(Storage(uri))
     if found.tokenizer_json != tokenizer_json:
         raise UserError(f"from: '{uri}': its tokenizer is not the recipe's encoder's; give that bundle as encoder: too")
     bundle = _fit(recipe, found, uri, root)
     if bundle.pooling != found.pooling:
         fingerprint = digest({"bundle": fingerprint, "pooling": bundle.pooling})
-    return _stored(storage, bundle, fingerprint)
+    return stored(storage, bundle, fingerprint)
 
 
 def _fit(recipe: Recipe, bundle: Bundle, source: str, root: str) -> Bundle:
@@ -188,16 +202,16 @@ def _check_length(recipe: Recipe, bundle: Bundle, source: str) -> None:
         raise UserError(f"max_length: {recipe.max_length}: encoder '{source}' takes {longest} tokens at most")
 
 
-def _located(storage: Storage, uri: str) -> str:
-    """The URI of the bundle that a stage's `from:` names: EXPERIMENT/STAGE in this storage, or a URI.
+def located(storage: Storage, uri: str, at: str) -> str:
+    """The URI of the bundle that a recipe names: EXPERIMENT/STAGE in this storage, or a URI.
 
-    Raises UserError where there is no such experiment.
+    Raises UserError, naming the key `at`, where there is no such experiment.
     """
     if storage.exists(f"{uri.partition('/')[0]}/{EXPERIMENT_FILE}"):
         return find_bundle(join(storage.uri, uri)).uri
     if re.fullmatch(f"{NAME}/{NAME}", uri) and not is_bundle(uri):
         raise UserError(
-            f"from: '{uri}': no experiment '{uri.partition('/')[0]}' in {storage.uri} and no bundle at that path; "
+            f"{at}: '{uri}': no experiment '{uri.partition('/')[0]}' in {storage.uri} and no bundle at that path; "
             f"run the recipe that makes it first, with the same --storage"
         )
     return uri
@@ -225,7 +239,8 @@ def _say_scales(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> N
                 log.warning("tasks.%s: %s: %s", name, table.source, note)
 
 
-def _stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
+def stored(storage: Storage, bundle: Bundle, fingerprint: str) -> Start:
+    """Puts a bundle into the storage, under a hash of its content, unless it lies there."""
     key = fingerprint[:32]
     path = f"{ENCODERS}/{key}"
     try:

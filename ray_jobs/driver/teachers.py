@@ -1,0 +1,118 @@
+"""Teachers of a recipe's tasks: checked, and put into the storage with the training texts as they read them, before any
+stage starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tokenizers import Tokenizer
+
+from multitask.bundle.bundle import Bundle, read_bundle
+from multitask.bundle.found import Found
+from multitask.data.files import expanded
+from multitask.data.tokens import cache_tokens, load_tokens
+from multitask.errors import UserError
+from multitask.experiment.finding import open_found
+from multitask.experiment.stage_job import JobTeacher
+from multitask.experiment.teachers import read_as
+from multitask.inference.predict import require
+from multitask.model.heads import HEADS
+from multitask.objectives.distillation import Teacher
+from multitask.recipe.data_maps import Place, place_of_recipe
+from multitask.recipe.stages import Recipe, Stage
+from multitask.storage.storage import Storage
+from multitask.tasks.labels import LabelSpec
+from multitask.tasks.table import TaskSpec
+from ray_jobs.driver.prepare import Lesson, Prepared, located, stored
+
+CONTENT = {"weight", "temperature", "embeddings"}  # of a Teacher; its bundle and texts are known by their content
+
+
+def with_lessons(recipe: Recipe, data: str | None, storage: Storage, prepared: Prepared) -> Prepared:
+    """What was prepared, with the teachers of all stages. Raises UserError for one that cannot teach its task."""
+    if not any(stage.teachers for stage in recipe.stages):
+        return prepared
+    place = place_of_recipe(recipe, data)
+    found: dict[str, dict[str, Lesson]] = {}
+    for stage in recipe.stages:
+        lessons = {task: _lesson(recipe, stage, task, storage, prepared, place) for task in stage.teachers}
+        found[stage.name] = lessons
+    return replace(prepared, lessons=found)
+
+
+def _lesson(recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared: Prepared, place: Place) -> Lesson:
+    teacher, spec, at = stage.teachers[task], recipe.specs[task], f"stages.{stage.name}.teachers.{task}"
+    opened = _opened(storage, teacher, spec, f"{at}.bundle")
+    if teacher.embeddings:
+        _check_encodings(recipe, stage, task, storage, prepared, opened.bundle, at)
+    start = stored(storage, opened.bundle, opened.fingerprint)
+    texts = [teacher.unlabelled] if isinstance(teacher.unlabelled, str) else teacher.unlabelled or []
+    unlabelled = [uri for path in texts for uri in expanded(path)]
+
+    def tokens(read: TaskSpec, tokenizer_json: str, max_length: int) -> str:
+        return cache_tokens(
+            storage,
+            place.find(spec, "train"),
+            read,
+            Tokenizer.from_str(tokenizer_json),
+            labelled=True,
+            max_length=max_length,
+            columns=recipe.tasks[task].columns,
+            max_bad_rows=recipe.max_bad_rows,
+            unlabelled=unlabelled,
+        )
+
+    read = read_as(spec, opened.bundle, teacher)
+    job = JobTeacher(start.path, start.fingerprint, tokens(read, start.tokenizer_json, opened.bundle.max_length))
+    train = tokens(spec, prepared.start.tokenizer_json, recipe.max_length)
+    content = {"bundle": start.fingerprint, **teacher.model_dump(mode="json", include=CONTENT)}
+    return Lesson(job, train, content | ({"unlabelled": load_tokens(storage, train).sha256} if unlabelled else {}))
+
+
+def _opened(storage: Storage, teacher: Teacher, spec: TaskSpec, at: str) -> Found[Bundle]:
+    """The teacher's bundle. Raises UserError where it has no trained head for the task, unless its encodings are all
+    that is wanted, and where its label is another."""
+    found = open_found(located(storage, teacher.bundle, at))
+    if teacher.embeddings:
+        return found
+    try:
+        require(found.bundle, spec.name)
+    except UserError as error:
+        raise UserError(f"{at}: '{teacher.bundle}': {error}") from error
+    theirs = found.bundle.specs[spec.name]
+    if len(theirs.columns) != len(spec.columns):
+        raise UserError(
+            f"{at}: '{teacher.bundle}': its task {spec.name} has the texts {', '.join(theirs.columns)}, "
+            f"this recipe's {', '.join(spec.columns)}; as many are needed"
+        )
+    if _answers(theirs.label) != _answers(spec.label):
+        raise UserError(
+            f"{at}: '{teacher.bundle}': its task {spec.name} answers {_said(theirs.label)}, this recipe's "
+            f"{_said(spec.label)}; a teacher's label has the same kind, and the same words or bounds"
+        )
+    return found
+
+
+def _answers(label: LabelSpec) -> tuple[str, float, float, tuple[str, ...]]:
+    """What two labels have to have in common for outputs of one to mean those of the other."""
+    return label.kind, label.low, label.high, label.words
+
+
+def _said(label: LabelSpec) -> str:
+    return f"{label.kind} {', '.join(label.words) if label.words else f'{label.low:g} to {label.high:g}'}"
+
+
+def _check_encodings(
+    recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared: Prepared, teacher: Bundle, at: str
+) -> None:
+    """Raises UserError where the student's sentence encodings cannot be compared with the teacher's."""
+    root, name = recipe.root(stage), stage.teachers[task].bundle
+    start = prepared.start if root == "encoder" else prepared.bundles[root]
+    theirs, ours = teacher.config.hidden_size, read_bundle(storage, start.path).config.hidden_size
+    if theirs != ours:
+        raise UserError(f"{at}.embeddings: '{name}' has encodings of {theirs} numbers, the stage's model of {ours}")
+    head = recipe.heads(stage, prepared.heads())[task]
+    if HEADS[head].build(ours, recipe.specs[task]).uses_tokens:
+        raise UserError(
+            f"{at}.embeddings: the head '{head}' reads tokens' states and no sentence encoding; leave embeddings out"
+        )
