@@ -65,7 +65,7 @@ def said_of(
 
     with model.evaluating():
         return reduce(
-            scattered(found, data.batches, lambda batch: np.searchsorted(rows, batch.rows), outputs, progress)
+            scattered(found, data.batches, lambda batch: np.searchsorted(rows, batch.rows.numpy()), outputs, progress)
         )
 
 

@@ -79,18 +79,22 @@ def _opened(storage: Storage, teacher: Teacher, spec: TaskSpec, at: str) -> Foun
         require(found.bundle, spec.name)
     except UserError as error:
         raise UserError(f"{at}: '{teacher.bundle}': {error}") from error
-    theirs = found.bundle.specs[spec.name]
+    check_task(found.bundle.specs[spec.name], spec, f"{at}: '{teacher.bundle}'")
+    return found
+
+
+def check_task(theirs: TaskSpec, spec: TaskSpec, at: str) -> None:
+    """Raises UserError unless outputs for the teacher's task mean what those for the student's, `spec`, do."""
     if len(theirs.columns) != len(spec.columns):
         raise UserError(
-            f"{at}: '{teacher.bundle}': its task {spec.name} has the texts {', '.join(theirs.columns)}, "
+            f"{at}: its task {spec.name} has the texts {', '.join(theirs.columns)}, "
             f"this recipe's {', '.join(spec.columns)}; as many are needed"
         )
     if _answers(theirs.label) != _answers(spec.label):
         raise UserError(
-            f"{at}: '{teacher.bundle}': its task {spec.name} answers {_said(theirs.label)}, this recipe's "
+            f"{at}: its task {spec.name} answers {_said(theirs.label)}, this recipe's "
             f"{_said(spec.label)}; a teacher's label has the same kind, and the same words or bounds"
         )
-    return found
 
 
 def _answers(label: LabelSpec) -> tuple[str, float, float, tuple[str, ...]]:

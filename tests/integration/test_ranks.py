@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_modules.data import StageData
 from multitask.bundle.bundle import read_bundle
+from multitask.data.sample import sample_uri
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.events import event_files
 from multitask.experiment.records import read_records
@@ -27,6 +28,11 @@ EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}
 
 ONE = {"": torch.ones(1)}  # for sets of tensors that may be empty
 
+# A stage that was run before teaches; 33 rows with a label and as many without in batches of 13: the last holds one.
+TAUGHT: dict[str, Any] = {
+    "max_examples": 33, "batch_size": 13, "teachers": {"quora": {"bundle": "supervised-one/para", "temperature": 2.0,
+    "unlabelled": f"{sample_uri()}/quora-dev.csv"}},
+}  # fmt: skip
 # 33 examples in batches of 16: the last one holds one example, for two ranks. Two of 65 do so too.
 MLM: dict[str, Any] = {"objective": "mlm", "tasks": ["sst", "quora", "sts"], "max_examples": 9}
 RANKING: dict[str, Any] = {"objective": "ranking", "tasks": ["quora"], "max_examples": 33}
@@ -41,6 +47,7 @@ SURGERY: dict[str, Any] = {**JOINT, "mixing": "round-robin", "loss_weights": "un
 OWN: dict[str, Any] = {**JOINT, "tasks": ["tone", "same", "tones"]}
 ONE_EPOCH: dict[str, dict[str, Any]] = {
     "supervised": {"max_examples": 65},
+    "taught": TAUGHT,
     "mlm": MLM,
     "mlm-untied": {**MLM, "tasks": ["quora"], "mlm": {"head": "untied", "replace": "bert"}},
     "ranking": {**RANKING, "tasks": ["quora", "sts"], "ranking": HARD},
@@ -66,8 +73,10 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ["supervised", "mlm", "ranking", "contrastive", "completion", "joint", "joint-pcgrad", "mlm-gradvac", "own"]
-QUICK += ["ema", "losses", "parts", "patience"]
+QUICK = (
+    "supervised taught mlm ranking contrastive completion "
+    "joint joint-pcgrad mlm-gradvac own ema losses parts patience"
+).split()
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
@@ -135,6 +144,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "stage": {"validate": "stage", "schedule": "cosine", "warmup": 0.3, "clip": 0.5, "weight_decay": 0.1},
     "frozen": {"train": "last-linear-layer", "tasks": ["sst"], "lr": 1e-2},
     "frozen-bilstm": {"train": "last-linear-layer", "tasks": ["sst"], "heads": {"sst": "bilstm"}},
+    "taught": {"teachers": {"quora": {"bundle": "tiny", "embeddings": True, "weight": 0.9}}},
     "mlm": {**MLM, "keep": {"best": "mlm/perplexity"}},
     "ranking": {**RANKING, "tasks": ["quora", "sts"], "max_examples": 30, "ranking": HARD},
     "contrastive": {"objective": "contrastive", "tasks": ["sst", "quora"], "max_examples": 20, "dropout": 0.1},
@@ -153,6 +163,7 @@ STOPS = {
     "stage": [(4, 5)],
     "frozen": [(3, 4)],
     "frozen-bilstm": [(6, 7)],
+    "taught": [(3, 4)],
     "mlm": [(3, 4)],
     "ranking": [(2, 3), (4, 4)],
     "contrastive": [(3, 4)],

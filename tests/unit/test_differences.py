@@ -43,6 +43,10 @@ SWEPT = {"trials": {"sts@lr=0.001": OLD, "sts@lr=0.0003": NEW}, "by": "sts/pears
             "tasks.sts.head: cosine -> linear; tasks.sts.pair: absent -> joined",
         ),
         ({"recipe": {"seed": 2, "max_length": 512}}, "seed: 1 -> 2"),
+        (
+            {"teachers": {"sts": {"bundle": NEW, "weight": 0.5}}},
+            "stages.sts.teachers.sts.bundle: absent -> encoder; stages.sts.teachers.sts.weight: absent -> 0.5",
+        ),
         ({"parent": NEW}, "stages.sts.from: para -> encoder"),
         ({"data": {"sts": {"train": NEW, "dev": OLD}}}, "data.sts.train: para -> encoder"),
     ],
