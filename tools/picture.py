@@ -40,7 +40,7 @@ TABLE = {
         (
             "a stage's run",
             "job -> bundle, callbacks, Trainer",
-            "run module callbacks conflict data dev finishing gradients profiling tensorboard summary trace",
+            "run module callbacks conflict data dev finishing gradients profiling tensorboard summary teaching trace",
         ),
         ("progress", "what a run tells", "progress"),
     ],

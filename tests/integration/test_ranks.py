@@ -73,10 +73,22 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = (
-    "supervised taught mlm ranking contrastive completion "
-    "joint joint-pcgrad mlm-gradvac own ema losses parts patience"
-).split()
+QUICK = [
+    "supervised",
+    "taught",
+    "mlm",
+    "ranking",
+    "contrastive",
+    "completion",
+    "joint",
+    "joint-pcgrad",
+    "mlm-gradvac",
+    "own",
+    "ema",
+    "losses",
+    "parts",
+    "patience",
+]
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
