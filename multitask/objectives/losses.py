@@ -173,8 +173,8 @@ class Loss:
     takes: tuple[str, ...] = ()
     """The settings of a task that it has."""
     similarity: Callable[[Tensor, Tensor], Tensor] | None = None
-    """Of a loss that compares pairs with each other, those of all ranks: how alike two (B, H) encodings are, (B,),
-    where the head compares them as they are. None of a loss that is a sum over examples."""
+    """How alike two (B, H) encodings are, (B,), for a loss that compares pairs with each other, those of all ranks,
+    where the head compares encodings as they are. None of a loss that is a sum over examples."""
 
 
 LOSSES: dict[str, Loss] = {

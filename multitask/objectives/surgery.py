@@ -23,7 +23,7 @@ ALL = "all"  # the one part of whoever sees no parts
 
 
 def orders(tasks: int, *seed: object) -> Orders:
-    """Of each task, the others in an order that is drawn from the seed alone, equal on all ranks."""
+    """For each task, the others in an order that is drawn from the seed alone, equal on all ranks."""
     random = np.random.default_rng(derive_seed("surgery", *seed))
     return [[int(j) for j in random.permutation(tasks) if j != i] for i in range(tasks)]
 

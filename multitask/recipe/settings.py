@@ -112,7 +112,7 @@ class Settings(Strict):
     """Gradual unfreezing: in the first epoch the heads and so many last layers learn, in each further one so many
     more, in the end the embeddings; null is all from the start."""
     reinit: Annotated[int, Field(ge=0, strict=True)] = 0
-    """So many last layers, and the pooler, start from new weights, drawn by the seed."""
+    """How many last layers, with the pooler, start from new weights, drawn by the seed; 0 is none, and no pooler."""
     clip: Above0 | None = None
     """The largest gradient norm; null is none."""
     dropout: Rate = 0.3

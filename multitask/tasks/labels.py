@@ -213,7 +213,7 @@ def mean_soft_logits(outputs: Tensor, teacher: Tensor, label: LabelSpec, tempera
 
 
 def soft_score(outputs: Tensor, teacher: Tensor, label: LabelSpec, temperature: float) -> Tensor:
-    """square_on_scale: a score is no probability, and has no temperature."""
+    """What `square_on_scale` gives: a score is no probability, and has no temperature."""
     return square_on_scale(wide(outputs), wide(teacher), label)
 
 

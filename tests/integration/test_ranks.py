@@ -74,21 +74,9 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 
 
 QUICK = [
-    "supervised",
-    "taught",
-    "mlm",
-    "ranking",
-    "contrastive",
-    "completion",
-    "joint",
-    "joint-pcgrad",
-    "mlm-gradvac",
-    "own",
-    "ema",
-    "losses",
-    "parts",
-    "patience",
-]
+    "supervised", "taught", "mlm", "ranking", "contrastive", "completion", "joint", "joint-pcgrad", "mlm-gradvac",
+    "own", "ema", "losses", "parts", "patience",
+]  # fmt: skip
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
 
