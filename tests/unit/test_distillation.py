@@ -160,10 +160,40 @@ def test_an_example_without_a_label_learns_from_the_teacher_alone(kind: str) -> 
         label = TASKS[task].label
         apart = KINDS[label.kind].taught(outputs, said, label, teacher.get("temperature", 1.0))
     assert alone[3] == pytest.approx(weight * apart[3].item(), rel=1e-9)
-    own = LOSSES[made.setup.losses[task]](outputs[:1], batch.labels[:1], batch.weights[:1])[0].item()
+    own = LOSSES[made.setup.losses[task]].sums(outputs[:1], batch.labels[:1], batch.weights[:1])[0].item()
     assert alone[0] == pytest.approx((1 - weight) * own + weight * apart[0].item(), rel=1e-9)
     filled, counted = loss_of(made, [0, 3], [1.0, 0.0])
     assert counted == 1 and filled.item() == pytest.approx(alone[0], rel=1e-9)
+
+
+def taught_by_halves(task: str, labels: list[float], teacher: dict[str, Any], **stage: Any) -> Any:
+    """The objective of a student over those labels, whose teacher says .5 of every example."""
+    per = len(TASKS[task].columns)
+    table = table_of(random_sentences(per * len(labels)), labels, per)
+    made = objective_of({task: table}, teachers={task: {"bundle": "a/b", **teacher}}, **stage)
+    made.taught[task] = Taught(torch.full((len(labels), *TASKS[task].label.shape), 0.5), torch.arange(len(labels)), 1)
+    return made
+
+
+def test_a_loss_of_pairs_leaves_out_those_without_a_label() -> None:
+    made = taught_by_halves("sts", [1.0, float("nan"), 4.0], {}, losses={"sts": "cosent"})
+    pair, alone, all_ = (loss_of(made, rows)[0].item() for rows in ([0, 2], [1], [0, 2, 1]))
+    assert all_ == pytest.approx(pair + alone, rel=1e-9)
+    outputs = made.model(made.batch("sts", np.array([1]), np.ones(1, np.float32), "now"))
+    apart = KINDS["score"].taught(outputs, torch.tensor([0.5]), TASKS["sts"].label, 1.0)
+    assert alone == pytest.approx(0.5 * apart.item(), rel=1e-9) and pair > alone
+
+
+def test_balanced_classes_are_counted_where_there_are_labels() -> None:
+    nan = float("nan")
+    some, others = ([0.0, 0.0, 0.0, 1.0, *more] for more in ([], [nan, nan]))
+    made = [
+        taught_by_halves("sst", labels, {}, loss_settings={"sst": {"class_weights": "balanced"}}, rdrop=0.5)
+        for labels in (some, others)
+    ]
+    weights = [one.settings["sst"]["class_weights"] for one in made]
+    assert torch.equal(*weights) and weights[0][1] == 3 * weights[0][0]
+    assert loss_of(made[1], [4, 5])[0].isfinite()
 
 
 def test_several_labels_may_be_missing_too() -> None:

@@ -183,6 +183,7 @@ def test_files_that_tasks_share_are_read_once_for_each_of_their_columns(data: Pa
     assert rows.tolist() == [False, False, True, True]
 
 
+@pytest.mark.slow
 def test_a_fifth_of_the_real_quora_train_shares_a_question_with_quora_dev(cs224n: Path) -> None:
     files = [file for file in read_files(place_of(str(cs224n))) if file.name in ("quora train", "quora dev")]
     leaks = {(leak.of, leak.unit): leak for leak in find_leaks(files)}
