@@ -25,7 +25,7 @@ BUDGET ?=
 # Where the CS224N files are; the benchmarks need them.
 DATA ?= ../shared/data/cs224n
 
-.PHONY: help install demo test faults crashpoints ray-kills schedules lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types clean
+.PHONY: help install demo test pages faults crashpoints ray-kills schedules lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -38,7 +38,10 @@ demo: $(VENV)/runtime.stamp ## train the demo on the packaged sample data with t
 test: $(VENV)/dev.stamp ## every test that this machine can run
 	$(BIN)/python -m pytest -q --durations=10 --numprocesses auto --maxprocesses 4 $(if $(BUDGET),--budget $(BUDGET))
 	$(BIN)/python -m pytest -q --durations=10 --numprocesses 3 --no-loadscope-reorder --timeout 600 \
-	  -m "(ray or slow or gpu) and not cluster and (drawn or not faults)"
+	  -m "(ray or slow or gpu) and not cluster and (drawn or not (faults or pages))"
+
+pages: $(VENV)/dev.stamp ## run every page of docs/ as it is written
+	$(BIN)/python -m pytest -q -m slow tests/docs
 
 faults: $(VENV)/dev.stamp ## kill workers, drivers, nodes and storages; writes the table of docs/reliability.md
 	$(BIN)/python -m pytest -q -m faults --timeout 600

@@ -38,7 +38,7 @@ settings.register_profile("minibert", deadline=None, derandomize=True)
 settings.load_profile("minibert")
 
 
-DRAWN = 1  # of the faults, for each commit
+DRAWN = {"test_faults.py": 1, "test_pages.py": 6}  # how many of a file's faults, or pages, each commit draws
 BEGAN = time.monotonic()
 TOO_LONG = pytest.StashKey[str]()
 
@@ -85,9 +85,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("data")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-    faults = sorted((item for item in items if item.path.name == "test_faults.py"), key=lambda item: item.nodeid)
-    for item in random.Random(commit()).sample(faults, min(DRAWN, len(faults))):
-        item.add_marker("drawn")
+    for file, count in DRAWN.items():
+        marked = (item for item in items if item.get_closest_marker("faults") or item.get_closest_marker("pages"))
+        found = sorted((item for item in marked if item.path.name == file), key=lambda item: item.nodeid)
+        for item in random.Random(commit()).sample(found, min(count, len(found))):
+            item.add_marker("drawn")
 
 
 @pytest.fixture
