@@ -75,6 +75,7 @@ def test_the_shell_completes(line: str, offered: set[str]) -> None:
     assert all(word.startswith(line.split(" ")[-1]) for word in said.decode().split())
 
 
+@pytest.mark.slow
 def test_a_terminal_without_the_signs_gets_escapes(bundle: str) -> None:
     plain = {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
     run = minibert("evaluate", bundle, "--data", sample_uri(), **plain)
@@ -84,6 +85,7 @@ def test_a_terminal_without_the_signs_gets_escapes(bundle: str) -> None:
     assert all(byte < 128 for byte in said)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_stops_it_with_one_line(tmp_path: Path) -> None:
     run = minibert("train", "demo", "--storage", str(tmp_path), "--set", "defaults.epochs=1")
     assert run.stdout and run.stderr
@@ -130,6 +132,7 @@ def test_what_the_user_can_mend_leaves_standard_output_empty(tmp_path: Path) -> 
     assert run.returncode == 2 and said == b"" and errors.decode().count("\n") == 1
 
 
+@pytest.mark.slow
 def test_quiet_training_prints_its_outcome_alone_and_json_what_results_json_holds(tmp_path: Path) -> None:
     words = ("train", "demo", "--storage", str(tmp_path), "--set", "defaults.max_examples=40")
     words += ("--set", "defaults.epochs=1")

@@ -110,6 +110,7 @@ def told_of(job: StageJob) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
 
 
+@pytest.mark.slow
 def test_training_is_as_without_and_a_resumed_stage_tells_the_same(tmp_path: Path) -> None:
     plain = small_job(tmp_path, "plain", **JOINT)
     whole, parts = (small_job(tmp_path, name, **JOINT, log={"conflict": 2}) for name in ("whole", "parts"))

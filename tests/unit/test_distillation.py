@@ -282,6 +282,7 @@ def test_encodings_are_of_both_texts_of_a_pair_in_a_batchs_order(tmp_path: Path)
     assert (found - Predictor(bundle).sentences(texts)).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_outputs_are_computed_once_and_anew_where_they_are_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -66,6 +66,7 @@ def test_without_them_there_are_the_two_groups_of_old() -> None:
     assert not any({"part", "scale"} & group.keys() for group in groups)
 
 
+@pytest.mark.slow
 def test_each_part_has_a_curve_of_its_learning_rate(tmp_path: Path) -> None:
     """Ten steps, so one point."""
     jobs = small_job(tmp_path, "plain"), small_job(tmp_path, "decayed", layer_decay=0.5, schedule="linear")
@@ -98,6 +99,7 @@ def trained(folder: Path, **stage: Any) -> StageJob:
     return job
 
 
+@pytest.mark.slow
 def test_what_is_frozen_neither_moves_nor_lies_in_checkpoints(tmp_path: Path) -> None:
     job = trained(tmp_path, epochs=1, freeze=1)
     assert moved(job) == {"layer_1"}
@@ -106,6 +108,7 @@ def test_what_is_frozen_neither_moves_nor_lies_in_checkpoints(tmp_path: Path) ->
     assert moved(trained(tmp_path, epochs=1, freeze=2)) == set()
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_comes_to_a_layer_an_epoch(tmp_path: Path) -> None:
     """Five steps an epoch. A weight that does not learn yet is not stepped, so that its moments begin when it does."""
     assert moved(trained(tmp_path, epochs=1, unfreeze=1, weight_decay=0.1)) == {"layer_1"}
@@ -135,6 +138,7 @@ def test_last_layers_start_anew_by_the_seed(tmp_path: Path) -> None:
     assert not torch.equal(other.get_parameter(query), found[query])
 
 
+@pytest.mark.slow
 def test_what_a_stage_starts_from_is_measured_before_layers_start_anew(tmp_path: Path) -> None:
     records = []
     for reinit in (0, 2):
