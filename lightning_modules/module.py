@@ -24,7 +24,7 @@ from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import Score
 from multitask.model.averages import average_of
-from multitask.model.parts import lr_part, place_of
+from multitask.model.parts import depth_of, lr_part
 from multitask.objectives.base import Objective, Place
 from multitask.objectives.ranks import sum_over_ranks
 from multitask.objectives.weighting import Uncertainty
@@ -204,7 +204,7 @@ class StageModule(pl.LightningModule):
         if self.stage.unfreeze is None:
             return []
         deepest, layers = (self.state.position.epoch + 1) * self.stage.unfreeze, self.model.layers
-        return [weight for name, weight in self.model.named_parameters() if place_of(name, layers)[1] > deepest]
+        return [weight for name, weight in self.model.named_parameters() if depth_of(name, layers) > deepest]
 
     def _non_finite(self, batch: Batch, total: Tensor) -> str:
         """The message of a loss that is not finite: task, step and examples, gathered from the ranks, since each knows

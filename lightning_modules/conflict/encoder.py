@@ -6,7 +6,6 @@ embeddings of H numbers each.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -15,16 +14,10 @@ from torch import Tensor, nn
 
 from lightning_modules.gradients import average_rows
 from multitask.model.multitask import MultitaskModel
+from multitask.model.parts import part_of
 
 ENCODER = "encoder."  # how the names of the encoder's weights begin
 WORDS = "encoder.embeddings.word_embeddings.weight"
-LAYER = re.compile(r"encoder\.encoder\.layer\.(\d+)\.")
-
-
-def part_of(name: str) -> str:
-    """The part of the encoder that a weight of that name belongs to: embeddings, layer_0, layer_1 ..., or pooler."""
-    found = LAYER.match(name)
-    return f"layer_{found[1]}" if found else name.split(".")[1]
 
 
 class EncoderWeights:

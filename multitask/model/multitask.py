@@ -15,7 +15,7 @@ from multitask.model.bert import Encoding, MiniBert, encode, initialise, mean_po
 from multitask.model.config import BertConfig
 from multitask.model.heads import build_head
 from multitask.model.mlm import MLM, MlmHead
-from multitask.model.parts import POOLER, is_frozen, place_of
+from multitask.model.parts import POOLER, depth_of, is_frozen, part_of
 from multitask.tasks.table import TASKS, TaskSpec
 
 TRUNK = ("encoder.embeddings", "encoder.encoder")  # of the model's modules, what every batch goes through
@@ -84,8 +84,11 @@ class MultitaskModel(nn.Module):
     def reinitialise(self, last: int, seed: int) -> None:
         """Gives the last layers, so many, and the pooler the weights that BERT starts with, drawn by the seed (Zhang et
         al., 2021, section 5)."""
-        places = ((name, weight, *place_of(name, self.layers)) for name, weight in self.named_parameters())
-        chosen = [(name, weight) for name, weight, part, depth in places if part == POOLER or 0 < depth <= last]
+        chosen = [
+            (name, weight)
+            for name, weight in self.named_parameters()
+            if part_of(name) == POOLER or 0 < depth_of(name, self.layers) <= last
+        ]
         initialise(chosen, torch.Generator().manual_seed(seed))
 
     def trained_weights(self) -> dict[str, Tensor]:

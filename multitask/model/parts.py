@@ -9,25 +9,31 @@ HEADS, POOLER, EMBEDDINGS = "heads", "pooler", "embeddings"
 LAYER = re.compile(r"encoder\.encoder\.layer\.(\d+)\.")
 
 
-def place_of(name: str, layers: int) -> tuple[str, int]:
-    """The part of a weight of that name, and its depth in an encoder of so many layers: 0 for heads and pooler, 1 for
-    the last layer, `layers` for the first one, and one more for the embeddings."""
+def part_of(name: str) -> str:
+    """The part of a weight of that name: heads, pooler, layer_0, layer_1 ..., or embeddings."""
     if found := LAYER.match(name):
-        at = int(found[1])
-        return f"layer_{at}", layers - at
+        return f"layer_{found[1]}"
     if name.startswith("encoder.embeddings."):
-        return EMBEDDINGS, layers + 1
-    return (POOLER if name.startswith("encoder.") else HEADS), 0
+        return EMBEDDINGS
+    return POOLER if name.startswith("encoder.") else HEADS
+
+
+def depth_of(name: str, layers: int) -> int:
+    """How deep a weight of that name lies in an encoder of so many layers: 0 for heads and pooler, 1 for the last
+    layer, `layers` for the first one, and one more for the embeddings."""
+    if found := LAYER.match(name):
+        return layers - int(found[1])
+    return layers + 1 if part_of(name) == EMBEDDINGS else 0
 
 
 def is_frozen(name: str, layers: int, freeze: int | None) -> bool:
     """Whether a weight is of the embeddings or of the first `freeze` layers; None freezes nothing."""
-    return freeze is not None and place_of(name, layers)[1] > layers - freeze
+    return freeze is not None and depth_of(name, layers) > layers - freeze
 
 
 def lr_part(name: str, layers: int, decay: float, scale: Mapping[str, float]) -> tuple[str, float]:
     """A weight's part and the factor on its learning rate: decay to the power of its depth (layer-wise decay: Clark et
     al., 2020, appendix A), times what `scale` has for heads, encoder or embeddings, 1 where it has nothing."""
-    part, depth = place_of(name, layers)
+    part = part_of(name)
     family = part if part in (HEADS, EMBEDDINGS) else "encoder"
-    return part, decay**depth * scale.get(family, 1.0)
+    return part, decay ** depth_of(name, layers) * scale.get(family, 1.0)

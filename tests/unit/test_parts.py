@@ -14,7 +14,7 @@ from torch import Tensor
 from multitask.bundle.bundle import read_bundle
 from multitask.errors import UserError
 from multitask.experiment.stage_job import StageJob, stage_content
-from multitask.model.parts import place_of
+from multitask.model.parts import depth_of, part_of
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.sweeps import SWEEPABLE, trials
 from multitask.storage.storage import Storage
@@ -32,7 +32,7 @@ PLACES = {
 
 @pytest.mark.parametrize("name", PLACES)
 def test_a_weights_place_follows_from_its_name(name: str) -> None:
-    assert place_of(name, 12) == PLACES[name]
+    assert (part_of(name), depth_of(name, 12)) == PLACES[name]
 
 
 def module(**stage: Any) -> Any:
@@ -47,7 +47,7 @@ def rates(**stage: Any) -> dict[str, float]:
     trained = {id(weight): name for name, weight in made.model.named_parameters() if weight.requires_grad}
     assert sorted(held) == sorted(trained)
     for group in groups:
-        assert {place_of(trained[id(weight)], 2)[0] for weight in group["params"]} == {group["part"]}
+        assert {part_of(trained[id(weight)]) for weight in group["params"]} == {group["part"]}
         assert len({weight.ndim > 1 for weight in group["params"]}) == 1
     return {group["part"]: group["scale"] for group in groups}
 
@@ -90,7 +90,7 @@ def start_of(job: StageJob) -> dict[str, Tensor]:
 def moved(job: StageJob) -> set[str]:
     """The parts of the encoder whose weights are others in the finished stage's bundle than in its start."""
     before, after = start_of(job), read_bundle(job.folder, "bundle").tensors
-    return {place_of(name, 2)[0] for name in before if not torch.equal(before[name], after[name])}
+    return {part_of(name) for name in before if not torch.equal(before[name], after[name])}
 
 
 def trained(folder: Path, **stage: Any) -> StageJob:
@@ -103,7 +103,7 @@ def trained(folder: Path, **stage: Any) -> StageJob:
 def test_what_is_frozen_neither_moves_nor_lies_in_checkpoints(tmp_path: Path) -> None:
     job = trained(tmp_path, epochs=1, freeze=1)
     assert moved(job) == {"layer_1"}
-    assert {place_of(name, 2)[0] for name in newest(job).weights} == {"layer_1", "heads"}
+    assert {part_of(name) for name in newest(job).weights} == {"layer_1", "heads"}
     assert moved(trained(tmp_path, epochs=1, freeze=0)) == {"layer_1", "layer_0"}
     assert moved(trained(tmp_path, epochs=1, freeze=2)) == set()
 
@@ -113,17 +113,17 @@ def test_gradual_unfreezing_comes_to_a_layer_an_epoch(tmp_path: Path) -> None:
     """Five steps an epoch. A weight that does not learn yet is not stepped, so that its moments begin when it does."""
     assert moved(trained(tmp_path, epochs=1, unfreeze=1, weight_decay=0.1)) == {"layer_1"}
     taken = newest(trained(tmp_path, epochs=3, unfreeze=1)).optimizer
-    steps = {place_of(name, 2)[0]: value.item() for name, value in taken.items() if name.endswith("/step")}
+    steps = {part_of(name): value.item() for name, value in taken.items() if name.endswith("/step")}
     assert steps == {"heads": 15, "layer_1": 15, "layer_0": 10, "embeddings": 5}
     taken = newest(trained(tmp_path, epochs=2, unfreeze=2, freeze=1)).optimizer
-    assert {place_of(name, 2)[0] for name in taken} == {"heads", "layer_1"}
+    assert {part_of(name) for name in taken} == {"heads", "layer_1"}
 
 
 def test_last_layers_start_anew_by_the_seed(tmp_path: Path) -> None:
     model, before = tiny().model(), tiny().tensors
     model.reinitialise(1, seed=3)
     found = {name: weight.detach() for name, weight in model.named_parameters()}
-    assert {place_of(name, 2)[0] for name in before if not torch.equal(before[name], found[name])} == {
+    assert {part_of(name) for name in before if not torch.equal(before[name], found[name])} == {
         "layer_1", "pooler",
     }  # fmt: skip
     layer = "encoder.encoder.layer.1."
