@@ -59,6 +59,12 @@ class LabelSpec:
         """The logits of the thresholds, which outputs are compared with: one for each, or one for all."""
         return tuple(log(at) - log1p(-at) for at in self.thresholds) or (0.0,)
 
+    @property
+    def meaning(self) -> str:
+        """What its labels say, in words: answers for two labels of one meaning can be compared, wherever a model cuts
+        its probabilities and whatever files call the column."""
+        return f"{self.kind} {', '.join(self.words) or f'{self.low:.12g} to {self.high:.12g}'}"
+
     def is_similar(self, label: LabelValue | None) -> bool:
         """Whether a pair of that label means the same; False where no label says so, or there is none."""
         return self.similar is not None and isinstance(label, float | int) and label >= self.similar

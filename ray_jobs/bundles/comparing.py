@@ -20,7 +20,6 @@ from multitask.measure.compare import RESAMPLES, Answered, Comparison, compare
 from multitask.measure.metrics import Predicted
 from multitask.recipe.data_maps import Place
 from multitask.storage.storage import file_at
-from multitask.tasks.labels import LabelSpec
 from multitask.tasks.table import Split
 from ray_jobs.bundles.scoring import TRAIN, opened, outputs_of, wanted_split
 from ray_jobs.bundles.unseen import training_texts, unseen_rows
@@ -91,7 +90,7 @@ def _common(
         if others := [task for task in bundle.tasks if task not in common]:
             screen.note(f"{uri}: {', '.join(others)} is left out: not all bundles have it")
         for task in common:
-            own, other = _meaning(first.specs[task].label), _meaning(bundle.specs[task].label)
+            own, other = first.specs[task].label.meaning, bundle.specs[task].label.meaning
             if own != other:
                 raise UserError(
                     f"task {task}: its label is {own} to {uris[0]}, {other} to {uri}; they must be the same"
@@ -100,11 +99,6 @@ def _common(
     if not found:
         place.find(first.specs[common[0]], split)  # says what is there instead
     return found
-
-
-def _meaning(label: LabelSpec) -> str:
-    """What must be equal of two labels that are compared; thresholds are a model's own."""
-    return f"{label.kind} {', '.join(label.words) or f'{label.low:g}..{label.high:g}'}"
 
 
 def _answered(

@@ -21,7 +21,6 @@ from multitask.objectives.distillation import Teacher
 from multitask.recipe.data_maps import Place, place_of_recipe
 from multitask.recipe.stages import Recipe, Stage
 from multitask.storage.storage import Storage
-from multitask.tasks.labels import LabelSpec
 from multitask.tasks.table import TaskSpec
 from ray_jobs.driver.prepare import Lesson, Prepared, located, stored
 
@@ -90,20 +89,11 @@ def check_task(theirs: TaskSpec, spec: TaskSpec, at: str) -> None:
             f"{at}: its task {spec.name} has the texts {', '.join(theirs.columns)}, "
             f"this recipe's {', '.join(spec.columns)}; as many are needed"
         )
-    if _answers(theirs.label) != _answers(spec.label):
+    if theirs.label.meaning != spec.label.meaning:
         raise UserError(
-            f"{at}: its task {spec.name} answers {_said(theirs.label)}, this recipe's "
-            f"{_said(spec.label)}; a teacher's label has the same kind, and the same words or bounds"
+            f"{at}: its task {spec.name} answers {theirs.label.meaning}, this recipe's "
+            f"{spec.label.meaning}; a teacher's label has the same kind, and the same words or bounds"
         )
-
-
-def _answers(label: LabelSpec) -> tuple[str, float, float, tuple[str, ...]]:
-    """What two labels have to have in common for outputs of one to mean those of the other."""
-    return label.kind, label.low, label.high, label.words
-
-
-def _said(label: LabelSpec) -> str:
-    return f"{label.kind} {', '.join(label.words) if label.words else f'{label.low:g} to {label.high:g}'}"
 
 
 def _check_encodings(
