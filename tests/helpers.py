@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from multitask.bundle.bundle import Bundle, source_bundle
 from multitask.data.sample import sample_uri
 from multitask.data.special import SPECIAL
 from multitask.data.tokens import TokenTable
+from multitask.errors import UserError
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment.stage_job import StageJob
 from multitask.model.sources import load_source
@@ -87,6 +89,13 @@ def recipe_tree(**stage: Any) -> dict[str, Any]:
         "defaults": {"batch_size": 16, "max_examples": 75, "dropout": 0.3},
         "stages": [{**default, **stage}],
     }
+
+
+def refused_stage(said: str, **stage: Any) -> None:
+    """Holds that a recipe with such a stage is refused in one line, in which the pattern `said` is found."""
+    with pytest.raises(UserError, match=said) as caught:
+        build_recipe(recipe_tree(**stage), "r.yaml")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def small_driver(
