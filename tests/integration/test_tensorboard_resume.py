@@ -90,6 +90,12 @@ def values(uri: str) -> dict[str, list[tuple[int, float]]]:
     }
 
 
+def copied(file: str, to: str) -> None:
+    """Copies a file, if it is still there: another thread may have given its draft the final name meanwhile."""
+    with suppress(FileNotFoundError):
+        shutil.copy2(file, to)
+
+
 def states_of(job: StageJob, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Runs the job; a copy of its storage as it stood after each write or removal, by whichever thread."""
     true, lock, states = storage.persist, threading.Lock(), list[Path]()
@@ -100,7 +106,7 @@ def states_of(job: StageJob, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
         with lock:
             given = true(fs, doing, where, call)  # type: ignore[arg-type]
             states.append(folder / f"{len(states):03d}")
-            shutil.copytree(job.owner.storage, states[-1])
+            shutil.copytree(job.owner.storage, states[-1], copy_function=copied)
         return given
 
     with monkeypatch.context() as patch:
