@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -144,11 +145,11 @@ def changed_sides(task: Answered, model: int) -> Sides | None:
 def mcnemar(gained: int, lost: int) -> float:
     """McNemar's exact test, two-sided: how likely it is that rows which change sides do so at least as unevenly, were
     either side as likely (McNemar, 1947; the binomial form, Fagerland et al., 2013, formula 4)."""
-    trials, term, tail = gained + lost, 1, 0
-    for place in range(min(gained, lost) + 1):  # whole numbers: exact however many rows there are
-        tail += term
-        term = term * (trials - place) // (place + 1)
-    return min(1.0, float(2 * tail / (1 << trials)))
+    trials = gained + lost
+    whole = math.lgamma(trials + 1) - trials * math.log(2)
+    fewer = range(min(gained, lost) + 1)  # logarithms: 2 ** trials is no float from some 1,000 rows on
+    tail = math.fsum(math.exp(whole - math.lgamma(k + 1) - math.lgamma(trials - k + 1)) for k in fewer)
+    return min(1.0, 2 * tail)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
