@@ -85,16 +85,19 @@ def part_of(module: str) -> Part:
     return found
 
 
+def imported(tree: ast.Module) -> set[str]:
+    """The modules that imports anywhere in a module's code name."""
+    nodes = list(ast.walk(tree))
+    froms = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return froms | {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+
+
 def uses() -> dict[Part, set[Part]]:
     """Part -> the other parts that its modules import."""
     found: dict[Part, set[Part]] = {part: set() for part in PARTS}
     for module, file in modules().items():
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            found[part_of(module)] |= {
-                part_of(name) for name in names if name.split(".")[0] in PACKAGES and "." in name
-            }
+        names = imported(ast.parse(file.read_text()))
+        found[part_of(module)] |= {part_of(name) for name in names if name.split(".")[0] in PACKAGES and "." in name}
     return {part: others - {part} for part, others in found.items()}
 
 
