@@ -13,15 +13,17 @@ from lightning_modules.progress import Throttle
 from multitask.bundle.bundle import read_bundle
 from multitask.data.tokens import load_tokens
 from multitask.experiment.features import FeatureCache
+from multitask.experiment.stage_job import JobTeacher
 from multitask.experiment.teachers import said_of, taught, teacher_key, teacher_model
+from multitask.measure.ensembles import mixed
 from multitask.measure.evaluate import EvalSet
 from multitask.objectives.ranks import sum_over_ranks
 from multitask.objectives.supervised import Supervised
 
 
 class Teaching(Callback):
-    """Tells the objective what its tasks' teachers say, by way of the cache. A teacher is in memory only while it is
-    asked."""
+    """Tells the objective what its tasks' teachers say, by way of the cache. A teacher, or an ensemble's member, is in
+    memory only while it is asked."""
 
     def __init__(self, data: StageData, throttle: Throttle) -> None:
         self.data, self.throttle = data, throttle
@@ -36,7 +38,15 @@ class Teaching(Callback):
             module.objective.taught[task] = found
 
     def _values(self, trainer: pl.Trainer, module: StageModule, task: str) -> Tensor:
-        teacher, job, rows = module.stage.teachers[task], self.data.job.data.teachers[task], self.data.rows[task]
+        """What the task's teacher says of its examples; of an ensemble, what the mixture of its members does."""
+        members = self.data.job.data.teachers[task]
+        said = [self._said(trainer, module, task, member) for member in members]
+        if len(said) == 1:
+            return said[0]
+        return mixed(said, [member.share for member in members], module.model.specs[task].label).float()
+
+    def _said(self, trainer: pl.Trainer, module: StageModule, task: str, job: JobTeacher) -> Tensor:
+        teacher, rows = module.stage.teachers[task], self.data.rows[task]
 
         def computed() -> Tensor:
             device, epoch = module.device, module.state.position.epoch

@@ -44,6 +44,12 @@ class Ensemble:
     dev: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the members' content, where they lie in files."""
+        assert isinstance(self.members, Members)
+        return self.members.fingerprints
+
+    @property
     def tasks(self) -> list[str]:
         """The tasks that some member answers."""
         return list(self.weights)

@@ -86,7 +86,7 @@ class JobModel:
 
 @dataclass(frozen=True)
 class JobTeacher:
-    """What a task learns from beside its labels."""
+    """What a task learns from beside its labels, or one member of an ensemble that it learns from."""
 
     bundle: str
     """The teacher, a path in the storage."""
@@ -94,6 +94,8 @@ class JobTeacher:
     """A hash of its content."""
     tokens: str
     """The task's training set as the teacher reads it, a token cache's path in the storage."""
+    share: float = 1.0
+    """How much it counts among the task's teachers."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,14 @@ class JobData:
     """Task -> its dev set, which is measured."""
     predict: dict[str, dict[Split, str]] = field(default_factory=dict)
     """Task -> split -> what the finished stage predicts."""
-    teachers: dict[str, JobTeacher] = field(default_factory=dict)
-    """Task -> its teacher, where it has one."""
+    teachers: dict[str, list[JobTeacher]] = field(default_factory=dict)
+    """Task -> its teacher, or the members of the ensemble that teaches it, where it has one."""
 
     @staticmethod
     def of(saved: Mapping[str, Any]) -> JobData:
         """The data that `asdict` made this of."""
-        return JobData(**{**saved, "teachers": {task: JobTeacher(**it) for task, it in saved["teachers"].items()}})
+        teachers = {task: [JobTeacher(**one) for one in some] for task, some in saved["teachers"].items()}
+        return JobData(**{**saved, "teachers": teachers})
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Teacher(Strict):
     have another tokenizer, encoder, pairing and head."""
 
     bundle: str
-    """The teacher: EXPERIMENT/STAGE, a bundle's URI, or a folder that `minibert export` wrote."""
+    """The teacher: EXPERIMENT/STAGE, the URI of a bundle or an ensemble, or a folder that `minibert export` wrote."""
     weight: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
     """The teacher's share of the loss; the label's has the rest."""
     temperature: Above0 = 1.0

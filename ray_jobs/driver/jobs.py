@@ -63,7 +63,7 @@ def _data(plan: Plan, node: Node) -> JobData:
         train={task: lessons[task].train if task in lessons else caches[task]["train"] for task in node.stage.tasks},
         dev={task: splits["dev"] for task, splits in caches.items()},
         predict={} if inner else _to_predict(caches),
-        teachers={task: lesson.teacher for task, lesson in lessons.items()},
+        teachers={task: lesson.teachers for task, lesson in lessons.items()},
     )
 
 

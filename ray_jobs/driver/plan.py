@@ -73,7 +73,7 @@ class Plan:
         files = [(table.sha256, table.source) for splits in self.prepared.tables.values() for table in splits.values()]
         encoder = encoder_words(self.recipe.encoder, self.recipe.pooling)
         teachers = {
-            lesson.teacher.fingerprint: stage.teachers[task].bundle
+            lesson.content["bundle"]: stage.teachers[task].bundle
             for stage in self.recipe.stages
             for task, lesson in self.lessons(stage).items()
         }

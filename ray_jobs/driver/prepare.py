@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from multitask.bundle.bundle import ENCODERS, Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle
+from multitask.bundle.ensemble import is_ensemble
 from multitask.bundle.found import found_at
 from multitask.data.samplers import training_rows
 from multitask.data.scales import scale_note
@@ -54,7 +55,8 @@ class Start:
 class Lesson:
     """What a stage's task learns from beside its labels."""
 
-    teacher: JobTeacher
+    teachers: list[JobTeacher]
+    """The teacher, or the members of the ensemble that it is."""
     train: str
     """The path of the token cache that the stage trains the task on."""
     content: dict[str, Any]
@@ -209,7 +211,7 @@ def located(storage: Storage, uri: str, at: str) -> str:
     """
     if storage.exists(f"{uri.partition('/')[0]}/{EXPERIMENT_FILE}"):
         return find_bundle(join(storage.uri, uri)).uri
-    if re.fullmatch(f"{NAME}/{NAME}", uri) and not is_bundle(uri):
+    if re.fullmatch(f"{NAME}/{NAME}", uri) and not (is_bundle(uri) or is_ensemble(uri)):
         raise UserError(
             f"{at}: '{uri}': no experiment '{uri.partition('/')[0]}' in {storage.uri} and no bundle at that path; "
             f"run the recipe that makes it first, with the same --storage"

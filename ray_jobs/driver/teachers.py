@@ -3,16 +3,18 @@ stage starts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from tokenizers import Tokenizer
 
 from multitask.bundle.bundle import Bundle, read_bundle
+from multitask.bundle.ensemble import Answering, Ensemble
 from multitask.bundle.found import Found
 from multitask.data.files import expanded
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
-from multitask.experiment.finding import open_found
+from multitask.experiment.finding import open_answering
 from multitask.experiment.stage_job import JobTeacher
 from multitask.experiment.teachers import read_as
 from multitask.inference.predict import require
@@ -44,7 +46,6 @@ def _lesson(recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared:
     opened = _opened(storage, teacher, spec, f"{at}.bundle")
     if teacher.embeddings:
         _check_encodings(recipe, stage, task, storage, prepared, opened.bundle, at)
-    start = stored(storage, opened.bundle, opened.fingerprint)
     texts = [teacher.unlabelled] if isinstance(teacher.unlabelled, str) else teacher.unlabelled or []
     unlabelled = [uri for path in texts for uri in expanded(path)]
 
@@ -61,18 +62,40 @@ def _lesson(recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared:
             unlabelled=unlabelled,
         )
 
-    read = read_as(spec, opened.bundle, teacher)
-    job = JobTeacher(start.path, start.fingerprint, tokens(read, start.tokenizer_json, opened.bundle.max_length))
+    members = [
+        JobTeacher(
+            stored(storage, member, fingerprint).path,
+            fingerprint,
+            tokens(read_as(spec, member, teacher), member.tokenizer_json, member.max_length),
+            share,
+        )
+        for member, fingerprint, share in _members(opened, task)
+    ]
     train = tokens(spec, prepared.start.tokenizer_json, recipe.max_length)
-    content = {"bundle": start.fingerprint, **teacher.model_dump(mode="json", include=CONTENT)}
-    return Lesson(job, train, content | ({"unlabelled": load_tokens(storage, train).sha256} if unlabelled else {}))
+    content = {"bundle": opened.fingerprint, **teacher.model_dump(mode="json", include=CONTENT)}
+    return Lesson(members, train, content | ({"unlabelled": load_tokens(storage, train).sha256} if unlabelled else {}))
 
 
-def _opened(storage: Storage, teacher: Teacher, spec: TaskSpec, at: str) -> Found[Bundle]:
-    """The teacher's bundle. Raises UserError where it has no trained head for the task, unless its encodings are all
-    that is wanted, and where its label is another."""
-    found = open_found(located(storage, teacher.bundle, at))
+def _members(found: Found[Answering], task: str) -> Iterator[tuple[Bundle, str, float]]:
+    """The bundles that answer the task, each with its fingerprint and how much it counts; one is in memory at a
+    time."""
+    model = found.bundle
+    fingerprints = model.fingerprints if isinstance(model, Ensemble) else (found.fingerprint,)
+    for number, (fingerprint, share) in enumerate(zip(fingerprints, model.shares(task), strict=True)):
+        if share:
+            yield model.members[number], fingerprint, share
+
+
+def _opened(storage: Storage, teacher: Teacher, spec: TaskSpec, at: str) -> Found[Answering]:
+    """The teacher's bundle, or ensemble. Raises UserError where it has no trained head for the task, unless its
+    encodings are all that is wanted, which an ensemble has none of, and where its label is another."""
+    found = open_answering(located(storage, teacher.bundle, at))
     if teacher.embeddings:
+        if isinstance(found.bundle, Ensemble):
+            raise UserError(
+                f"{at}: '{teacher.bundle}': an ensemble, whose members have encoders of their own; name one of them, "
+                f"or leave embeddings out"
+            )
         return found
     try:
         require(found.bundle, spec.name)
@@ -97,9 +120,10 @@ def check_task(theirs: TaskSpec, spec: TaskSpec, at: str) -> None:
 
 
 def _check_encodings(
-    recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared: Prepared, teacher: Bundle, at: str
+    recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared: Prepared, teacher: Answering, at: str
 ) -> None:
     """Raises UserError where the student's sentence encodings cannot be compared with the teacher's."""
+    assert isinstance(teacher, Bundle)
     root, name = recipe.root(stage), stage.teachers[task].bundle
     start = prepared.start if root == "encoder" else prepared.bundles[root]
     theirs, ours = teacher.config.hidden_size, read_bundle(storage, start.path).config.hidden_size

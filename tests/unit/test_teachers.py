@@ -11,14 +11,15 @@ import torch
 
 from lightning_modules import teaching
 from lightning_modules.data import StageData
-from multitask.bundle.bundle import Bundle, bundle_of, read_bundle, save_bundle
+from multitask.bundle.bundle import Bundle, bundle_fingerprint, bundle_of, member_folder, read_bundle, save_bundle
+from multitask.bundle.ensemble import Ensemble, read_ensemble, write_ensemble
 from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import load_tokens
 from multitask.errors import UserError
 from multitask.experiment.stage_job import StageJob
 from multitask.experiment.teachers import said_of, taught, teacher_model
-from multitask.inference.predict import Predictor
+from multitask.inference.predict import Predictor, answerer
 from multitask.measure.evaluate import EvalSet
 from multitask.model.multitask import MultitaskModel
 from multitask.recipe.stages import Stage
@@ -58,6 +59,20 @@ def saved(folder: Path, bundle: Bundle) -> str:
     return str(folder / "teacher")
 
 
+def together(folder: Path) -> str:
+    """An ensemble of `joined_teacher` and a model with another encoder and head, which reads pairs apart; a third
+    member has no part in quora."""
+    place = Storage(str(folder / "together"))
+    apart = MultitaskModel(tiny().config, "mean", {"quora": "interaction"}, seed=3)
+    about = {"max_length": 24, "trained": ["quora"]}
+    members = [joined_teacher(), bundle_of(apart, tiny().tokenizer_json, about), joined_teacher("mlp")]
+    for number, member in enumerate(members):
+        save_bundle(place, member_folder(number), member)
+    known = [{"bundle": "it", "fingerprint": bundle_fingerprint(place.at(member_folder(at)))} for at in range(3)]
+    write_ensemble(place, Ensemble(members, {"quora": (0.25, 0.75, 0.0)}, {"quora": TASKS["quora"]}), known)
+    return place.uri
+
+
 def more_pairs(folder: Path) -> str:
     rows = ["sentence1,sentence2", *(f"What is {word}?,Is {word} good?" for word in ("tea", "the sea", "a LION"))]
     (folder / "more.csv").write_text("\n".join(rows) + "\n")
@@ -68,7 +83,7 @@ def test_a_joined_teacher_says_of_each_example_what_it_predicts_of_its_texts(tmp
     uri, more = saved(tmp_path, joined_teacher()), more_pairs(tmp_path)
     job = small_job(tmp_path / "runs", teachers={"quora": {"bundle": uri, "unlabelled": more}})
     stage, teacher = Stage.model_validate(job.stage), Stage.model_validate(job.stage).teachers["quora"]
-    data, lesson = StageData(job, stage), StageJob.of(job.to_json()).data.teachers["quora"]
+    data, lesson = StageData(job, stage), StageJob.of(job.to_json()).data.teachers["quora"][0]
     rows, bundle = data.rows["quora"], read_bundle(data.storage, lesson.bundle)
     model = teacher_model(bundle, TASKS["quora"], teacher, CPU)
     theirs, ours = load_tokens(data.storage, lesson.tokens), data.tables["quora"]
@@ -94,7 +109,7 @@ def test_a_joined_teacher_says_of_each_example_what_it_predicts_of_its_texts(tmp
 def test_encodings_are_of_both_texts_of_a_pair_in_a_batchs_order(tmp_path: Path) -> None:
     job = small_job(tmp_path / "runs", teachers={"quora": {"bundle": "tiny", "embeddings": True}})
     stage = Stage.model_validate(job.stage)
-    data, lesson, teacher = StageData(job, stage), job.data.teachers["quora"], stage.teachers["quora"]
+    data, lesson, teacher = StageData(job, stage), job.data.teachers["quora"][0], stage.teachers["quora"]
     rows, bundle = data.rows["quora"][:20], read_bundle(data.storage, lesson.bundle)
     table, model = load_tokens(data.storage, lesson.tokens), teacher_model(bundle, TASKS["quora"], teacher, CPU)
     values = said_of(model, EvalSet.of("quora", table, "cpu", rows=rows), rows, teacher, CPU)
@@ -102,6 +117,24 @@ def test_encodings_are_of_both_texts_of_a_pair_in_a_batchs_order(tmp_path: Path)
     examples = read_examples(f"{sample_uri()}/quora-train.csv", TASKS["quora"], labelled=True).examples
     texts = [examples[row].texts[side] for side in (0, 1) for row in rows[[5, 2]]]
     assert (found - Predictor(bundle).sentences(texts)).abs().max() < 1e-5
+
+
+def test_an_ensemble_teaches_what_it_answers_and_is_asked_member_by_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    original = teaching.taught
+    monkeypatch.setattr(teaching, "taught", lambda *given: told.append(given) or original(*given))
+    uri = together(tmp_path)
+    job = small_job(tmp_path / "runs", epochs=1, max_examples=9, teachers={"quora": {"bundle": uri}})
+    assert len(job.data.teachers["quora"]) == 2 and StageJob.of(job.to_json()) == job
+    assert run(job)
+    ((values, _, rows, _),) = told
+    examples = read_examples(f"{sample_uri()}/quora-train.csv", TASKS["quora"], labelled=True).examples
+    sides = [list(side) for side in zip(*(examples[row].texts for row in rows), strict=True)]
+    wanted = answerer(read_ensemble(Storage(uri))).outputs("quora", *sides)
+    assert (values - wanted).abs().max() < 1e-5 and wanted.std() > 0.01
+    assert values.dtype == torch.float32
 
 
 @pytest.mark.slow
@@ -164,8 +197,8 @@ def test_a_teachers_content_makes_a_stage_another_one_and_its_path_does_not(tmp_
     assert fingerprint(runs, teachers={"quora": {"bundle": copied.uri}})[0] == first
     others = [{"bundle": uri, "temperature": 2.0}, {"bundle": uri, "unlabelled": more_pairs(tmp_path)}]
     save_bundle(Storage(str(tmp_path / "other")), "", replace(joined_teacher(), pooling="cls"))
-    others.append({"bundle": str(tmp_path / "other")})
-    assert len({plain, first, *(fingerprint(runs, teachers={"quora": other})[0] for other in others)}) == 5
+    others += [{"bundle": str(tmp_path / "other")}, {"bundle": together(tmp_path)}]
+    assert len({plain, first, *(fingerprint(runs, teachers={"quora": other})[0] for other in others)}) == 6
 
 
 # A teacher, what else the stage says, the path and what is said of it.
@@ -204,6 +237,12 @@ def test_a_teacher_that_cannot_teach_is_refused_before_any_work(tmp_path: Path, 
 def test_a_teacher_of_another_label_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_task(replace(TASKS["quora"], **change), TASKS["quora"], "stages.para.teachers.quora.bundle: 'x'")
+
+
+def test_an_ensemble_has_no_encodings_to_learn(tmp_path: Path) -> None:
+    teachers = {"quora": {"bundle": together(tmp_path), "embeddings": True}}
+    with pytest.raises(UserError, match=r"teachers\.quora\.bundle: '.*together': an ensemble, whose members"):
+        small_driver(tmp_path / "runs", teachers=teachers)
 
 
 def test_a_head_of_tokens_learns_no_encodings(tmp_path: Path) -> None:
