@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.measure.bootstrap import INTERVAL_SEED, Interval, Places, Values, percentiles, resampled, two_sided_p
+from multitask.measure.evaluate import metrics_of
 from multitask.measure.metrics import (
     METRICS,
     OVERALL_OF,
@@ -93,24 +94,24 @@ class Comparison:
         return None if self.baseline is None or self.value is None else self.value - self.baseline
 
 
-def compare(tasks: Sequence[Answered], resamples: int = RESAMPLES) -> list[Comparison]:
-    """Every model but the first against the first, in each task's metric and, where they are there, both overall scores
-    of the papers.
+def compare(
+    tasks: Sequence[Answered], of: Sequence[str] = OVERALL_OF, resamples: int = RESAMPLES
+) -> list[Comparison]:
+    """Every model but the first against the first, in each task's metrics and, where all that they are made of are
+    there, both overall scores. of: the metrics that these are made of, the papers' three unless said.
 
     A row is drawn for all models at once: what is hard for all of them cancels out. Rows of different tasks are drawn
     independently of each other.
     """
-    scores = {task.spec.metric_key: _scores(task) for task in tasks}
-    drawn = {
-        task.spec.metric_key: _drawn(task, resamples)
-        for task in tasks
-        if all(score.value is not None for score in scores[task.spec.metric_key])
-    }
-    rows = {task.spec.metric_key: len(task.labels) for task in tasks}
-    if all(key in scores for key in OVERALL_OF):
-        scores |= _overall_scores(scores)
-        drawn |= _overall_drawn(drawn)
-        rows |= dict.fromkeys(overall({}), sum(rows[key] for key in OVERALL_OF))
+    asked = {f"{task.spec.name}/{metric}": (task, metric) for task in tasks for metric in metrics_of(task.spec, of)}
+    scores = {key: _scores(task, metric) for key, (task, metric) in asked.items()}
+    defined = [key for key, given in scores.items() if all(score.value is not None for score in given)]
+    drawn = {key: _drawn(*asked[key], resamples) for key in defined}
+    rows = {key: len(task.labels) for key, (task, _) in asked.items()}
+    if all(key in scores for key in of):
+        scores |= _overall_scores(scores, of)
+        drawn |= _overall_drawn(drawn, of)
+        rows |= dict.fromkeys(overall({}), sum(rows[key] for key in of))
     sides = {task.spec.metric_key: task for task in tasks}
     found = [
         _compared(model, key, rows[key], given, drawn.get(key), sides.get(key))
@@ -175,37 +176,36 @@ def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def _scores(task: Answered) -> list[Score]:
-    metric = task.spec.metric
+def _scores(task: Answered, metric: str) -> list[Score]:
     return [plain_score(metric, measured(metric, predicted), task.labels) for predicted in task.predicted]
 
 
-def _drawn(task: Answered, resamples: int) -> Values:
-    """(resamples, models) a task's metric over rows drawn with replacement, the same ones for all models."""
-    metric, wanted = METRICS[task.spec.metric], task.labels
-    given = [measured(task.spec.metric, predicted) for predicted in task.predicted]
+def _drawn(task: Answered, metric: str, resamples: int) -> Values:
+    """(resamples, models) a metric over rows drawn with replacement, the same ones for all models and metrics."""
+    value, wanted = METRICS[metric], task.labels
+    given = [measured(metric, predicted) for predicted in task.predicted]
 
     def values(picks: Places) -> Values:
         labels = wanted[picks]
-        return np.stack([metric(one[picks], labels) for one in given], axis=-1)
+        return np.stack([value(one[picks], labels) for one in given], axis=-1)
 
     seed = (INTERVAL_SEED, *task.spec.name.encode())  # tasks of as many rows must not be drawn alike
     return resampled(values, len(wanted), seed, resamples, wanted.size // len(wanted))
 
 
-def _overall_scores(scores: Mapping[str, Sequence[Score]]) -> dict[str, list[Score]]:
+def _overall_scores(scores: Mapping[str, Sequence[Score]], of: Sequence[str]) -> dict[str, list[Score]]:
     found: dict[str, list[Score]] = {name: [] for name in overall({})}
-    for model in zip(*(scores[key] for key in OVERALL_OF), strict=True):
-        undefined = [key for key, score in zip(OVERALL_OF, model, strict=True) if score.value is None]
-        total = overall({key: score.value for key, score in zip(OVERALL_OF, model, strict=True)})
+    for model in zip(*(scores[key] for key in of), strict=True):
+        undefined = [key for key, score in zip(of, model, strict=True) if score.value is None]
+        total = overall({key: score.value for key, score in zip(of, model, strict=True)}, of)
         for name, value in total.items():
             found[name].append(Score(value, f"{', '.join(undefined)} undefined" if undefined else None))
     return found
 
 
-def _overall_drawn(drawn: Mapping[str, Values]) -> dict[str, Values]:
-    if not all(key in drawn for key in OVERALL_OF):
+def _overall_drawn(drawn: Mapping[str, Values], of: Sequence[str]) -> dict[str, Values]:
+    if not all(key in drawn for key in of):
         return {}
-    plain = [drawn[key] for key in OVERALL_OF]
-    mapped = [normalised(key, drawn[key]) for key in OVERALL_OF]
+    plain = [drawn[key] for key in of]
+    mapped = [normalised(key, drawn[key]) for key in of]
     return {"overall/mean": np.mean(plain, axis=0), "overall/normalised": np.mean(mapped, axis=0)}

@@ -17,7 +17,7 @@ from multitask.data.tokens import TokenTable
 from multitask.errors import UserError
 from multitask.experiment.results import cell
 from multitask.measure.compare import RESAMPLES, Answered, Comparison, compare
-from multitask.measure.metrics import Predicted
+from multitask.measure.metrics import OVERALL_OF, Predicted
 from multitask.recipe.data_maps import Place
 from multitask.storage.storage import file_at
 from multitask.tasks.table import Split
@@ -52,9 +52,10 @@ def compare_bundles(
     found = [opened(uri, data, [wanted, *TRAIN[: int(clean)]]) for uri in uris]
     names = _common(uris, [bundle for bundle, _ in found], found[0][1], wanted, screen)
     tasks = _answered(uris, found, names, wanted, screen, clean)
-    parts = {"whole": compare([task.answered for task in tasks])}
+    of = found[0][0].about.get("overall") or OVERALL_OF
+    parts = {"whole": compare([task.answered for task in tasks], of)}
     if clean:
-        parts["clean"] = compare([task.answered.of(task.unseen) for task in tasks if task.unseen is not None])
+        parts["clean"] = compare([task.answered.of(task.unseen) for task in tasks if task.unseen is not None], of)
     if rows:
         _write_changed(rows, uris, tasks, screen)
     if screen.as_json:

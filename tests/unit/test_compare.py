@@ -98,6 +98,18 @@ def test_overall_scores_are_the_means_of_independently_drawn_tasks() -> None:
     assert abs(np.corrcoef(loops[0], loops[1])[0, 1]) < 0.3, "tasks of as many rows are not drawn alike"
 
 
+def test_overall_scores_are_of_what_a_recipe_makes_them_of() -> None:
+    sst, quora = classes("sst", 80, 0.6, 0.9), classes("quora", 80, 0.6, 0.7)
+    found = {one.metric: one for one in compare([sst, quora], ["sst/pearson", "quora/accuracy"], resamples=200)}
+    assert list(found) == ["sst/accuracy", "sst/pearson", "quora/accuracy", "overall/mean", "overall/normalised"]
+    of_sst, of_quora = found["sst/pearson"].difference, found["quora/accuracy"].difference
+    assert of_sst is not None and of_quora is not None
+    assert found["overall/mean"].difference == pytest.approx((of_sst + of_quora) / 2)
+    assert found["overall/normalised"].difference == pytest.approx((of_sst / 2 + of_quora) / 2)
+    assert found["sst/accuracy"].sides and found["sst/pearson"].sides is None
+    assert "overall/mean" not in {one.metric for one in compare([sst], ["sst/pearson", "quora/accuracy"], resamples=9)}
+
+
 def test_a_model_against_itself_differs_in_nothing() -> None:
     (one,) = compare([replace(task := classes("quora", 60, 0.7), predicted=[task.predicted[0]] * 2)], resamples=100)
     assert (one.difference, one.interval, one.p) == (0.0, (0.0, 0.0), 1.0)
