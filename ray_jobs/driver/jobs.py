@@ -107,8 +107,13 @@ def _about(plan: Plan, node: Node) -> dict[str, Any]:
 
 
 def _trained_heads(plan: Plan, stage: Stage) -> list[str]:
-    """The tasks whose heads are not as they were drawn: some stage trained them, or a bundle brought them along."""
-    recipe = plan.recipe
-    line = [recipe.stage(name) for name in recipe.line(stage.name)]
-    trained = {task for above in line if above.learns.uses_head for task in above.tasks}
-    return sorted(trained | set(plan.start(recipe.root(stage)).trained))
+    """The tasks whose heads are not as they were drawn: some stage trained them, or a bundle brought them along, and no
+    stage since has a head of another name for them."""
+    recipe, start = plan.recipe, plan.start(plan.recipe.root(stage))
+    heads, trained = start.heads, set(start.trained)
+    for above in map(recipe.stage, recipe.line(stage.name)):
+        now = {**heads, **plan.heads(above)}
+        trained = {task for task in trained if now.get(task) == heads.get(task)}
+        trained |= set(above.tasks) if above.learns.uses_head else set()
+        heads = now
+    return sorted(trained)
