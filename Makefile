@@ -25,7 +25,7 @@ BUDGET ?=
 # Where the CS224N files are; the benchmarks need them.
 DATA ?= ../shared/data/cs224n
 
-.PHONY: help install demo test pages faults crashpoints ray-kills schedules lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types clean
+.PHONY: help install demo test test-all pages faults crashpoints ray-kills schedules lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -35,10 +35,15 @@ install: $(VENV)/dev.stamp ## .venv with all that development needs, at the pinn
 demo: $(VENV)/runtime.stamp ## train the demo on the packaged sample data with two Ray workers
 	$(BIN)/minibert train configs/recipes/demo.yaml --workers 2
 
-test: $(VENV)/dev.stamp ## every test that this machine can run
+test: $(VENV)/dev.stamp ## the fast tests, and of the slow ones those that the commit draws (tests/commit.py)
 	$(BIN)/python -m pytest -q --durations=10 --numprocesses auto --maxprocesses 4 $(if $(BUDGET),--budget $(BUDGET))
 	$(BIN)/python -m pytest -q --durations=10 --numprocesses 3 --no-loadscope-reorder --timeout 600 \
-	  -m "(ray or slow or gpu) and not cluster and (drawn or not (faults or pages))"
+	  -m "(ray or slow or gpu) and not cluster and not left"
+
+test-all: $(VENV)/dev.stamp ## every test that this machine can run, an hour and more on two cores
+	$(BIN)/python -m pytest -q --durations=10 --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest -q --durations=30 --numprocesses 3 --no-loadscope-reorder --timeout 600 \
+	  -m "(ray or slow or gpu) and not cluster"
 
 pages: $(VENV)/dev.stamp ## run every page of docs/ as it is written
 	$(BIN)/python -m pytest -q -m slow tests/docs

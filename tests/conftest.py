@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import signal
 import tempfile
 import time
@@ -23,7 +22,7 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 
 from multitask.storage import retries
 from ray_jobs.importing import import_torchmetrics
-from tests.commit import commit
+from tests.commit import commit, left
 from tests.s3 import S3
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +37,6 @@ settings.register_profile("minibert", deadline=None, derandomize=True)
 settings.load_profile("minibert")
 
 
-DRAWN = {"test_faults.py": 1, "test_pages.py": 6}  # how many of a file's faults, or pages, each commit draws
 BEGAN = time.monotonic()
 TOO_LONG = pytest.StashKey[str]()
 
@@ -85,11 +83,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("data")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-    for file, count in DRAWN.items():
-        marked = (item for item in items if item.get_closest_marker("faults") or item.get_closest_marker("pages"))
-        found = sorted((item for item in marked if item.path.name == file), key=lambda item: item.nodeid)
-        for item in random.Random(commit()).sample(found, min(count, len(found))):
-            item.add_marker("drawn")
+    for item in left(items, commit()):
+        item.add_marker("left")
 
 
 @pytest.fixture

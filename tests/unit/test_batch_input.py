@@ -16,6 +16,7 @@ from ray_jobs.batch.vectors import BLOCK, ListedTexts, SentBack, ranges
 from tests.helpers import tiny
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 9), max_size=5), st.integers(1, 7), st.sets(st.integers(0, 8)))
 def test_shards_hold_every_row_once_in_order(sizes: list[int], rows: int, made: set[int]) -> None:
     fs = fsspec.filesystem("memory")

@@ -53,6 +53,7 @@ def test_a_directory_without_data(tmp_path: Path) -> None:
         check_data(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_two_malformed_rows_of_the_real_quora_dev(cs224n: Path) -> None:
     reports = check_data(str(cs224n))
     text = render(reports)

@@ -85,6 +85,7 @@ def refused(driver: Driver) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_driver_names_files_and_encoders_as_they_were_given(tmp_path: Path) -> None:
     execute(small_driver(tmp_path))
     data = tmp_path / "mine"

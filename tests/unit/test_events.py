@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from lightning_modules.summary import BEST, tell_best
@@ -40,6 +41,7 @@ def test_a_run_says_which_stage_trial_and_seed_it_is(tmp_path: Path) -> None:
         assert file.startswith(f"{name}/events.out.tfevents.")
 
 
+@pytest.mark.slow
 def test_a_stage_that_began_in_its_trainers_own_folder_goes_on_there(tmp_path: Path) -> None:
     """As all stages did before: one run, not two with half of the points each."""
     job = small_job(tmp_path, epochs=4, checkpoint_steps=5)

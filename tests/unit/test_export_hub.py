@@ -93,7 +93,7 @@ def test_an_undefined_metric_stays_out_of_the_hubs_index() -> None:
     assert hub.ModelCard(text).data.eval_results is None and "| sts/pearson | undefined: constant |" in text
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [pytest.param(f, marks=[pytest.mark.slow] * (f == "onnx")) for f in FORMATS])
 def test_the_cards_code_runs(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip({"onnx": "onnxruntime"}.get(form, (FORMATS[form].library or form).replace("-", "_")))
     save_bundle(Storage(str(tmp_path / "pairs")), "", bundle_with({"skills": "linear"}, "pooler"))

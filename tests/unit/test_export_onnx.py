@@ -114,6 +114,7 @@ def test_halves_are_the_rounded_bundles_own_numbers(tmp_path: Path) -> None:
     assert (half / "embedding.onnx").stat().st_size < 2.3 * weights + 150_000  # the graph itself is the rest
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_is_refused_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_files, "TOLERANCE", 1e-12)
     with pytest.raises(UserError, match=r"embedding\.onnx: differs from the bundle by .*; at most 1e-12"):

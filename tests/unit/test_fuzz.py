@@ -30,6 +30,7 @@ def test_a_finding_stays_mended(file: Path) -> None:
     take(file.parent.name, file.read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_sound_inputs_and_what_is_left_of_them_are_taken_or_refused(name: str) -> None:
     """Seeds as they are, cut short, and with pieces of themselves or of anything in them."""

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import weakref
 
+import pytest
+
 from ray_jobs.importing import uncollected
 
 
@@ -40,6 +42,7 @@ print(bool(RequirementCache("scipy")), float(torchmetrics.MeanMetric()(torch.one
 """
 
 
+@pytest.mark.slow
 def test_lightning_comes_without_what_only_other_scores_use() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n") == ["", "True 1.0", ""]

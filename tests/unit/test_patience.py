@@ -33,6 +33,7 @@ def test_epochs_without_a_better_metric_are_counted_from_the_first_of_the_best()
     assert not after(0.5, 0.4, 0.3, epochs=3), "it has had all its epochs"
 
 
+@pytest.mark.slow
 def test_a_stage_that_stops_early_says_so_and_keeps_its_best_epoch(tmp_path: Path) -> None:
     stage = {"tasks": ["sst"], "max_examples": 16, "lr": 1e-7, "epochs": 6, "keep": BEST}
     outcomes = []

@@ -104,6 +104,7 @@ def test_updates_are_those_of_plain_torch(
     torch.testing.assert_close([w.detach().cpu().double() for w in module.model.parameters()], weights, **close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("precision", "objective"), [*product(PRECISIONS, ["supervised"]), ("bf16-true", "mlm")])
 def test_a_stage_with_a_fused_optimizer_and_clipping_learns(

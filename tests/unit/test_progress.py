@@ -12,12 +12,14 @@ from ray_jobs.stopping import StopRequest
 from tests.helpers import tree_driver
 
 
+@pytest.mark.slow
 def test_progress_says_which_seed_where_there_are_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree_driver(tmp_path, [{"name": "para", "tasks": ["quora"]}], seeds=2).run(StopRequest(""))
     steps = [line for line in capsys.readouterr().out.splitlines() if re.search(r"step \d+/\d+", line)]
     assert {line.split("  ")[0] for line in steps} == {"para (seed 11711)", "para (seed 11712)"}
 
 
+@pytest.mark.slow
 def test_one_seed_is_not_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree_driver(tmp_path, [{"name": "para", "tasks": ["quora"]}]).run(StopRequest(""))
     assert "seed" not in capsys.readouterr().out

@@ -204,6 +204,7 @@ def test_a_uniform_models_perplexity_is_the_vocabularys_size_over_whole_answers(
     assert count == sum(len(PROMPTED.answer(ids_of(title))) for title in PLANTED)
 
 
+@pytest.mark.slow
 def test_planted_titles_are_restored() -> None:
     completer = Completer(trained())
     for title, description in PLANTED.items():
