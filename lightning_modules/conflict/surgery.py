@@ -64,15 +64,27 @@ class SurgeryModule(StageModule):
             own += row_of(gradients[len(self.encoder.weights) :], self.others)
         shared = torch.stack(rows)
         average_over_ranks(shared, own, self.encoder.words, self.trainer.world_size, SENT[self.stage.compress])
-        _set(self.encoder.weights, self._changed(shared))
+        _set(self.encoder.weights, self._changed(shared, own))
         _set(self.others, own / len(rows))
 
-    def _changed(self, shared: Tensor) -> Tensor:
-        """(P,) the mean over the tasks' changed gradients. shared: (K, P), of the whole global batches."""
+    def _changed(self, shared: Tensor, own: Tensor) -> Tensor:
+        """(P,) the mean over the tasks' changed gradients. shared: (K, P), of the whole global batches. own: the other
+        weights' gradients; where any of them is not finite, 16-mixed skips the step, and nothing is changed."""
+        self._rest(shared)
         order = orders(len(shared), self.seed, self.stage.name, self.state.position.steps)
+        if not bool(own.isfinite().all()):
+            return shared.mean(dim=0)
         weights = self.surgery.weights(self.encoder.products(shared), order)
         parts = [weights[part].to(shared) @ shared[:, columns] for part, columns in self.encoder.parts.items()]
         return torch.cat(parts)
+
+    def _rest(self, shared: Tensor) -> None:
+        """Forgets the gradients of weights that do not learn in this epoch: they are in no conflict."""
+        resting = {id(weight) for weight in self._resting()}
+        sizes = [weight.numel() for weight in self.encoder.weights]
+        for weight, columns in zip(self.encoder.weights, shared.split(sizes, dim=1), strict=True):
+            if id(weight) in resting:
+                columns.zero_()
 
     def kept(self) -> dict[str, Tensor]:
         return {**super().kept(), **{f"{KEPT}{name}": tensor for name, tensor in self.surgery.state().items()}}

@@ -34,8 +34,10 @@ class About(BaseModel):
     tasks: list[ShortText] = []
     trained: list[ShortText] = []
     notes: dict[ShortText, ShortText | None] = {}
-    columns: dict[ShortText, dict[ShortText, ShortText]] = {}
+    columns: dict[ShortText, dict[ShortText, ShortText | Annotated[int, Field(ge=0)]]] = {}
     overall: list[ShortText] = []
+    data: dict[ShortText, dict[ShortText, dict[ShortText, str]]] = {}
+    fitted_on: dict[ShortText, ShortText] = {}
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 

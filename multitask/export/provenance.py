@@ -47,16 +47,27 @@ def provenance_of(uri: str) -> Provenance:
 
 def shared_data(uris: Iterable[str]) -> dict[str, Any]:
     """Task -> its files (`source`, `fingerprint`), of several bundles together: where the experiments of all that know
-    of the task have the same dev rows."""
+    of the task have the same dev rows. The training files are those of any of them."""
     known: dict[str, list[Mapping[str, Any]]] = {}
     for uri in uris:
         for task, facts in provenance_of(uri).data.items():
             known.setdefault(task, []).append(facts)
     return {
-        task: {key: found[0][key] for key in ("source", "fingerprint")}
+        task: _together(found)
         for task, found in known.items()
         if len({facts["fingerprint"].get("dev") for facts in found}) == 1
     }
+
+
+def _together(known: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A task's files in several experiments: the first one's, but the training files of all; these together have no
+    fingerprint where they are not the same."""
+    source, fingerprint = dict(known[0]["source"]), dict(known[0]["fingerprint"])
+    if len({facts["fingerprint"].get("train") for facts in known}) > 1:
+        fingerprint.pop("train", None)
+        named = [facts["source"]["train"] for facts in known if facts["source"].get("train")]
+        source["train"] = ", ".join(dict.fromkeys(named))
+    return {"source": source, "fingerprint": fingerprint}
 
 
 def _found(folder: str, name: str, of: str = "") -> Any:

@@ -51,7 +51,7 @@ class Answered:
         if KINDS[self.spec.label.kind].words is None:
             return None
         same: Mask = np.equal(self.predicted[model].labels.numpy(), self.labels)
-        right: Mask = np.asarray(same.reshape(len(same), -1).all(axis=1))
+        right: Mask = np.asarray(same.all(axis=tuple(range(1, same.ndim))))
         return right
 
 
@@ -94,9 +94,7 @@ class Comparison:
         return None if self.baseline is None or self.value is None else self.value - self.baseline
 
 
-def compare(
-    tasks: Sequence[Answered], of: Sequence[str] = OVERALL_OF, resamples: int = RESAMPLES
-) -> list[Comparison]:
+def compare(tasks: Sequence[Answered], of: Sequence[str] = OVERALL_OF, resamples: int = RESAMPLES) -> list[Comparison]:
     """Every model but the first against the first, in each task's metrics and, where all that they are made of are
     there, both overall scores. of: the metrics that these are made of, the papers' three unless said.
 
@@ -105,7 +103,8 @@ def compare(
     """
     asked = {f"{task.spec.name}/{metric}": (task, metric) for task in tasks for metric in metrics_of(task.spec, of)}
     scores = {key: _scores(task, metric) for key, (task, metric) in asked.items()}
-    defined = [key for key, given in scores.items() if all(score.value is not None for score in given)]
+    valued = {key: [score.value is not None for score in given] for key, given in scores.items()}
+    defined = [key for key, (baseline, *others) in valued.items() if baseline and any(others)]
     drawn = {key: _drawn(*asked[key], resamples) for key in defined}
     rows = {key: len(task.labels) for key, (task, _) in asked.items()}
     if all(key in scores for key in of):

@@ -53,6 +53,8 @@ class Supervised(Objective):
         return batch
 
     def loss(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
+        if self.smart and self.smart.proximal:  # of the stage's first weights, whichever task's batch comes first
+            self._average(self.smart)
         outputs, (total, count) = self._learned(batch, place)
         if self.setup.rdrop:
             total = self._twice(batch, outputs, total, place)

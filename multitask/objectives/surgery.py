@@ -39,8 +39,6 @@ class Surgery:
     def coefficients(self, part: str, products: Products, order: Orders) -> Products:
         """(K, K): row i says what the changed gradient of task i is, as a sum of the tasks' gradients."""
         found = np.eye(len(self.tasks))
-        if not np.isfinite(products).all():  # 16-mixed skips such a step
-            return found
         for i, others in enumerate(order):
             for j in others:
                 found[i, j] += self._pull(part, i, j, found[i], products)
@@ -49,9 +47,12 @@ class Surgery:
     def weights(self, products: Mapping[str, Tensor], order: Orders) -> dict[str, Tensor]:
         """A part's name -> (K,) what the mean over the changed gradients takes of each task's gradient.
 
-        products: a part's name -> the inner products of the tasks' gradients in it, float64. Gradients that are not
-        finite are left as they are.
+        products: a part's name -> the inner products of the tasks' gradients in it, float64. Where any of them is not
+        finite, 16-mixed skips the step: no gradient is changed, and nothing is learned of them.
         """
+        if not all(bool(found.isfinite().all()) for found in products.values()):
+            even = torch.full((len(self.tasks),), 1 / len(self.tasks), dtype=torch.float64)
+            return dict.fromkeys(products, even)
         if not self.by_part:
             whole = torch.stack(list(products.values())).sum(dim=0)
             found = self.coefficients(ALL, whole.numpy(), order)

@@ -277,6 +277,11 @@ def check_layers(
                 raise UserError(f"{at}.{key}: {getattr(tried, key)}: the encoder has {most} layers{kept}")
             if freeze == most and not _has_head(tried, heads):
                 raise UserError(f"{at}.freeze: {freeze}: all layers of the encoder: a batch has nothing to train")
+            if freeze == most and (between := [key for key, asked in BETWEEN_TASKS.items() if asked(tried)]):
+                raise UserError(
+                    f"{at}.{between[0]}: it is between tasks that train an encoder, and freeze: {freeze} leaves all of "
+                    f"its layers as they are"
+                )
 
 
 def _has_head(stage: Stage, heads: Mapping[str, str]) -> bool:

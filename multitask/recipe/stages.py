@@ -106,6 +106,11 @@ class Stage(_WithOptions):
         """Whether each of its tasks needs labels that say which pairs are similar."""
         return self.learns.wants_similar(self.options)
 
+    def trains_head(self, task: str) -> bool:
+        """Whether one of its tasks' heads learns: not where a teacher's encodings are all that the task learns."""
+        teacher = self.teachers.get(task)
+        return self.learns.uses_head and not (teacher and teacher.embeddings and teacher.weight == 1)
+
     @property
     def batches_a_step(self) -> int:
         """How many batches, of a task each, a step takes."""

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from multitask.bundle.ensemble import Answering
 from multitask.data.tokens import TokenTable
 from multitask.errors import UserError
+from multitask.experiment.finding import find_bundle
 from multitask.experiment.results import cell
 from multitask.measure.compare import RESAMPLES, Answered, Comparison, compare
 from multitask.measure.metrics import OVERALL_OF, Predicted
 from multitask.recipe.data_maps import Place
 from multitask.storage.storage import file_at
 from multitask.tasks.table import Split
-from ray_jobs.bundles.scoring import TRAIN, opened, outputs_of, wanted_split
+from ray_jobs.bundles.scoring import TRAIN, opened, outputs_of, tell_of_fitting, wanted_split
 from ray_jobs.bundles.unseen import training_texts, unseen_rows
 from ray_jobs.screen import Screen
 
@@ -70,7 +71,8 @@ def compare_bundles(
 def _checked(uris: Sequence[str], split: str, clean: bool, rows: str | None) -> Split:
     if len(uris) < 2:
         raise UserError(f"--rows '{rows}': which rows change sides is a matter of two bundles; only {uris[0]} is given")
-    if twice := [uri for at, uri in enumerate(uris) if uri in uris[:at]]:
+    places = [find_bundle(uri).uri.rstrip("/") for uri in uris]
+    if twice := [uri for at, uri in enumerate(uris) if places[at] in places[:at]]:
         raise UserError(f"bundle '{twice[0]}': given twice; compared are different ones")
     if rows and "://" not in rows and Path(rows).is_dir():
         raise UserError(f"--rows '{rows}': is a directory; name a file, such as changed.csv")
@@ -139,6 +141,7 @@ def _of_tasks(
     bundle: Answering, place: Place, names: dict[str, None], split: Split, screen: Screen
 ) -> Iterator[tuple[str, TokenTable, Predicted]]:
     for one in outputs_of(bundle, place, [split], screen, tasks=names):
+        tell_of_fitting(bundle, one)
         yield one.spec.name, one.table, one.predicted(bundle.shares(one.spec.name))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from multitask.bundle.bundle import ENSEMBLE, Bundle, bundle_fingerprint, member_folder, save_bundle
-from multitask.bundle.ensemble import Ensemble, Members, differing, write_ensemble
+from multitask.bundle.ensemble import MOST, Ensemble, Members, differing, write_ensemble
 from multitask.errors import UserError, near
 from multitask.experiment.finding import open_found
 from multitask.experiment.results import cell
@@ -21,7 +21,7 @@ from multitask.report.ensemble import score_rows
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TaskSpec
 from ray_jobs.bundles.output import check_free, draft, publish
-from ray_jobs.bundles.scoring import outputs_of, scored, trained_on
+from ray_jobs.bundles.scoring import outputs_of, place_known, scored
 from ray_jobs.screen import Screen
 
 WEIGHTS = ("uniform", "fitted")
@@ -39,6 +39,8 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
         raise UserError(f"--weights '{weights}': one of {', '.join(WEIGHTS)}{near(weights, WEIGHTS)}")
     if len(uris) < 2:
         raise UserError(f"ensemble: '{', '.join(uris)}' alone; name two bundles or more")
+    if len(uris) > MOST:
+        raise UserError(f"ensemble: {len(uris)} bundles; valid: at most {MOST}")
     target, first = Storage(output), f"{member_folder(0)}/model.json"
     check_free(target, first, ENSEMBLE)
     with draft(target) as folder:
@@ -111,7 +113,7 @@ def _known_place(ensemble: Ensemble) -> Place:
             f"--weights fitted: the members' experiments do not say, or not alike, where the dev rows of {unknown[0]} "
             f"are; give --data"
         )
-    return trained_on("the ensemble", ensemble, ["dev"])
+    return place_known("the ensemble", ensemble, ensemble.about["data"], ["dev"])
 
 
 def _measured(ensemble: Ensemble, place: Place, fit: bool, screen: Screen) -> Ensemble:

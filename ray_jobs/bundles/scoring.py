@@ -50,7 +50,7 @@ def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen, clea
     seen = training_texts([(model, place)]) if clean else None
     whole, unseen, of = [], [], model.about.get("overall") or OVERALL_OF
     for one in outputs_of(model, place, [wanted], screen):
-        _tell_of_fitting(model, one)
+        tell_of_fitting(model, one)
         predicted = one.predicted(model.shares(one.spec.name))
         rows = unseen_rows(seen, model, place, one.spec, wanted, one.table) if seen else None
         for metric in metrics_of(one.spec, of):
@@ -76,7 +76,7 @@ def wanted_split(split: str, clean: bool) -> Split:
     return found
 
 
-def _tell_of_fitting(model: Answering, one: FileOutputs) -> None:
+def tell_of_fitting(model: Answering, one: FileOutputs) -> None:
     """Says where an ensemble's weights were fitted on the rows that are measured."""
     fitted = model.about.get("fitted_on", {}).get(one.spec.name)
     if fitted and fitted == one.table.sha256:
@@ -164,7 +164,11 @@ def trained_on(uri: str, bundle: Answering, splits: Sequence[Split]) -> Place:
 
     Raises UserError where an own task has no files, or a file of the wanted splits is not there any more.
     """
-    facts = provenance_of(uri).data or bundle.about.get("data", {})
+    return place_known(uri, bundle, provenance_of(uri).data or bundle.about.get("data", {}), splits)
+
+
+def place_known(uri: str, bundle: Answering, facts: Mapping[str, Any], splits: Sequence[Split]) -> Place:
+    """The place of which `trained_on` tells. uri: what an error calls the bundle. facts: task -> its files."""
     columns = bundle.about.get("columns", {})
     with well_formed(f"bundle '{uri}': its files"):
         tasks = {

@@ -114,6 +114,6 @@ def _trained_heads(plan: Plan, stage: Stage) -> list[str]:
     for above in map(recipe.stage, recipe.line(stage.name)):
         now = {**heads, **plan.heads(above)}
         trained = {task for task in trained if now.get(task) == heads.get(task)}
-        trained |= set(above.tasks) if above.learns.uses_head else set()
+        trained |= {task for task in above.tasks if above.trains_head(task)}
         heads = now
     return sorted(trained)

@@ -114,6 +114,18 @@ def test_where_the_files_are_is_known_where_all_experiments_agree(monkeypatch: p
     assert provenance.shared_data(["a", "b", "c"]) == expected
 
 
+def test_of_several_training_files_all_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def facts(train: str) -> dict[str, Any]:
+        source = {"train": f"{train}.csv", "dev": "dev.csv"}
+        return {"sst": {"source": source, "fingerprint": {"train": train, "dev": "d"}}}
+
+    known_of = {"a": facts("x"), "b": facts("y"), "c": facts("x")}
+    monkeypatch.setattr(provenance, "provenance_of", lambda uri: provenance.Provenance(data=known_of[uri]))
+    found = provenance.shared_data(["a", "b", "c"])
+    assert found == {"sst": {"source": {"train": "x.csv, y.csv", "dev": "dev.csv"}, "fingerprint": {"dev": "d"}}}
+    assert provenance.shared_data(["a", "c"]) == known_of["a"]
+
+
 def test_the_command_writes_a_bundle(tmp_path: Path) -> None:
     for seed in (1, 2):
         save_bundle(Storage(str(tmp_path)), f"b{seed}", member(seed))

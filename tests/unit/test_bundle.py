@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +104,21 @@ def test_a_bundle_comes_back_and_predicts_the_same(bundle: Bundle, storage: Stor
     assert read_bundle(place.at("run/bundle")).heads == HEADS
     for task in HEADS:
         assert torch.equal(outputs(bundle.model(), task), outputs(found.model(), task))
+
+
+def test_where_a_file_without_a_header_has_its_columns_comes_back(bundle: Bundle, storage: Storage) -> None:
+    about = {**bundle.about, "columns": {"sst": {"sentence": 0, "sentiment": 1}, "sts": {"id": "number"}}}
+    save_bundle(storage, "b", replace(bundle, about=about))
+    assert read_bundle(storage, "b").about == about
+
+
+@pytest.mark.parametrize(
+    "facts", [{"fitted_on": ["x"]}, {"data": {"sst": {"fingerprint": 3}}}, {"columns": {"sst": {"id": -1}}}]
+)
+def test_what_a_bundle_says_of_files_has_its_form(bundle: Bundle, storage: Storage, facts: dict[str, Any]) -> None:
+    save_bundle(storage, "b", replace(bundle, about={**bundle.about, **facts}))
+    with pytest.raises(UserError, match=f"model.json: about.{next(iter(facts))}"):
+        read_bundle(storage, "b")
 
 
 def test_a_bundle_is_three_files_and_their_manifest(bundle: Bundle, storage: Storage) -> None:

@@ -134,6 +134,24 @@ def test_rows_change_sides_in_all_classes_of_several() -> None:
     assert one.sides and (one.sides.gained, one.sides.lost) == (2, 1) and one.difference is not None
 
 
+def test_a_third_models_missing_value_takes_nothing_from_the_others() -> None:
+    task = scores(50, 1.0, 1.2)
+    constant = Predicted(torch.zeros(50, dtype=torch.float64))
+    alone, (first, second) = (
+        compare([task], resamples=99)[0],
+        compare([replace(task, predicted=[*task.predicted, constant])], resamples=99),
+    )
+    assert (first.interval, first.p, first.p_holm) == (alone.interval, alone.p, alone.p_holm) and first.p is not None
+    assert second.why == "constant prediction 0.0" and second.p is None and second.interval is None
+
+
+def test_no_rows_at_all_have_no_value() -> None:
+    task = classes("sst", 9, 0.5, 0.5)
+    (one,) = compare([task.of(np.zeros(9, bool))], resamples=9)
+    assert (one.rows, one.why, one.p) == (0, "no examples", None)
+    assert one.sides and (one.sides.gained, one.sides.lost) == (0, 0)
+
+
 def test_what_has_no_value_says_why() -> None:
     task = scores(50, 1.0, 1.0)
     constant = Predicted(torch.zeros(50, dtype=torch.float64))

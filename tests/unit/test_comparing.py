@@ -136,6 +136,7 @@ def test_clean_leaves_out_rows_whose_text_is_in_a_training_file(folder: Path) ->
 def test_what_makes_no_sense_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     assert "which rows change sides is a matter of two bundles" in refused(folder, "a", "--rows", "x.csv")
     assert "given twice; compared are different ones" in refused(folder, "a", "b", "a")
+    assert "given twice; compared are different ones" in refused(folder, "a", f"{folder}/a/")
     assert "is a directory; name a file" in refused(folder, "a", "b", "--rows", str(tmp_path))
     assert "every text of it is in a training file; valid: dev, test" in refused(
         folder, "a", "--clean", "--split", "train"

@@ -157,6 +157,10 @@ def test_what_is_reported_of_fitted_weights_is_cross_fitted(
     with caplog.at_level(logging.WARNING):
         command("evaluate", folder / "fitted", "--data", folder / "map.yaml")
     assert len([line for line in caplog.messages if "fitted on these rows" in line]) == 3  # sts has one member alone
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        command("evaluate", folder / "uniform", folder / "fitted", "--data", folder / "map.yaml")
+    assert len([line for line in caplog.messages if "fitted on these rows" in line]) == 3
 
 
 def test_members_are_in_memory_one_after_the_other(

@@ -11,6 +11,18 @@ from ray_jobs.driver.jobs import job_of
 from tests.helpers import tiny, tree_driver
 
 
+def test_a_head_that_only_saw_a_teachers_encodings_is_not_said_to_be_trained(tmp_path: Path) -> None:
+    teachers = {"sst": {"bundle": "tiny", "embeddings": True, "weight": 1.0}}
+    stages = [
+        {"name": "alike", "tasks": ["sst", "quora"], "teachers": teachers},
+        {"name": "sst", "tasks": ["sst"], "train": "last-linear-layer"},
+    ]
+    driver = tree_driver(tmp_path / "runs", stages)
+    driver.claim()
+    said = [job_of(driver.plan, node).about["trained"] for node in driver.plan.nodes]
+    assert said == [["quora"], ["quora", "sst"]]
+
+
 def test_a_head_of_another_name_is_not_said_to_be_trained(tmp_path: Path) -> None:
     brought = Storage(str(tmp_path / "brought"))
     model = MultitaskModel(tiny().config, "mean", {"sst": "linear", "quora": "mlp"})

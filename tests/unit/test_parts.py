@@ -192,6 +192,14 @@ LAYERS: list[tuple[dict[str, Any], str]] = [
     ({"freeze": 1, "reinit": 2}, "stages.para.reinit: 2: the encoder has 2 layers, of which 1 are frozen"),
     ({**RANKING, "freeze": 2}, "stages.para.freeze: 2: all layers of the encoder: a batch has nothing to train"),
     ({"tasks": ["sst", "sts"], "freeze": 2}, "a batch has nothing to train"),
+    (
+        {"tasks": ["sst", "quora"], "freeze": 2, "surgery": "gradvac"},
+        "stages.para.surgery: it is between tasks that train an encoder, and freeze: 2 leaves all of its layers",
+    ),
+    (
+        {"tasks": ["sst", "quora"], "freeze": 2, "log": {"conflict": 5}},
+        "stages.para.log.conflict: it is between tasks that train an encoder, and freeze: 2",
+    ),
     ({"sweep": {"grid": {"freeze": [0, 9]}, "by": "quora/accuracy"}}, "stages.para.freeze: 9: the encoder has 2"),
 ]
 

@@ -107,11 +107,14 @@ def test_a_task_without_a_gradient_conflicts_with_nothing(name: str) -> None:
     assert surgery.weights({"a": rows @ rows.T}, orders(3))["a"].tolist() == pytest.approx([1 / 3] * 3)
 
 
-def test_what_is_not_finite_spares_the_targets() -> None:
-    rows = torch.tensor([[torch.inf, 0.5], [1.0, 1.0]], dtype=torch.float64)
-    surgery = GradVac(TASKS[:2])
-    surgery.weights({"a": rows @ rows.T}, orders(2))
-    assert all(bool(target.isfinite().all()) for target in surgery.targets.values())
+@pytest.mark.parametrize("name", SURGERIES)
+def test_where_any_part_is_not_finite_nothing_is_changed_and_no_target_moves(name: str) -> None:
+    broken = torch.tensor([[torch.inf, 0.5], [1.0, 1.0]], dtype=torch.float64)
+    sound = torch.tensor([[1.0, 0.5], [-1.0, 1.0]], dtype=torch.float64)
+    surgery = SURGERIES[name](TASKS[:2])
+    found = surgery.weights({"a": sound @ sound.T, "b": broken @ broken.T}, orders(2))
+    assert {part: weights.tolist() for part, weights in found.items()} == {"a": [0.5, 0.5], "b": [0.5, 0.5]}
+    assert surgery.state() == {}
 
 
 def test_a_target_of_1_turns_nothing() -> None:
