@@ -79,6 +79,17 @@ def test_smart_of_some_tasks_leaves_the_others_as_they_are() -> None:
         assert with_some == (with_all if task == "sst" else without)
 
 
+def test_smarts_average_is_of_the_weights_before_the_first_batch_of_any_task() -> None:
+    objective = made(smart={"tasks": ["sst"]})
+    name, weight = next(iter(objective.model.trained_weights().items()))
+    before = weight.detach().clone()
+    objective.loss(batch_of(objective, "quora"), Place())
+    with torch.no_grad():
+        weight.add_(1.0)
+    objective.loss(batch_of(objective, "sst"), Place())
+    assert torch.equal(objective.average.state[name], before)
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no head": ({"objective": "mlm", "rdrop": 1.0}, "para.rdrop: it compares what heads predict; mlm trains none"),
     "negative": ({"rdrop": -1.0}, "rdrop: -1.0"),
