@@ -45,7 +45,7 @@ class Ensemble:
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """Of the members' content, where they lie in files."""
+        """A hash of each member's content, where they lie in files."""
         assert isinstance(self.members, Members)
         return self.members.fingerprints
 
