@@ -20,7 +20,7 @@ LONG = {  # files that take more than two minutes of one core
     "test_sweep.py",
 }
 # Pool -> how many of its members a commit draws. A page and a fault are tests; a member of the other pools is a file.
-DRAWN = {"pages": 1, "faults": 1, "long": 2, "short": 10}
+DRAWN = {"pages": 1, "faults": 1, "long": 2, "short": 8}
 
 
 def commit() -> str:

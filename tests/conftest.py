@@ -22,7 +22,7 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 
 from multitask.storage import retries
 from ray_jobs.importing import import_torchmetrics
-from tests.commit import commit, left
+from tests.commit import commit, left, pool
 from tests.s3 import S3
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,6 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_gpu)
     for item in left(items, commit()):
         item.add_marker("left")
+    items.sort(key=lambda item: pool(item) not in ("faults", "long"))  # no process is left alone with minutes of work
 
 
 @pytest.fixture

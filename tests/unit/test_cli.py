@@ -126,6 +126,7 @@ def test_json_of_doctor() -> None:
     assert {row["subject"] for row in json.loads(done.stdout)} >= {"python", "cpu", "ray"}
 
 
+@pytest.mark.slow
 def test_what_the_user_can_mend_leaves_standard_output_empty(tmp_path: Path) -> None:
     run = minibert("evaluate", str(tmp_path / "nowhere"), "--json")
     said, errors = run.communicate()

@@ -74,6 +74,7 @@ def test_an_installation_takes_the_pins_and_what_is_asked_for(machine: Machine, 
     assert encoder.endswith(f"--no-deps {ENCODER}")
 
 
+@pytest.mark.slow
 def test_what_is_installed_is_not_installed_again(machine: Machine) -> None:
     machine.install()
     assert "up to date" in machine.install()
@@ -93,6 +94,7 @@ def test_two_at_once_install_once(machine: Machine) -> None:
     assert sum("up to date" in output for output in outputs) == 2
 
 
+@pytest.mark.slow
 def test_an_installation_that_failed_or_was_killed_is_taken_up_again(machine: Machine) -> None:
     (machine.home / "pip-fails").touch()
     assert machine.start().wait(30) != 0

@@ -212,6 +212,7 @@ def test_a_perplexity_beyond_numbers_is_null_and_says_the_loss(total: float, cou
     assert mlm.perplexity(total, count) == score
 
 
+@pytest.mark.slow
 def test_a_stage_that_diverges_so_far_ends_well(tmp_path: Path) -> None:
     """The head's weights so large that the right token costs thousands of nats: training goes on, and says so."""
     results = small_driver(tmp_path, objective="mlm", tasks=["sst"], lr=1e3, epochs=1, clip=1.0).run(StopRequest(""))

@@ -226,6 +226,7 @@ def by_hand(completer: Completer, title: str, description: str) -> float:
     return probability
 
 
+@pytest.mark.slow
 def test_a_probability_is_the_models_own() -> None:
     completer, description = Completer(trained()), PLANTED["night nurse"]
     for title in completer.complete([description], k=3)[0]:

@@ -226,6 +226,7 @@ def test_gradients_are_averaged_task_by_task(sent: torch.dtype | None, exact: bo
     assert ranks.sent == [3 * 6, 3 * 3 * 4, 3 * 16 + 5], "of the words, the rows in use alone"
 
 
+@pytest.mark.slow
 def test_a_step_takes_a_batch_of_each_task(tmp_path: Path) -> None:
     job = small_job(
         tmp_path, tasks=TASKS, surgery="pcgrad", max_examples=17, epochs=2, precision="bf16-mixed", fused=True

@@ -51,6 +51,7 @@ def test_a_full_disk_ends_the_events_and_nothing_else(
     assert kept == list(range(len(kept))) and kept
 
 
+@pytest.mark.slow
 def test_a_stage_tells_its_settings_results_curves_and_sentences(tmp_path: Path) -> None:
     """As TensorBoard's own reader finds them, in a folder of the trainer's that says which run it is."""
     results = small_driver(tmp_path, tasks=["quora", "sst"], epochs=1).run(StopRequest("again"))

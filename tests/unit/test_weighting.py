@@ -77,6 +77,7 @@ def ones(count: int) -> Any:
     return torch.ones(count).numpy()
 
 
+@pytest.mark.slow
 def test_it_is_told_and_checkpointed_and_no_part_of_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callbacks, "LOG_STEPS", 2)
     job = small_job(tmp_path, tasks=["sst", "sts"], loss_weights="uncertainty", max_examples=17, epochs=1)
