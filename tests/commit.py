@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-EACH = {"test_ray.py", "test_experiment.py"}  # slow files that no commit goes without
+EACH = {"test_ray.py", "test_experiment.py", "test_pages.py"}  # whose slow tests no commit goes without, unless marked
 LONG = {  # files that take more than two minutes of one core
     "test_batch_ray.py",
     "test_crashpoints.py",
