@@ -140,6 +140,7 @@ def test_any_file_system_at_both_ends() -> None:
     assert found["file"].to_pylist() == ["texts.txt"] * 2 and found["id"].to_pylist() == ["49", "50"]
 
 
+@pytest.mark.slow
 def test_an_object_store_that_fails_now_and_then_at_both_ends(s3: S3) -> None:
     Storage(s3.uri).write_bytes("texts/a.txt", "\n".join(TEXTS).encode())
     given = request(f"{s3.uri}/texts", output=f"{s3.uri}/vectors")

@@ -86,6 +86,7 @@ def test_what_is_installed_is_not_installed_again(machine: Machine) -> None:
     assert len(machine.asked()) == 6
 
 
+@pytest.mark.slow
 def test_two_at_once_install_once(machine: Machine) -> None:
     processes = [machine.start() for _ in range(3)]
     outputs = [process.communicate(timeout=30)[0] for process in processes]

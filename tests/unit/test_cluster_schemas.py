@@ -103,6 +103,7 @@ def pod_misfits(value: Any, kind: str, at: str) -> list[str]:
     return unknown or [line for key, part in value.items() for line in pod_misfits(part, kinds[key], f"{at}.{key}")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KUBERAY)
 def test_kuberays_fields_are_known_to_it(kind: str) -> None:
     (document,) = [document for document in documents("kuberay.yaml") if document["kind"] == kind]

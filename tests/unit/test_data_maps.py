@@ -231,6 +231,7 @@ def test_a_pattern_on_an_object_store(s3: S3) -> None:
         expanded(f"{s3.uri}/data/d-*.csv")
 
 
+@pytest.mark.slow
 def test_the_web(files: Path) -> None:
     spec = TASKS["sst"]
     columns = {"sentence": "text", "sentiment": "label"}

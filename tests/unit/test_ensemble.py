@@ -141,6 +141,7 @@ def test_evaluate_measures_the_mixture(folder: Path, tmp_path: Path) -> None:
     assert {row["score"]["metric"]: row["score"]["value"] for row in told.values()} == values
 
 
+@pytest.mark.slow
 def test_what_is_reported_of_fitted_weights_is_cross_fitted(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,6 +260,7 @@ def test_members_that_mean_other_things_by_a_task_are_refused(tmp_path: Path, la
     assert f"ensemble: task tone: '{tmp_path}/b1' has {what}, '{tmp_path}/b0' " in said
 
 
+@pytest.mark.slow
 def test_other_mistakes_are_a_line(tmp_path: Path) -> None:
     heads = {"sst": "mlp"}
     assert "no trained head" in made_of(tmp_path, member(1, heads), replace(member(2, heads), about={"trained": []}))

@@ -57,6 +57,7 @@ def test_a_stage_that_began_in_its_trainers_own_folder_goes_on_there(tmp_path: P
     assert points == [10, 20]
 
 
+@pytest.mark.slow
 def test_the_best_trials_run_says_so_and_keeps_all_it_told(tmp_path: Path) -> None:
     job = replace(small_job(tmp_path, epochs=2), label="para@lr=0.001", settings={"lr": 0.001}, by="quora/accuracy")
     assert run(job)

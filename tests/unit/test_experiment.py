@@ -94,6 +94,7 @@ def test_a_fingerprint_is_of_the_data_and_the_encoder() -> None:
     assert changed(encoder="minilm's") == ALL
 
 
+@pytest.mark.slow
 def test_the_same_files_elsewhere_are_the_same_data(tmp_path: Path) -> None:
     """What is prepared in another storage, from a copy of the data, has the same content."""
     recipe = recipe_of()

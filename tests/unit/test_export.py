@@ -312,6 +312,7 @@ def add(tokenizer: Tokenizer) -> None:
     tokenizer.normalizer = BertNormalizer(lowercase=False)
 
 
+@pytest.mark.slow
 def test_added_tokens_and_case_are_in_every_file_of_a_tokenizer(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     bundle, folder = with_tokenizer(tmp_path, add)
@@ -376,6 +377,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, form: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_object_store_takes_it_and_gives_it_back(s3: S3, tmp_path: Path) -> None:
     bundle, store = bundle_with(), Storage(f"{s3.uri}/models")
     saved(tmp_path / "bundle", bundle)
@@ -387,6 +389,7 @@ def test_an_object_store_takes_it_and_gives_it_back(s3: S3, tmp_path: Path) -> N
         export_bundle("tiny", "transformers", store.at("out").uri, "float32", None, Screen())
 
 
+@pytest.mark.slow
 def test_an_upload_that_was_cut_off_is_no_model_and_may_be_done_again(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

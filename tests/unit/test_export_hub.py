@@ -39,6 +39,7 @@ def trained(experiment: dict[str, Any]) -> str:
     return str(experiment["folder"] / experiment["stages"][-1]["bundle"])
 
 
+@pytest.mark.slow
 def test_the_card_says_what_the_trainers_folder_knows(experiment: dict[str, Any], trained: str, tmp_path: Path) -> None:
     folder = exported(trained, "sentence-transformers", tmp_path / "out")
     page = hub.ModelCard.load(folder / "README.md")
@@ -178,6 +179,7 @@ def refusing() -> int:
         return port
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", ["silent", "refusing"])
 def test_a_hub_that_does_not_answer_is_not_waited_for(
     token: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, port: str

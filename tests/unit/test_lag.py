@@ -56,6 +56,7 @@ def lease(storage: Storage, machine: str = "") -> Lease:
     return found
 
 
+@pytest.mark.slow
 def test_what_was_just_written_is_waited_for(bucket: Bucket, storage: Storage) -> None:
     bucket.rules.lag = 1.0
     for at in range(5):

@@ -49,6 +49,7 @@ def changed(text: str, drawn: random.Random) -> str:
     return " ".join(words[: len(words) - drawn.randrange(2)])
 
 
+@pytest.mark.slow
 def test_near_units_are_those_of_jaccard_similarity() -> None:
     """All pairs of 300 texts with 300 others, compared one by one. None is near that is not, and few are missed."""
     drawn = random.Random(5)

@@ -122,6 +122,7 @@ def test_lines_of_a_text_that_look_like_rows_are_none(tmp_path: Path) -> None:
     assert read(tmp_path, "a.csv", f'text,label\n"{inner}",spam\n', labelled=False).examples[0].texts == (inner,)
 
 
+@pytest.mark.slow
 def test_a_record_too_large_is_left_out_whole(tmp_path: Path) -> None:
     long = "line of a book, and so on\n" * (MAX_RECORD_BYTES // 26 + 1)
     result = read(tmp_path, "a.csv", f'text,label\nfirst,ham\n"{long}",spam\nlast,ham\n')

@@ -188,6 +188,7 @@ def on_ranks(table: TokenTable, world: int, **options: Any) -> tuple[float, int,
     return total.item(), sum(int(count) for _, count in found), gradients
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=11),

@@ -54,6 +54,7 @@ def test_what_is_no_address(given: str) -> None:
     assert unreachable(given) == "not an address; valid: HOST:PORT, auto, local"
 
 
+@pytest.mark.slow
 def test_a_dead_address_is_one_line_and_status_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

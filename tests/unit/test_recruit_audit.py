@@ -122,6 +122,7 @@ def test_where_nobody_is_selected_the_ratio_is_undefined_and_not_broken() -> Non
     }
 
 
+@pytest.mark.slow
 @given(st.integers(0, 500))
 def test_an_interval_holds_its_value_and_the_true_ratio(seed: int) -> None:
     drawn = np.random.default_rng(seed)

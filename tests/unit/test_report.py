@@ -29,6 +29,7 @@ from tests.reports import ENCODER, FINISHED, NASTY, PAPER, add_dev, column, evid
 # What it says
 
 
+@pytest.mark.slow
 def test_both_files_are_written_where_the_experiment_is_and_say_the_same_each_time() -> None:
     home = write("memory://report/small", FINISHED[:2])
     places = write_report("memory://report/small")

@@ -39,6 +39,7 @@ def test_a_stage_without_any_measurement_has_no_figure(tmp_path: Path) -> None:
     assert stage_figure(found, "late") is None
 
 
+@pytest.mark.slow
 def test_losses_of_several_tasks_and_another_scale_are_drawn_apart(tmp_path: Path) -> None:
     stages = [ENCODER, stage("joint", "encoder", {"sst/accuracy": 0.3, "sts/pearson": 0.3, "mlm/perplexity": 30.0})]
     home = write(tmp_path, stages)

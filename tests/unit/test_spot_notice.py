@@ -231,6 +231,7 @@ def test_a_metadata_server_that_comes_late_is_found(node: Node) -> None:
     assert len(node.asked()) == 1
 
 
+@pytest.mark.slow
 def test_a_pod_drains_and_stays_for_its_grace(node: Node) -> None:
     since = time.monotonic()
     pod = node.watch("--leaves-in", "1.5")

@@ -185,6 +185,7 @@ def fingerprint(folder: Path, **stage: Any) -> tuple[str, dict[str, Any]]:
     return record.fingerprint, record.content
 
 
+@pytest.mark.slow
 def test_a_teachers_content_makes_a_stage_another_one_and_its_path_does_not(tmp_path: Path) -> None:
     uri, runs = saved(tmp_path, joined_teacher()), tmp_path / "runs"
     plain, content = fingerprint(runs)
