@@ -27,7 +27,7 @@ BUDGET ?=
 # Where the CS224N files are; the benchmarks need them.
 DATA ?= ../shared/data/cs224n
 
-.PHONY: help install demo test test-all pages faults crashpoints ray-kills schedules lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types clean
+.PHONY: help install demo test test-all pages faults crashpoints ray-kills schedules lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types collect clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -105,6 +105,9 @@ format: $(VENV)/dev.stamp ## put the code into ruff's format
 
 types: $(VENV)/dev.stamp ## mypy
 	$(BIN)/mypy
+
+collect: $(VENV)/dev.stamp ## find all tests; what they import is compiled then, once and not by each process
+	@$(BIN)/python -m pytest -qq --collect-only >/dev/null
 
 clean: ## remove .venv and caches; experiments stay
 	rm -rf $(VENV) *.egg-info build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

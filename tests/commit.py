@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-EACH = {"test_ray.py", "test_experiment.py", "test_pages.py"}  # whose slow tests no commit goes without, unless marked
+EACH = {"test_ray.py", "test_experiment.py"}  # whose slow tests no commit goes without
 LONG = {  # files that take more than two minutes of one core
     "test_batch_ray.py",
     "test_crashpoints.py",
@@ -20,7 +20,7 @@ LONG = {  # files that take more than two minutes of one core
     "test_sweep.py",
 }
 # Pool -> how many of its members a commit draws. A page and a fault are tests; a member of the other pools is a file.
-DRAWN = {"pages": 1, "faults": 1, "long": 2, "short": 8}
+DRAWN = {"pages": 1, "faults": 1, "long": 1, "short": 6}
 
 
 def commit() -> str:

@@ -14,18 +14,12 @@ from tools import picture, recipes_page
 from tools.picture import PACKAGES
 
 RUNNABLE = [page for page in pages() if re.search(r"^echo", script(blocks(page)), re.MULTILINE)]
-FIRST = ("README.md", "getting-started.md")  # of which a newcomer's first minutes are made: no commit goes without
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=str(page.relative_to(ROOT)), marks=[] if page.name in FIRST else pytest.mark.pages)
-        for page in RUNNABLE
-    ],
-)
+@pytest.mark.pages
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
 @pytest.mark.timeout(1200)
 def test_a_page_runs_as_written(page: Path, tmp_path: Path) -> None:
     done = run(page, tmp_path, 1100)

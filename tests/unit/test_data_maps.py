@@ -267,9 +267,9 @@ STSB = "hf://datasets/nyu-mll/glue/stsb/train-00000-of-00001.parquet"
     [
         (0, STSB, "ConnectError"),
         (401, STSB, "no such file there"),  # a private data set and none at all are answered alike
-        (403, STSB, "403"),
+        pytest.param(403, STSB, "403", marks=pytest.mark.slow),
         (500, STSB, "500"),
-        (200, STSB.replace("train-", "gone-"), "no such file there"),
+        pytest.param(200, STSB.replace("train-", "gone-"), "no such file there", marks=pytest.mark.slow),
         (200, STSB.replace("glue", "glum"), "no such file there"),
     ],
 )

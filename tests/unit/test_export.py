@@ -49,7 +49,10 @@ def same(one: Bundle, other: Bundle) -> bool:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("pooling", sorted(POOLINGS))
+@pytest.mark.parametrize(
+    "pooling",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("mean", "cls"))) for name in sorted(POOLINGS)],
+)
 def test_a_bundle_comes_back_as_it_was(tmp_path: Path, form: str, pooling: str) -> None:
     bundle = bundle_with(pooling=pooling)
     folder = exported(saved(tmp_path / "bundle", bundle), form, tmp_path / "out")

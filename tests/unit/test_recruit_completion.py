@@ -243,6 +243,7 @@ def plain_beam(completer: Completer, text: list[int], k: int) -> list[float]:
     return sorted((math.exp(partial.score) for partial in ended), reverse=True)[:k]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 6])
 def test_dropping_what_cannot_win_loses_nothing(k: int) -> None:
     for completer in (Completer(trained()), untrained()):
