@@ -7,7 +7,7 @@ correlation. Each is reported for rows that its weights were not fitted on (stac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -54,13 +54,20 @@ def fitted(outputs: Sequence[Tensor], labels: Tensor, label: LabelSpec) -> Weigh
 def cross_fitted(outputs: Sequence[Tensor], labels: Tensor, label: LabelSpec, folds: int = FOLDS) -> Tensor:
     """The mixture's outputs, each row's by weights that were fitted on the rows of the other folds. folds: at most the
     number of rows."""
-    fold = np.random.default_rng(SEED).permutation(len(labels)) % folds
     found = torch.zeros_like(outputs[0], dtype=torch.float64)
-    for at in range(folds):
-        inside, outside = (torch.from_numpy(np.flatnonzero(rows)) for rows in (fold == at, fold != at))
+    for outside, inside in outside_and_inside(len(labels), folds):
         weights = fitted([some[outside] for some in outputs], labels[outside], label)
         found[inside] = mixed([some[inside] for some in outputs], weights, label)
     return found
+
+
+def outside_and_inside(count: int, folds: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each fold of `count` rows, drawn by SEED: the rows that are not in it, what is fitted on, and those that
+    are."""
+    fold = np.random.default_rng(SEED).permutation(count) % folds
+    for at in range(folds):
+        outside, inside = (torch.from_numpy(np.flatnonzero(rows)) for rows in (fold != at, fold == at))
+        yield outside, inside
 
 
 def _most_likely(outputs: Sequence[Tensor], labels: Tensor, chances: Chances) -> Weights:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
+from multitask.bundle.last_layer import moved
 from multitask.inference.predict import Predictor, require
 from multitask.measure.evaluate import Done, silent
 from multitask.measure.metrics import Floats
@@ -77,12 +77,5 @@ def cooled(bundle: Bundle, temperature: float) -> Bundle:
 
     about["temperature"]: the product of all temperatures that the bundle was cooled by.
     """
-    last = f"heads.{TASK}.layers.{_last_layer(bundle)}."
-    tensors = {name: t / temperature if name.startswith(last) else t for name, t in bundle.tensors.items()}
     total = float(bundle.about.get("temperature", 1.0)) * temperature
-    return replace(bundle, tensors=tensors, about={**bundle.about, "temperature": total})
-
-
-def _last_layer(bundle: Bundle) -> int:
-    """The place of the dense head's last layer: every head that can learn such a label ends in one."""
-    return max(int(m[1]) for name in bundle.tensors if (m := re.match(rf"heads\.{TASK}\.layers\.(\d+)\.", name)))
+    return replace(moved(bundle, TASK, 1 / temperature), about={**bundle.about, "temperature": total})

@@ -77,13 +77,14 @@ def wanted_split(split: str, clean: bool) -> Split:
 
 
 def tell_of_fitting(model: Answering, one: FileOutputs) -> None:
-    """Says where an ensemble's weights were fitted on the rows that are measured."""
+    """Says where an ensemble's weights, or a bundle's calibration, were fitted on the rows that are measured."""
     fitted = model.about.get("fitted_on", {}).get(one.spec.name)
     if fitted and fitted == one.table.sha256:
         log.warning(
-            "%s: the ensemble's weights were fitted on these rows; what it scores on others is measured by "
-            "cross-fitting: see `minibert report`",
+            "%s: %s was fitted on these rows; what it scores on others is what the command that fitted it measured by "
+            "cross-fitting",
             one.table.source,
+            model.called,
         )
 
 

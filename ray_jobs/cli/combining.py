@@ -1,4 +1,4 @@
-"""`minibert average` and `minibert ensemble`. What a command needs is imported inside it."""
+"""`minibert average`, `ensemble` and `calibrate`. What a command needs is imported inside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ray_jobs.cli.export import OutputOption
-from ray_jobs.cli.shared import DataOption, JsonOption, QuietOption, choices
+from ray_jobs.cli.shared import BundleArgument, DataOption, JsonOption, QuietOption, choices
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -50,3 +50,20 @@ def ensemble(
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
         make_ensemble(bundles, output, weights, data, screen)
+
+
+@app.command()
+def calibrate(
+    bundle: BundleArgument,
+    output: OutputOption,
+    data: DataOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a bundle whose probabilities fit dev's labels. Each head's outputs are multiplied by one number and moved by
+    one for each class; what that gains is measured by cross-fitting."""
+    from ray_jobs.bundles.calibrate import calibrate_bundle
+    from ray_jobs.screen import Screen
+
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        calibrate_bundle(bundle, output, data, screen)

@@ -1,0 +1,92 @@
+"""A head's logits made to fit labels: multiplied by one number, and moved by one for each output.
+
+Platt, 1999, "Probabilistic Outputs for Support Vector Machines", 2.1, of a yes or no; Guo et al., 2017, "On Calibration
+of Modern Neural Networks", 4.2, of classes. The shift is what corrects classes that are rarer, or more frequent, than
+in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multitask.errors import UserError
+from multitask.measure.ensembles import FOLDS, outside_and_inside
+from multitask.tasks.chances import Chances
+from multitask.tasks.labels import KINDS, LabelSpec
+
+STEPS = 200
+LEAST = 1e-3  # of a scale: below, the outputs say nothing of the labels
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What outputs become: scale * output + shift, with a shift, float64, of one example's shape."""
+
+    scale: float
+    shift: Tensor
+
+    def of(self, outputs: Tensor) -> Tensor:
+        """(N, *shape) outputs, float64."""
+        return self.scale * outputs.double() + self.shift
+
+
+def surprise(outputs: Tensor, labels: Tensor, label: LabelSpec) -> float:
+    """The mean of -log p of what the labels say, nats an example. outputs: (N, *shape). labels: (N,) or (N, W)."""
+    return -_likely(outputs, labels, _chances(label)).item() / len(labels)
+
+
+def _chances(label: LabelSpec) -> Chances:
+    found = KINDS[label.kind].chances
+    assert found is not None, f"outputs for {label.kind} are no probabilities"
+    return found
+
+
+def _likely(outputs: Tensor, labels: Tensor, chances: Chances) -> Tensor:
+    """The log-likelihood of the labels, (), float64."""
+    logs = chances.logs(outputs)
+    truth = chances.truth(labels, logs.shape[-1])
+    return torch.where(truth > 0, truth * logs, 0.0).sum()
+
+
+def calibrated(outputs: Tensor, labels: Tensor, label: LabelSpec, where: str) -> Calibration:
+    """What makes the labels likeliest, by L-BFGS; the likelihood is concave in scale and shifts.
+
+    A standard normal prior on how far an output's mean moves keeps that of a class that no row has finite. outputs: (N,
+    *shape). labels: (N,) or (N, W). where: what an error names. Raises UserError where the outputs say nothing of the
+    labels.
+    """
+    outputs, chances = outputs.double(), _chances(label)
+    mean, spread = outputs.mean(dim=0), outputs.std().clamp(min=torch.finfo(torch.float64).tiny)
+    varying = (outputs - mean) / spread  # so that a step is as good for the scale as for the means
+    scale, middle = spread.clone().requires_grad_(), mean.clone().requires_grad_()
+    solver = torch.optim.LBFGS(
+        [scale, middle], max_iter=STEPS, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
+
+    def unlikely() -> Tensor:
+        solver.zero_grad()
+        prior = (middle - mean).square().sum() / 2
+        found = (prior - _likely(scale * varying + middle, labels, chances)) / len(labels)
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    solver.step(unlikely)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        factor = (scale / spread).item()
+        if not factor > LEAST:
+            raise UserError(
+                f"{where}: the model's outputs for {len(labels)} rows say nothing of their labels: the best scale is "
+                f"{factor:.3g}; valid: above 0"
+            )
+        return Calibration(factor, middle - factor * mean)
+
+
+def cross_calibrated(outputs: Tensor, labels: Tensor, label: LabelSpec, where: str, folds: int = FOLDS) -> Tensor:
+    """(N, *shape) float64 outputs, each row's calibrated by the rows of the other folds. where: what an error names."""
+    found = torch.zeros_like(outputs, dtype=torch.float64)
+    for outside, inside in outside_and_inside(len(labels), folds):
+        found[inside] = calibrated(outputs[outside], labels[outside], label, where).of(outputs[inside])
+    return found
