@@ -116,6 +116,7 @@ def _load(
         encoder_dropout=stage.encoder_dropout,
         seed=job.seed,
         mlm=stage.token_head(bundle.mlm),
+        copy_top=stage.branches,
     )
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too

@@ -203,7 +203,8 @@ def objective_of(tables: dict[str, TokenTable], **stage: Any) -> Any:
     default = {"name": "stage", "tasks": list(tables), "train": "full-model", "lr": 1e-3, "dropout": 0.0}
     settings = Stage.model_validate({**default, **stage})
     heads = {"sst": "linear", "quora": "linear", "sts": "cosine"}
-    model = tiny().model(heads, encoder_dropout=0.0, seed=3, mlm=settings.token_head()).double()
+    model = tiny().model(heads, encoder_dropout=0.0, seed=3, mlm=settings.token_head(), copy_top=settings.branches)
+    model = model.double()
     data: Any = SimpleNamespace(tables={}, rows={})
     for task, table in tables.items():
         data.tables[task], data.rows[task] = settings.learns.examples(

@@ -1,7 +1,7 @@
 """A bundle: a trained model as a directory, everything that prediction needs, no pickle.
 
-weights.safetensors (fp32; `encoder.*` and `heads.<task>.*`, `mlm.*`), model.json, tokenizer.json, and manifest.json
-with their checksums.
+weights.safetensors (fp32; `encoder.*`, `heads.<task>.*`, `branches.<task>.*`, `mlm.*`), model.json, tokenizer.json, and
+manifest.json with their checksums.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,12 +18,12 @@ from safetensors.torch import load as load_tensors
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from multitask.bundle.checks import check_facts, check_heads, check_tensors, check_tokenizer
+from multitask.bundle.checks import check_branches, check_facts, check_heads, check_tensors, check_tokenizer
 from multitask.errors import UserError
 from multitask.model.config import BertConfig
 from multitask.model.heads import HEADS
 from multitask.model.mlm import MLM
-from multitask.model.multitask import MultitaskModel
+from multitask.model.multitask import NO_BRANCHES, MultitaskModel
 from multitask.model.sources import SOURCES, Source
 from multitask.storage.sealed import Content, Damaged, is_sealed, read_document, read_sealed, said_of, write_sealed
 from multitask.storage.storage import MANIFEST, Storage, file_at
@@ -32,6 +32,7 @@ from multitask.tasks.own import definitions, known
 from multitask.tasks.table import TASKS, TaskSpec
 
 SCHEMA = 1
+BRANCHED = 2  # of model.json where tasks have layers of their own, which builds that read 1 alone would leave out
 ENSEMBLE = "ensemble.json"  # in the directory of an ensemble, where a bundle has model.json
 ENCODERS = "cache/encoders"  # in a storage: what stages start from, each under a hash of its content
 MAX_LENGTH = 512  # for bundles that do not say what they were trained with
@@ -42,7 +43,8 @@ class Bundle:
     """A trained model in memory: weights, tokenizer, and what it says of itself.
 
     config, pooling: the encoder's. heads: task -> head name. about: where it comes from. mlm: the masked-language head,
-    tied or untied, where there is one. specs: what its tasks are, the built-in ones at least.
+    tied or untied, where there is one. specs: what its tasks are, the built-in ones at least. branches: task -> how
+    many of the encoder's last layers are its own.
     """
 
     config: BertConfig
@@ -53,6 +55,7 @@ class Bundle:
     tokenizer_json: str
     mlm: str | None = None
     specs: Mapping[str, TaskSpec] = field(default_factory=lambda: TASKS)
+    branches: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -99,9 +102,15 @@ class Bundle:
         encoder_dropout: float | None = None,
         seed: int = 0,
         mlm: str | None = None,
+        copy_top: Mapping[str, int] = NO_BRANCHES,
     ) -> MultitaskModel:
-        """The model with these weights. Heads asked for that the bundle has not start from `seed`."""
+        """The model with these weights. Heads asked for that the bundle has not start from `seed`.
+
+        copy_top: task -> how many of the last layers are its own at least; new ones start as copies of the encoder's.
+        """
         wanted = dict(self.heads if heads is None else heads)
+        branches = {task: max(copy_top.get(task, 0), self.branches.get(task, 0)) for task in wanted}
+        branches = {task: size for task, size in branches.items() if size}
         model = MultitaskModel(
             self.config,
             self.pooling,
@@ -111,10 +120,14 @@ class Bundle:
             seed=seed,
             mlm=mlm,
             specs=self.specs,
+            branches=branches,
         )
         kept = ["encoder.", *(f"heads.{task}." for task, name in wanted.items() if self.heads.get(task) == name)]
         kept += ["mlm."] if mlm and mlm == self.mlm else []
         state = {name: value for name, value in self.tensors.items() if name.startswith(tuple(kept))}
+        for task, size in branches.items():
+            kept.append(f"branches.{task}.")
+            state |= self._own_layers(task, size)
         try:
             missing, unexpected = model.load_state_dict(state, strict=False)
         except RuntimeError as error:  # of another shape than this version's head of that name
@@ -123,6 +136,25 @@ class Bundle:
         if missing or unexpected:
             raise UserError(f"bundle {self.about.get('trainer', '')}: missing tensors {missing}, unknown {unexpected}")
         return model
+
+    def _own_layers(self, task: str, size: int) -> dict[str, Tensor]:
+        """The weights of a task's last layers, so many, by their names in `branches`: its own, and the encoder's where
+        it has none."""
+        mine, shared, layers = f"branches.{task}.", "encoder.encoder.layer.", self.config.num_hidden_layers
+        own = self.branches.get(task, 0)
+        copied = tuple(f"{shared}{number}." for number in range(layers - size, layers - own))
+        found = {mine + name.removeprefix(shared): t for name, t in self.tensors.items() if name.startswith(copied)}
+        return found | {name: t for name, t in self.tensors.items() if own and name.startswith(mine)}
+
+    def of_task(self, task: str) -> Bundle:
+        """The bundle with that task's head alone, and the layers that are its own as the encoder's."""
+        own = {
+            f"encoder.encoder.layer.{name.removeprefix(f'branches.{task}.')}": value
+            for name, value in self._own_layers(task, self.branches.get(task, 0)).items()
+        }
+        kept = ("encoder.", f"heads.{task}.")
+        tensors = {name: value for name, value in self.tensors.items() if name.startswith(kept)} | own
+        return replace(self, heads={task: self.heads[task]}, tensors=tensors, mlm=None, branches=NO_BRANCHES)
 
 
 def longest(about: Mapping[str, Any], config: BertConfig) -> int:
@@ -139,7 +171,15 @@ def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any])
         for name, value in model.state_dict().items()
     }
     return Bundle(
-        model.config, model.pooling, model.head_names, about, tensors, tokenizer_json, model.mlm_name, model.specs
+        model.config,
+        model.pooling,
+        model.head_names,
+        about,
+        tensors,
+        tokenizer_json,
+        model.mlm_name,
+        model.specs,
+        model.branch_sizes,
     )
 
 
@@ -154,20 +194,25 @@ def source_bundle(source: Source, called: str = "") -> Bundle:
 
 def facts_of(bundle: Bundle) -> dict[str, Any]:
     """What model.json says: everything but weights and tokenizer."""
-    facts = {"schema": SCHEMA, "config": bundle.config.to_dict(), "pooling": bundle.pooling}
+    branches = {"branches": dict(bundle.branches)} if bundle.branches else {}
+    schema = BRANCHED if branches else SCHEMA
+    facts = {"schema": schema, "config": bundle.config.to_dict(), "pooling": bundle.pooling}
     own = definitions({task: bundle.specs[task] for task in bundle.heads})
-    return facts | {"heads": bundle.heads, MLM: bundle.mlm, "about": bundle.about} | ({"specs": own} if own else {})
+    told = {"heads": bundle.heads, MLM: bundle.mlm, "about": bundle.about}
+    return facts | told | ({"specs": own} if own else {}) | branches
 
 
 def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer_json: str, where: str) -> Bundle:
     """The bundle that model.json's content (`facts_of`), weights and tokenizer make. Raises UserError, naming `where`,
     for facts of another schema or config."""
     schema = facts.get("schema", "missing") if isinstance(facts, dict) else "missing"
-    if schema != SCHEMA:
-        raise UserError(f"{where}: schema {schema}; this version reads {SCHEMA}")
+    if schema not in (SCHEMA, BRANCHED):
+        raise UserError(f"{where}: schema {schema}; this version reads {SCHEMA} and {BRANCHED}")
     check_facts(facts, where)
     config, specs = BertConfig.from_dict(facts["config"], where), known(facts.get("specs", {}), where)
     check_heads(facts["heads"], specs, where)
+    branches = facts.get("branches", {})
+    check_branches(branches, facts["heads"], config, where)
     check_tensors(tensors, config, where)
     check_tokenizer(tokenizer_json, config, where)
     return Bundle(
@@ -179,6 +224,7 @@ def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokeniz
         tokenizer_json=tokenizer_json,
         mlm=facts.get(MLM),  # bundles of before the masked-language head do not name it
         specs=specs,
+        branches=branches,
     )
 
 

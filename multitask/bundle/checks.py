@@ -51,6 +51,7 @@ class Facts(BaseModel):
     heads: dict[ShortText, ShortText]
     about: About
     mlm: Literal["tied", "untied"] | None = None
+    branches: dict[ShortText, Annotated[int, Field(ge=1)]] = {}
 
 
 def check_facts(facts: Any, where: str) -> None:
@@ -68,6 +69,18 @@ def check_heads(heads: Mapping[str, str], specs: Mapping[str, TaskSpec], where: 
         if task not in specs:
             raise UserError(f"{where}: a head for task '{task}', which it does not define; known: {', '.join(specs)}")
         head_spec(name, specs[task], where)
+
+
+def check_branches(branches: Mapping[str, int], heads: Mapping[str, str], config: BertConfig, where: str) -> None:
+    """Raises UserError unless those that own layers are tasks with heads, and own no more than there are. branches:
+    task -> how many are its own."""
+    for task, size in branches.items():
+        if task not in heads:
+            raise UserError(f"{where}: layers of its own for task '{task}', which has no head")
+        if size > config.num_hidden_layers:
+            raise UserError(
+                f"{where}: {size} layers of its own for task '{task}'; the encoder has {config.num_hidden_layers}"
+            )
 
 
 def check_tensors(tensors: Mapping[str, Tensor], config: BertConfig, where: str) -> None:

@@ -93,7 +93,7 @@ def _with_heads(bundle: Bundle, folder: Folder, facts: dict[str, Any], pooling: 
 
 def _fingerprint(encoder: str, facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """A hash of an encoder's fingerprint and the heads on it."""
-    told = {key: facts.get(key) for key in ("heads", MLM, "specs")}
+    told = {key: facts.get(key) for key in ("heads", MLM, "specs", *(["branches"] if "branches" in facts else []))}
     digest = hashlib.sha256(f"{encoder} {json.dumps(told, sort_keys=True)}".encode())
     for name in sorted(tensors):
         digest.update(f"\n{name} {tuple(tensors[name].shape)}\n".encode())

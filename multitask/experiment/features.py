@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 def encoder_key(model: MultitaskModel, precision: str) -> str:
     """A hash of all that a sentence's encoding depends on: weights, sizes, pooling, precision."""
     found = hashlib.sha256(f"{model.config} {model.pooling} {precision}".encode())
-    for name, value in sorted(model.encoder.state_dict().items()):
+    weights = model.encoder.state_dict() | {f"branches.{name}": t for name, t in model.branches.state_dict().items()}
+    for name, value in sorted(weights.items()):
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return found.hexdigest()

@@ -4,7 +4,6 @@ classification and `sentence-transformers` loads as a CrossEncoder: BERT's poole
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +46,7 @@ def one_head(bundle: Bundle, task: str | None) -> Bundle:
     require(bundle, chosen)
     if reasons[chosen]:
         raise UserError(f"--format cross-encoder: {reasons[chosen]}")
-    kept = (ENCODER, f"heads.{chosen}.")
-    tensors = {name: value for name, value in bundle.tensors.items() if name.startswith(kept)}
-    return replace(bundle, heads={chosen: bundle.heads[chosen]}, tensors=tensors, mlm=None)
+    return bundle.of_task(chosen)
 
 
 def _unfit(bundle: Bundle, task: str) -> str:

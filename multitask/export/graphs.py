@@ -44,8 +44,9 @@ class TaskGraph(Graph):
     """Ids and mask of each of a task's texts -> what its head puts out, (B, classes) or (B,)."""
 
     def __init__(self, bundle: Bundle, task: str) -> None:
+        bundle = bundle.of_task(task)
         super().__init__(bundle)
-        head = bundle.model({task: bundle.heads[task]}).heads[task]
+        head = bundle.model().heads[task]
         self.head = UnpackedBiLstm(head) if isinstance(head, BiLstmHead) else head
 
 

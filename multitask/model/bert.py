@@ -7,8 +7,9 @@ Parameters carry the names of Hugging Face's BertModel, so that most weight file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from multitask.model.activations import ACTIVATIONS
 from multitask.model.attention import ATTENTIONS, Layout, Packed, PackedRows, Padded
 from multitask.model.config import BertConfig
+
+NONE: Mapping[int, nn.Module] = MappingProxyType({})
 
 
 class Embeddings(nn.Module):
@@ -101,9 +104,10 @@ class Layers(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(Layer(config, attention) for _ in range(config.num_hidden_layers))
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        for layer in self.layer:
-            hidden = layer(hidden, layout)
+    def forward(self, hidden: Tensor, layout: Layout, own: Mapping[int, nn.Module] = NONE) -> Tensor:
+        """Hidden states through all layers. own: a layer's number -> what stands for it."""
+        for at, layer in enumerate(self.layer):
+            hidden = own.get(at, layer)(hidden, layout)
         return hidden
 
 
@@ -128,18 +132,20 @@ class MiniBert(nn.Module):
         attention_mask: Tensor,
         noise_BTH: Tensor | None = None,
         segments: Tensor | None = None,
+        own: Mapping[int, nn.Module] = NONE,
     ) -> Tensor:
         """input_ids (B, T) int32 or int64, attention_mask (B, T) bool or 0/1 -> final states (B, T, H).
 
         noise_BTH: added to the embeddings, normalised and after dropout, where SMART perturbs its input.
         segments: (B, T) int64, token_type_ids elsewhere; None means that all tokens are of the first one, 0.
+        own: layers that stand for the encoder's own, by their numbers.
         States at masked positions mean nothing. Raises ValueError where T exceeds max_position_embeddings.
         """
         mask_B11T: Tensor | None = attention_mask.bool()[:, None, None, :]
         # Without padding SDPA is faster unmasked. Asking costs a wait for the device anywhere but on the CPU.
         if self.skips_full_mask and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
             mask_B11T = None
-        return self._encoded(input_ids, self._positions(input_ids), Padded(mask_B11T), noise_BTH, segments)
+        return self._encoded(input_ids, self._positions(input_ids), Padded(mask_B11T), noise_BTH, segments, own)
 
     def packed(
         self,
@@ -148,6 +154,7 @@ class MiniBert(nn.Module):
         noise_BTH: Tensor | None,
         most: int,
         segments: Tensor | None = None,
+        own: Mapping[int, nn.Module] = NONE,
     ) -> Tensor:
         """`forward` without computing on padding: sentences in rows, longest first -> states of all tokens (P, H).
 
@@ -156,7 +163,8 @@ class MiniBert(nn.Module):
         positions_BT = self._positions(input_ids).expand_as(input_ids)
         noise_PH = None if noise_BTH is None else noise_BTH[mask_BT]
         of_P = None if segments is None else segments[mask_BT]
-        return self._encoded(input_ids[mask_BT], positions_BT[mask_BT], Packed.of(mask_BT, most), noise_PH, of_P)
+        layout = Packed.of(mask_BT, most)
+        return self._encoded(input_ids[mask_BT], positions_BT[mask_BT], layout, noise_PH, of_P, own)
 
     def _positions(self, input_ids: Tensor) -> Tensor:
         tokens, longest = input_ids.shape[1], self.config.max_position_embeddings
@@ -165,10 +173,16 @@ class MiniBert(nn.Module):
         return torch.arange(tokens, device=input_ids.device)
 
     def _encoded(
-        self, input_ids: Tensor, positions: Tensor, layout: Layout, noise: Tensor | None, segments: Tensor | None
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        layout: Layout,
+        noise: Tensor | None,
+        segments: Tensor | None,
+        own: Mapping[int, nn.Module],
     ) -> Tensor:
         embedded: Tensor = self.embeddings(input_ids, positions, segments)
-        hidden: Tensor = self.encoder(embedded if noise is None else embedded + noise, layout)
+        hidden: Tensor = self.encoder(embedded if noise is None else embedded + noise, layout, own)
         return hidden
 
     def pool(self, hidden_BTH: Tensor) -> Tensor:
@@ -256,27 +270,34 @@ def encode(
     mask: Tensor,
     noise: Tensor | None = None,
     segments: Tensor | None = None,
+    own: Mapping[int, nn.Module] = NONE,
 ) -> Encoding:
     """Ids (B, T) and their mask (B, T), padded on the right -> Encoding; pooling is a key of POOLINGS.
 
-    noise: (B, T, H), added to the embeddings. segments: (B, T) int64; None means that all tokens are of the first.
+    noise: (B, T, H), added to the embeddings. segments: (B, T) int64; None means that all tokens are of the first. own:
+    layers that stand for the encoder's own, by their numbers.
     """
     mask_BT = mask.bool()
     if input_ids.device.type == "cpu" and input_ids.numel() > CPU_TOKENS and len(input_ids) > 1:
-        hidden_BTH = _encode_packed(bert, input_ids, mask_BT, noise, segments)
+        hidden_BTH = _encode_packed(bert, input_ids, mask_BT, noise, segments, own)
     else:
-        hidden_BTH = bert(input_ids, mask_BT, noise, segments)
+        hidden_BTH = bert(input_ids, mask_BT, noise, segments, own)
     return Encoding(POOLINGS[pooling](bert, hidden_BTH, mask_BT), hidden_BTH, mask_BT)
 
 
 def _encode_packed(
-    bert: MiniBert, input_ids: Tensor, mask_BT: Tensor, noise_BTH: Tensor | None, segments_BT: Tensor | None
+    bert: MiniBert,
+    input_ids: Tensor,
+    mask_BT: Tensor,
+    noise_BTH: Tensor | None,
+    segments_BT: Tensor | None,
+    own: Mapping[int, nn.Module],
 ) -> Tensor:
     """`encode` by way of packed sentences: states (B, T, H), which at padding are some token's."""
     order = mask_BT.sum(dim=1).argsort(descending=True, stable=True)
     mask = mask_BT[order]
     noise = None if noise_BTH is None else noise_BTH[order]
     segments = None if segments_BT is None else segments_BT[order]
-    hidden_PH = bert.packed(input_ids[order], mask, noise, CPU_TOKENS, segments)
+    hidden_PH = bert.packed(input_ids[order], mask, noise, CPU_TOKENS, segments, own)
     hidden_BTH: Tensor = PackedRows.of(mask).spread(hidden_PH)[order.argsort()]
     return hidden_BTH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.samplers import derive_seed
-from multitask.model.bert import Encoding, MiniBert, encode, initialise, mean_pool
+from multitask.model.bert import NONE, Encoding, Layer, MiniBert, encode, initialise, mean_pool
 from multitask.model.config import BertConfig
 from multitask.model.heads import build_head
 from multitask.model.mlm import MLM, MlmHead
@@ -19,6 +20,8 @@ from multitask.model.parts import POOLER, depth_of, is_frozen, part_of
 from multitask.tasks.table import TASKS, TaskSpec
 
 TRUNK = ("encoder.embeddings", "encoder.encoder")  # of the model's modules, what every batch goes through
+NO_BRANCHES: Mapping[str, int] = MappingProxyType({})
+ENCODERS = ("encoder.", "branches.")  # how the names of weights begin that make sentence encodings
 
 
 class MultitaskModel(nn.Module):
@@ -27,7 +30,8 @@ class MultitaskModel(nn.Module):
     heads: task -> head name. dropout: of the sentence encodings. encoder_dropout: inside the encoder, where it is
     not what its config says. seed: of the heads' first weights; a head's
     weights depend on the seed, its task and its name alone, not on which other heads there are. mlm: the
-    masked-language head, tied or untied, where there is one. specs: what its tasks are.
+    masked-language head, tied or untied, where there is one. specs: what its tasks are. branches: task -> how many of
+    the last layers are its own, which stand for the encoder's where the task's sentences are encoded.
     """
 
     def __init__(
@@ -41,9 +45,11 @@ class MultitaskModel(nn.Module):
         seed: int = 0,
         mlm: str | None = None,
         specs: Mapping[str, TaskSpec] = TASKS,
+        branches: Mapping[str, int] = NO_BRANCHES,
     ) -> None:
         super().__init__()
         self.config, self.pooling, self.head_names, self.specs = config, pooling, dict(heads), specs
+        self.branch_sizes = dict(branches)
         self.encoder = MiniBert(config.with_dropout(encoder_dropout))
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict()
@@ -54,13 +60,20 @@ class MultitaskModel(nn.Module):
         if mlm:
             generator = torch.Generator().manual_seed(derive_seed(seed, "head", MLM, mlm))
             self.mlm = MlmHead(config, mlm == "tied", generator)
+        first = {task: config.num_hidden_layers - size for task, size in branches.items()}
+        self.branches = nn.ModuleDict({task: self._own_layers(at) for task, at in first.items()})
         self.encoder_frozen = False
+
+    def _own_layers(self, first: int) -> nn.ModuleDict:
+        numbers = range(first, self.layers)
+        return nn.ModuleDict({str(number): Layer(self.encoder.config, "sdpa") for number in numbers})
 
     def train(self, mode: bool = True) -> MultitaskModel:
         """A frozen encoder stays in evaluation mode: it is a fixed function, without dropout of its own."""
         super().train(mode)
         if self.encoder_frozen:
             self.encoder.eval()
+            self.branches.eval()
         return self
 
     def set_trainable(self, parts: Mapping[str, Iterable[str]], full_model: bool, freeze: int | None = None) -> None:
@@ -72,7 +85,7 @@ class MultitaskModel(nn.Module):
         self.encoder_frozen = not full_model
         used = {name for names in parts.values() for name in names}
         for name, parameter in self.named_parameters():
-            trained = (full_model or not name.startswith("encoder.")) and not is_frozen(name, self.layers, freeze)
+            trained = (full_model or not name.startswith(ENCODERS)) and not is_frozen(name, self.layers, freeze)
             parameter.requires_grad_(trained and _under(name, used))
         self.train(self.training)
 
@@ -112,7 +125,20 @@ class MultitaskModel(nn.Module):
         head where so asked, by the prefixes of their names."""
         head = {f"heads.{task}"} if through_head else set()
         pooled = self.pooling == "pooler" and not (head and (self.specs[task].by_text or self.uses_tokens(task)))
-        return {*TRUNK, *head, *({"encoder.pooler"} if pooled else set())}
+        return {*self._trunk(task), *head, *({"encoder.pooler"} if pooled else set())}
+
+    def _trunk(self, task: str) -> Iterable[str]:
+        """The modules that make states of a task's tokens, by the prefixes of their names."""
+        if task not in self.branches:
+            return TRUNK
+        shared = range(self.layers - self.branch_sizes[task])
+        return (TRUNK[0], *(f"{TRUNK[1]}.layer.{number}" for number in shared), f"branches.{task}")
+
+    def own_layers(self, task: str) -> Mapping[int, nn.Module]:
+        """The task's own layers, by their numbers."""
+        if task not in self.branches:
+            return NONE
+        return {int(number): layer for number, layer in self.branches[task].named_children()}
 
     def trained_elsewhere(self, used: Iterable[str]) -> list[nn.Parameter]:
         """Trained parameters outside the modules `used`, given by the prefixes of their names: other tasks' heads."""
@@ -141,8 +167,11 @@ class MultitaskModel(nn.Module):
         """
         if batch.features is not None:
             return Encoding(sentence=batch.features, tokens=batch.features.new_empty(0), mask=batch.mask)
+        return self._encoded(batch, noise, self.own_layers(batch.task))
+
+    def _encoded(self, batch: Batch, noise: Tensor | None, own: Mapping[int, nn.Module]) -> Encoding:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            return encode(self.encoder, self.pooling, batch.input_ids, batch.mask, noise, batch.segments)
+            return encode(self.encoder, self.pooling, batch.input_ids, batch.mask, noise, batch.segments, own)
 
     def forward(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """The head's outputs for the batch's task: (B, classes) logits or (B,) values."""
@@ -170,7 +199,7 @@ class MultitaskModel(nn.Module):
         """The masked-language head's logits (M, V) at the M hidden positions of the batch, and their tokens (M,)."""
         assert self.mlm is not None and batch.targets is not None
         at = batch.targets != NO_TARGET
-        states = self.encode(batch).tokens[at]
+        states = self._encoded(batch, None, NONE).tokens[at]
         logits: Tensor = self.mlm(states, self.encoder.embeddings.word_embeddings.weight)
         return logits, batch.targets[at]
 

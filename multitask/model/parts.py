@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 HEADS, POOLER, EMBEDDINGS = "heads", "pooler", "embeddings"
-LAYER = re.compile(r"encoder\.encoder\.layer\.(\d+)\.")
+LAYER = re.compile(r"(?:encoder\.encoder\.layer|branches\.[^.]+)\.(\d+)\.")  # the shared one, and tasks' own
 
 
 def part_of(name: str) -> str:

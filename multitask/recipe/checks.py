@@ -136,6 +136,9 @@ def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
         raise UserError(
             f"{at}.{said[0]}: train: last-linear-layer leaves the encoder as it is; full-model, or {said[0]}: {default}"
         )
+    if stage.copy_top and (frozen or not stage.learns.uses_head):
+        what = "last-linear-layer trains none" if frozen else f"{stage.objective} trains no task's head"
+        raise UserError(f"{at}.copy_top: layers become a task's own where it trains them; {what}; leave it out")
     if stage.smart and (frozen or not stage.learns.smooth):
         raise UserError(f"{at}.smart: it regularises the encoder of a supervised stage with train: full-model")
     if stage.smart and (others := set(stage.smart.tasks or ()) - set(stage.tasks)):
@@ -275,6 +278,9 @@ def check_layers(
                 key = "freeze" if freeze > most else "reinit"
                 kept = f", of which {freeze} are frozen" if freeze and key == "reinit" else ""
                 raise UserError(f"{at}.{key}: {getattr(tried, key)}: the encoder has {most} layers{kept}")
+            if (own := tried.copy_top or 0) > most - freeze:
+                kept = f", of which {freeze} are frozen" if freeze else ""
+                raise UserError(f"{at}.copy_top: {own}: the encoder has {most} layers{kept}")
             if freeze == most and not _has_head(tried, heads):
                 raise UserError(f"{at}.freeze: {freeze}: all layers of the encoder: a batch has nothing to train")
             if freeze == most and (between := [key for key, asked in BETWEEN_TASKS.items() if asked(tried)]):

@@ -58,6 +58,8 @@ class _Trained(Settings):
     """Task -> the factor on its loss, 1 where none is given; `uncertainty` learns them (Kendall et al., 2018)."""
     surgery: Literal["none", "pcgrad", "gradvac"] = "none"
     """How conflicting gradients of tasks are changed; with any but none a step takes a batch of each task."""
+    copy_top: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """How many of the encoder's last layers become each task's own from this stage on, as copies; null is none."""
     log: Log = Log()
     """What else TensorBoard and the report are told of the stage."""
 
@@ -112,6 +114,11 @@ class Stage(_WithOptions):
         return self.learns.uses_head and not (teacher and teacher.embeddings and teacher.weight == 1)
 
     @property
+    def branches(self) -> dict[str, int]:
+        """Task -> how many of the encoder's last layers become its own."""
+        return dict.fromkeys(self.tasks, self.copy_top) if self.copy_top else {}
+
+    @property
     def batches_a_step(self) -> int:
         """How many batches, of a task each, a step takes."""
         return len(self.tasks) if self.surgery != "none" else 1
@@ -144,6 +151,7 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
     "mixing": lambda stage: len(stage.tasks) > 1,
     "loss_weights": lambda stage: bool(stage.loss_weights),
     "surgery": lambda stage: stage.surgery != "none",
+    "copy_top": lambda stage: stage.copy_top is not None,
     "smart": lambda stage: stage.smart is not None,
     "average": lambda stage: stage.average is not None,
     "compress": lambda stage: stage.compress != "none",

@@ -59,6 +59,8 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "joint": {**JOINT, "loss_weights": {"sst": 0.5}, "weight_decay": 0.1, "clip": 0.5, "log": {"conflict": 2}},
     "joint-pcgrad": {**SURGERY, "surgery": "pcgrad", "weight_decay": 0.1, "clip": 0.5},
     "mlm-gradvac": {**MLM, "surgery": "gradvac"},
+    "branches": {**JOINT, "copy_top": 1, "clip": 0.5, "layer_decay": 0.5},
+    "branches-pcgrad": {**SURGERY, "copy_top": 1, "surgery": "pcgrad"},
     "ranking-pcgrad": {**RANKING, "tasks": ["quora", "sts"], "ranking": HARD, "surgery": "pcgrad"},
     "own": {**OWN, "mixing": "proportional", "loss_weights": "uncertainty"},
     "ema": {**JOINT, "average": {"ema": 0.9}},
@@ -75,6 +77,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 
 QUICK = [
     "supervised", "taught", "mlm", "ranking", "contrastive", "completion", "joint", "joint-pcgrad", "mlm-gradvac",
+    "branches",
     "own", "ema", "losses", "parts", "patience",
 ]  # fmt: skip
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
@@ -153,6 +156,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ema": {"average": {"ema": 0.8}, "keep": {"best": "quora/accuracy"}},
     "last": {**MLM, "average": {"last": 2}, "precision": "bf16-true"},
     "gradvac": {**SURGERY, "max_examples": 30, "surgery": "gradvac"},
+    "branches": {**JOINT, "max_examples": 30, "copy_top": 1},
     "own": {**OWN, "max_examples": 30, "keep": {"best": "tone/accuracy"}},
     "parts": {**PARTS, "freeze": 0},
     "patience": PATIENCE,
@@ -172,6 +176,7 @@ STOPS = {
     "ema": [(7, 8)],
     "last": [(7, 8)],  # in the second epoch
     "gradvac": [(1, 2)],
+    "branches": [(3, 4)],
     "own": [(3, 4)],
     "parts": [(6, 7)],
     "patience": [(7, 8), (10, 10)],

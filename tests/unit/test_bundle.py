@@ -204,7 +204,7 @@ DAMAGE: dict[str, tuple[Callable[[Storage], None], str]] = {
     "lost file": (lambda place: place.remove("tokenizer.json"), "damaged"),
     "cut weights": (lambda place: place.write_bytes("weights.safetensors", b"\0" * 99), "damaged: .*weights"),
     "edited": (lambda place: place.write_bytes("model.json", b"{}"), "damaged: .*model.json"),
-    "newer": (lambda place: reseal(place, schema=2), "schema 2; this version reads 1"),
+    "newer": (lambda place: reseal(place, schema=3), "schema 3; this version reads 1 and 2"),
 }
 
 

@@ -189,6 +189,8 @@ RANKING = {"objective": "ranking", "tasks": ["quora"]}
 LAYERS: list[tuple[dict[str, Any], str]] = [
     ({"freeze": 3}, "stages.para.freeze: 3: the encoder has 2 layers"),
     ({"reinit": 3}, "stages.para.reinit: 3: the encoder has 2 layers"),
+    ({"copy_top": 3}, "stages.para.copy_top: 3: the encoder has 2 layers"),
+    ({"freeze": 1, "copy_top": 2}, "stages.para.copy_top: 2: the encoder has 2 layers, of which 1 are frozen"),
     ({"freeze": 1, "reinit": 2}, "stages.para.reinit: 2: the encoder has 2 layers, of which 1 are frozen"),
     ({**RANKING, "freeze": 2}, "stages.para.freeze: 2: all layers of the encoder: a batch has nothing to train"),
     ({"tasks": ["sst", "sts"], "freeze": 2}, "a batch has nothing to train"),
