@@ -107,7 +107,7 @@ types: $(VENV)/dev.stamp ## mypy
 	$(BIN)/mypy
 
 collect: $(VENV)/dev.stamp ## find all tests; what they import is compiled then, once and not by each process
-	@$(BIN)/python -m pytest -qq --collect-only >/dev/null
+	@found=$$($(BIN)/python -m pytest -qq --collect-only 2>&1) || { echo "$$found" | tail -40; exit 1; }
 
 clean: ## remove .venv and caches; experiments stay
 	rm -rf $(VENV) *.egg-info build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
@@ -119,7 +119,7 @@ $(BIN)/pip:
 	    "install python3.11 and its venv package, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "make: creating $(VENV) with $(PYTHON)"
 	@"$(PYTHON)" -m venv --clear $(VENV)
-	@$(PIP) --upgrade pip # Python 3.11's own takes a minute longer to find the same set
+	@$(PIP) --upgrade pip || echo "make: no newer pip to be had: this one does as well, in a minute more"
 
 $(VENV)/audit.stamp: $(VENV)/dev.stamp
 	@echo "make: installing what looks for holes"

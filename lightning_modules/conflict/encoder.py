@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_modules.gradients import average_rows
+from multitask.errors import UserError
 from multitask.model.multitask import MultitaskModel
 from multitask.model.parts import part_of
 
@@ -27,9 +28,15 @@ class EncoderWeights:
     words: the shape (V, H) of the word embeddings; (0, 1) where they are not trained.
     """
 
-    def __init__(self, model: MultitaskModel) -> None:
+    def __init__(self, model: MultitaskModel, stage: str) -> None:
+        """Raises UserError where nothing of the encoder is trained that tasks share. stage: what an error names."""
         trained = [(n, w) for n, w in model.named_parameters() if n.startswith(ENCODER) and w.requires_grad]
         trained.sort(key=lambda pair: pair[0] != WORDS)  # a stable sort: the others keep their order
+        if not trained:
+            raise UserError(
+                f"stages.{stage}: surgery and log.conflict are between tasks that share a trained layer; what is "
+                f"frozen, and what its tasks own, leaves none; a smaller freeze or copy_top"
+            )
         self.weights: list[nn.Parameter] = [weight for _, weight in trained]
         self.parts: dict[str, slice] = {}
         at = 0

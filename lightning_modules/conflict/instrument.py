@@ -34,10 +34,13 @@ class Conflict(Callback):
     def __init__(self, data: StageData, every: int) -> None:
         self.data, self.every = data, every
 
+    def on_train_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
+        EncoderWeights(module.model, module.stage.name)  # where there are none it is said before the first step
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: StageModule, *_: Any) -> None:  # type: ignore[override]
         if module.state.position.steps % self.every:
             return
-        encoder = EncoderWeights(module.model)
+        encoder = EncoderWeights(module.model, module.stage.name)
         devices = [module.device] if module.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad():
             rows = torch.stack([self._gradient(trainer, module, task, encoder) for task in module.stage.tasks])

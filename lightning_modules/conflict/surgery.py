@@ -33,7 +33,7 @@ class SurgeryModule(StageModule):
 
     def __init__(self, objective: Objective, stage: Stage, job: Any) -> None:
         super().__init__(objective, stage, job)
-        self.encoder = EncoderWeights(self.model)
+        self.encoder = EncoderWeights(self.model, self.stage.name)
         mine = {id(weight) for weight in self.encoder.weights}
         self.others: list[nn.Parameter] = [w for w in self.model.parameters() if w.requires_grad and id(w) not in mine]
         self.surgery = SURGERIES[stage.surgery](stage.tasks)

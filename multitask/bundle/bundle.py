@@ -212,8 +212,8 @@ def bundle_from(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], tokeniz
     config, specs = BertConfig.from_dict(facts["config"], where), known(facts.get("specs", {}), where)
     check_heads(facts["heads"], specs, where)
     branches = facts.get("branches", {})
-    check_branches(branches, facts["heads"], config, where)
     check_tensors(tensors, config, where)
+    check_branches(branches, facts["heads"], tensors, config, where)
     check_tokenizer(tokenizer_json, config, where)
     return Bundle(
         config=config,

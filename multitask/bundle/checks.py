@@ -20,6 +20,7 @@ from multitask.tasks.table import TaskSpec
 
 ShortText = Annotated[str, Field(max_length=1000)]
 ENCODER = "encoder."  # before the names of the encoder's weights in a bundle
+LAYERS, OWN = f"{ENCODER}encoder.layer.", "branches."
 
 
 class About(BaseModel):
@@ -37,7 +38,7 @@ class About(BaseModel):
     columns: dict[ShortText, dict[ShortText, ShortText | Annotated[int, Field(ge=0)]]] = {}
     overall: list[ShortText] = []
     data: dict[ShortText, dict[ShortText, dict[ShortText, str]]] = {}
-    fitted_on: dict[ShortText, ShortText] = {}
+    fitted_on: dict[ShortText, ShortText | list[ShortText]] = {}
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
@@ -71,9 +72,11 @@ def check_heads(heads: Mapping[str, str], specs: Mapping[str, TaskSpec], where: 
         head_spec(name, specs[task], where)
 
 
-def check_branches(branches: Mapping[str, int], heads: Mapping[str, str], config: BertConfig, where: str) -> None:
-    """Raises UserError unless those that own layers are tasks with heads, and own no more than there are. branches:
-    task -> how many are its own."""
+def check_branches(
+    branches: Mapping[str, int], heads: Mapping[str, str], tensors: Mapping[str, Tensor], config: BertConfig, where: str
+) -> None:
+    """Raises UserError unless those that own layers are tasks with heads, own no more than there are, and the tensors
+    hold just those, in the encoder's sizes. branches: task -> how many are its own."""
     for task, size in branches.items():
         if task not in heads:
             raise UserError(f"{where}: layers of its own for task '{task}', which has no head")
@@ -82,6 +85,26 @@ def check_branches(branches: Mapping[str, int], heads: Mapping[str, str], config
                 f"{where}: {size} layers of its own for task '{task}'; the encoder has {config.num_hidden_layers}"
             )
 
+    wanted = {
+        f"{OWN}{task}.{number}.{name}": tensors[f"{LAYERS}{number}.{name}"].shape
+        for task, size in branches.items()
+        for number in range(config.num_hidden_layers - size, config.num_hidden_layers)
+        for name in _names(tensors, f"{LAYERS}{number}.")
+    }
+    found = {name: value.shape for name, value in tensors.items() if name.startswith(OWN)}
+    _check_shapes(found, wanted, "by model.json", where)
+
+
+def _names(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
+    return [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
+
+
+def _check_shapes(found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size], by: str, where: str) -> None:
+    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
+        name = wrong[0]
+        shapes = [tuple(some[name]) if name in some else "absent" for some in (found, wanted)]
+        raise UserError(f"{where}: {name} is {shapes[0]}, {by} {shapes[1]} ({len(wrong)} such tensors)")
+
 
 def check_tensors(tensors: Mapping[str, Tensor], config: BertConfig, where: str) -> None:
     """Raises UserError unless the tensors are finite numbers and the encoder's have the config's sizes: what a config
@@ -89,10 +112,7 @@ def check_tensors(tensors: Mapping[str, Tensor], config: BertConfig, where: str)
     with torch.device("meta"):
         wanted = {f"{ENCODER}{name}": value.shape for name, value in MiniBert(config).state_dict().items()}
     found = {name: value.shape for name, value in tensors.items() if name.startswith(ENCODER)}
-    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
-        name = wrong[0]
-        shapes = [tuple(some[name]) if name in some else "absent" for some in (found, wanted)]
-        raise UserError(f"{where}: {name} is {shapes[0]}, by its config {shapes[1]} ({len(wrong)} such tensors)")
+    _check_shapes(found, wanted, "by its config", where)
     for name, value in tensors.items():
         if value.dtype not in FLOATS:
             raise UserError(f"{where}: {name} holds {value.dtype}; valid: {', '.join(map(str, FLOATS))}")

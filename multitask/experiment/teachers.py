@@ -40,6 +40,8 @@ def teacher_model(bundle: Bundle, spec: TaskSpec, teacher: Teacher, device: torc
     """The teacher's model, on that device. spec: the student's task."""
     name = spec.name
     heads = {} if teacher.embeddings else {name: bundle.heads[name]}
+    if teacher.embeddings and name in bundle.branches:
+        bundle = bundle.of_task(name)  # what the task was trained through
     specs = {**bundle.specs, name: read_as(spec, bundle, teacher)}
     return replace(bundle, specs=specs).model(heads).to(device)
 

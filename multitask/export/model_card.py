@@ -180,6 +180,9 @@ def _limits(bundle: Bundle) -> list[str]:
         lines.append(f"The encoder {origin.note}.")
     if drawn := sorted(bundle.heads.keys() - set(bundle.about.get("trained", bundle.heads))):
         lines.append(f"These heads are as they were drawn, nothing trained them: {', '.join(drawn)}.")
+    if bundle.branches:
+        own = ", ".join(f"{task} (its last {size})" for task, size in bundle.branches.items())
+        lines.append(f"Tasks with layers of their own, which are not the encoder's and go with their heads: {own}.")
     return lines
 
 

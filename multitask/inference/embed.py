@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from multitask.bundle.bundle import Bundle
 from multitask.data.batches import padded
 from multitask.data.samplers import Rows, eval_batches
 from multitask.measure.evaluate import Done, eval_tokens, scattered, silent
-from multitask.model.bert import Encoding, encode
+from multitask.model.bert import NONE, Encoding, encode
 
 Vectors = NDArray[np.float32]
 
@@ -56,12 +56,15 @@ class TextEncoder:
         found: Vectors = F.normalize(self.sentences(texts, progress), dim=1).numpy()
         return found
 
-    def sentences(self, texts: Sequence[str], progress: Done = silent) -> Tensor:
-        """(N, H) sentence encodings on the CPU, in the texts' order; texts of similar length are encoded together."""
+    def sentences(self, texts: Sequence[str], progress: Done = silent, own: Mapping[int, nn.Module] = NONE) -> Tensor:
+        """(N, H) sentence encodings on the CPU, in the texts' order; texts of similar length are encoded together.
+
+        own: layers that stand for the encoder's own, by their numbers.
+        """
         ids = self._ids(texts)
 
         def encoded(rows: Rows) -> Tensor:
-            return self._encoded([ids[row] for row in rows]).sentence
+            return self._encoded([ids[row] for row in rows], own).sentence
 
         return scattered(torch.zeros(len(ids), self.width), self._batches(ids), lambda rows: rows, encoded, progress)
 
@@ -85,6 +88,6 @@ class TextEncoder:
         return eval_batches(lengths, eval_tokens(self.device.type))
 
     @torch.no_grad()
-    def _encoded(self, ids: Sequence[Sequence[int]]) -> Encoding:
+    def _encoded(self, ids: Sequence[Sequence[int]], own: Mapping[int, nn.Module] = NONE) -> Encoding:
         input_ids, mask = padded(ids)
-        return encode(self.model.encoder, self.pooling, input_ids.to(self.device), mask.to(self.device))
+        return encode(self.model.encoder, self.pooling, input_ids.to(self.device), mask.to(self.device), own=own)

@@ -125,12 +125,12 @@ class Predictor(TextEncoder, Answerer):
     def _of_pairs(self, task: str, first: Sequence[str], second: Sequence[str], progress: Done) -> Tensor:
         """Head outputs for pairs of sentences: each distinct sentence of a block is encoded once. No head of a pair
         reads token states."""
-        label = self.bundle.specs[task].label
+        label, own = self.bundle.specs[task].label, self.model.own_layers(task)
         found = [torch.zeros(0, *label.shape)]
         for start in range(0, len(first), BLOCK):
             texts = [*first[start : start + BLOCK], *second[start : start + BLOCK]]
             place = {text: at for at, text in enumerate(dict.fromkeys(texts))}
-            encoded = self.sentences(list(place))[[place[text] for text in texts]]
+            encoded = self.sentences(list(place), own=own)[[place[text] for text in texts]]
             none, size = torch.empty(0, 0, dtype=torch.int64), len(texts) // 2
             found.append(self._headed(task, none, none.bool(), size, encoded))
             progress(start + size)

@@ -18,6 +18,7 @@ from multitask.tasks.chances import Chances
 from multitask.tasks.labels import KINDS, LabelSpec
 
 STEPS = 200
+WIDTH = 10.0  # of the prior on the scale
 LEAST = 1e-3  # of a scale: below, the outputs say nothing of the labels
 
 
@@ -54,9 +55,10 @@ def _likely(outputs: Tensor, labels: Tensor, chances: Chances) -> Tensor:
 def calibrated(outputs: Tensor, labels: Tensor, label: LabelSpec, where: str) -> Calibration:
     """What makes the labels likeliest, by L-BFGS; the likelihood is concave in scale and shifts.
 
-    A standard normal prior on how far an output's mean moves keeps that of a class that no row has finite. outputs: (N,
-    *shape). labels: (N,) or (N, W). where: what an error names. Raises UserError where the outputs say nothing of the
-    labels.
+    Normal priors keep both finite where the likelihood has no maximum: on how far an output's mean moves, of deviation
+    1, for a class that no row has; on the scale around 1, of deviation WIDTH, for outputs that are never wrong.
+    outputs: (N, *shape). labels: (N,) or (N, W). where: what an error names. Raises UserError where the outputs say
+    nothing of the labels.
     """
     outputs, chances = outputs.double(), _chances(label)
     mean, spread = outputs.mean(dim=0), outputs.std().clamp(min=torch.finfo(torch.float64).tiny)
@@ -68,7 +70,7 @@ def calibrated(outputs: Tensor, labels: Tensor, label: LabelSpec, where: str) ->
 
     def unlikely() -> Tensor:
         solver.zero_grad()
-        prior = (middle - mean).square().sum() / 2
+        prior = (middle - mean).square().sum() / 2 + (scale / spread - 1).square() / (2 * WIDTH**2)
         found = (prior - _likely(scale * varying + middle, labels, chances)) / len(labels)
         found.backward()  # type: ignore[no-untyped-call]
         return found

@@ -96,11 +96,11 @@ class MultitaskModel(nn.Module):
 
     def reinitialise(self, last: int, seed: int) -> None:
         """Gives the last layers, so many, and the pooler the weights that BERT starts with, drawn by the seed (Zhang et
-        al., 2021, section 5)."""
+        al., 2021, section 5); layers that are not trained, other tasks' own or what copies were made of, stay."""
         chosen = [
             (name, weight)
             for name, weight in self.named_parameters()
-            if part_of(name) == POOLER or 0 < depth_of(name, self.layers) <= last
+            if part_of(name) == POOLER or (0 < depth_of(name, self.layers) <= last and weight.requires_grad)
         ]
         initialise(chosen, torch.Generator().manual_seed(seed))
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from multitask.bundle.bundle import Bundle, save_bundle
+from multitask.bundle.fitting import with_fitting
 from multitask.bundle.last_layer import moved
 from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
+from multitask.export.provenance import shared_data
 from multitask.inference.files import FileOutputs
 from multitask.measure.calibrate import Calibration, calibrated, cross_calibrated, surprise
 from multitask.measure.ensembles import FOLDS
@@ -20,12 +22,13 @@ from multitask.recipe.data_maps import place_of
 from multitask.storage.storage import MANIFEST, Storage
 from multitask.tasks.labels import KINDS
 from ray_jobs.bundles.output import check_free, draft, publish
-from ray_jobs.bundles.scoring import outputs_of, scored, trained_on
+from ray_jobs.bundles.scoring import outputs_of, scored, tell_of_fitting, trained_on
 from ray_jobs.screen import Screen
 
 log = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"
+EARLIER = ("temperature", "calibration")  # of `about`: what the recruiter's calibration says
 
 
 def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) -> None:
@@ -42,9 +45,13 @@ def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) ->
     if not tasks:
         raise UserError(f"bundle '{uri}': no trained head whose outputs are probabilities, so nothing to calibrate")
     place = place_of(data) if data else trained_on(uri, bundle, ["dev"])
+    for task in tasks:
+        if not place.has(bundle.specs[task], "dev"):
+            log.warning("%s: left as it is: no dev file in %s", task, place.uri)
     made, rows = bundle, list[dict[str, Any]]()
     for one in outputs_of(bundle, place, ["dev"], screen, tasks=tasks):
         screen.note(f"calibrating {one.spec.name}")
+        tell_of_fitting(bundle, one)
         try:
             found, told = _calibrated(one, bundle.about.get("overall") or list(OVERALL_OF))
         except UserError as error:
@@ -54,6 +61,7 @@ def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) ->
         rows.append(told)
     if not rows:
         raise UserError(f"bundle '{uri}': no head of it could be calibrated on {place.uri}; the lines above say why")
+    made = replace(made, about={**_still_true(made, tasks, rows), "data": _data_of(uri, bundle)})
     with draft(target) as folder:
         save_bundle(Storage(str(folder)), "", made)
         publish(folder, target, WEIGHTS, MANIFEST)
@@ -88,9 +96,19 @@ def _calibrated(one: FileOutputs, overall_of: list[str]) -> tuple[Calibration, d
 def _with(bundle: Bundle, one: FileOutputs, found: Calibration) -> Bundle:
     """The bundle with one more head calibrated; it says on which rows."""
     task = one.spec.name
-    fitted = {**bundle.about.get("fitted_on", {}), task: one.table.sha256}
     made = moved(bundle, task, found.scale, found.shift.flatten() if found.shift.ndim else found.shift)
-    return replace(made, about={**bundle.about, "fitted_on": fitted})
+    return replace(made, about=with_fitting(bundle.about, {task: [one.table.sha256]}))
+
+
+def _still_true(bundle: Bundle, tasks: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the bundle says of itself, without what an earlier calibration said of heads that have all moved."""
+    all_moved = len(rows) == len(tasks)
+    return {key: value for key, value in bundle.about.items() if not (all_moved and key in EARLIER)}
+
+
+def _data_of(uri: str, bundle: Bundle) -> dict[str, Any]:
+    """Task -> the files that it was trained with: a bundle that lies alone does not know them from its experiment."""
+    return shared_data([uri]) or bundle.about.get("data", {})
 
 
 def _tell(rows: list[dict[str, Any]], target: Storage, data: str, screen: Screen) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from multitask.bundle.bundle import ENSEMBLE, Bundle, bundle_fingerprint, member_folder, save_bundle
 from multitask.bundle.ensemble import MOST, Ensemble, Members, differing, write_ensemble
+from multitask.bundle.fitting import fitted_on, with_fitting
 from multitask.errors import UserError, near
 from multitask.experiment.finding import open_found
 from multitask.experiment.results import cell
@@ -21,7 +22,7 @@ from multitask.report.ensemble import score_rows
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TaskSpec
 from ray_jobs.bundles.output import check_free, draft, publish
-from ray_jobs.bundles.scoring import outputs_of, place_known, scored
+from ray_jobs.bundles.scoring import outputs_of, place_known, scored, tell_of_fitting
 from ray_jobs.screen import Screen
 
 WEIGHTS = ("uniform", "fitted")
@@ -61,13 +62,14 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
 class Gathered:
     """Bundles that were copied to `folder` so far. members: what the user calls each, its content's hash, and the tasks
     that it answers. specs: task -> what it is. columns: task -> what its files call its columns. overalls: what each
-    one's overall scores are made of, none for the papers'."""
+    one's overall scores are made of, none for the papers'. about: which rows some of them were fitted to."""
 
     folder: Storage
     members: list[dict[str, Any]]
     specs: dict[str, TaskSpec]
     columns: dict[str, Mapping[str, Any]]
     overalls: list[list[str]]
+    about: dict[str, Any] = field(default_factory=dict)
 
     def add(self, uri: str, bundle: Bundle) -> None:
         """Copies one more bundle. Raises UserError where it answers nothing, or a task of another meaning."""
@@ -89,6 +91,7 @@ class Gathered:
         self.members.append({"bundle": uri, "fingerprint": fingerprint, "tasks": heads})
         self.columns = {**bundle.about.get("columns", {}), **self.columns}
         self.overalls.append(bundle.about.get("overall", []))
+        self.about = with_fitting(self.about, {task: fitted_on(bundle.about, task) for task in heads})
 
     def ensemble(self) -> Ensemble:
         """The ensemble in which all members of a task count alike."""
@@ -99,7 +102,8 @@ class Gathered:
         members = Members(self.folder, [member["fingerprint"] for member in self.members], tasks)
         overall = self.overalls[0] if all(other == self.overalls[0] for other in self.overalls) else []
         data = shared_data(member["bundle"] for member in self.members)
-        return Ensemble(members, weights, self.specs, {"columns": self.columns, "data": data, "overall": overall})
+        about = {**self.about, "columns": self.columns, "data": data, "overall": overall}
+        return Ensemble(members, weights, self.specs, about)
 
 
 def _said(spec: TaskSpec, what: str) -> str:
@@ -120,21 +124,22 @@ def _measured(ensemble: Ensemble, place: Place, fit: bool, screen: Screen) -> En
     """The ensemble with what it and its members score on the place's dev files, and with its weights fitted there."""
     if fit and (missing := [task for task in ensemble.tasks if not place.has(ensemble.specs[task], "dev")]):
         raise UserError(f"--weights fitted: {place.uri} has no dev file of {missing[0]}")
-    weights, rows, fitted_on = dict(ensemble.weights), dict[str, Any](), dict[str, str]()
+    weights, rows, fitted_to = dict(ensemble.weights), dict[str, Any](), dict[str, list[str]]()
     of = ensemble.about.get("overall") or list(OVERALL_OF)
     for one in outputs_of(ensemble, place, ["dev"], screen):
         task = one.spec.name
         screen.note(f"scoring {task}")
+        tell_of_fitting(ensemble, one)  # of members
         metrics = metrics_of(one.spec, of)
         rows |= {f"{task}/{metric}": _scores(ensemble, one, metric) for metric in metrics}
         if fit and len(one.outputs) > 1:
             found, crossed = _fitted(one)
             weights[task] = tuple(_by_member(one, found, len(ensemble.members), 0.0))
-            fitted_on[task] = one.table.sha256
+            fitted_to[task] = [one.table.sha256]
             for metric in metrics:
                 rows[f"{task}/{metric}"]["score"] = scored(one.spec, metric, one.table, crossed)
     dev = {"data": place.uri, "folds": FOLDS if fit else None, "overall": of, "metrics": rows}
-    return replace(ensemble, weights=weights, about={**ensemble.about, "fitted_on": fitted_on}, dev=dev)
+    return replace(ensemble, weights=weights, about=with_fitting(ensemble.about, fitted_to), dev=dev)
 
 
 def _scores(ensemble: Ensemble, one: FileOutputs, metric: str) -> dict[str, Any]:
@@ -173,7 +178,7 @@ def _tell(ensemble: Ensemble, members: Sequence[Mapping[str, Any]], target: Stor
     for task, shares in ensemble.weights.items():
         counted = ", ".join(f"{cell(share)} {name}" for share, name in zip(shares, names, strict=True) if share)
         screen.say(f"{task}: {counted}")
-    if ensemble.about.get("fitted_on"):
+    if ensemble.dev.get("folds"):
         screen.say(
             f"weights: fitted to all dev rows; the fitted ensemble's scores are cross-fitted over {FOLDS} folds, each "
             f"row's by weights that the others gave"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lightning_modules.progress import Progress
 from multitask.bundle.ensemble import Answering
+from multitask.bundle.fitting import fitted_on
 from multitask.data.readers import Shards
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable
@@ -78,8 +79,7 @@ def wanted_split(split: str, clean: bool) -> Split:
 
 def tell_of_fitting(model: Answering, one: FileOutputs) -> None:
     """Says where an ensemble's weights, or a bundle's calibration, were fitted on the rows that are measured."""
-    fitted = model.about.get("fitted_on", {}).get(one.spec.name)
-    if fitted and fitted == one.table.sha256:
+    if one.table.sha256 in fitted_on(model.about, one.spec.name):
         log.warning(
             "%s: %s was fitted on these rows; what it scores on others is what the command that fitted it measured by "
             "cross-fitting",

@@ -175,6 +175,11 @@ def _check_pairs(recipe: Recipe, bundle: Bundle, source: str, root: str) -> None
             for stage in recipe.stages
             if recipe.parent(stage) == root
         )
+        if name in bundle.branches and (brought.joined, brought.segments) != (spec.joined, spec.segments):
+            raise UserError(
+                f"tasks.{name}.pair: '{source}' brings layers of the task's own that were trained on pairs which are "
+                f"{brought.pairing}; here they are {spec.pairing}; valid: as they were trained, or another start"
+            )
         if kept and (brought.joined, brought.segments) != (spec.joined, spec.segments):
             others = ", ".join(head for head in heads_for(spec) if head != bundle.heads[name])
             raise UserError(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.bundle.bundle import Bundle, save_bundle
+from multitask.bundle.fitting import fitted_on
 from multitask.data.files import find_file
 from multitask.data.readers import read_examples
 from multitask.data.samplers import derive_seed
@@ -56,8 +57,12 @@ def run_suitability(bundle: str, job: str, application: str, score: bool, screen
         return
     screen.say("qualified" if answer else "not qualified")
     if score:
-        screen.say(f"probability {probability[0]:.3f}" + ("" if "temperature" in loaded.about else ", not calibrated"))
+        screen.say(f"probability {probability[0]:.3f}" + ("" if _is_calibrated(loaded) else ", not calibrated"))
     screen.say(PERSON_DECIDES + (f"\nThe model was trained on {note}." if note else ""))
+
+
+def _is_calibrated(bundle: Bundle) -> bool:
+    return "temperature" in bundle.about or bool(fitted_on(bundle.about, TASK))
 
 
 class Rated:

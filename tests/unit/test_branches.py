@@ -17,10 +17,15 @@ from multitask.bundle.bundle import Bundle, bundle_of, facts_of, read_bundle, sa
 from multitask.data.samplers import Rows
 from multitask.errors import UserError
 from multitask.experiment.features import encoder_key
+from multitask.experiment.teachers import teacher_model
 from multitask.export.graphs import SentenceGraph
+from multitask.export.model_card import model_card
+from multitask.export.provenance import Provenance
 from multitask.inference.embed import TextEncoder
 from multitask.inference.predict import Predictor
+from multitask.measure.evaluate import EvalSet, head_outputs
 from multitask.objectives.base import Place
+from multitask.objectives.distillation import Teacher
 from multitask.storage.storage import Storage
 from ray_jobs.bundles.export import export_bundle, import_model
 from ray_jobs.screen import Screen
@@ -39,6 +44,15 @@ def branched(**copy_top: int) -> Bundle:
         for weight in model.branches.parameters():
             weight += 0.1 * torch.randn(weight.shape)
     return bundle_of(model, tiny().tokenizer_json, {"trained": list(HEADS)})
+
+
+def dev_outputs(bundle: Bundle, task: str) -> Tensor:
+    """What `evaluate` measures, of TEXTS."""
+    model, tokenizer = bundle.model().eval(), bundle.tokenizer
+    sides = [TEXTS] if task == "sst" else [TEXTS, TEXTS[::-1]]
+    per_row = [tokenizer.encode(side[row]).ids for row in range(len(TEXTS)) for side in sides]
+    table = table_of(per_row, [0.0] * len(TEXTS), per=len(sides))
+    return head_outputs(model, EvalSet.of(task, table, "cpu"), device=torch.device("cpu"))
 
 
 def answers(bundle: Bundle, task: str) -> Tensor:
@@ -68,6 +82,13 @@ def test_a_task_goes_through_its_own_layers_and_others_do_not() -> None:
     for task in ("quora", "sts"):
         assert torch.equal(answers(bundle, task), answers(plain, task))
     assert np.array_equal(TextEncoder(bundle).embed(TEXTS), TextEncoder(plain).embed(TEXTS))
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_texts_are_answered_as_dev_rows_are_measured(task: str) -> None:
+    bundle = branched(sst=1, quora=1, sts=2)
+    torch.testing.assert_close(answers(bundle, task), dev_outputs(bundle, task).float(), atol=1e-5, rtol=1e-5)
+    assert (answers(bundle, task) - answers(replace(bundle, branches={}), task)).abs().max() > 1e-3
 
 
 def test_a_batch_reaches_all_that_ddp_waits_for_and_no_other_tasks_layers() -> None:
@@ -115,17 +136,20 @@ DAMAGED = [
     ({"branches": {"cfimdb": 1}}, "layers of its own for task 'cfimdb', which has no head"),
     ({"branches": {"sst": 3}}, "3 layers of its own for task 'sst'; the encoder has 2"),
     ({"branches": {"sst": 0}}, r"branches\.sst: Input should be greater than or equal to 1"),
-    ({"branches": {"quora": 1}}, r"missing tensors \['branches.quora.1"),
+    ({"branches": {"quora": 1}}, r"branches\.quora\.1\.\S+ is absent, by model.json \("),
+    ({"branches": {}}, r"branches\.sst\.1\.\S+ is \(\S+\), by model.json absent"),
+    ({"branches": {"sst": 2}}, r"branches\.sst\.0\.\S+ is absent"),
 ]
 
 
 @pytest.mark.parametrize(("told", "said"), DAMAGED)
 def test_what_a_damaged_bundle_claims_is_refused(tmp_path: Path, told: dict[str, Any], said: str) -> None:
     place, bundle = Storage(str(tmp_path)), branched(sst=1)
-    tensors = {name: t for name, t in bundle.tensors.items() if "quora" in told["branches"] or "branches" not in name}
+    of_sst = told["branches"].keys() <= {"sst"}
+    tensors = {name: t for name, t in bundle.tensors.items() if of_sst or "branches" not in name}
     save_bundle(place, "own", replace(bundle, tensors=tensors, branches=told["branches"]))
     with pytest.raises(UserError, match=said):
-        answers(read_bundle(place, "own"), "quora")
+        read_bundle(place, "own")
 
 
 def test_an_export_comes_back_and_graphs_have_them(tmp_path: Path) -> None:
@@ -146,6 +170,38 @@ def test_an_export_comes_back_and_graphs_have_them(tmp_path: Path) -> None:
 def test_encodings_of_a_frozen_encoder_are_kept_by_whose_layers_made_them() -> None:
     keys = {encoder_key(some.model(), "32-true") for some in (branched(), branched(sst=1), branched(sst=2))}
     assert len(keys) == 3
+
+
+def test_layers_that_are_not_trained_are_not_renewed() -> None:
+    """Neither another task's own nor those that a stage's copies were made of."""
+    model = branched(sst=1).model(copy_top={"quora": 2})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.set_trainable({"quora": model.sentence_modules("quora", through_head=True)}, full_model=True)
+    model.reinitialise(2, seed=1)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".dense")[0] for name in moved if "output.dense.weight" in name} == {
+        f"branches.quora.{number}{part}" for number in (0, 1) for part in (".output", ".attention.output")
+    }
+    assert not any(name.startswith(("branches.sst", "encoder.encoder")) for name in moved)
+
+
+def test_tasks_that_share_no_trained_layer_cannot_conflict(tmp_path: Path) -> None:
+    for more in ({"surgery": "pcgrad"}, {"log": {"conflict": 1}}):
+        stage = {"tasks": ["sst", "quora"], "max_examples": 20, "epochs": 1, "freeze": 1, "copy_top": 1, **more}
+        with pytest.raises(UserError, match=r"stages\.\w+: .* share a trained layer; .* a smaller freeze or copy_top"):
+            run(small_job(tmp_path, next(iter(more)), **stage))
+
+
+def test_a_teachers_encodings_are_those_of_the_layers_that_learned_the_task() -> None:
+    bundle, teacher = branched(sst=1), Teacher(bundle="somewhere", embeddings=True)
+    model = teacher_model(bundle, bundle.specs["sst"], teacher, torch.device("cpu"))
+    own = bundle.tensors["branches.sst.1.output.dense.weight"]
+    assert torch.equal(model.state_dict()[f"{TOP}output.dense.weight"], own) and not model.branches
+
+
+def test_a_card_says_whose_layers_are_not_the_encoders() -> None:
+    page = model_card(branched(sst=1), "transformers", Provenance(), ".")
+    assert "which are not the encoder's and go with their heads: sst (its last 1)." in page
 
 
 def test_a_stage_trains_copies_and_leaves_what_they_are_copies_of(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from multitask import load_bundle
 from multitask.bundle.bundle import Bundle, bundle_of, save_bundle
 from multitask.bundle.last_layer import moved
+from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.inference.predict import Predictor
 from multitask.measure.calibrate import Calibration, calibrated, cross_calibrated, surprise
@@ -23,7 +25,8 @@ from multitask.storage.storage import Storage
 from multitask.tasks.own import known
 from multitask.tasks.table import TASKS
 from ray_jobs.cli import app
-from tests.helpers import OWN_TASKS, tiny
+from ray_jobs.stopping import StopRequest
+from tests.helpers import OWN_TASKS, tiny, tree_driver
 
 SST, QUORA = TASKS["sst"].label, TASKS["quora"].label
 TONES = known({"tones": OWN_TASKS["tones"]["define"]}, "test")["tones"].label
@@ -106,6 +109,14 @@ def test_a_class_that_no_row_has_stays_possible() -> None:
     seen = labels < 4
     found = calibrated(logits[seen], labels[seen], SST, "dev")
     assert found.shift.isfinite().all() and found.shift.argmin() == 4
+
+
+def test_outputs_that_are_never_wrong_get_a_scale_all_the_same() -> None:
+    """Without a prior the greater the likelier. What is found is a minimum, not where a search was stopped."""
+    labels = torch.tensor([0.0, 1.0] * 50).double()
+    logits = (labels - 0.5) * torch.linspace(2, 6, 100).double()
+    scales = [calibrated(logits * factor, labels, QUORA, "dev").scale * factor for factor in (1.0, 1.001)]
+    assert 2 < scales[0] < 30 and scales[1] == pytest.approx(scales[0], rel=0.01)
 
 
 def test_outputs_that_say_nothing_are_refused() -> None:
@@ -196,6 +207,37 @@ def test_the_command_writes_a_bundle_that_says_what_it_was_fitted_on(
     np.testing.assert_allclose(np.log(other.probabilities("sst", texts)), expected, atol=1e-5)
     command("evaluate", tmp_path / "fit", "--data", folder)
     assert caplog.text.count("was fitted on these rows") == 2
+    command("ensemble", tmp_path / "fit", folder / "bundle", "--output", tmp_path / "both", "--data", folder)
+    command("evaluate", tmp_path / "both", "--data", folder)
+    command("calibrate", tmp_path / "fit", "--output", tmp_path / "twice", "--data", folder)
+    assert caplog.text.count("was fitted on these rows") == 8, (
+        "of an ensemble's members, and of what is calibrated twice"
+    )
+
+
+@pytest.mark.slow
+def test_what_is_calibrated_knows_its_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By its experiment, which the new bundle is no part of."""
+    data = tmp_path / "mine"
+    shutil.copytree(sample_uri(), data)
+    stages = [{"name": "para", "tasks": ["quora"], "max_examples": 300, "epochs": 4}]
+    results = tree_driver(tmp_path, stages, tasks=files_of(data)).run(StopRequest(""))
+    bundle = tmp_path / "tree" / results["stages"][-1]["bundle"]
+    command("calibrate", bundle, "--output", tmp_path / "fit")
+    said = command("evaluate", tmp_path / "fit", "--json")
+    assert {row["source"] for row in json.loads(said[said.index("{") :])["tasks"]} == {str(data / "quora-dev.csv")}
+    assert "quora-dev.csv: " in caplog.text and "was fitted on these rows" in caplog.text
+
+
+def files_of(folder: Path) -> dict[str, dict[str, str]]:
+    return {"quora": {split: str(folder / f"quora-{split}.csv") for split in ("train", "dev")}}
+
+
+def test_a_task_without_a_dev_file_is_named(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ids-sst-dev.csv").write_bytes((folder / "ids-sst-dev.csv").read_bytes())
+    command("calibrate", folder / "bundle", "--output", tmp_path / "fit", "--data", tmp_path / "data")
+    assert f"quora: left as it is: no dev file in {tmp_path / 'data'}" in caplog.text
 
 
 def test_a_head_that_says_nothing_stays_as_it_is(

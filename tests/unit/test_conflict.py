@@ -96,7 +96,7 @@ def test_a_task_that_does_not_reach_a_part_has_no_cosine_there() -> None:
 
 
 def test_the_encoders_parts_are_all_of_it() -> None:
-    encoder = EncoderWeights(module_of(tables()).model)
+    encoder = EncoderWeights(module_of(tables()).model, "stage")
     ends = [0, *(columns.stop for columns in encoder.parts.values())]
     assert [columns.start for columns in encoder.parts.values()] == ends[:-1]
     assert ends[-1] == sum(weight.numel() for weight in encoder.weights)

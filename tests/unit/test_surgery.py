@@ -173,7 +173,7 @@ def test_a_steps_gradient_is_that_of_plain_loops(name: str) -> None:
     module, found = stepped(surgery=name, loss_weights=loss_weights)
     gradients, order = plain(module, loss_weights), orders(3, 3, "stage", 0)
     encoder = [weight for weight in found if weight.startswith("encoder.")]
-    parts = EncoderWeights(module.model).parts
+    parts = EncoderWeights(module.model, "stage").parts
     of = {part: [n for n in encoder if part.replace("_", ".") in n] for part in parts}
     assert sorted(n for names in of.values() for n in names) == sorted(encoder)
     changed = False
