@@ -102,6 +102,11 @@ class Objective:
         return None
 
     @classmethod
+    def compares(cls, options: Any) -> bool:
+        """Whether it learns from nothing but the other examples of a batch."""
+        return False
+
+    @classmethod
     def wants_similar(cls, options: Any) -> bool:
         """Whether each of its tasks needs labels that say which pairs are similar."""
         return False

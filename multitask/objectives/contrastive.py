@@ -45,6 +45,10 @@ class Contrastive(Objective):
         self.options: ContrastiveOptions = setup.options
 
     @classmethod
+    def compares(cls, options: ContrastiveOptions) -> bool:
+        return True
+
+    @classmethod
     def wants_similar(cls, options: ContrastiveOptions) -> bool:
         return options.positives == "pairs"
 

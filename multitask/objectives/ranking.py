@@ -47,6 +47,10 @@ class MultipleNegatives(Objective):
         }
 
     @classmethod
+    def compares(cls, options: Any) -> bool:
+        return not options.hard_negatives
+
+    @classmethod
     def wants_similar(cls, options: Any) -> bool:
         return True
 

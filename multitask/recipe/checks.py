@@ -118,6 +118,11 @@ def _check_several(stage: Stage, at: str) -> None:
 def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
     frozen = stage.train == "last-linear-layer"
     _check_several(stage, at)
+    if stage.batch_size < 2 and stage.learns.compares(stage.options):
+        raise UserError(
+            f"{at}.batch_size: {stage.batch_size}: {stage.objective} learns from the other examples of a batch; 2 or "
+            f"more"
+        )
     if stage.wants_similar:
         specs = TASKS | recipe.specs
         rankable = [name for name, spec in specs.items() if spec.label.similar is not None]

@@ -44,11 +44,11 @@ def trials(stage: Stage, seed: int, where: str) -> list[Trial]:
     named = [*sweep.grid, *sweep.random]
     if not named:
         raise UserError(f"{where}.sweep: neither grid nor random; name settings to vary, such as grid: {{lr: [...]}}")
+    options = type(stage.options).model_fields if stage.options else {}
+    valid = [*SWEEPABLE, *(f"{stage.objective}.{name}" for name in options)]
     for name in named:
-        if name not in SWEEPABLE:
-            raise UserError(
-                f"{where}.sweep: '{name}' cannot be swept; valid: {', '.join(SWEEPABLE)}{near(name, SWEEPABLE)}"
-            )
+        if name not in valid:
+            raise UserError(f"{where}.sweep: '{name}' cannot be swept; valid: {', '.join(valid)}{near(name, valid)}")
     combined = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
     if sweep.random:
         draw = random.Random(f"{seed} {stage.name}")
@@ -91,7 +91,10 @@ def _drawn(draw: random.Random, span: Span, name: str, where: str) -> float | in
 
 
 def _trial(stage: Stage, number: int, label: str, settings: dict[str, Any], where: str) -> Trial:
-    tree = {**stage.model_dump(by_alias=True), **settings, "sweep": None}
+    tree = {**stage.model_dump(by_alias=True), "sweep": None}
+    for name, value in settings.items():
+        options, _, option = name.rpartition(".")  # an option of the objective, or a setting of the stage
+        tree |= {options: {**tree[options], option: value}} if options else {name: value}
     try:
         return Trial(number, label, stage.sweep.by if stage.sweep else "", settings, Stage.model_validate(tree))
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from multitask.experiment.records import read_records, written
@@ -98,7 +99,7 @@ def _settings(plan: Plan, node: Node, best: str | None) -> dict[str, Any] | None
         return node.trial.settings
     tried = {at.name: at.trial.settings for at in plan.trials(node) if at.trial}
     if best and best not in tried:
-        return {key: getattr(node.stage, key) for key in varied(best)}
+        return {key: attrgetter(key)(node.stage) for key in varied(best)}  # `ranking.scale` too
     return tried.get(best or "")
 
 

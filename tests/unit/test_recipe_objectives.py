@@ -59,6 +59,7 @@ BAD = {
     "stages.role.surgery=pcgrad": ["stages.role.surgery", "has one, quora; two or more"],
     "stages.last.surgery=gradvac": ["stages.last.surgery", "heads alone; full-model"],
     "stages.joint.surgery=cagrad": ["stages.joint.surgery: 'cagrad'", "'none', 'pcgrad' or 'gradvac'"],
+    "stages.rank.batch_size=1": ["stages.rank.batch_size: 1: ranking learns from the other examples", "2 or more"],
     "stages.last.copy_top=1": ["stages.last.copy_top", "last-linear-layer trains none", "leave it out"],
     "stages.mlm.copy_top=1": ["stages.mlm.copy_top", "mlm trains no task's head"],
     "stages.joint.copy_top=0": ["stages.joint.copy_top: 0", "greater than or equal to 1"],

@@ -64,6 +64,16 @@ def test_whole_settings_are_drawn_whole() -> None:
     assert {trial.stage.epochs for trial in of(sweep=sweep)} == {1, 2, 3, 4, 5}
 
 
+def test_an_objectives_options_are_swept_by_their_names() -> None:
+    sweep = {"grid": {"contrastive.temperature": [0.05, 0.1], "lr": [1e-4]}, "by": "sts/pearson"}
+    found = of(objective="contrastive", contrastive={"positives": "pairs"}, tasks=["quora"], sweep=sweep)
+    assert [trial.label for trial in found] == [f"contrastive.temperature={t},lr=0.0001" for t in ("0.05", "0.1")]
+    assert [trial.stage.options.temperature for trial in found] == [0.05, 0.1]
+    assert {trial.stage.options.positives for trial in found} == {"pairs"} and {trial.stage.lr for trial in found} == {
+        1e-4
+    }
+
+
 def test_a_value_given_twice_is_one_trial() -> None:
     assert len(of(lr={"sweep": [1e-3, 0.001, 1e-4], "by": BY})) == 2
 
@@ -74,6 +84,10 @@ def test_a_value_given_twice_is_one_trial() -> None:
         ({"lr": {"sweep": [1e-3], "by": "sst/f1"}}, "stages.para.sweep.by: 'sst/f1' is not measured; valid: sst/acc"),
         ({"lr": {"sweep": [1e-3, -1], "by": BY}}, "stages.para.sweep: lr=-1: lr: Input should be greater than 0"),
         ({"sweep": {"grid": {"tasks": [["sst"]]}, "by": BY}}, "'tasks' cannot be swept; valid: batch_size, "),
+        (
+            {"sweep": {"grid": {"contrastive.temperature": [0.1]}, "by": BY}},
+            "'contrastive.temperature' cannot be swept; valid: batch_size, ",
+        ),
         ({"sweep": {"by": BY}}, "stages.para.sweep: neither grid nor random"),
         ({"sweep": {"grid": {"lr": []}, "by": BY}}, "stages.para.sweep.grid.lr: "),
         ({"sweep": {"gird": {"lr": [1]}, "by": BY}}, "stages.para.sweep.gird: unknown key; known keys: asha, by, grid"),
