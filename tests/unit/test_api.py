@@ -81,7 +81,7 @@ def test_more_pairs_than_a_block_and_repeated_sentences(monkeypatch: pytest.Monk
     first, second = [f"a film {at % 7}" for at in range(50)], [f"music {at % 5}" for at in range(50)]
     whole = predictor.predict("sts", first, second)
     encode = predictor.sentences
-    monkeypatch.setattr(predictor, "sentences", lambda texts: seen.append(len(texts)) or encode(texts))
+    monkeypatch.setattr(predictor, "sentences", lambda texts, **how: seen.append(len(texts)) or encode(texts, **how))
     monkeypatch.setattr("multitask.inference.predict.BLOCK", 20)
     done: list[int] = []
     np.testing.assert_allclose(predictor.predict("sts", first, second, done.append), whole, atol=1e-6)
