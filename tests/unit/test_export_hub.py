@@ -57,6 +57,7 @@ def test_the_card_says_what_the_trainers_folder_knows(experiment: dict[str, Any]
     assert "| data of quora | the project's own sample" in page.text
 
 
+@pytest.mark.slow
 def test_a_bundle_that_left_home_is_not_said_to_be_worth_anything(trained: str, tmp_path: Path) -> None:
     assert provenance_of(str(Path(trained).parent / "checkpoints")) == Provenance()
     text = model_card(bundle_with(), "transformers", Provenance(), "me/mine")

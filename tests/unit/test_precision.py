@@ -120,6 +120,7 @@ def test_a_stage_with_a_fused_optimizer_and_clipping_learns(
     }
 
 
+@pytest.mark.slow
 def test_sixteen_bit_weights_resume_as_if_never_stopped(tmp_path: Path) -> None:
     whole, parts = (small_job(tmp_path / name, precision="bf16-true", fused=True, clip=1.0) for name in ("a", "b"))
     assert run(whole)

@@ -39,6 +39,7 @@ def test_both_files_are_written_where_the_experiment_is_and_say_the_same_each_ti
     assert [home.read_bytes(name) for name in ("report.html", "report.md")] == first
 
 
+@pytest.mark.slow
 def test_the_command_prints_both_places(tmp_path: Path) -> None:
     write(tmp_path, FINISHED)
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
