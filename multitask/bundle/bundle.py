@@ -18,7 +18,16 @@ from safetensors.torch import load as load_tensors
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from multitask.bundle.checks import check_branches, check_facts, check_heads, check_tensors, check_tokenizer
+from multitask.bundle.checks import (
+    ENCODER,
+    LAYERS,
+    OWN,
+    check_branches,
+    check_facts,
+    check_heads,
+    check_tensors,
+    check_tokenizer,
+)
 from multitask.errors import UserError
 from multitask.model.config import BertConfig
 from multitask.model.heads import HEADS
@@ -126,7 +135,7 @@ class Bundle:
         kept += ["mlm."] if mlm and mlm == self.mlm else []
         state = {name: value for name, value in self.tensors.items() if name.startswith(tuple(kept))}
         for task, size in branches.items():
-            kept.append(f"branches.{task}.")
+            kept.append(f"{OWN}{task}.")
             state |= self._own_layers(task, size)
         try:
             missing, unexpected = model.load_state_dict(state, strict=False)
@@ -140,19 +149,19 @@ class Bundle:
     def _own_layers(self, task: str, size: int) -> dict[str, Tensor]:
         """The weights of a task's last layers, so many, by their names in `branches`: its own, and the encoder's where
         it has none."""
-        mine, shared, layers = f"branches.{task}.", "encoder.encoder.layer.", self.config.num_hidden_layers
+        mine, layers = f"{OWN}{task}.", self.config.num_hidden_layers
         own = self.branches.get(task, 0)
-        copied = tuple(f"{shared}{number}." for number in range(layers - size, layers - own))
-        found = {mine + name.removeprefix(shared): t for name, t in self.tensors.items() if name.startswith(copied)}
+        copied = tuple(f"{LAYERS}{number}." for number in range(layers - size, layers - own))
+        found = {mine + name.removeprefix(LAYERS): t for name, t in self.tensors.items() if name.startswith(copied)}
         return found | {name: t for name, t in self.tensors.items() if own and name.startswith(mine)}
 
     def of_task(self, task: str) -> Bundle:
         """The bundle with that task's head alone, and the layers that are its own as the encoder's."""
         own = {
-            f"encoder.encoder.layer.{name.removeprefix(f'branches.{task}.')}": value
+            f"{LAYERS}{name.removeprefix(f'{OWN}{task}.')}": value
             for name, value in self._own_layers(task, self.branches.get(task, 0)).items()
         }
-        kept = ("encoder.", f"heads.{task}.")
+        kept = (ENCODER, f"heads.{task}.")
         tensors = {name: value for name, value in self.tensors.items() if name.startswith(kept)} | own
         return replace(self, heads={task: self.heads[task]}, tensors=tensors, mlm=None, branches=NO_BRANCHES)
 

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from multitask.bundle.bundle import Bundle, save_bundle
+from multitask.bundle.bundle import Bundle
 from multitask.bundle.fitting import with_fitting
 from multitask.bundle.last_layer import moved
 from multitask.errors import UserError
@@ -19,15 +19,14 @@ from multitask.measure.ensembles import FOLDS
 from multitask.measure.evaluate import metrics_of, predicted_of
 from multitask.measure.metrics import OVERALL_OF
 from multitask.recipe.data_maps import place_of
-from multitask.storage.storage import MANIFEST, Storage
+from multitask.storage.storage import Storage
 from multitask.tasks.labels import KINDS
-from ray_jobs.bundles.output import check_free, draft, publish
-from ray_jobs.bundles.scoring import outputs_of, scored, tell_of_fitting, trained_on
+from ray_jobs.bundles.output import BUNDLE, check_free, publish_bundle
+from ray_jobs.bundles.scoring import outputs_of, scored, table_row, tell_of_fitting, trained_on
 from ray_jobs.screen import Screen
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "weights.safetensors"
 EARLIER = ("temperature", "calibration")  # of `about`: what the recruiter's calibration says
 
 
@@ -39,7 +38,7 @@ def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) ->
     where none can, and for an `output` that is not free.
     """
     target = Storage(output)
-    check_free(target, WEIGHTS, MANIFEST)
+    check_free(target, *BUNDLE)
     bundle = open_bundle(uri)
     tasks = [task for task in bundle.answers if KINDS[bundle.specs[task].label.kind].chances]
     if not tasks:
@@ -62,9 +61,7 @@ def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) ->
     if not rows:
         raise UserError(f"bundle '{uri}': no head of it could be calibrated on {place.uri}; the lines above say why")
     made = replace(made, about={**_still_true(made, tasks, rows), "data": _data_of(uri, bundle)})
-    with draft(target) as folder:
-        save_bundle(Storage(str(folder)), "", made)
-        publish(folder, target, WEIGHTS, MANIFEST)
+    publish_bundle(made, target)
     _tell(rows, target, place.uri, screen)
 
 
@@ -119,10 +116,8 @@ def _tell(rows: list[dict[str, Any]], target: Storage, data: str, screen: Screen
     shown = []
     for row in rows:
         for one in row["metrics"]:
-            interval = " .. ".join(cell(bound) for bound in one["interval"]) if one["interval"] else "-"
-            shown.append(
-                [one["metric"], cell(one["before"]), cell(one["value"], one["why"]), interval, str(one["rows"])]
-            )
+            metric, value, interval, count, _ = table_row(one)
+            shown.append([metric, cell(one["before"]), value, interval, count])
         both = row["cross_entropy"]
         shown.append([f"{row['task']}/cross-entropy", cell(both["before"]), cell(both["value"]), "", ""])
     screen.table(["dev", "before", "calibrated", "95 % interval", "rows"], shown, title=f"dev of {data}")

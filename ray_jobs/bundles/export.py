@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from multitask.bundle.bundle import is_bundle, save_bundle
+from multitask.bundle.bundle import is_bundle
 from multitask.bundle.found import read_model
 from multitask.errors import UserError, near
 from multitask.experiment.finding import open_bundle
@@ -18,9 +18,9 @@ from multitask.export.provenance import provenance_of
 from multitask.model.bert import POOLINGS
 from multitask.model.folders import FACTS
 from multitask.storage.sealed import write_document
-from multitask.storage.storage import MANIFEST, Storage
+from multitask.storage.storage import Storage
 from ray_jobs.bundles.hub import Hub
-from ray_jobs.bundles.output import check_free, draft, files_of, publish
+from ray_jobs.bundles.output import BUNDLE, check_free, draft, files_of, publish, publish_bundle
 from ray_jobs.screen import Screen
 
 CARD = "README.md"
@@ -71,11 +71,9 @@ def import_model(source: str, output: str, screen: Screen, pooling: str | None =
     if is_bundle(source):
         raise UserError(f"'{source}': is a bundle already; minibert import takes what transformers or others wrote")
     target = Storage(output)
-    check_free(target, "weights.safetensors", MANIFEST)
+    check_free(target, *BUNDLE)
     bundle = read_model(source, pooling)
-    with draft(target) as folder:
-        save_bundle(Storage(str(folder)), "", bundle)
-        publish(folder, target, "weights.safetensors", MANIFEST)
+    publish_bundle(bundle, target)
     config, heads = bundle.config, ", ".join(f"{task} ({name})" for task, name in bundle.heads.items())
     screen.say(f"encoder: {config.num_hidden_layers} layers, width {config.hidden_size}, {bundle.pooling} pooling")
     screen.say(f"heads:   {heads or 'none'}")

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from multitask.bundle.bundle import Bundle, save_bundle
 from multitask.errors import UserError, short_list
 from multitask.storage.disk import make_folder, sync_folder
 from multitask.storage.owners import kept_in
 from multitask.storage.retries import said_clearly
-from multitask.storage.storage import Storage
+from multitask.storage.storage import MANIFEST, Storage
+
+BUNDLE = ("weights.safetensors", MANIFEST)  # the file of a bundle that is uploaded first, and the last one
 
 
 def check_free(target: Storage, first: str, last: str) -> None:
@@ -62,6 +65,13 @@ def publish(folder: Path, target: Storage, first: str, last: str) -> Path:
     for name in sorted(files_of(folder), key=lambda name: (name == last, name != first)):
         target.write_file(name, folder / name)
     return folder
+
+
+def publish_bundle(bundle: Bundle, target: Storage) -> None:
+    """Writes a bundle to `target`, whole or not at all."""
+    with draft(target) as folder:
+        save_bundle(Storage(str(folder)), "", bundle)
+        publish(folder, target, *BUNDLE)
 
 
 def files_of(folder: Path) -> dict[str, int]:

@@ -112,13 +112,14 @@ def _with_overall(rows: Sequence[Mapping[str, Any]], of: Sequence[str]) -> dict[
 
 def _show(screen: Screen, found: Sequence[dict[str, Any]], of: Sequence[str], title: str) -> None:
     header = ["metric", "value", "95 % interval", "rows", "majority class"]
-    rows = [_table_row(row) for row in found]
+    rows = [table_row(row) for row in found]
     total = overall({row["metric"]: row["value"] for row in found}, of)
     rows += [[name, cell(value), "", "", ""] for name, value in total.items() if value is not None]
     screen.table(header, rows, title=title)
 
 
-def _table_row(row: dict[str, Any]) -> list[str]:
+def table_row(row: Mapping[str, Any]) -> list[str]:
+    """What `scored` found, in words: metric, value, interval, rows and majority class."""
     interval = " .. ".join(cell(bound) for bound in row["interval"]) if row["interval"] else "-"
     return [
         row["metric"],
