@@ -18,4 +18,5 @@ def with_fitting(about: Mapping[str, Any], files: Mapping[str, list[str]]) -> di
     """What a model says of itself when it was fitted to more files: task -> their sha256."""
     known = {task: fitted_on(about, task) for task in [*about.get(KEY, {}), *files]}
     found = {task: list(dict.fromkeys([*known[task], *files.get(task, [])])) for task in known}
-    return {**about, KEY: found} if found else dict(about)
+    named = {task: some for task, some in found.items() if some}
+    return {**about, KEY: named} if named else dict(about)

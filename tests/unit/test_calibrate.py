@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from multitask import load_bundle
 from multitask.bundle.bundle import Bundle, bundle_of, save_bundle
+from multitask.bundle.fitting import with_fitting
 from multitask.bundle.last_layer import moved
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
@@ -81,7 +82,7 @@ def test_no_step_from_it_makes_the_labels_likelier(kind: str) -> None:
 
 
 def test_other_shares_of_the_classes_than_in_training_are_corrected_for() -> None:
-    """Of two normal classes, sampled alike in training; a yes is one in ten now."""
+    """Yes and no are two normal distributions that training saw alike often; of these rows one in ten is a yes."""
     torch.manual_seed(6)
     labels = torch.bernoulli(torch.full((5000,), 0.1)).double()
     values = torch.randn(5000).double() + labels
@@ -231,6 +232,12 @@ def test_what_is_calibrated_knows_its_files(tmp_path: Path, caplog: pytest.LogCa
 
 def files_of(folder: Path) -> dict[str, dict[str, str]]:
     return {"quora": {split: str(folder / f"quora-{split}.csv") for split in ("train", "dev")}}
+
+
+def test_what_was_fitted_to_nothing_says_nothing() -> None:
+    assert with_fitting({"overall": []}, {"sst": []}) == {"overall": []}
+    once = with_fitting({"fitted_on": {"sst": "older"}}, {"sst": ["newer"], "quora": []})
+    assert once == {"fitted_on": {"sst": ["older", "newer"]}} == with_fitting(once, {"sst": ["older"]})
 
 
 def test_a_task_without_a_dev_file_is_named(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
