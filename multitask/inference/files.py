@@ -38,11 +38,18 @@ class FileOutputs:
     members: list[int] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
 
+    def mine(self, shares: Sequence[float]) -> list[float]:
+        """How much each of its members counts. shares: of each member of the whole ensemble."""
+        return [shares[at] for at in self.members]
+
+    def together(self, shares: Sequence[float]) -> Tensor:
+        """(N, *shape) what they put out together. shares: how much each member of the whole ensemble counts."""
+        alone = len(self.outputs) == 1
+        return self.outputs[0] if alone else mixed(self.outputs, self.mine(shares), self.spec.label)
+
     def predicted(self, shares: Sequence[float]) -> Predicted:
         """What they say together. shares: how much each member of the whole ensemble counts."""
-        alone = len(self.outputs) == 1
-        mine = [shares[at] for at in self.members]
-        return predicted_of(self.outputs[0] if alone else mixed(self.outputs, mine, self.spec.label), self.spec.label)
+        return predicted_of(self.together(shares), self.spec.label)
 
 
 def file_outputs(

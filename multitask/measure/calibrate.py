@@ -1,4 +1,4 @@
-"""A head's logits made to fit labels: multiplied by one number, and moved by one for each output.
+"""Logits made to fit labels: multiplied by one number, and moved by one for each output.
 
 Platt, 1999, "Probabilistic Outputs for Support Vector Machines", 2.1, of a yes or no; Guo et al., 2017, "On Calibration
 of Modern Neural Networks", 4.2, of classes. The shift is what corrects classes that are rarer, or more frequent, than
@@ -7,13 +7,14 @@ in training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from multitask.errors import UserError
-from multitask.measure.ensembles import FOLDS, outside_and_inside
+from multitask.measure.ensembles import FOLDS, mixed, outside_and_inside
 from multitask.tasks.chances import Chances
 from multitask.tasks.labels import KINDS, LabelSpec
 
@@ -52,17 +53,19 @@ def _likely(outputs: Tensor, labels: Tensor, chances: Chances) -> Tensor:
     return torch.where(truth > 0, truth * logs, 0.0).sum()
 
 
-def calibrated(outputs: Tensor, labels: Tensor, label: LabelSpec, where: str) -> Calibration:
-    """What makes the labels likeliest, by L-BFGS; the likelihood is concave in scale and shifts.
+def calibrated(
+    outputs: Sequence[Tensor], weights: Sequence[float], labels: Tensor, label: LabelSpec, where: str
+) -> Calibration:
+    """What makes the labels likeliest, by L-BFGS; of one model the likelihood is concave in scale and shifts.
 
     Normal priors keep both finite where the likelihood has no maximum: on how far an output's mean moves, of deviation
     1, for a class that no row has; on the scale around 1, of deviation WIDTH, for outputs that are never wrong.
-    outputs: (N, *shape). labels: (N,) or (N, W). where: what an error names. Raises UserError where the outputs say
-    nothing of the labels.
+    outputs: (N, *shape) a model. weights: of their mixture. labels: (N,) or (N, W). where: what an error names. Raises
+    UserError where the outputs say nothing of the labels.
     """
-    outputs, chances = outputs.double(), _chances(label)
-    mean, spread = outputs.mean(dim=0), outputs.std().clamp(min=torch.finfo(torch.float64).tiny)
-    varying = (outputs - mean) / spread  # so that a step is as good for the scale as for the means
+    models, chances = torch.stack([some.double() for some in outputs]), _chances(label)
+    mean, spread = models.mean(dim=(0, 1)), models.std().clamp(min=torch.finfo(torch.float64).tiny)
+    varying = (models - mean) / spread  # so that a step is as good for the scale as for the means
     scale, middle = spread.clone().requires_grad_(), mean.clone().requires_grad_()
     solver = torch.optim.LBFGS(
         [scale, middle], max_iter=STEPS, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
@@ -71,7 +74,8 @@ def calibrated(outputs: Tensor, labels: Tensor, label: LabelSpec, where: str) ->
     def unlikely() -> Tensor:
         solver.zero_grad()
         prior = (middle - mean).square().sum() / 2 + (scale / spread - 1).square() / (2 * WIDTH**2)
-        found = (prior - _likely(scale * varying + middle, labels, chances)) / len(labels)
+        mixture = mixed(list(scale * varying + middle), weights, label)
+        found = (prior - _likely(mixture, labels, chances)) / len(labels)
         found.backward()  # type: ignore[no-untyped-call]
         return found
 
@@ -86,9 +90,18 @@ def calibrated(outputs: Tensor, labels: Tensor, label: LabelSpec, where: str) ->
         return Calibration(factor, middle - factor * mean)
 
 
-def cross_calibrated(outputs: Tensor, labels: Tensor, label: LabelSpec, where: str, folds: int = FOLDS) -> Tensor:
-    """(N, *shape) float64 outputs, each row's calibrated by the rows of the other folds. where: what an error names."""
-    found = torch.zeros_like(outputs, dtype=torch.float64)
+def cross_calibrated(
+    outputs: Sequence[Tensor],
+    weights: Sequence[float],
+    labels: Tensor,
+    label: LabelSpec,
+    where: str,
+    folds: int = FOLDS,
+) -> Tensor:
+    """(N, *shape) float64 outputs of the mixture, each row's calibrated by the rows of the other folds. where: what an
+    error names."""
+    found = torch.zeros_like(outputs[0], dtype=torch.float64)
     for outside, inside in outside_and_inside(len(labels), folds):
-        found[inside] = calibrated(outputs[outside], labels[outside], label, where).of(outputs[inside])
+        fit = calibrated([some[outside] for some in outputs], weights, labels[outside], label, where)
+        found[inside] = mixed([fit.of(some[inside]) for some in outputs], weights, label)
     return found

@@ -1,16 +1,19 @@
-"""`minibert calibrate`: a bundle whose probabilities fit the labels of dev, and what that is worth on other rows."""
+"""`minibert calibrate`: a bundle, or an ensemble, whose probabilities fit the labels of dev, and what that is worth on
+other rows."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from multitask.bundle.bundle import Bundle
+from multitask.bundle.bundle import Bundle, bundle_fingerprint, member_folder, save_bundle
+from multitask.bundle.ensemble import Ensemble, ensemble_facts, write_ensemble
 from multitask.bundle.fitting import with_fitting
 from multitask.bundle.last_layer import moved
 from multitask.errors import UserError
-from multitask.experiment.finding import open_bundle
+from multitask.experiment.finding import open_answering
 from multitask.experiment.results import cell
 from multitask.export.provenance import shared_data
 from multitask.inference.files import FileOutputs
@@ -21,7 +24,7 @@ from multitask.measure.metrics import OVERALL_OF
 from multitask.recipe.data_maps import place_of
 from multitask.storage.storage import Storage
 from multitask.tasks.labels import KINDS
-from ray_jobs.bundles.output import BUNDLE, check_free, publish_bundle
+from ray_jobs.bundles.output import BUNDLE, ENSEMBLE_FILES, check_free, draft, publish, publish_bundle
 from ray_jobs.bundles.scoring import outputs_of, scored, table_row, tell_of_fitting, trained_on
 from ray_jobs.screen import Screen
 
@@ -30,58 +33,70 @@ log = logging.getLogger(__name__)
 EARLIER = ("temperature", "calibration")  # of `about`: what the recruiter's calibration says
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What suits a task's dev file of that sha256."""
+
+    calibration: Calibration
+    sha256: str
+
+
 def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) -> None:
-    """Writes the bundle to `output` with each head whose outputs are probabilities calibrated to its task's dev file.
+    """Writes the bundle, or ensemble, to `output` with each task whose answers are probabilities calibrated to its dev
+    file.
 
     What is reported is cross-fitted: each row's by what was fitted to others. data: where the dev files are; those it
-    was trained with where it is None. A head that cannot be calibrated stays as it is, which is said. Raises UserError
+    was trained with where it is None. A task that cannot be calibrated stays as it is, which is said. Raises UserError
     where none can, and for an `output` that is not free.
     """
     target = Storage(output)
-    check_free(target, *BUNDLE)
-    bundle = open_bundle(uri)
-    tasks = [task for task in bundle.answers if KINDS[bundle.specs[task].label.kind].chances]
+    model = open_answering(uri).bundle
+    check_free(target, *(BUNDLE if isinstance(model, Bundle) else ENSEMBLE_FILES))
+    tasks = [task for task in model.answers if KINDS[model.specs[task].label.kind].chances]
     if not tasks:
         raise UserError(f"bundle '{uri}': no trained head whose outputs are probabilities, so nothing to calibrate")
-    place = place_of(data) if data else trained_on(uri, bundle, ["dev"])
+    place = place_of(data) if data else trained_on(uri, model, ["dev"])
     for task in tasks:
-        if not place.has(bundle.specs[task], "dev"):
+        if not place.has(model.specs[task], "dev"):
             log.warning("%s: left as it is: no dev file in %s", task, place.uri)
-    made, rows = bundle, list[dict[str, Any]]()
-    for one in outputs_of(bundle, place, ["dev"], screen, tasks=tasks):
+    fits, rows, overall_of = dict[str, Fit](), list[dict[str, Any]](), model.about.get("overall") or list(OVERALL_OF)
+    for one in outputs_of(model, place, ["dev"], screen, tasks=tasks):
         screen.note(f"calibrating {one.spec.name}")
-        tell_of_fitting(bundle, one)
+        tell_of_fitting(model, one)
         try:
-            found, told = _calibrated(one, bundle.about.get("overall") or list(OVERALL_OF))
+            fits[one.spec.name], told = _calibrated(one, model.shares(one.spec.name), overall_of)
         except UserError as error:
             log.warning("%s: left as it is: %s", one.spec.name, error)
             continue
-        made = _with(made, one, found)
         rows.append(told)
     if not rows:
         raise UserError(f"bundle '{uri}': no head of it could be calibrated on {place.uri}; the lines above say why")
-    made = replace(made, about={**_still_true(made, tasks, rows), "data": _data_of(uri, bundle)})
-    publish_bundle(made, target)
+    if isinstance(model, Bundle):
+        made = _fitted(model, fits)
+        about = {**made.about, "data": shared_data([uri]) or made.about.get("data", {})}  # what a copy cannot look up
+        publish_bundle(replace(made, about=about), target)
+    else:
+        _publish_ensemble(model, fits, ensemble_facts(Storage(uri))["members"], target)
     _tell(rows, target, place.uri, screen)
 
 
-def _calibrated(one: FileOutputs, overall_of: list[str]) -> tuple[Calibration, dict[str, Any]]:
+def _calibrated(one: FileOutputs, shares: Sequence[float], overall_of: list[str]) -> tuple[Fit, dict[str, Any]]:
     """What suits all rows, and what is said of each row by what suits others. Raises UserError for too few rows."""
-    spec, table, outputs = one.spec, one.table, one.outputs[0]
+    spec, table, weights, before = one.spec, one.table, one.mine(shares), one.together(shares)
     if len(table) < 2 * FOLDS:
         raise UserError(f"calibrate: {table.source} has {len(table)} rows; {FOLDS} folds need {2 * FOLDS} or more")
     labels = table.labels.double()
-    found = calibrated(outputs, labels, spec.label, table.source)
-    crossed = cross_calibrated(outputs, labels, spec.label, table.source)
+    found = calibrated(one.outputs, weights, labels, spec.label, table.source)
+    crossed = cross_calibrated(one.outputs, weights, labels, spec.label, table.source)
     metrics = [
         {
-            "before": scored(spec, metric, table, predicted_of(outputs, spec.label))["value"],
+            "before": scored(spec, metric, table, predicted_of(before, spec.label))["value"],
             **scored(spec, metric, table, predicted_of(crossed, spec.label)),
         }
         for metric in metrics_of(spec, overall_of)
     ]
-    surprises = {name: surprise(some, labels, spec.label) for name, some in (("before", outputs), ("value", crossed))}
-    return found, {
+    surprises = {name: surprise(some, labels, spec.label) for name, some in (("before", before), ("value", crossed))}
+    return Fit(found, table.sha256), {
         "task": spec.name,
         "scale": found.scale,
         "shift": found.shift.tolist(),
@@ -90,22 +105,29 @@ def _calibrated(one: FileOutputs, overall_of: list[str]) -> tuple[Calibration, d
     }
 
 
-def _with(bundle: Bundle, one: FileOutputs, found: Calibration) -> Bundle:
-    """The bundle with one more head calibrated; it says on which rows."""
-    task = one.spec.name
-    made = moved(bundle, task, found.scale, found.shift.flatten() if found.shift.ndim else found.shift)
-    return replace(made, about=with_fitting(bundle.about, {task: [one.table.sha256]}))
+def _fitted(bundle: Bundle, fits: Mapping[str, Fit]) -> Bundle:
+    """The bundle with its heads calibrated; it says on which rows, and nothing that was true of earlier ones alone."""
+    mine = [task for task in bundle.answers if task in fits]
+    for task in mine:
+        found = fits[task].calibration
+        bundle = moved(bundle, task, found.scale, found.shift.flatten() if found.shift.ndim else found.shift)
+    probable = [task for task in bundle.answers if KINDS[bundle.specs[task].label.kind].chances]
+    told = {key: value for key, value in bundle.about.items() if mine != probable or key not in EARLIER}
+    return replace(bundle, about=with_fitting(told, {task: [fits[task].sha256] for task in mine}))
 
 
-def _still_true(bundle: Bundle, tasks: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the bundle says of itself, without what an earlier calibration said of heads that have all moved."""
-    all_moved = len(rows) == len(tasks)
-    return {key: value for key, value in bundle.about.items() if not (all_moved and key in EARLIER)}
-
-
-def _data_of(uri: str, bundle: Bundle) -> dict[str, Any]:
-    """Task -> the files that it was trained with: a bundle that lies alone does not know them from its experiment."""
-    return shared_data([uri]) or bundle.about.get("data", {})
+def _publish_ensemble(
+    ensemble: Ensemble, fits: Mapping[str, Fit], members: Sequence[Mapping[str, Any]], target: Storage
+) -> None:
+    """Writes the ensemble with every member's heads calibrated. members: what its ensemble.json says of each."""
+    with draft(target) as folder:
+        place, told = Storage(str(folder)), []
+        for number, (bundle, member) in enumerate(zip(ensemble.members, members, strict=True)):
+            save_bundle(place, name := member_folder(number), _fitted(bundle, fits))
+            told.append({**member, "fingerprint": bundle_fingerprint(place.at(name))})
+        about = with_fitting(ensemble.about, {task: [fit.sha256] for task, fit in fits.items()})
+        write_ensemble(place, replace(ensemble, about=about, dev={}), told)  # dev was measured of others
+        publish(folder, target, *ENSEMBLE_FILES)
 
 
 def _tell(rows: list[dict[str, Any]], target: Storage, data: str, screen: Screen) -> None:

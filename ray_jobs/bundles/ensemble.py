@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from multitask.bundle.bundle import ENSEMBLE, Bundle, bundle_fingerprint, member_folder, save_bundle
+from multitask.bundle.bundle import Bundle, bundle_fingerprint, member_folder, save_bundle
 from multitask.bundle.ensemble import MOST, Ensemble, Members, differing, write_ensemble
 from multitask.bundle.fitting import fitted_on, with_fitting
 from multitask.errors import UserError, near
@@ -21,7 +21,7 @@ from multitask.recipe.data_maps import Place, place_of
 from multitask.report.ensemble import score_rows
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TaskSpec
-from ray_jobs.bundles.output import check_free, draft, publish
+from ray_jobs.bundles.output import ENSEMBLE_FILES, check_free, draft, publish
 from ray_jobs.bundles.scoring import outputs_of, place_known, scored, tell_of_fitting
 from ray_jobs.screen import Screen
 
@@ -42,8 +42,8 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
         raise UserError(f"ensemble: '{', '.join(uris)}' alone; name two bundles or more")
     if len(uris) > MOST:
         raise UserError(f"ensemble: {len(uris)} bundles; valid: at most {MOST}")
-    target, first = Storage(output), f"{member_folder(0)}/model.json"
-    check_free(target, first, ENSEMBLE)
+    target = Storage(output)
+    check_free(target, *ENSEMBLE_FILES)
     with draft(target) as folder:
         gathered = Gathered(Storage(str(folder)), [], {}, {}, [])
         for uri in uris:
@@ -54,7 +54,7 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
             place = place_of(data) if data else _known_place(ensemble)
             ensemble = _measured(ensemble, place, weights == "fitted", screen)
         write_ensemble(Storage(str(folder)), ensemble, gathered.members)
-        publish(folder, target, first, ENSEMBLE)
+        publish(folder, target, *ENSEMBLE_FILES)
     _tell(ensemble, gathered.members, target, screen)
 
 

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from multitask.bundle.bundle import Bundle, save_bundle
+from multitask.bundle.bundle import ENSEMBLE, Bundle, member_folder, save_bundle
 from multitask.errors import UserError, short_list
 from multitask.storage.disk import make_folder, sync_folder
 from multitask.storage.owners import kept_in
 from multitask.storage.retries import said_clearly
 from multitask.storage.storage import MANIFEST, Storage
 
-BUNDLE = ("weights.safetensors", MANIFEST)  # the file of a bundle that is uploaded first, and the last one
+# Of a bundle and of an ensemble: the file that is uploaded first, and the last one.
+BUNDLE = ("weights.safetensors", MANIFEST)
+ENSEMBLE_FILES = (f"{member_folder(0)}/model.json", ENSEMBLE)
 
 
 def check_free(target: Storage, first: str, last: str) -> None:

@@ -60,8 +60,8 @@ def calibrate(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a bundle whose probabilities fit dev's labels. Each head's outputs are multiplied by one number and moved by
-    one for each class; what that gains is measured by cross-fitting."""
+    """Make a bundle, or an ensemble, whose probabilities fit dev's labels. Each head's outputs are multiplied by one
+    number and moved by one for each class; what that gains is measured by cross-fitting."""
     from ray_jobs.bundles.calibrate import calibrate_bundle
     from ray_jobs.screen import Screen
 

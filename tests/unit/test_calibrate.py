@@ -21,6 +21,7 @@ from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.inference.predict import Predictor
 from multitask.measure.calibrate import Calibration, calibrated, cross_calibrated, surprise
+from multitask.measure.ensembles import mixed
 from multitask.model.multitask import MultitaskModel
 from multitask.storage.storage import Storage
 from multitask.tasks.own import known
@@ -45,6 +46,7 @@ def drawn(kind: str, count: int) -> tuple[Tensor, Tensor]:
 
 
 LABELS = {"classes": SST, "binary": QUORA, "multilabel": TONES}
+ALONE = (1.0,)
 
 
 @pytest.mark.parametrize("kind", LABELS)
@@ -52,7 +54,7 @@ def test_what_was_done_to_sound_logits_is_undone(kind: str) -> None:
     label = LABELS[kind]
     logits, labels = drawn(kind, 20000)
     shift = torch.linspace(-1, 1, label.outputs).double().reshape(label.shape)
-    found = calibrated((logits - shift) * 3, labels, label, "dev")
+    found = calibrated([(logits - shift) * 3], ALONE, labels, label, "dev")
     assert found.scale == pytest.approx(1 / 3, rel=0.05)
     apart = found.shift - shift
     apart = apart - apart.mean() if kind == "classes" else apart  # only differences between classes count
@@ -60,16 +62,19 @@ def test_what_was_done_to_sound_logits_is_undone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_no_step_from_it_makes_the_labels_likelier(kind: str) -> None:
+@pytest.mark.parametrize("weights", [ALONE, (0.25, 0.75)])
+def test_no_step_from_it_makes_the_labels_likelier(kind: str, weights: tuple[float, ...]) -> None:
     """With the prior on how far the mean of each output moves."""
     label = LABELS[kind]
     logits, labels = drawn(kind, 200)
-    logits = logits * 2 + 1
-    found = calibrated(logits, labels, label, "dev")
+    models = [logits * 2 + 1, logits * 3 + torch.randn_like(logits)][: len(weights)]
+    found = calibrated(models, weights, labels, label, "dev")
+    mean = torch.stack(models).mean(dim=(0, 1))
 
     def unlikely(some: Calibration) -> float:
-        moved = some.of(logits).mean(dim=0) - logits.mean(dim=0)
-        return surprise(some.of(logits), labels, label) + float(moved.square().sum()) / 400
+        apart = some.of(mean) - mean
+        mixture = mixed([some.of(model) for model in models], weights, label)
+        return surprise(mixture, labels, label) + float(apart.square().sum()) / 400
 
     for change in (1e-3, -1e-3):
         first = torch.zeros(label.outputs).double()
@@ -81,17 +86,25 @@ def test_no_step_from_it_makes_the_labels_likelier(kind: str) -> None:
         assert all(unlikely(found) < unlikely(other) < unlikely(found) + 1e-4 for other in others)
 
 
+@pytest.mark.parametrize("kind", LABELS)
+def test_models_that_say_the_same_are_calibrated_as_one(kind: str) -> None:
+    logits, labels = drawn(kind, 200)
+    one, other = (calibrated([logits] * len(some), some, labels, LABELS[kind], "dev") for some in (ALONE, (0.3, 0.7)))
+    assert other.scale == pytest.approx(one.scale, abs=1e-6)
+    torch.testing.assert_close(other.shift, one.shift, atol=1e-6, rtol=0)
+
+
 def test_other_shares_of_the_classes_than_in_training_are_corrected_for() -> None:
     """Yes and no are two normal distributions that training saw alike often; of these rows one in ten is a yes."""
     torch.manual_seed(6)
     labels = torch.bernoulli(torch.full((5000,), 0.1)).double()
     values = torch.randn(5000).double() + labels
     logits = values - 0.5  # the log odds where both are as frequent
-    found = calibrated(logits, labels, QUORA, "dev")
+    found = calibrated([logits], ALONE, labels, QUORA, "dev")
     assert found.scale == pytest.approx(1, abs=0.15) and found.shift.item() == pytest.approx(np.log(1 / 9), abs=0.2)
     right = [
         ((some > 0) == labels.bool()).double().mean()
-        for some in (logits, cross_calibrated(logits, labels, QUORA, "dev"))
+        for some in (logits, cross_calibrated([logits], ALONE, labels, QUORA, "dev"))
     ]
     assert right[1] > right[0] + 0.1
 
@@ -99,16 +112,16 @@ def test_other_shares_of_the_classes_than_in_training_are_corrected_for() -> Non
 def test_a_row_is_calibrated_by_others_alone() -> None:
     """A row's own label, changed, leaves what is said of it as it was."""
     logits, labels = drawn("binary", 50)
-    before = cross_calibrated(logits, labels, QUORA, "dev")
+    before = cross_calibrated([logits], ALONE, labels, QUORA, "dev")
     labels[7] = 1 - labels[7]
-    after = cross_calibrated(logits, labels, QUORA, "dev")
+    after = cross_calibrated([logits], ALONE, labels, QUORA, "dev")
     assert after[7] == before[7] and not torch.equal(after, before)
 
 
 def test_a_class_that_no_row_has_stays_possible() -> None:
     logits, labels = drawn("classes", 1000)
     seen = labels < 4
-    found = calibrated(logits[seen], labels[seen], SST, "dev")
+    found = calibrated([logits[seen]], ALONE, labels[seen], SST, "dev")
     assert found.shift.isfinite().all() and found.shift.argmin() == 4
 
 
@@ -116,7 +129,7 @@ def test_outputs_that_are_never_wrong_get_a_scale_all_the_same() -> None:
     """Without a prior the greater the likelier. What is found is a minimum, not where a search was stopped."""
     labels = torch.tensor([0.0, 1.0] * 50).double()
     logits = (labels - 0.5) * torch.linspace(2, 6, 100).double()
-    scales = [calibrated(logits * factor, labels, QUORA, "dev").scale * factor for factor in (1.0, 1.001)]
+    scales = [calibrated([logits * factor], ALONE, labels, QUORA, "dev").scale * factor for factor in (1.0, 1.001)]
     assert 2 < scales[0] < 30 and scales[1] == pytest.approx(scales[0], rel=0.01)
 
 
@@ -125,7 +138,7 @@ def test_outputs_that_say_nothing_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"dev: the model's outputs for 400 rows say nothing of their labels: the best scale is -"
     ):
-        calibrated(-logits, labels, QUORA, "dev")
+        calibrated([-logits], ALONE, labels, QUORA, "dev")
 
 
 HEADS = {"sst": "mlp", "quora": "interaction", "sts": "cosine", "tones": "linear"}
@@ -214,6 +227,28 @@ def test_the_command_writes_a_bundle_that_says_what_it_was_fitted_on(
     assert caplog.text.count("was fitted on these rows") == 8, (
         "of an ensemble's members, and of what is calibrated twice"
     )
+
+
+def test_an_ensemble_is_calibrated_in_each_of_its_members(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = load_bundle(str(folder / "bundle")).bundle
+    save_bundle(Storage(str(tmp_path)), "milder", moved(sound, "sst", 0.5))
+    names = [folder / "bundle", tmp_path / "milder"]
+    command("ensemble", *names, "--output", tmp_path / "both", "--data", folder)
+    said = command("calibrate", tmp_path / "both", "--output", tmp_path / "fit", "--data", folder, "--json")
+    told = json.loads(said[said.index("{") :])["tasks"]
+    assert [row["cross_entropy"]["value"] < row["cross_entropy"]["before"] for row in told] == [True, True]
+    texts = ["A warm, funny film.", "Two hours of nothing."]
+    members = []
+    for name in names:
+        logits = told[0]["scale"] * np.log(load_bundle(str(name)).probabilities("sst", texts)) + told[0]["shift"]
+        members.append(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+    fit = load_bundle(str(tmp_path / "fit"))
+    np.testing.assert_allclose(fit.probabilities("sst", texts), np.mean(members, axis=0), atol=1e-6)
+    command("evaluate", tmp_path / "fit", "--data", folder)
+    command("evaluate", tmp_path / "fit" / "member-1", "--data", folder)
+    assert caplog.text.count("was fitted on these rows") == 4, "the ensemble, and what is taken out of it"
 
 
 @pytest.mark.slow
