@@ -44,7 +44,9 @@ def train_tokenizer() -> Tokenizer:
     tokenizer = _bare(learner.get_vocab())
     tokenizer.add_special_tokens(SPECIAL)
     tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[(name, SPECIAL.index(name)) for name in ("[CLS]", "[SEP]")]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, SPECIAL.index(name)) for name in ("[CLS]", "[SEP]")],
     )
     return tokenizer
 

@@ -30,6 +30,12 @@ def test_the_packaged_files_are_the_generated_ones() -> None:
         assert (Path(sample_uri()) / name).read_bytes() == content, f"{name}: python -m multitask.data.sample"
 
 
+def test_the_tiny_tokenizer_joins_texts_as_bert_does(tokenizer: Tokenizer) -> None:
+    found = tokenizer.encode("a film", "good")
+    assert [found.tokens[at] for at in (0, 3, -1)] == ["[CLS]", "[SEP]", "[SEP]"]
+    assert found.type_ids == [0] * 4 + [1] * (len(found.tokens) - 4) and 1 in found.type_ids
+
+
 def test_packaged_files_stay_small() -> None:
     assert sum(path.stat().st_size for path in ASSETS.rglob("*.*")) < 1_000_000
 
