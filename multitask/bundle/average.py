@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from multitask.bundle.bundle import Bundle, facts_of
+from multitask.bundle.fitting import fitted_on, with_fitting
 from multitask.bundle.found import Found
 from multitask.errors import UserError
 
@@ -19,8 +20,9 @@ def averaged(found: Iterable[tuple[str, Found[Bundle]]]) -> Bundle:
     """The bundle whose weights are the mean of others', summed in float64.
 
     found: what the user calls each, and the bundle; they are taken one after the other, and no two are held together.
-    What the result says of itself is what all of them say. Raises UserError where two differ in a tensor's shape, the
-    encoder's config, the tokenizer or the tasks, and where one is there twice.
+    What the result says of itself is what all of them say; of rows that something was fitted to, what any of them says.
+    Raises UserError where two differ in a tensor's shape, the encoder's config, the tokenizer or the tasks, and where
+    one is there twice.
     """
     first: Bundle | None = None
     totals: dict[str, Tensor] = {}
@@ -84,4 +86,5 @@ def _agreed(first: Bundle, other: Bundle) -> dict[str, Any]:
     as untrained."""
     trained = [set(bundle.about.get("trained", bundle.heads)) for bundle in (first, other)]
     same = {key: value for key, value in first.about.items() if other.about.get(key) == value}
-    return same | {"trained": sorted(trained[0] & trained[1])}
+    seen = {task: fitted_on(first.about, task) + fitted_on(other.about, task) for task in first.heads}
+    return with_fitting(same, seen) | {"trained": sorted(trained[0] & trained[1])}

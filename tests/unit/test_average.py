@@ -64,6 +64,17 @@ def test_it_says_of_itself_what_all_members_say() -> None:
     assert [one["bundle"] for one in found.about["average_of"]] == ["b0", "b1"]
 
 
+def test_it_says_which_rows_any_member_was_fitted_to() -> None:
+    fitted = [{"sst": ["a"]}, {}, {"sst": ["a", "b"], "sts": ["c"]}]
+    for order in (fitted, fitted[::-1]):
+        members = (member(seed, **({"fitted_on": on} if on else {})) for seed, on in enumerate(order))
+        assert {task: sorted(on) for task, on in mean_of(*members).about["fitted_on"].items()} == {
+            "sst": ["a", "b"],
+            "sts": ["c"],
+        }
+    assert "fitted_on" not in mean_of(member(1), member(2)).about
+
+
 def toned(words: str, seed: int) -> Bundle:
     """A bundle of an own task of five classes, called by those letters."""
     own = known({"tone": {"columns": ["sentence"], "label": {"words": list(words)}}}, "test")
