@@ -178,7 +178,14 @@ def _leak(unit: Unit, mine: Units, sketched: Sketches, other: Units, others: Ske
             kind, item, (other_row, theirs) = found
             counts[kind] += 1
             if counts[kind] <= EXAMPLES:
-                examples.append(Example(kind, mine.file.ids[row], item, other.file.ids[other_row], theirs))
+                shown = [
+                    some.file.texts[at] if unit == "pair" else one
+                    for some, at, one in (
+                        (mine, row, item),
+                        (other, other_row, theirs),
+                    )
+                ]  # a pair in its file's own order
+                examples.append(Example(kind, mine.file.ids[row], shown[0], other.file.ids[other_row], shown[1]))
     ordered = sorted(examples, key=lambda example: KINDS.index(example.kind))
     numbers = (counts["exact"], counts["normalised"], counts["near"])
     return Leak(mine.file.name, len(mine.rows), other.file.name, unit, numbers, tuple(ordered))

@@ -96,7 +96,7 @@ FILES = {
         ("a b c d e f g h j", "z"),
         ("x", "y"),
     ],
-    "sts-dev": [("x", "only"), ("How are you, today", "are you well")],
+    "sts-dev": [("x", "only"), ("are you well", "How are you, today")],
     "sts-test-student": [("nothing", "of this")],
 }
 
@@ -132,7 +132,7 @@ def test_what_files_of_different_splits_share(data: Path) -> None:
     }
     first = leaks["sts dev", "quora train", "pair"]["examples"][0]
     assert (first["kind"], first["id"], first["other_id"]) == ("normalised", "1", "0")
-    assert first["mine"] == ["How are you, today", "are you well"]
+    assert first["mine"] == ["are you well", "How are you, today"], "in the file's order"
     assert leaks["quora dev", "quora train", "text"]["rows"] == 4 and len(found["files"]) == 4
 
 
