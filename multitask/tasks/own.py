@@ -48,7 +48,7 @@ class Label(Strict):
     words: list[Word] = []
     """The classes as the files say them, that of class 0 first; predictions say them too."""
     low: Number | None = None
-    """The least label, of scores and of classes that are numbers; 0 unless said."""
+    """The least label, of scores and of classes that are numbers; of classes 0 unless said."""
     high: Number | None = None
     """The greatest label, of scores and of classes that are numbers."""
     similar: Number | str | None = None

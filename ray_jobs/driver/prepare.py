@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from multitask.bundle.bundle import ENCODERS, Bundle, bundle_fingerprint, is_bundle, read_bundle, save_bundle
-from multitask.bundle.ensemble import is_ensemble
+from multitask.bundle.bundle import ENCODERS, Bundle, bundle_fingerprint, read_bundle, save_bundle
 from multitask.bundle.found import found_at
 from multitask.data.samplers import training_rows
 from multitask.data.scales import scale_note
@@ -216,7 +216,7 @@ def located(storage: Storage, uri: str, at: str) -> str:
     """
     if storage.exists(f"{uri.partition('/')[0]}/{EXPERIMENT_FILE}"):
         return find_bundle(join(storage.uri, uri)).uri
-    if re.fullmatch(f"{NAME}/{NAME}", uri) and not (is_bundle(uri) or is_ensemble(uri)):
+    if re.fullmatch(f"{NAME}/{NAME}", uri) and not Path(uri).is_dir():
         raise UserError(
             f"{at}: '{uri}': no experiment '{uri.partition('/')[0]}' in {storage.uri} and no bundle at that path; "
             f"run the recipe that makes it first, with the same --storage"

@@ -89,7 +89,11 @@ def _members(found: Found[Answering], task: str) -> Iterator[tuple[Bundle, str, 
 def _opened(storage: Storage, teacher: Teacher, spec: TaskSpec, at: str) -> Found[Answering]:
     """The teacher's bundle, or ensemble. Raises UserError where it has no trained head for the task, unless its
     encodings are all that is wanted, which an ensemble has none of, and where its label is another."""
-    found = open_answering(located(storage, teacher.bundle, at))
+    place = located(storage, teacher.bundle, at)
+    try:
+        found = open_answering(place)
+    except UserError as error:
+        raise type(error)(f"{at}: {error}") from error
     if teacher.embeddings:
         if isinstance(found.bundle, Ensemble):
             raise UserError(

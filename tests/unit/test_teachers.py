@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,8 +162,11 @@ def test_outputs_are_computed_once_and_anew_where_they_are_damaged(
 
 
 @pytest.mark.parametrize("kind", ["binary", "multilabel"])
-def test_an_exported_cross_encoder_teaches_its_task(tmp_path: Path, kind: str) -> None:
-    folder = written(tmp_path, bundle_with({kind: "linear"}), kind)
+def test_an_exported_cross_encoder_teaches_its_task(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named as a stage of an experiment is, FOLDER/NAME, which there is none of."""
+    monkeypatch.chdir(tmp_path)
+    folder = os.path.relpath(written(tmp_path / "exports", bundle_with({kind: "linear"}), kind))
+    assert folder.count("/") == 1
     for name in ("train", "dev"):
         label = {"binary": "1", "multilabel": "price|staff"}[kind]
         (tmp_path / f"{name}.csv").write_text(
@@ -206,6 +210,7 @@ def test_a_teachers_content_makes_a_stage_another_one_and_its_path_does_not(tmp_
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
     "no head": ({"bundle": "tiny"}, {}, [".bundle: 'tiny': ", "no trained head for task quora"]),
     "no experiment": ({"bundle": "no/such"}, {}, [".bundle: 'no/such': no experiment 'no'"]),
+    "no encoder": ({"bundle": "tinny"}, {}, [".bundle: ", "'tinny'", "tiny"]),
     "another size": ({"embeddings": True}, {}, [".embeddings: ", "encodings of 32 numbers", "model of 64"]),
 }
 
