@@ -31,7 +31,7 @@ class Origin:
 
 
 ENCODERS = {
-    "tiny": Origin("apache-2.0", note="begins with random weights: what it knows, it learned from the data below"),
+    "tiny": Origin("apache-2.0", note="begins with random weights: all it knows, it learned from the data named here"),
     "minilm-l6": Origin(
         "apache-2.0",
         "sentence-transformers/all-MiniLM-L6-v2",

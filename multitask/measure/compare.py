@@ -133,9 +133,10 @@ def _compared(
 
 
 def changed_sides(task: Answered, model: int) -> Sides | None:
-    """How many rows a model has gained and lost against the baseline; None where labels are no decisions."""
+    """How many rows a model has gained and lost against the baseline; None where labels are no decisions, and where
+    there is no row."""
     before, after = task.right(0), task.right(model)
-    if before is None or after is None:
+    if before is None or after is None or not len(before):
         return None
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     p = mcnemar(gained, lost)

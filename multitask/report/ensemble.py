@@ -19,7 +19,7 @@ def ensemble_report(place: Storage) -> Report:
     facts = ensemble_facts(place)
     with well_formed(f"ensemble '{place.uri}'"):
         dev, names = facts["dev"], [member["bundle"] for member in facts["members"]]
-        told = [("Members", str(len(names))), ("Weights", "fitted to dev" if dev.get("folds") else "uniform")]
+        told = [("Members", str(len(names))), ("Weights", _weights(facts["weights"]))]
         sections = [Section("Members", tables=[_members_table(facts, names)])]
         if dev:
             sections.insert(0, Section("Scores on dev", tables=[_scores_table(dev, names), _intervals_table(dev)]))
@@ -41,9 +41,14 @@ def score_rows(dev: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str],
     return ["", *metrics, *means], body
 
 
+def _weights(weights: Mapping[str, Sequence[float]]) -> str:
+    alike = all(len({share for share in shares if share}) == 1 for shares in weights.values())
+    return "uniform" if alike else "fitted to dev"
+
+
 def _headline(dev: Mapping[str, Any]) -> str:
     if not dev:
-        return "Not measured: minibert ensemble measures its members where --data is given."
+        return "Not measured; minibert evaluate does."
     scores = [row["score"] for row in dev["metrics"].values()]
     return ", ".join(f"{score['metric'].replace('/', ' ')} {number(score['value'])}" for score in scores)
 

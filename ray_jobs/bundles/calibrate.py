@@ -62,7 +62,7 @@ def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) ->
     fits, rows, overall_of = dict[str, Fit](), list[dict[str, Any]](), model.about.get("overall") or list(OVERALL_OF)
     for one in outputs_of(model, place, ["dev"], screen, tasks=tasks):
         screen.note(f"calibrating {one.spec.name}")
-        tell_of_fitting(model, one)
+        tell_of_fitting(uri, model, one)
         try:
             fits[one.spec.name], told = _calibrated(one, model.shares(one.spec.name), overall_of)
         except UserError as error:

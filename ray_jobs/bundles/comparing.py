@@ -22,7 +22,7 @@ from multitask.measure.metrics import OVERALL_OF, Predicted
 from multitask.recipe.data_maps import Place
 from multitask.storage.storage import file_at
 from multitask.tasks.table import Split
-from ray_jobs.bundles.scoring import TRAIN, opened, outputs_of, tell_of_fitting, wanted_split
+from ray_jobs.bundles.scoring import TRAIN, opened, outputs_of, tell_of_fitting, tell_of_none_unseen, wanted_split
 from ray_jobs.bundles.unseen import training_texts, unseen_rows
 from ray_jobs.screen import Screen
 
@@ -66,6 +66,8 @@ def compare_bundles(
     if clean:
         title = f"against {uris[0]} on those rows of {split} of which no text is in a training file"
         _show(screen, uris, parts["clean"], title)
+        left = {task.answered.spec.name: int(task.unseen.sum()) for task in tasks if task.unseen is not None}
+        tell_of_none_unseen(left, split, screen)
 
 
 def _checked(uris: Sequence[str], split: str, clean: bool, rows: str | None) -> Split:
@@ -119,7 +121,7 @@ def _answered(
     unseen: dict[str, NDArray[np.bool_]] = {}
     for uri, (bundle, _) in zip(uris, opened_, strict=True):
         screen.note(f"predicting: {uri}")
-        for name, table, predicted in _of_tasks(bundle, place, names, split, screen):
+        for name, table, predicted in _of_tasks(uri, bundle, place, names, split, screen):
             if given[name]:
                 _check_rows(name, uris[0], given[name][0][0], uri, table)
             elif seen:
@@ -138,10 +140,10 @@ def _answered(
 
 
 def _of_tasks(
-    bundle: Answering, place: Place, names: dict[str, None], split: Split, screen: Screen
+    uri: str, bundle: Answering, place: Place, names: dict[str, None], split: Split, screen: Screen
 ) -> Iterator[tuple[str, TokenTable, Predicted]]:
     for one in outputs_of(bundle, place, [split], screen, tasks=names):
-        tell_of_fitting(bundle, one)
+        tell_of_fitting(uri, bundle, one)
         yield one.spec.name, one.table, one.predicted(bundle.shares(one.spec.name))
 
 

@@ -129,7 +129,7 @@ def _measured(ensemble: Ensemble, place: Place, fit: bool, screen: Screen) -> En
     for one in outputs_of(ensemble, place, ["dev"], screen):
         task = one.spec.name
         screen.note(f"scoring {task}")
-        tell_of_fitting(ensemble, one)  # of members
+        tell_of_fitting("a member of the ensemble", ensemble, one)
         metrics = metrics_of(one.spec, of)
         rows |= {f"{task}/{metric}": _scores(ensemble, one, metric) for metric in metrics}
         if fit and len(one.outputs) > 1:

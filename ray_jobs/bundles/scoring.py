@@ -51,7 +51,7 @@ def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen, clea
     seen = training_texts([(model, place)]) if clean else None
     whole, unseen, of = [], [], model.about.get("overall") or OVERALL_OF
     for one in outputs_of(model, place, [wanted], screen):
-        tell_of_fitting(model, one)
+        tell_of_fitting(uri, model, one)
         predicted = one.predicted(model.shares(one.spec.name))
         rows = unseen_rows(seen, model, place, one.spec, wanted, one.table) if seen else None
         for metric in metrics_of(one.spec, of):
@@ -65,6 +65,14 @@ def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen, clea
     _show(screen, whole, of, f"{uri} on {split} of {place.uri}")
     if clean:
         _show(screen, unseen, of, f"{uri} on those rows of {split} of which no text is in a training file")
+        tell_of_none_unseen({row["metric"].partition("/")[0]: row["rows"] for row in unseen}, split, screen)
+
+
+def tell_of_none_unseen(rows: Mapping[str, int], split: str, screen: Screen) -> None:
+    """Says of which tasks every row of the split has a text that a training file has too. rows: task -> those that have
+    none."""
+    if gone := [task for task, count in rows.items() if not count]:
+        screen.say(f"--clean: every {split} row of {', '.join(gone)} has a text of a training file, so nothing is left")
 
 
 def wanted_split(split: str, clean: bool) -> Split:
@@ -77,14 +85,15 @@ def wanted_split(split: str, clean: bool) -> Split:
     return found
 
 
-def tell_of_fitting(model: Answering, one: FileOutputs) -> None:
-    """Says where an ensemble's weights, or a bundle's calibration, were fitted on the rows that are measured."""
+def tell_of_fitting(name: str, model: Answering, one: FileOutputs) -> None:
+    """Says where an ensemble's weights, or a bundle's calibration, were fitted on the rows that are measured. name:
+    what the user calls the model."""
     if one.table.sha256 in fitted_on(model.about, one.spec.name):
         log.warning(
             "%s: %s was fitted on these rows; what it scores on others is what the command that fitted it measured by "
             "cross-fitting",
             one.table.source,
-            model.called,
+            name,
         )
 
 
@@ -131,7 +140,8 @@ def table_row(row: Mapping[str, Any]) -> list[str]:
 
 
 def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> None:
-    """Writes the prediction files for dev and test of every task that has them, and the zip."""
+    """Writes the prediction files for dev and test of every task that has them, and CS224N's zip of them where one of
+    its tasks is among these."""
     model, place = opened(uri, data, BOTH)
     folder = Storage(output)
     for task in model.tasks:
@@ -145,8 +155,10 @@ def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> N
         paths.append(path := write_predictions(folder, one.spec, split, table.ids, labels))
         files.append({"task": task, "split": split, "rows": len(table), "file": join(folder.uri, path)})
         screen.say("{task}: {rows} predictions of {split} in {file}".format(**files[-1]))
-    submission = join(folder.uri, write_submission_zip(folder, paths))
-    screen.say(f"submission: {submission}")
+    submission = None
+    if any(file["task"] in TASKS for file in files):
+        submission = join(folder.uri, write_submission_zip(folder, paths))
+        screen.say(f"submission: {submission}")
     if screen.as_json:
         screen.document({"bundle": uri, "data": place.uri, "files": files, "submission": submission})
 

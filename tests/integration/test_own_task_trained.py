@@ -123,6 +123,7 @@ def test_a_bundle_in_its_experiment_is_measured_on_what_it_was_trained_with(
     assert measured("train")["source"] == str(tmp_path / "tone-train.csv")
     predict_bundle(str(place), None, str(tmp_path / "out"), Screen())
     assert (tmp_path / "out" / "predictions" / "tone-test-output.csv").is_file()
+    assert not list((tmp_path / "out").glob("*.zip")), "CS224N's, which has no such task"
 
     with pytest.raises(UserError, match=r"tone-test\.csv: .*tone is missing"):
         measured("test")  # it has no labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,19 @@ def test_clean_leaves_out_rows_whose_text_is_in_a_training_file(folder: Path) ->
         assert (compared["rows"], compared["baseline"]) == (clean["rows"], clean["value"])
     assert found["tasks"] == told(folder, "a")["tasks"]
     assert found["clean"]["overall/mean"] != found["overall/mean"]
+
+
+def test_where_no_row_is_unseen_it_says_so(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder / "data", data)
+    (data / "ids-sst-train.csv").write_bytes((data / "ids-sst-dev.csv").read_bytes())
+    for bundles in (["a"], ["a", "b"]):
+        words = [*(str(folder / name) for name in bundles), "--data", str(data), "--clean"]
+        said = CliRunner().invoke(app, ["evaluate", *words]).output
+        assert "--clean: every dev row of sst has a text of a training file, so nothing is left" in said
+    table = CliRunner().invoke(app, ["evaluate", *words, "--json"]).stdout
+    row = next(row for row in json.loads(table)["clean"]["comparisons"] if row["metric"] == "sst/accuracy")
+    assert (row["rows"], row["p"], row["sides"]) == (0, None, None)
 
 
 def test_what_makes_no_sense_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:

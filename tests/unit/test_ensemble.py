@@ -192,6 +192,15 @@ def test_its_report_says_members_weights_and_scores(folder: Path) -> None:
     for page in pages:
         for said in ("/wide", "/narrow", "fitted, on other rows", "all alike", "tones/f1_micro", "interaction"):
             assert said in page
+    assert "fitted to dev" in pages[0] and "uniform" not in pages[0]
+
+
+def test_the_report_of_an_ensemble_calibrated_since_says_its_weights_and_no_scores(
+    folder: Path, tmp_path: Path
+) -> None:
+    command("calibrate", folder / "fitted", "--output", tmp_path / "fit", "--data", folder / "map.yaml")
+    (page, *_) = [Path(place).read_text() for place in write_report(str(tmp_path / "fit"))]
+    assert "fitted to dev" in page and "Not measured" in page and "all alike" not in page
 
 
 REFUSED = [
