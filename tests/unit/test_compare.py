@@ -149,7 +149,7 @@ def test_no_rows_at_all_have_no_value() -> None:
     task = classes("sst", 9, 0.5, 0.5)
     (one,) = compare([task.of(np.zeros(9, bool))], resamples=9)
     assert (one.rows, one.why, one.p) == (0, "no examples", None)
-    assert one.sides and (one.sides.gained, one.sides.lost) == (0, 0)
+    assert one.sides is None, "no row, no side"
 
 
 def test_what_has_no_value_says_why() -> None:
