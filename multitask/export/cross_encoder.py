@@ -16,7 +16,7 @@ from multitask.errors import UserError, near
 from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_tokenizer, write_weights
 from multitask.inference.predict import require
 from multitask.model.heads import only_layer
-from multitask.tasks.labels import KINDS, LabelSpec, word_or_number
+from multitask.tasks.labels import KINDS, LabelSpec, unit_of, word_or_number
 
 # What CrossEncoder.predict does to the logits, by transformers' kind of problem; names of torch, which it imports.
 IDENTITY, SIGMOID = (f"torch.nn.modules.{name}" for name in ("linear.Identity", "activation.Sigmoid"))
@@ -80,8 +80,7 @@ def write_cross_encoder(bundle: Bundle, folder: Path, dtype: torch.dtype) -> lis
     write_tokenizer(bundle, folder, segments=bundle.config.type_vocab_size > 1)
     kind = KINDS[label.kind]
     gives = "its sigmoid" if ACTIVATIONS[kind.problem] == SIGMOID else "it as it is"
-    unit = kind.unit.format(low=label.low, high=label.high)
-    lines = [f"{task}: transformers gives {unit}; CrossEncoder.predict gives {gives}"]
+    lines = [f"{task}: transformers gives {unit_of(label)}; CrossEncoder.predict gives {gives}"]
     return lines if dtype == torch.float32 else [*lines, f"weights are stored as {name_of(dtype)}"]
 
 

@@ -15,7 +15,7 @@ from multitask.bundle.bundle import Bundle
 from multitask.model.bert import POOLINGS, Encoding, MiniBert
 from multitask.model.heads import BiLstmHead
 from multitask.model.multitask import text_means
-from multitask.tasks.labels import KINDS, LabelSpec
+from multitask.tasks.labels import KINDS, LabelSpec, unit_of
 
 
 class Graph(nn.Module):
@@ -133,8 +133,8 @@ EMBEDDING = Output("embeddings", "vectors of length 1: their dot product is the 
 
 def output_of(label: LabelSpec) -> Output:
     kind, cuts = KINDS[label.kind], ", ".join(f"{cut:.9g}" for cut in label.cuts)
-    unit, becomes = (said.format(low=label.low, high=label.high, cuts=cuts) for said in (kind.unit, kind.becomes))
-    return Output("logits" if kind.probability else "score", unit, becomes)
+    becomes = kind.becomes.format(low=label.low, high=label.high, cuts=cuts)
+    return Output("logits" if kind.probability else "score", unit_of(label), becomes)
 
 
 Inputs = tuple[tuple[str, ...], ...]  # the names for each sequence of an example: of its ids, its mask, its segments

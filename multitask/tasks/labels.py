@@ -257,7 +257,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         divergence=kl_of_logits,
         losses=("bce", "focal"),
         metrics=("accuracy", "pearson"),
-        unit="a logit; its sigmoid is the probability of 1",
+        unit="a logit; its sigmoid is the probability of {yes}",
         becomes="1 where it is above {cuts}",
         problem="multi_label_classification",
         taught=soft_logits,
@@ -323,3 +323,9 @@ KINDS: Mapping[KindName, LabelKind] = {
         ordered=False,
     ),
 }
+
+
+def unit_of(label: LabelSpec) -> str:
+    """What an output of a head for the label is, in words."""
+    yes = label.words[-1] if label.words else "1"
+    return KINDS[label.kind].unit.format(low=label.low, high=label.high, yes=yes)

@@ -34,7 +34,7 @@ from multitask.objectives.smart import divergence
 from multitask.recipe.data_check import FileReport
 from multitask.storage.storage import Storage
 from multitask.tasks.cells import MalformedError, read_several
-from multitask.tasks.labels import KINDS, KindName, LabelKind, LabelSpec, Metric
+from multitask.tasks.labels import KINDS, KindName, LabelKind, LabelSpec, Metric, unit_of
 from multitask.tasks.own import Definition, Label, spec_of
 from multitask.tasks.table import TASKS, TaskSpec
 from ray_jobs.batch.parts import _column
@@ -183,3 +183,10 @@ def test_labels_without_an_order_have_no_least_one_of_a_similar_pair() -> None:
     definition = Definition(columns=["one", "two"], label=label)
     with pytest.raises(UserError, match=r"here\.label\.similar: of a multilabel label, which has no order"):
         spec_of("mood", definition, "here")
+
+
+def test_a_unit_names_the_word_of_a_yes() -> None:
+    label = TASKS["quora"].label
+    assert unit_of(label) == "a logit; its sigmoid is the probability of 1"
+    assert unit_of(replace(label, words=("no", "yes"))).endswith("the probability of yes")
+    assert unit_of(TASKS["sts"].label) == "the label's own unit, 0 to 5"
