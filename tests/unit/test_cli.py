@@ -18,7 +18,7 @@ from multitask.bundle.bundle import bundle_of, save_bundle
 from multitask.data.sample import sample_uri
 from multitask.storage.sealed import read_document
 from multitask.storage.storage import Storage
-from ray_jobs.cli import app
+from ray_jobs.cli import app, main
 from tests.conftest import ROOT
 from tests.helpers import tiny
 
@@ -140,3 +140,16 @@ def test_quiet_training_prints_its_outcome_alone_and_json_what_results_json_hold
     quiet = CliRunner().invoke(app, [*words, "--quiet"]).stdout
     assert "step" not in quiet and "reading" not in quiet and "bundle:" in quiet
     assert document(*words) == read_document(Storage(str(tmp_path / "demo")), "results.json")
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_torch_is_told_of_large_pages_unless_the_user_has_said(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["minibert", "--version"])
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", before or "")
+    if before is None:
+        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == (before or "1")
