@@ -24,6 +24,7 @@ from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import Autocast
 from multitask.measure.metrics import Score
 from multitask.model.averages import average_of
+from multitask.model.dropout import Draws
 from multitask.model.parts import depth_of, lr_part
 from multitask.objectives.base import Objective, Place
 from multitask.objectives.ranks import sum_over_ranks
@@ -108,7 +109,7 @@ class StageModule(pl.LightningModule):
     def place(self) -> Place:
         """Where this rank computes the next step."""
         steps, trainer = self.state.position.steps, self.trainer
-        return Place(trainer.global_rank, trainer.world_size, steps, self.seed_step, sum_over_ranks)
+        return Place(trainer.global_rank, trainer.world_size, steps, self.draw, sum_over_ranks)
 
     def own_metrics(self, data: Mapping[str, TokenTable], autocast: Autocast) -> dict[str, Score]:
         """Dev metrics of the objective itself, beside the tasks', after training; data: task -> its dev examples."""
@@ -123,19 +124,16 @@ class StageModule(pl.LightningModule):
         return [self.objective.setup.tables[batch.task].ids[row] for row in batch.rows.tolist()]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Random state and learning rate follow from the position alone, so a resumed step repeats them."""
-        self.seed_step()
+        """Dropout and learning rate follow from the position alone, so a resumed step repeats them."""
+        self.draw()
         self.lr = self.stage.lr * self.factor(self.state.position.steps)
         self.lr_by_part = set_lr(self.optimizer, self.lr)
 
-    def seed_step(self, *parts: object) -> None:
-        """Puts torch's random state where the position's step begins. parts: what else the state depends on, where a
+    def draw(self, *parts: object) -> None:
+        """Puts dropout where the position's step begins, on every rank alike. parts: what else it depends on, where a
         step begins more than once."""
         position = self.state.position
-        seed = derive_seed(self.seed, self.stage.name, position.epoch, position.step, self.global_rank, *parts)
-        torch.default_generator.manual_seed(seed)
-        if self.device.type != "cpu":  # torch.manual_seed also asks all absent devices, 1.4 ms a step
-            torch.get_device_module(self.device).manual_seed(seed)
+        self.model.draws = Draws(derive_seed(self.seed, self.stage.name, position.epoch, position.step, *parts))
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

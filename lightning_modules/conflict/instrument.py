@@ -27,8 +27,8 @@ class Conflict(Callback):
     """Tells the cosine between each two tasks' gradients in every part of the encoder, and in all of it.
 
     Gradients are of the whole loss of a batch a task, over all ranks, at the weights as they stand, under the stage's
-    own dropout and precision. The batches are drawn from seed, stage and step, beside those that are trained on, and
-    the random state is put back: training does not notice.
+    own dropout and precision. The batches are drawn from seed, stage and step, beside those that are trained on:
+    training does not notice.
     """
 
     def __init__(self, data: StageData, every: int) -> None:
@@ -41,19 +41,18 @@ class Conflict(Callback):
         if module.state.position.steps % self.every:
             return
         encoder = EncoderWeights(module.model, module.stage.name)
-        devices = [module.device] if module.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.enable_grad():
+        with torch.enable_grad():
             rows = torch.stack([self._gradient(trainer, module, task, encoder) for task in module.stage.tasks])
         average_over_ranks(rows, rows.new_zeros(0), encoder.words, trainer.world_size, None)
         module.told |= cosines(module.stage.tasks, encoder.products(rows))
 
     def _gradient(self, trainer: pl.Trainer, module: StageModule, task: str, encoder: EncoderWeights) -> Tensor:
         """(P,) this rank's part of the gradient of a task's loss, but for a factor."""
-        seed = partial(module.seed_step, CONFLICT, task)
-        seed()
+        draw = partial(module.draw, CONFLICT, task)
+        draw()
         with trainer.precision_plugin.forward_context():
             batch = trainer.strategy.batch_to_device(self._batch(trainer, module, task))
-            total, _ = module.objective.loss(batch, replace(module.place, reseed=seed))
+            total, _ = module.objective.loss(batch, replace(module.place, reseed=draw))
         scaler = getattr(trainer.precision_plugin, "scaler", None)  # halves would lose the small gradients
         total = total * scaler.get_scale() if scaler else total
         return row_of(torch.autograd.grad(total, encoder.weights, allow_unused=True), encoder.weights)

@@ -47,9 +47,9 @@ class SurgeryModule(StageModule):
         """A 1 that stands for the losses, for `backward` to have the loss scale of 16-mixed from."""
         found = []
         for batch in batches:
-            seed = partial(self.seed_step, batch.task)  # each task's pass begins at a random state of its own
-            seed()
-            found.append(self.objective.loss(batch, replace(self.place, reseed=seed)))
+            draw = partial(self.draw, batch.task)  # each task's pass drops units of its own
+            draw()
+            found.append(self.objective.loss(batch, replace(self.place, reseed=draw)))
         self._losses = self.global_means(batches, found)
         return torch.ones((), device=self.device, requires_grad=True)
 

@@ -40,6 +40,7 @@ class Batch:
     targets: (S, T) int64, for mlm: the hidden tokens (multitask/data/masking.py).
     keys: (S,) int64, for ranking: equal where sentences are. More sentences than the B examples' may then follow
         theirs: their hard negatives.
+    numbers: (S,) int64, what each sentence is called in its table, by which dropout knows it.
     taught: for distillation, what a teacher says of the examples: (B,) or (B, W) outputs of its head, or (S, F)
         encodings.
     segments: (S, T) int64, of joined pairs: 0 in the first text's part, 1 in the second's; None where all are 0.
@@ -56,6 +57,7 @@ class Batch:
     keys: Tensor | None = None
     segments: Tensor | None = None
     taught: Tensor | None = None
+    numbers: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -119,6 +121,7 @@ def collate(
         rows=torch.from_numpy(rows),
         features=None if features is None else features.of(sentences),
         segments=None if seconds is None else segments_of(seconds, mask),
+        numbers=torch.from_numpy(sentences),
     )
 
 

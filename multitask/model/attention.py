@@ -13,49 +13,83 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-# (query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout probability) -> context_BNTD
-AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+# (query_BNTD, key_BNTD, value_BNTD, mask_B11T, factors_BNTT) -> context_BNTD
+AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 def explicit_attention(
-    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, dropout: float
+    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, factors_BNTT: Tensor | None
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(D)) V, step by step; keys where the mask is False get no weight."""
+    """softmax(Q K^T / sqrt(D)) V, step by step; keys where the mask is False get no weight. factors_BNTT: what weights
+    are multiplied by, dropout's; None is nothing."""
     scores_BNTT = query_BNTD @ key_BNTD.transpose(-1, -2) / math.sqrt(query_BNTD.shape[-1])
     if mask_B11T is not None:
         # The least finite number and not -inf: a row without any token then stays finite.
         scores_BNTT = scores_BNTT.masked_fill(~mask_B11T, torch.finfo(scores_BNTT.dtype).min)
-    return F.dropout(scores_BNTT.softmax(dim=-1), dropout) @ value_BNTD
+    weights_BNTT = scores_BNTT.softmax(dim=-1)
+    return (weights_BNTT if factors_BNTT is None else weights_BNTT * factors_BNTT) @ value_BNTD
 
 
 def sdpa_attention(
-    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, dropout: float
+    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, factors_BNTT: Tensor | None
 ) -> Tensor:
-    """`explicit_attention`'s numbers, to rounding, from PyTorch's fused kernel."""
-    return F.scaled_dot_product_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout)
+    """`explicit_attention`'s numbers, to rounding, from PyTorch's fused kernel, which knows no factors but its own
+    random ones: with factors it is `explicit_attention`."""
+    if factors_BNTT is not None:
+        return explicit_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T, factors_BNTT)
+    return F.scaled_dot_product_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T)
 
 
 ATTENTIONS: dict[str, AttentionKernel] = {"sdpa": sdpa_attention, "explicit": explicit_attention}
 
 
+# keys_BT of tokens, and the type of what they are for -> factors_BNTT of the weights that tokens give each other
+Factors = Callable[[Tensor, torch.dtype], Tensor]
+
+# From so many tokens in a row on, dropout's weights of attention are computed again for the backward pass: kept, they
+# would take more memory than all else in a layer. Of shorter rows they cost more time than memory.
+RECOMPUTED = 128
+
+
 class Layout(Protocol):
     """Where the tokens of each sentence lie: (..., H) states are (B, T, H) or (P, H)."""
 
-    def attend(self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-        """Every sentence's attention over itself: queries, keys, values and result are (..., N, D)."""
+    @property
+    def keys(self) -> Tensor | None:
+        """(...) int32: what tokens' units are dropped by; None where nothing is."""
+        ...
+
+    def attend(
+        self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, factors: Factors | None
+    ) -> Tensor:
+        """Every sentence's attention over itself: queries, keys, values and result are (..., N, D). factors: of the
+        weights' dropout; None where nothing is dropped."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Padded:
-    """Every sentence a row of T tokens, padded on the right. mask_B11T: True at tokens; None where all are."""
+    """Every sentence a row of T tokens, padded on the right. mask_B11T: True at tokens; None where all are.
+    keys: (B, T) int32, or None."""
 
     mask_B11T: Tensor | None
+    keys: Tensor | None = None
 
-    def attend(self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-        query, key, value = (states.transpose(1, 2) for states in (query, key, value))
-        return kernel(query, key, value, self.mask_B11T, dropout).transpose(1, 2)
+    def attend(
+        self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, factors: Factors | None
+    ) -> Tensor:
+        def attended(*states: Tensor) -> Tensor:
+            assert self.keys is not None or factors is None
+            dropped = None if factors is None or self.keys is None else factors(self.keys, states[0].dtype)
+            query, key, value = (some.transpose(1, 2) for some in states)
+            return kernel(query, key, value, self.mask_B11T, dropped).transpose(1, 2)
+
+        if factors is None or query.shape[1] < RECOMPUTED or not torch.is_grad_enabled():
+            return attended(query, key, value)
+        again: Tensor = checkpoint(attended, query, key, value, use_reentrant=False, preserve_rng_state=False)
+        return again
 
 
 class _Spread(torch.autograd.Function):
@@ -124,12 +158,14 @@ class PackedRows:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Sentences end to end without padding. groups: those that attend together, as rows, in the tokens' order."""
+    """Sentences end to end without padding. groups: those that attend together, as rows, in the tokens' order. keys:
+    (P,) int32, or None."""
 
     groups: Sequence[PackedRows]
+    keys: Tensor | None = None
 
     @classmethod
-    def of(cls, mask_BT: Tensor, most: int) -> Packed:
+    def of(cls, mask_BT: Tensor, most: int, keys_BT: Tensor | None = None) -> Packed:
         """How sentences that lie in rows, longest first, are packed. A group is of at most `most` padded tokens, or of
         one sentence."""
         lengths, groups, start = mask_BT.sum(dim=1).tolist(), [], 0
@@ -137,18 +173,28 @@ class Packed:
             end = start + max(1, most // max(1, lengths[start]))
             groups.append(PackedRows.of(mask_BT[start:end, : lengths[start]]))
             start = end
-        return cls(groups)
+        return cls(groups, None if keys_BT is None else keys_BT[mask_BT])
 
-    def attend(self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    def attend(
+        self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, factors: Factors | None
+    ) -> Tensor:
         sizes = [len(group.places) for group in self.groups]
         query_parts, key_parts, value_parts = (torch.split(states, sizes) for states in (query, key, value))
-        parts = zip(self.groups, query_parts, key_parts, value_parts, strict=True)
-        return torch.cat([self._attend(kernel, *part, dropout) for part in parts])
+        keys = [None] * len(sizes) if self.keys is None else torch.split(self.keys, sizes)
+        parts = zip(self.groups, keys, query_parts, key_parts, value_parts, strict=True)
+        return torch.cat([self._attend(kernel, *part, factors) for part in parts])
 
     @staticmethod
     def _attend(
-        kernel: AttentionKernel, group: PackedRows, query: Tensor, key: Tensor, value: Tensor, dropout: float
+        kernel: AttentionKernel,
+        group: PackedRows,
+        keys_P: Tensor | None,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        factors: Factors | None,
     ) -> Tensor:
-        padded = Padded(group.mask_BT[:, None, None, :] if len(group.padding) else None)
+        mask_B11T = group.mask_BT[:, None, None, :] if len(group.padding) else None
+        padded = Padded(mask_B11T, None if keys_P is None else group.spread(keys_P))
         query, key, value = (group.spread(states) for states in (query, key, value))
-        return group.collect(padded.attend(kernel, query, key, value, dropout))
+        return group.collect(padded.attend(kernel, query, key, value, factors))

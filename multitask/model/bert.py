@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from multitask.model.activations import ACTIVATIONS
 from multitask.model.attention import ATTENTIONS, Layout, Packed, PackedRows, Padded
 from multitask.model.config import BertConfig
+from multitask.model.dropout import Dropout, any_sentences, token_keys
 
 NONE: Mapping[int, nn.Module] = MappingProxyType({})
 
@@ -30,70 +31,79 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob, "embeddings")
 
-    def forward(self, input_ids: Tensor, positions: Tensor, segments: Tensor | None = None) -> Tensor:
-        """input_ids (..., T) or (P,), the position and the segment of each -> (..., H)."""
+    def forward(
+        self, input_ids: Tensor, positions: Tensor, segments: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
+        """input_ids (..., T) or (P,), the position, the segment and the dropout's key of each -> (..., H)."""
         # An encoder that knows one segment was made to be given all as that one.
         several = segments is not None and self.token_type_embeddings.num_embeddings > 1
         types = self.token_type_embeddings(segments) if several else self.token_type_embeddings.weight[0]
         hidden = self.word_embeddings(input_ids) + types
         hidden = hidden + self.position_embeddings(positions)
-        out: Tensor = self.dropout(self.LayerNorm(hidden))
+        out: Tensor = self.dropout(self.LayerNorm(hidden), keys)
         return out
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention (Vaswani et al., 2017, section 3.2.2)."""
 
-    def __init__(self, config: BertConfig, attention: str) -> None:
+    def __init__(self, config: BertConfig, attention: str, site: str) -> None:
         super().__init__()
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.heads = config.num_attention_heads
-        self.dropout_prob = config.attention_probs_dropout_prob
+        self.heads, self.longest = config.num_attention_heads, config.max_position_embeddings
+        self.dropout = Dropout(config.attention_probs_dropout_prob, site)
         self.kernel = ATTENTIONS[attention]
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         query, key, value = (
             project(hidden).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value)
         )
-        dropout = self.dropout_prob if self.training else 0.0
-        return layout.attend(self.kernel, query, key, value, dropout).flatten(-2)
+        factors = self._factors if self.dropout.active else None
+        return layout.attend(self.kernel, query, key, value, factors).flatten(-2)
+
+    def _factors(self, keys_BT: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.dropout.of_weights(keys_BT, self.heads, self.longest, dtype)
 
 
 class AddAndNorm(nn.Module):
     """LayerNorm(residual + dropout(dense(x))): the end of both halves of a layer."""
 
-    def __init__(self, width: int, config: BertConfig) -> None:
+    def __init__(self, width: int, config: BertConfig, site: str) -> None:
         super().__init__()
         self.dense = nn.Linear(width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob, site)
 
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        out: Tensor = self.LayerNorm(residual + self.dropout(self.dense(x)))
+    def forward(self, x: Tensor, residual: Tensor, keys: Tensor | None) -> Tensor:
+        out: Tensor = self.LayerNorm(residual + self.dropout(self.dense(x), keys))
         return out
 
 
 class Layer(nn.Module):
-    """Self-attention, then a feed-forward network with the config's activation, an add-and-norm after each."""
+    """Self-attention, then a feed-forward network with the config's activation, an add-and-norm after each. number:
+    which of the encoder's layers it is."""
 
-    def __init__(self, config: BertConfig, attention: str) -> None:
+    def __init__(self, config: BertConfig, attention: str, number: int) -> None:
         super().__init__()
         self.attention = nn.ModuleDict(
-            {"self": SelfAttention(config, attention), "output": AddAndNorm(config.hidden_size, config)}
+            {
+                "self": SelfAttention(config, attention, f"{number}.attention.self"),
+                "output": AddAndNorm(config.hidden_size, config, f"{number}.attention.output"),
+            }
         )
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.output = AddAndNorm(config.intermediate_size, config)
+        self.output = AddAndNorm(config.intermediate_size, config, f"{number}.output")
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         context = self.attention["self"](hidden, layout)
-        hidden = self.attention["output"](context, hidden)
+        hidden = self.attention["output"](context, hidden, layout.keys)
         inner = self.activation(self.intermediate["dense"](hidden))
-        out: Tensor = self.output(inner, hidden)
+        out: Tensor = self.output(inner, hidden, layout.keys)
         return out
 
 
@@ -102,7 +112,7 @@ class Layers(nn.Module):
 
     def __init__(self, config: BertConfig, attention: str) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(Layer(config, attention) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(Layer(config, attention, number) for number in range(config.num_hidden_layers))
 
     def forward(self, hidden: Tensor, layout: Layout, own: Mapping[int, nn.Module] = NONE) -> Tensor:
         """Hidden states through all layers. own: a layer's number -> what stands for it."""
@@ -133,19 +143,22 @@ class MiniBert(nn.Module):
         noise_BTH: Tensor | None = None,
         segments: Tensor | None = None,
         own: Mapping[int, nn.Module] = NONE,
+        keys_BT: Tensor | None = None,
     ) -> Tensor:
         """input_ids (B, T) int32 or int64, attention_mask (B, T) bool or 0/1 -> final states (B, T, H).
 
         noise_BTH: added to the embeddings, normalised and after dropout, where SMART perturbs its input.
         segments: (B, T) int64, token_type_ids elsewhere; None means that all tokens are of the first one, 0.
-        own: layers that stand for the encoder's own, by their numbers.
+        own: layers that stand for the encoder's own, by their numbers. keys_BT: int32, what each token's units are
+        dropped by (multitask/model/dropout.py); of torch's own random state where it is None.
         States at masked positions mean nothing. Raises ValueError where T exceeds max_position_embeddings.
         """
         mask_B11T: Tensor | None = attention_mask.bool()[:, None, None, :]
         # Without padding SDPA is faster unmasked. Asking costs a wait for the device anywhere but on the CPU.
         if self.skips_full_mask and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
             mask_B11T = None
-        return self._encoded(input_ids, self._positions(input_ids), Padded(mask_B11T), noise_BTH, segments, own)
+        layout = Padded(mask_B11T, self._keys(input_ids, keys_BT))
+        return self._encoded(input_ids, self._positions(input_ids), layout, noise_BTH, segments, own)
 
     def packed(
         self,
@@ -155,6 +168,7 @@ class MiniBert(nn.Module):
         most: int,
         segments: Tensor | None = None,
         own: Mapping[int, nn.Module] = NONE,
+        keys_BT: Tensor | None = None,
     ) -> Tensor:
         """`forward` without computing on padding: sentences in rows, longest first -> states of all tokens (P, H).
 
@@ -163,7 +177,7 @@ class MiniBert(nn.Module):
         positions_BT = self._positions(input_ids).expand_as(input_ids)
         noise_PH = None if noise_BTH is None else noise_BTH[mask_BT]
         of_P = None if segments is None else segments[mask_BT]
-        layout = Packed.of(mask_BT, most)
+        layout = Packed.of(mask_BT, most, self._keys(input_ids, keys_BT))
         return self._encoded(input_ids[mask_BT], positions_BT[mask_BT], layout, noise_PH, of_P, own)
 
     def _positions(self, input_ids: Tensor) -> Tensor:
@@ -171,6 +185,12 @@ class MiniBert(nn.Module):
         if tokens > longest:
             raise ValueError(f"a sentence of {tokens} tokens; this encoder has positions for {longest}")
         return torch.arange(tokens, device=input_ids.device)
+
+    def _keys(self, input_ids: Tensor, keys_BT: Tensor | None) -> Tensor | None:
+        """(B, T) the tokens' keys, where something is dropped."""
+        if not self.training or keys_BT is not None:
+            return keys_BT
+        return token_keys(any_sentences(len(input_ids), input_ids.device), input_ids.shape[1])
 
     def _encoded(
         self,
@@ -181,7 +201,7 @@ class MiniBert(nn.Module):
         segments: Tensor | None,
         own: Mapping[int, nn.Module],
     ) -> Tensor:
-        embedded: Tensor = self.embeddings(input_ids, positions, segments)
+        embedded: Tensor = self.embeddings(input_ids, positions, segments, layout.keys)
         hidden: Tensor = self.encoder(embedded if noise is None else embedded + noise, layout, own)
         return hidden
 
@@ -210,11 +230,18 @@ def initialise(named_parameters: Iterable[tuple[str, Tensor]], generator: torch.
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """B encoded sentences: sentence (B, H), tokens (B, T, H), mask (B, T) bool, True at tokens."""
+    """B encoded sentences: sentence (B, H), tokens (B, T, H), mask (B, T) bool, True at tokens.
+    keys: (B, T) int32, what the tokens' units are dropped by, those of the sentence by the first one's; None where
+    nothing is."""
 
     sentence: Tensor
     tokens: Tensor
     mask: Tensor
+    keys: Tensor | None = None
+
+    @property
+    def first_keys(self) -> Tensor | None:
+        return None if self.keys is None else self.keys[:, 0]
 
 
 def mean_pool(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
@@ -271,18 +298,20 @@ def encode(
     noise: Tensor | None = None,
     segments: Tensor | None = None,
     own: Mapping[int, nn.Module] = NONE,
+    keys: Tensor | None = None,
 ) -> Encoding:
     """Ids (B, T) and their mask (B, T), padded on the right -> Encoding; pooling is a key of POOLINGS.
 
     noise: (B, T, H), added to the embeddings. segments: (B, T) int64; None means that all tokens are of the first. own:
-    layers that stand for the encoder's own, by their numbers.
+    layers that stand for the encoder's own, by their numbers. keys: (B, T) int32, what each token's units are dropped
+    by.
     """
     mask_BT = mask.bool()
     if input_ids.device.type == "cpu" and input_ids.numel() > CPU_TOKENS and len(input_ids) > 1:
-        hidden_BTH = _encode_packed(bert, input_ids, mask_BT, noise, segments, own)
+        hidden_BTH = _encode_packed(bert, input_ids, mask_BT, noise, segments, own, keys)
     else:
-        hidden_BTH = bert(input_ids, mask_BT, noise, segments, own)
-    return Encoding(POOLINGS[pooling](bert, hidden_BTH, mask_BT), hidden_BTH, mask_BT)
+        hidden_BTH = bert(input_ids, mask_BT, noise, segments, own, keys)
+    return Encoding(POOLINGS[pooling](bert, hidden_BTH, mask_BT), hidden_BTH, mask_BT, keys)
 
 
 def _encode_packed(
@@ -292,12 +321,14 @@ def _encode_packed(
     noise_BTH: Tensor | None,
     segments_BT: Tensor | None,
     own: Mapping[int, nn.Module],
+    keys_BT: Tensor | None,
 ) -> Tensor:
     """`encode` by way of packed sentences: states (B, T, H), which at padding are some token's."""
     order = mask_BT.sum(dim=1).argsort(descending=True, stable=True)
     mask = mask_BT[order]
     noise = None if noise_BTH is None else noise_BTH[order]
     segments = None if segments_BT is None else segments_BT[order]
-    hidden_PH = bert.packed(input_ids[order], mask, noise, CPU_TOKENS, segments, own)
+    keys = None if keys_BT is None else keys_BT[order]
+    hidden_PH = bert.packed(input_ids[order], mask, noise, CPU_TOKENS, segments, own, keys)
     hidden_BTH: Tensor = PackedRows.of(mask).spread(hidden_PH)[order.argsort()]
     return hidden_BTH

@@ -14,6 +14,7 @@ from multitask.data.masking import NO_TARGET
 from multitask.data.samplers import derive_seed
 from multitask.model.bert import NONE, Encoding, Layer, MiniBert, encode, initialise, mean_pool
 from multitask.model.config import BertConfig
+from multitask.model.dropout import Draws, Dropout, any_sentences, token_keys
 from multitask.model.heads import build_head
 from multitask.model.mlm import MLM, MlmHead
 from multitask.model.parts import POOLER, depth_of, is_frozen, part_of
@@ -51,7 +52,8 @@ class MultitaskModel(nn.Module):
         self.config, self.pooling, self.head_names, self.specs = config, pooling, dict(heads), specs
         self.branch_sizes = dict(branches)
         self.encoder = MiniBert(config.with_dropout(encoder_dropout))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout, "sentence")
+        self.draws: Draws | None = None  # of the step under way; without one, dropout is of torch's own random state
         self.heads = nn.ModuleDict()
         for task, name in heads.items():
             generator = torch.Generator().manual_seed(derive_seed(seed, "head", task, name))
@@ -66,7 +68,7 @@ class MultitaskModel(nn.Module):
 
     def _own_layers(self, first: int) -> nn.ModuleDict:
         numbers = range(first, self.layers)
-        return nn.ModuleDict({str(number): Layer(self.encoder.config, "sdpa") for number in numbers})
+        return nn.ModuleDict({str(number): Layer(self.encoder.config, "sdpa", number) for number in numbers})
 
     def train(self, mode: bool = True) -> MultitaskModel:
         """A frozen encoder stays in evaluation mode: it is a fixed function, without dropout of its own."""
@@ -166,12 +168,23 @@ class MultitaskModel(nn.Module):
         noise: (S, T, H), added to the embedded tokens.
         """
         if batch.features is not None:
-            return Encoding(sentence=batch.features, tokens=batch.features.new_empty(0), mask=batch.mask)
+            return Encoding(batch.features, batch.features.new_empty(0), batch.mask, self._keys(batch, 1))
         return self._encoded(batch, noise, self.own_layers(batch.task))
 
     def _encoded(self, batch: Batch, noise: Tensor | None, own: Mapping[int, nn.Module]) -> Encoding:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            return encode(self.encoder, self.pooling, batch.input_ids, batch.mask, noise, batch.segments, own)
+            keys = self._keys(batch, batch.mask.shape[1])
+            return encode(self.encoder, self.pooling, batch.input_ids, batch.mask, noise, batch.segments, own, keys)
+
+    def _keys(self, batch: Batch, tokens: int) -> Tensor | None:
+        """(S, T) int32: what the units of the sentences' first tokens, so many, are dropped by in this pass."""
+        if not self.training:
+            return None
+        if self.draws is None:
+            sentences = batch.mask if batch.features is None else batch.features
+            return token_keys(any_sentences(len(sentences), sentences.device), tokens)
+        assert batch.numbers is not None
+        return token_keys(self.draws.sentences(batch.numbers), tokens)
 
     def forward(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """The head's outputs for the batch's task: (B, classes) logits or (B,) values."""
@@ -182,18 +195,26 @@ class MultitaskModel(nn.Module):
         """What the task's head is given: the encoding of the first side of B examples, and of the second or None."""
         head = self.heads[batch.task]
         if self.specs[batch.task].by_text:
-            halves = self.dropout(self.features(batch, noise)).chunk(2, dim=1)
+            encoding = self.encode(batch, noise)
+            halves = self.dropout(self._features(batch, encoding), encoding.first_keys).chunk(2, dim=1)
             return [Encoding(half, half.new_empty(0), batch.mask) for half in halves]
         encoding = self.encode(batch, noise)
-        tokens = self.dropout(encoding.tokens) if head.uses_tokens else encoding.tokens
-        return split(Encoding(self.dropout(encoding.sentence), tokens, encoding.mask), len(batch))
+        tokens = self.dropout(encoding.tokens, encoding.keys) if head.uses_tokens else encoding.tokens
+        return split(Encoding(self.dropped(encoding), tokens, encoding.mask), len(batch))
+
+    def dropped(self, encoding: Encoding) -> Tensor:
+        """(S, H) sentence encodings under the stage's dropout."""
+        found: Tensor = self.dropout(encoding.sentence, encoding.first_keys)
+        return found
 
     def features(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
         """(S, F) all that heads need of an encoder that does not change, but for heads that read tokens: sentence
         encodings, F = H; of pairs joined without segments both texts' means, F = 2H."""
-        if batch.features is not None or not self.specs[batch.task].by_text:
-            return self.encode(batch, noise).sentence
-        return text_means(self.encode(batch, noise), batch.input_ids)
+        return self._features(batch, self.encode(batch, noise))
+
+    def _features(self, batch: Batch, encoding: Encoding) -> Tensor:
+        by_text = batch.features is None and self.specs[batch.task].by_text
+        return text_means(encoding, batch.input_ids) if by_text else encoding.sentence
 
     def hidden_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The masked-language head's logits (M, V) at the M hidden positions of the batch, and their tokens (M,)."""

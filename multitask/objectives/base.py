@@ -32,7 +32,7 @@ class Place:
     steps: int = 0
     """The optimizer steps that the stage has done so far."""
     reseed: Callable[[], None] = lambda: None
-    """Puts torch's random state back to where this step began, so that a second forward drops the same units."""
+    """Puts dropout back to where this step began, so that a second forward drops the same units."""
     reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor
     """Sums a tensor over all ranks in place, and returns it."""
 
@@ -134,7 +134,7 @@ class Objective:
         """The rank's (sum of losses, count), to be divided over all ranks together.
 
         Examples of weight 0 fill a slice up and do not count; a slice may have no other ones: the sum, 0, still has its
-        graph. What reads sentence encodings puts `self.model.dropout` over them.
+        graph. What reads sentence encodings puts them through `self.model.dropped`.
         """
         raise NotImplementedError(f"{type(self).__name__}.loss")
 

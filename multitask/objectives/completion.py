@@ -132,4 +132,4 @@ class Completion(HiddenTokens):
             for draw, answer, weight in zip(draws, answers, weights.tolist(), strict=True)
         ]
         input_ids, mask, targets = self.prompt.hidden(answers, second, shown)
-        return Batch(task, input_ids, mask, table.labels[rows], weights, rows, targets=targets)
+        return Batch(task, input_ids, mask, table.labels[rows], weights, rows, targets=targets, numbers=rows)

@@ -78,10 +78,10 @@ class Contrastive(Objective):
 
     def _encodings(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, H) each: of the pairs' first and second sentences, or of all sentences under two dropout masks."""
-        found = self.model.dropout(self.model.encode(batch).sentence)
+        found = self.model.dropped(self.model.encode(batch))
         if self.wants_similar(self.options):
             return found[: len(batch)], found[len(batch) :]
-        return found, self.model.dropout(self.model.encode(batch).sentence)
+        return found, self.model.dropped(self.model.encode(batch))
 
     @staticmethod
     def _facts(batch: Batch) -> Tensor:

@@ -69,7 +69,7 @@ class MultipleNegatives(Objective):
         return labels >= least
 
     def loss(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
-        sentences, size = self.model.dropout(self.model.encode(batch).sentence), len(batch)
+        sentences, size = self.model.dropped(self.model.encode(batch)), len(batch)
         with torch.autocast(sentences.device.type, enabled=False):  # a scaled cosine needs more digits than a half has
             sentences = F.normalize(sentences.to(torch.promote_types(sentences.dtype, torch.float32)), dim=1)
             first, second, more = sentences[:size], sentences[size : 2 * size], sentences[2 * size :]

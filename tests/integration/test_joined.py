@@ -23,7 +23,7 @@ from tests.ranks import run_ranks
 
 pytestmark = pytest.mark.slow
 WORDS = ["a", "good", "film", "about", "the", "fate", "of", "some", "people", "who", "never", "liked", "each", "other"]
-EXACT = {"precision": "64-true", "dropout": 0.0, "encoder_dropout": 0.0}
+EXACT = {"precision": "64-true"}
 
 
 def joined_job(folder: Path, name: str, pair: str | None = "joined", **stage: Any) -> StageJob:

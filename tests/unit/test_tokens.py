@@ -222,7 +222,7 @@ def test_features_stand_in_for_tokens(table: TokenTable) -> None:
 def test_a_batch_moves_whole_and_keeps_its_task(table: TokenTable) -> None:
     moved = batch_of(table, np.array([1, 2]), Features(torch.ones(22, 3), torch.arange(22))).to("meta")
     tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 6
+    assert len(tensors) == 7
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.task == "quora"
 
