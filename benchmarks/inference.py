@@ -86,7 +86,7 @@ def dev(material: Material, in_file_order: bool) -> Callable[[], Pass]:
     from multitask.data.batches import collate
     from multitask.data.tokens import cache_tokens, load_tokens
     from multitask.measure.evaluate import EvalSet, predictions
-    from multitask.model import bert
+    from multitask.model import encoding
     from multitask.model.sources import load_source
     from multitask.storage.storage import Storage
     from multitask.tasks.table import TASKS
@@ -102,7 +102,7 @@ def dev(material: Material, in_file_order: bool) -> Callable[[], Pass]:
         tables[task] = load_tokens(storage, path)
 
     def make_pass() -> Pass:
-        bert.CPU_TOKENS = 10**9 if in_file_order else bert.CPU_TOKENS
+        encoding.CPU_TOKENS = 10**9 if in_file_order else encoding.CPU_TOKENS
         began, total = time.perf_counter(), 0.0
         for task, table in tables.items():
             data = EvalSet.of(task, table, "cpu")

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.scaling import BASE, MINILM, Model
-from multitask.model.bert import MiniBert, encode
+from multitask.model.bert import MiniBert
 from multitask.model.config import PRESETS, BertConfig
+from multitask.model.encoding import encode
 
 SENTENCES, LENGTHS = (4, 8), (32, 128, 512)
 FP32_STATE = 16  # bytes a weight: itself, its gradient, AdamW's two moments

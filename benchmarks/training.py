@@ -149,7 +149,8 @@ def sbert_bf16(material: Material) -> Callable[[], Pass]:
 
 def plain(material: Material) -> Callable[[], Pass]:
     """The papers' loop: random order, tokenised batch by batch, padded to the longest, a forward a sentence."""
-    from multitask.model.bert import MiniBert, mean_pool
+    from multitask.model.bert import MiniBert
+    from multitask.model.encoding import mean_pool
     from multitask.model.sources import load_source
 
     source, pairs = load_source("minilm-l6"), material.pairs()

@@ -118,6 +118,7 @@ def _load(
         mlm=stage.token_head(bundle.mlm),
         copy_top=stage.branches,
     )
+    model.micro_batch, model.encoder.encoder.recompute = stage.micro_batch, stage.recompute
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too
     kind = StageModule if stage.surgery == "none" else SurgeryModule

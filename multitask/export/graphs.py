@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multitask.bundle.bundle import Bundle
-from multitask.model.bert import POOLINGS, Encoding, MiniBert
+from multitask.model.bert import MiniBert
+from multitask.model.encoding import POOLINGS, Encoding
 from multitask.model.heads import BiLstmHead
 from multitask.model.multitask import text_means
 from multitask.tasks.labels import KINDS, LabelSpec, unit_of

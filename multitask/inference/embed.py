@@ -16,7 +16,8 @@ from multitask.bundle.bundle import Bundle
 from multitask.data.batches import padded
 from multitask.data.samplers import Rows, eval_batches
 from multitask.measure.evaluate import Done, eval_tokens, scattered, silent
-from multitask.model.bert import NONE, Encoding, encode
+from multitask.model.bert import NONE
+from multitask.model.encoding import Encoding, encode
 
 Vectors = NDArray[np.float32]
 

@@ -53,6 +53,12 @@ Factors = Callable[[Tensor, torch.dtype], Tensor]
 RECOMPUTED = 128
 
 
+def computed_again(function: Callable[..., Any], *given: Any) -> Any:
+    """What the function makes of what it is given, computed a second time for the backward pass, for which only the
+    latter is held. It must draw nothing from a random state; dropout by counting does not."""
+    return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
+
+
 class Layout(Protocol):
     """Where the tokens of each sentence lie: (..., H) states are (B, T, H) or (P, H)."""
 
@@ -88,7 +94,7 @@ class Padded:
 
         if factors is None or query.shape[1] < RECOMPUTED or not torch.is_grad_enabled():
             return attended(query, key, value)
-        again: Tensor = checkpoint(attended, query, key, value, use_reentrant=False, preserve_rng_state=False)
+        again: Tensor = computed_again(attended, query, key, value)
         return again
 
 

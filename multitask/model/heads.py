@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from multitask.errors import UserError, near
-from multitask.model.bert import Encoding
+from multitask.model.encoding import Encoding
 from multitask.tasks.labels import KINDS, KindName, LabelSpec
 from multitask.tasks.table import TaskSpec
 

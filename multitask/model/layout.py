@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multitask.errors import UserError
-from multitask.model.bert import POOLINGS
+from multitask.model.encoding import POOLINGS
 from multitask.model.folders import Folder, parse_json
 
 log = logging.getLogger(__name__)

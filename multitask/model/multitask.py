@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from multitask.data.batches import Batch
 from multitask.data.masking import NO_TARGET
 from multitask.data.samplers import derive_seed
-from multitask.model.bert import NONE, Encoding, Layer, MiniBert, encode, initialise, mean_pool
+from multitask.model.bert import NONE, Layer, MiniBert, initialise
 from multitask.model.config import BertConfig
 from multitask.model.dropout import Draws, Dropout, any_sentences, token_keys
+from multitask.model.encoding import Encoding, encode, encode_in_parts, mean_pool
 from multitask.model.heads import build_head
 from multitask.model.mlm import MLM, MlmHead
 from multitask.model.parts import POOLER, depth_of, is_frozen, part_of
@@ -65,6 +66,7 @@ class MultitaskModel(nn.Module):
         first = {task: config.num_hidden_layers - size for task, size in branches.items()}
         self.branches = nn.ModuleDict({task: self._own_layers(at) for task, at in first.items()})
         self.encoder_frozen = False
+        self.micro_batch: int | None = None  # examples whose activations are held at a time
 
     def _own_layers(self, first: int) -> nn.ModuleDict:
         numbers = range(first, self.layers)
@@ -174,7 +176,10 @@ class MultitaskModel(nn.Module):
     def _encoded(self, batch: Batch, noise: Tensor | None, own: Mapping[int, nn.Module]) -> Encoding:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             keys = self._keys(batch, batch.mask.shape[1])
-            return encode(self.encoder, self.pooling, batch.input_ids, batch.mask, noise, batch.segments, own, keys)
+            given = (self.encoder, self.pooling, batch.input_ids, batch.mask, noise, batch.segments, own, keys)
+            if self.micro_batch and torch.is_grad_enabled() and self.micro_batch < len(batch):
+                return encode_in_parts(*given, self.micro_batch * -(-len(batch.mask) // len(batch)))
+            return encode(*given)
 
     def _keys(self, batch: Batch, tokens: int) -> Tensor | None:
         """(S, T) int32: what the units of the sentences' first tokens, so many, are dropped by in this pass."""

@@ -1,4 +1,4 @@
-"""The names of the ways in which a sentence's states become one vector; bert.py has what each does."""
+"""The names of the ways in which a sentence's states become one vector; encoding.py has what each does."""
 
 from typing import Literal
 

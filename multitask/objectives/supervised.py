@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from multitask.data.batches import Batch
 from multitask.data.samplers import Rows, derive_seed
-from multitask.model.bert import Encoding
+from multitask.model.encoding import Encoding
 from multitask.model.heads import HEADS
 from multitask.objectives.base import Objective, Place, Setup
 from multitask.objectives.distillation import Taught, distilled, with_labels

@@ -124,6 +124,11 @@ class Settings(Strict):
     bf16-true keeps weights and moments in 16 bits too, which small updates get lost in."""
     compress: Literal["none", "bf16"] = "none"
     """How gradients travel between ranks; bf16 halves the bytes and rounds them."""
+    micro_batch: Positive | None = None
+    """Examples of a rank whose activations are held at a time; the others' are computed again for the backward pass, so
+    the step is of the whole batch and takes a third longer; null is all."""
+    recompute: bool = False
+    """Hold the inputs of the encoder's layers alone, and compute each layer again for the backward pass."""
     max_examples: Positive | None = None
     """The most examples taken of each training file; dev files are never cut."""
     validate_every: Annotated[Literal["epoch", "stage"], Field(alias="validate")] = "epoch"

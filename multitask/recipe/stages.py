@@ -21,7 +21,18 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of recipes, stages and experiments: they
 # These say how a stage is run or watched, not what it computes: they are not part of a stage's
 # fingerprint; nor are those that it holds in another form.
 NOT_CONTENT = frozenset(
-    {"checkpoint_minutes", "checkpoint_steps", "validate_every", "profile", "from_", "heads", "log", "teachers"}
+    {
+        "checkpoint_minutes",
+        "checkpoint_steps",
+        "validate_every",
+        "profile",
+        "micro_batch",
+        "recompute",
+        "from_",
+        "heads",
+        "log",
+        "teachers",
+    }
 )
 
 

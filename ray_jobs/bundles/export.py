@@ -15,7 +15,7 @@ from multitask.export.cross_encoder import one_head
 from multitask.export.huggingface import write_text
 from multitask.export.model_card import model_card
 from multitask.export.provenance import provenance_of
-from multitask.model.bert import POOLINGS
+from multitask.model.encoding import POOLINGS
 from multitask.model.folders import FACTS
 from multitask.storage.sealed import write_document
 from multitask.storage.storage import Storage

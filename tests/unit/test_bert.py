@@ -16,8 +16,9 @@ from torch import Tensor
 
 from multitask.errors import UserError
 from multitask.model.attention import ATTENTIONS
-from multitask.model.bert import POOLINGS, MiniBert, encode
+from multitask.model.bert import MiniBert
 from multitask.model.config import PRESETS, BertConfig
+from multitask.model.encoding import POOLINGS, encode
 from multitask.model.sources import Source, load_source
 
 SMALL = replace(PRESETS["tiny"], vocab_size=120, max_position_embeddings=40)
@@ -127,7 +128,7 @@ def test_poolings_by_hand() -> None:
 @pytest.fixture
 def noisy(monkeypatch: pytest.MonkeyPatch) -> tuple[MiniBert, Tensor, Tensor, Tensor]:
     """A model that encodes eight sentences packed (one is longer than a group), the sentences, noise for them."""
-    monkeypatch.setattr("multitask.model.bert.CPU_TOKENS", 12)
+    monkeypatch.setattr("multitask.model.encoding.CPU_TOKENS", 12)
     ids, mask = padded([list(range(2, 2 + length)) for length in (3, 9, 2, 7, 7, 1, 14, 4)])
     noise = torch.randn(*ids.shape, SMALL.hidden_size, generator=torch.Generator().manual_seed(3))
     return MiniBert(SMALL).init_weights(2).double().eval(), ids, mask, noise.double()

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from multitask.model.bert import MiniBert, encode
+from multitask.model.bert import MiniBert
 from multitask.model.dropout import Draws, Dropout, token_keys
+from multitask.model.encoding import encode
 from tests.unit.test_bert import SMALL
 
 RATE = 0.1
@@ -92,7 +93,7 @@ def sentences(numbers: list[int], longest: int) -> tuple[Tensor, Tensor]:
 def test_a_sentence_is_dropped_alike_whichever_others_it_comes_with(
     attention: str, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("multitask.model.bert.CPU_TOKENS", 12 if packed else 1000)
+    monkeypatch.setattr("multitask.model.encoding.CPU_TOKENS", 12 if packed else 1000)
     config = replace(SMALL, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     bert = MiniBert(config, attention).init_weights(1).double().train()
 
@@ -112,7 +113,7 @@ def test_a_sentence_is_dropped_alike_whichever_others_it_comes_with(
 def test_weights_computed_again_are_those_that_were(
     attention: str, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("multitask.model.bert.CPU_TOKENS", 12 if packed else 1000)
+    monkeypatch.setattr("multitask.model.encoding.CPU_TOKENS", 12 if packed else 1000)
     config = replace(SMALL, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     bert = MiniBert(config, attention).init_weights(1).double().train()
     ids, mask = sentences([1, 2, 3, 4], 7)

@@ -20,7 +20,7 @@ from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.inference.embed import TextEncoder
 from multitask.model import heads
-from multitask.model.bert import POOLINGS
+from multitask.model.encoding import POOLINGS
 from multitask.model.sources import load_source
 from multitask.storage.storage import Storage
 from multitask.tasks.labels import KINDS

@@ -20,7 +20,7 @@ from multitask.experiment.finding import open_bundle
 from multitask.export import onnx_files, rounding
 from multitask.export.graphs import UnpackedBiLstm
 from multitask.inference.embed import TextEncoder
-from multitask.model.bert import Encoding
+from multitask.model.encoding import Encoding
 from multitask.storage.storage import Storage
 from tests.conftest import ROOT
 from tests.exports import HEADS, TEXTS, answers, bundle_with, embedded, exported

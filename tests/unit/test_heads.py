@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multitask.errors import UserError
-from multitask.model.bert import Encoding
+from multitask.model.encoding import Encoding
 from multitask.model.heads import HEADS, build_head, loss_for
 from multitask.model.multitask import text_means
 from multitask.objectives.losses import LOSSES

@@ -19,9 +19,10 @@ from multitask.errors import UserError
 from multitask.experiment.stage_job import digest, stage_content
 from multitask.inference.predict import Predictor
 from multitask.measure.evaluate import EvalSet, predictions
-from multitask.model import bert
-from multitask.model.bert import MiniBert, encode
+from multitask.model import encoding
+from multitask.model.bert import MiniBert
 from multitask.model.config import PRESETS
+from multitask.model.encoding import encode
 from multitask.model.multitask import text_means
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Recipe
@@ -72,7 +73,7 @@ def test_segments_give_transformers_states(packed: bool, attention: str, monkeyp
     theirs = transformers.BertModel(transformers.BertConfig(**config.to_dict())).eval()
     theirs.load_state_dict(ours.state_dict(), strict=False)
     batch = batch_of(tiny(), "quora", PAIRS)
-    monkeypatch.setattr(bert, "CPU_TOKENS", 1 if packed else 10**6)
+    monkeypatch.setattr(encoding, "CPU_TOKENS", 1 if packed else 10**6)
     with torch.no_grad():
         found = encode(ours, "pooler", batch.input_ids, batch.mask, None, batch.segments)
         plain = encode(ours, "pooler", batch.input_ids, batch.mask)
@@ -93,9 +94,9 @@ def test_segments_are_those_of_the_tokenizers_template(tmp_path: Path) -> None:
     tokenizer.enable_truncation(24)
     wanted = [tokenizer.encode(*rows[row]) for row in (4, 0, 2)]
     assert max(map(len, wanted)) == 24 and table.sentences == 1 and batch.segments is not None
-    for ids, types, encoding in zip(batch.input_ids.tolist(), batch.segments.tolist(), wanted, strict=True):
-        assert ids[: len(encoding)] == encoding.ids
-        assert types == [*encoding.type_ids, *[0] * (len(types) - len(encoding))]
+    for ids, types, found in zip(batch.input_ids.tolist(), batch.segments.tolist(), wanted, strict=True):
+        assert ids[: len(found)] == found.ids
+        assert types == [*found.type_ids, *[0] * (len(types) - len(found))]
 
 
 def test_caches_of_each_way_lie_beside_each_other_and_those_of_before_stay(tmp_path: Path) -> None:
