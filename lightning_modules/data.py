@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from lightning_modules.module import StageModule
 from multitask.data.batches import Batch, EpochSlices
 from multitask.data.mixing import batches_in, plan_epoch, plan_together
-from multitask.data.samplers import Rows, derive_seed, training_rows
+from multitask.data.samplers import Lengths, Rows, derive_seed, training_rows
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import EvalSet
@@ -28,6 +28,11 @@ def rows_of(table: TokenTable, cap: int | None, seed: int, task: str) -> Rows:
     known, seed_of_others = table.labelled, derive_seed(seed, "unlabelled")
     others = training_rows(len(table) - known, cap, seed_of_others, task)
     return np.concatenate((training_rows(known, cap, seed, task), known + others))
+
+
+def _lengths(table: TokenTable, rows: Rows) -> Lengths:
+    """The lengths of rows, ascending ones of the table; of all of them without a copy, since there may be many."""
+    return table.lengths if len(rows) == len(table) else table.lengths[rows]
 
 
 class StageData(pl.LightningDataModule):
@@ -58,15 +63,14 @@ class StageData(pl.LightningDataModule):
     def slices(self, objective: Objective, epoch: int, start: int, rank: int, world: int) -> EpochSlices:
         """This rank's slices of an epoch's global batches, from step `start` on."""
         stage, seed = self.stage, derive_seed(self.job.seed, self.stage.name, epoch)
-        lengths = {task: self.tables[task].lengths[rows] for task, rows in self.rows.items()}
+        lengths = {task: _lengths(self.tables[task], rows) for task, rows in self.rows.items()}
         if stage.batches_a_step > 1:
             plan = plan_together(lengths, stage.batch_size, seed, self.steps_per_epoch)
         else:
             plan = plan_epoch(stage.mixing, lengths, stage.batch_size, seed, epoch, stage.epochs)
-        plan = [(task, self.rows[task][batch]) for task, batch in plan]
 
-        def make(task: str, rows: Rows, weights: NDArray[np.float32], step: int) -> Batch:
-            return objective.batch(task, rows, weights, f"epoch {epoch}, step {step}")
+        def make(task: str, places: Rows, weights: NDArray[np.float32], step: int) -> Batch:
+            return objective.batch(task, self.rows[task][places], weights, f"epoch {epoch}, step {step}")
 
         return EpochSlices(plan, make, rank=rank, world=world, start=start, together=stage.batches_a_step)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from multitask.data.samplers import Rows, derive_seed, epoch_batches
+from multitask.data.samplers import EpochBatches, Lengths, Rows, derive_seed
 
 Sizes = Mapping[str, int]  # task -> batches
 
@@ -63,32 +65,75 @@ def batches_in(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
+class Passes:
+    """A task's batches without end: all of its rows, then all again, shuffled anew."""
+
+    def __init__(self, lengths: Lengths, batch_size: int, seed: int, task: str) -> None:
+        self.lengths, self.batch_size, self.seed, self.task = lengths, batch_size, seed, task
+        self.newest: tuple[int, EpochBatches] = (-1, EpochBatches(lengths[:0], batch_size, 0))
+
+    def __getitem__(self, at: int) -> Rows:
+        number, within = divmod(at, batches_in(len(self.lengths), self.batch_size))
+        if number != self.newest[0]:
+            seed = derive_seed(self.seed, self.task, number)
+            self.newest = (number, EpochBatches(self.lengths, self.batch_size, seed))
+        found: Rows = self.newest[1][within]
+        return found
+
+
+class Plan(Sequence[tuple[str, Rows]]):
+    """Global batches in turn: (task, indices into the task's `lengths`). A batch is made when it is asked for.
+
+    sources: task -> its batches, by number. turns: of each item the place of its task among these, of which it is the
+    next batch.
+    """
+
+    def __init__(self, sources: Mapping[str, Passes | EpochBatches], turns: NDArray[np.int8]) -> None:
+        self.tasks, self.sources, self.turns = [*sources], [*sources.values()], turns
+        self.numbers = np.empty(len(turns), np.int32)
+        for place in range(len(self.tasks)):
+            mine = np.flatnonzero(turns == place)
+            self.numbers[mine] = np.arange(len(mine))
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[one] for one in range(*at.indices(len(self)))]
+        turn = int(self.turns[at])
+        return self.tasks[turn], self.sources[turn][int(self.numbers[at])]
+
+
 def plan_epoch(
-    mixing: str | Mapping[str, float], lengths: Mapping[str, Rows], batch_size: int, seed: int, epoch: int, epochs: int
-) -> list[tuple[str, Rows]]:
-    """An epoch's global batches: (task, indices into the task's `lengths`); with one task, all of it once.
+    mixing: str | Mapping[str, float],
+    lengths: Mapping[str, Lengths],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    epochs: int,
+) -> Plan:
+    """An epoch's global batches; with one task, all of it once.
 
     A task that gets more batches than it has is passed through again, shuffled anew; one that gets fewer is cut.
     """
     if len(lengths) == 1:
-        return [(task, batch) for task, rows in lengths.items() for batch in epoch_batches(rows, batch_size, seed)]
+        alone = {task: EpochBatches(rows, batch_size, seed) for task, rows in lengths.items()}
+        return Plan(alone, np.zeros(sum(map(len, alone.values())), np.int8))
     sizes = {task: batches_in(len(rows), batch_size) for task, rows in lengths.items()}
     counts = batch_counts(mixing, sizes, epoch, epochs)
-    sources = {task: _passes(lengths[task], batch_size, seed, task) for task in lengths}
-    return [(task, next(sources[task])) for task in order(mixing, counts, derive_seed(seed, "order"))]
+    places = {task: place for place, task in enumerate(lengths)}
+    turns = [places[task] for task in order(mixing, counts, derive_seed(seed, "order"))]
+    return Plan(_passes(lengths, batch_size, seed), np.array(turns, np.int8))
 
 
-def plan_together(lengths: Mapping[str, Rows], batch_size: int, seed: int, steps: int) -> list[tuple[str, Rows]]:
+def plan_together(lengths: Mapping[str, Lengths], batch_size: int, seed: int, steps: int) -> Plan:
     """An epoch whose steps take a batch of each task, in the tasks' order: as `plan_epoch`, len(lengths) items a step.
 
     A short task's file is passed through again, shuffled anew; a long one is cut.
     """
-    sources = {task: _passes(rows, batch_size, seed, task) for task, rows in lengths.items()}
-    return [(task, next(source)) for _ in range(steps) for task, source in sources.items()]
+    return Plan(_passes(lengths, batch_size, seed), np.tile(np.arange(len(lengths), dtype=np.int8), steps))
 
 
-def _passes(lengths: Rows, batch_size: int, seed: int, task: str) -> Iterator[Rows]:
-    number = 0
-    while True:
-        yield from epoch_batches(lengths, batch_size, derive_seed(seed, task, number))
-        number += 1
+def _passes(lengths: Mapping[str, Lengths], batch_size: int, seed: int) -> dict[str, Passes]:
+    return {task: Passes(rows, batch_size, seed, task) for task, rows in lengths.items()}

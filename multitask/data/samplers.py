@@ -7,11 +7,14 @@ them, so their number changes the speed and not the result, and a position is (e
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
+Lengths = NDArray[np.signedinteger[Any]]  # of whatever size: there may be many
 
 # Sorting by length inside pools of this many batches leaves little padding and still mixes every epoch anew.
 POOL_BATCHES = 64
@@ -23,21 +26,35 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def epoch_batches(lengths: Rows, batch_size: int, seed: int) -> list[Rows]:
+class EpochBatches(Sequence[Rows]):
     """Every row once, in shuffled batches of rows of similar length; one batch may be short.
 
     lengths: (N,) tokens of each example's longest sentence. Rows inside a batch come longest first, so that
-    strided slices cost all ranks the same.
+    strided slices cost all ranks the same. Four bytes a row are held, and four a batch.
     """
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(lengths))
-    pool = POOL_BATCHES * batch_size
-    batches: list[Rows] = []
-    for start in range(0, len(order), pool):
-        rows = order[start : start + pool]
-        rows = rows[np.argsort(-lengths[rows], kind="stable")]
-        batches += [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
-    return [batches[index] for index in generator.permutation(len(batches))]
+
+    def __init__(self, lengths: Lengths, batch_size: int, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        self.batch_size, self.rows = batch_size, _counted(len(lengths))
+        generator.shuffle(self.rows)
+        pool = POOL_BATCHES * batch_size
+        for start in range(0, len(self.rows), pool):
+            rows = self.rows[start : start + pool]
+            rows[:] = rows[np.argsort(-lengths[rows].astype(np.int64), kind="stable")]
+        self.order = _counted(-(-len(self.rows) // batch_size))
+        generator.shuffle(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, at: Any) -> Any:
+        start = int(self.order[at]) * self.batch_size
+        return self.rows[start : start + self.batch_size].astype(np.int64)
+
+
+def _counted(count: int) -> NDArray[np.signedinteger[Any]]:
+    """0 to count - 1, in as few bytes as they need."""
+    return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
 
 
 def rank_slice(rows: Rows, rank: int, world: int) -> tuple[Rows, NDArray[np.float32]]:
@@ -52,7 +69,7 @@ def rank_slice(rows: Rows, rank: int, world: int) -> tuple[Rows, NDArray[np.floa
     return rows[:1], np.zeros(1, np.float32)
 
 
-def eval_batches(lengths: Rows, tokens: int) -> list[Rows]:
+def eval_batches(lengths: Lengths, tokens: int) -> list[Rows]:
     """Every row once, longest first, in batches of at most `tokens` padded tokens a sentence column."""
     order = np.argsort(-lengths, kind="stable")
     batches: list[Rows] = []

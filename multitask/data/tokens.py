@@ -25,7 +25,7 @@ from torch import Tensor
 
 from multitask.data.ids import Ids, SentenceIds
 from multitask.data.readers import Example, Shards
-from multitask.data.samplers import Rows
+from multitask.data.samplers import Lengths, Rows
 from multitask.data.tabular import BadRow
 from multitask.errors import UserError
 from multitask.storage.owners import kept_in
@@ -89,9 +89,9 @@ class TokenTable:
         return np.diff(offsets).reshape(-1, self.sentences)
 
     @cached_property
-    def lengths(self) -> Rows:
-        """(N,) tokens of each example's longest sentence."""
-        longest: Rows = self.sentence_lengths.max(axis=1, initial=0)
+    def lengths(self) -> Lengths:
+        """(N,) int32, tokens of each example's longest sentence."""
+        longest: Lengths = self.sentence_lengths.max(axis=1, initial=0).astype(np.int32)
         return longest
 
     def singles(self) -> TokenTable:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from multitask.data.mixing import LAST_ALPHA, WEIGHTS, batch_counts, batches_in, order, plan_epoch, plan_together
-from multitask.data.samplers import Rows, epoch_batches
+from multitask.data.samplers import EpochBatches, Rows
 
 TASKS = ("sst", "quora", "sts", "cfimdb")
 sizes = st.dictionaries(st.sampled_from(TASKS), st.integers(1, 3000), min_size=1)
@@ -165,5 +165,5 @@ def test_one_task_alone_is_all_of_it_once_as_ever() -> None:
     for mixing in (*WEIGHTS, {"sst": 3.0}):
         plan = plan_epoch(mixing, alone, 8, 5, 0, 1)
         assert {task for task, _ in plan} == {"sst"}
-        expected = epoch_batches(alone["sst"], 8, 5)
+        expected = EpochBatches(alone["sst"], 8, 5)
         assert all(np.array_equal(batch, wanted) for (_, batch), wanted in zip(plan, expected, strict=True))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multitask.data.mixing import plan_epoch
 from multitask.data.samplers import (
     POOL_BATCHES,
+    EpochBatches,
     Rows,
     derive_seed,
-    epoch_batches,
     eval_batches,
     rank_slice,
     subset,
@@ -28,7 +30,7 @@ def equal(one: list[Rows], other: list[Rows]) -> bool:
 
 @given(lengths, sizes, seeds)
 def test_an_epoch_holds_every_row_once_in_full_batches_but_one(lengths: Rows, size: int, seed: int) -> None:
-    batches = epoch_batches(lengths, size, seed)
+    batches = EpochBatches(lengths, size, seed)
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
     assert len(batches) == math.ceil(len(lengths) / size)
     assert sorted(map(len, batches))[1:] == [size] * (len(batches) - 1)
@@ -36,24 +38,50 @@ def test_an_epoch_holds_every_row_once_in_full_batches_but_one(lengths: Rows, si
 
 @given(lengths, sizes, seeds)
 def test_a_batch_comes_longest_first(lengths: Rows, size: int, seed: int) -> None:
-    assert all((np.diff(lengths[batch]) <= 0).all() for batch in epoch_batches(lengths, size, seed))
+    assert all((np.diff(lengths[batch]) <= 0).all() for batch in EpochBatches(lengths, size, seed))
 
 
 @given(lengths, sizes, seeds)
 def test_the_seed_alone_says_which_batches(lengths: Rows, size: int, seed: int) -> None:
-    assert equal(epoch_batches(lengths, size, seed), epoch_batches(lengths.copy(), size, seed))
+    assert equal(EpochBatches(lengths, size, seed), EpochBatches(lengths.copy(), size, seed))
 
 
 @given(seeds)
 def test_another_epoch_has_other_batches(seed: int) -> None:
     lengths = np.arange(1, 201)
-    one, two = (epoch_batches(lengths, 8, derive_seed(seed, "para", epoch)) for epoch in (0, 1))
+    one, two = (EpochBatches(lengths, 8, derive_seed(seed, "para", epoch)) for epoch in (0, 1))
     assert not equal(one, two)
+
+
+def by_loops(lengths: Rows, size: int, seed: int) -> list[Rows]:
+    """The batches that builds before made, all at once."""
+    generator, batches = np.random.default_rng(seed), []
+    shuffled = generator.permutation(len(lengths))
+    for start in range(0, len(lengths), POOL_BATCHES * size):
+        rows = shuffled[start : start + POOL_BATCHES * size]
+        rows = rows[np.argsort(-lengths[rows], kind="stable")]
+        batches += [rows[at : at + size] for at in range(0, len(rows), size)]
+    return [batches[at] for at in generator.permutation(len(batches))]
+
+
+@given(lengths, sizes, seeds, st.sampled_from([np.int16, np.int32, np.int64]))
+def test_they_are_what_they_were_before_they_were_made_one_by_one(
+    lengths: Rows, size: int, seed: int, kind: type[np.signedinteger[Any]]
+) -> None:
+    found = EpochBatches(lengths.astype(kind), size, seed)
+    assert equal([*found], by_loops(lengths, size, seed)) and found[0].dtype == np.int64
+
+
+def test_a_plan_holds_four_bytes_a_row_and_some_a_batch() -> None:
+    rows = 1_000_000
+    plan = plan_epoch("proportional", {"quora": np.ones(rows, np.int32)}, 32, 1, 0, 1)
+    held = [plan.turns, plan.numbers, *(part for one in plan.sources for part in (one.rows, one.order))]
+    assert sum(part.nbytes for part in held) < 4 * rows + 10 * len(plan)
 
 
 def test_batches_are_bucketed_by_length_and_still_mixed() -> None:
     lengths = np.random.default_rng(1).integers(3, 60, 8 * POOL_BATCHES * 3)
-    batches = epoch_batches(lengths, 8, seed=5)
+    batches = EpochBatches(lengths, 8, seed=5)
     padded = sum(len(batch) * lengths[batch].max() for batch in batches)
     assert padded < 1.1 * lengths.sum()
     longest = [lengths[batch].max() for batch in batches]

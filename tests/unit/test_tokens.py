@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from multitask.data.batches import Batch, EpochSlices, Features, collate, stacked
 from multitask.data.readers import Example
-from multitask.data.samplers import Rows, epoch_batches
+from multitask.data.samplers import EpochBatches, Rows
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens, tokenize
 from multitask.errors import UserError
 from multitask.model.sources import TINY_TOKENIZER
@@ -234,7 +234,7 @@ def slices(table: TokenTable, batches: list[Rows], rank: int, world: int) -> Epo
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_the_ranks_of_an_epoch_see_every_row_once(table: TokenTable, world: int) -> None:
-    batches = epoch_batches(table.lengths, 4, seed=1)
+    batches = EpochBatches(table.lengths, 4, seed=1)
     ranks = [slices(table, batches, rank, world) for rank in range(world)]
     assert {len(epoch) for epoch in ranks} == {3}
     seen = [
