@@ -27,7 +27,7 @@ BUDGET ?=
 # Where the CS224N files are; the benchmarks need them.
 DATA ?= ../shared/data/cs224n
 
-.PHONY: help install demo test test-all pages faults crashpoints ray-kills schedules lab-test bench bench-quick fuzz bitflips nightly sbom audit docs lint format types collect clean
+.PHONY: help install demo test test-all pages faults crashpoints ray-kills schedules lab-test bench bench-quick gpu-check fuzz bitflips nightly sbom audit docs lint format types collect clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -77,6 +77,9 @@ bench-quick: $(VENV)/bench.stamp ## the main rows on few pairs, three minutes; w
 lint: $(VENV)/dev.stamp ## ruff: rules and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+gpu-check: $(VENV)/dev.stamp ## what this machine's GPU does, under ten minutes; exit status 3 where there is none
+	@$(BIN)/python -m benchmarks.gpu
 
 fuzz: $(VENV)/audit.stamp ## 140,000 inputs from nobody's friend, some ten minutes
 	$(BIN)/python -m tests.fuzz
