@@ -15,38 +15,39 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# (query_BNTD, key_BNTD, value_BNTD, mask_B11T, factors_BNTT) -> context_BNTD
-AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+# weights_BNTT that tokens give each other -> the same under dropout
+Drop = Callable[[Tensor], Tensor]
+# (query_BNTD, key_BNTD, value_BNTD, mask_B11T, dropout or None) -> context_BNTD
+AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, Drop | None], Tensor]
 
 
 def explicit_attention(
-    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, factors_BNTT: Tensor | None
+    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, drop: Drop | None
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(D)) V, step by step; keys where the mask is False get no weight. factors_BNTT: what weights
-    are multiplied by, dropout's; None is nothing."""
+    """softmax(Q K^T / sqrt(D)) V, step by step; keys where the mask is False get no weight."""
     scores_BNTT = query_BNTD @ key_BNTD.transpose(-1, -2) / math.sqrt(query_BNTD.shape[-1])
     if mask_B11T is not None:
         # The least finite number and not -inf: a row without any token then stays finite.
         scores_BNTT = scores_BNTT.masked_fill(~mask_B11T, torch.finfo(scores_BNTT.dtype).min)
     weights_BNTT = scores_BNTT.softmax(dim=-1)
-    return (weights_BNTT if factors_BNTT is None else weights_BNTT * factors_BNTT) @ value_BNTD
+    return (weights_BNTT if drop is None else drop(weights_BNTT)) @ value_BNTD
 
 
 def sdpa_attention(
-    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, factors_BNTT: Tensor | None
+    query_BNTD: Tensor, key_BNTD: Tensor, value_BNTD: Tensor, mask_B11T: Tensor | None, drop: Drop | None
 ) -> Tensor:
-    """`explicit_attention`'s numbers, to rounding, from PyTorch's fused kernel, which knows no factors but its own
-    random ones: with factors it is `explicit_attention`."""
-    if factors_BNTT is not None:
-        return explicit_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T, factors_BNTT)
+    """`explicit_attention`'s numbers, to rounding, from PyTorch's fused kernel, which has no dropout but its own: with
+    dropout it is `explicit_attention`."""
+    if drop is not None:
+        return explicit_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T, drop)
     return F.scaled_dot_product_attention(query_BNTD, key_BNTD, value_BNTD, mask_B11T)
 
 
 ATTENTIONS: dict[str, AttentionKernel] = {"sdpa": sdpa_attention, "explicit": explicit_attention}
 
 
-# keys_BT of tokens, and the type of what they are for -> factors_BNTT of the weights that tokens give each other
-Factors = Callable[[Tensor, torch.dtype], Tensor]
+# (weights_BNTT that tokens give each other, the tokens' keys_BT) -> the weights under dropout
+KeyedDrop = Callable[[Tensor, Tensor], Tensor]
 
 # From so many tokens in a row on, dropout's weights of attention are computed again for the backward pass: kept, they
 # would take more memory than all else in a layer. Of shorter rows they cost more time than memory.
@@ -68,10 +69,10 @@ class Layout(Protocol):
         ...
 
     def attend(
-        self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, factors: Factors | None
+        self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, drop: KeyedDrop | None
     ) -> Tensor:
-        """Every sentence's attention over itself: queries, keys, values and result are (..., N, D). factors: of the
-        weights' dropout; None where nothing is dropped."""
+        """Every sentence's attention over itself: queries, keys, values and result are (..., N, D). drop: None where
+        nothing is dropped."""
         ...
 
 
@@ -84,15 +85,17 @@ class Padded:
     keys: Tensor | None = None
 
     def attend(
-        self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, factors: Factors | None
+        self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, drop: KeyedDrop | None
     ) -> Tensor:
-        def attended(*states: Tensor) -> Tensor:
-            assert self.keys is not None or factors is None
-            dropped = None if factors is None or self.keys is None else factors(self.keys, states[0].dtype)
-            query, key, value = (some.transpose(1, 2) for some in states)
-            return kernel(query, key, value, self.mask_B11T, dropped).transpose(1, 2)
+        def dropped(weights_BNTT: Tensor) -> Tensor:
+            assert drop is not None and self.keys is not None
+            return drop(weights_BNTT, self.keys)
 
-        if factors is None or query.shape[1] < RECOMPUTED or not torch.is_grad_enabled():
+        def attended(*states: Tensor) -> Tensor:
+            query, key, value = (some.transpose(1, 2) for some in states)
+            return kernel(query, key, value, self.mask_B11T, dropped if drop else None).transpose(1, 2)
+
+        if drop is None or query.shape[1] < RECOMPUTED or not torch.is_grad_enabled():
             return attended(query, key, value)
         again: Tensor = computed_again(attended, query, key, value)
         return again
@@ -182,13 +185,13 @@ class Packed:
         return cls(groups, None if keys_BT is None else keys_BT[mask_BT])
 
     def attend(
-        self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, factors: Factors | None
+        self, kernel: AttentionKernel, query: Tensor, key: Tensor, value: Tensor, drop: KeyedDrop | None
     ) -> Tensor:
         sizes = [len(group.places) for group in self.groups]
         query_parts, key_parts, value_parts = (torch.split(states, sizes) for states in (query, key, value))
         keys = [None] * len(sizes) if self.keys is None else torch.split(self.keys, sizes)
         parts = zip(self.groups, keys, query_parts, key_parts, value_parts, strict=True)
-        return torch.cat([self._attend(kernel, *part, factors) for part in parts])
+        return torch.cat([self._attend(kernel, *part, drop) for part in parts])
 
     @staticmethod
     def _attend(
@@ -198,9 +201,9 @@ class Packed:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        factors: Factors | None,
+        drop: KeyedDrop | None,
     ) -> Tensor:
         mask_B11T = group.mask_BT[:, None, None, :] if len(group.padding) else None
         padded = Padded(mask_B11T, None if keys_P is None else group.spread(keys_P))
         query, key, value = (group.spread(states) for states in (query, key, value))
-        return group.collect(padded.attend(kernel, query, key, value, factors))
+        return group.collect(padded.attend(kernel, query, key, value, drop))

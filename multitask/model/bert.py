@@ -61,11 +61,11 @@ class SelfAttention(nn.Module):
         query, key, value = (
             project(hidden).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value)
         )
-        factors = self._factors if self.dropout.active else None
-        return layout.attend(self.kernel, query, key, value, factors).flatten(-2)
+        drop = self._drop if self.dropout.active else None
+        return layout.attend(self.kernel, query, key, value, drop).flatten(-2)
 
-    def _factors(self, keys_BT: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.dropout.of_weights(keys_BT, self.heads, self.longest, dtype)
+    def _drop(self, weights_BNTT: Tensor, keys_BT: Tensor) -> Tensor:
+        return self.dropout.of_weights(weights_BNTT, keys_BT, self.longest)
 
 
 class AddAndNorm(nn.Module):
@@ -174,7 +174,7 @@ class MiniBert(nn.Module):
     ) -> Tensor:
         """`forward` without computing on padding: sentences in rows, longest first -> states of all tokens (P, H).
 
-        most: padded tokens that attend together; what attention holds for the backward pass grows with it.
+        most: padded tokens that attend together; what attention holds at a time grows with it.
         """
         positions_BT = self._positions(input_ids).expand_as(input_ids)
         noise_PH = None if noise_BTH is None else noise_BTH[mask_BT]

@@ -95,15 +95,15 @@ class Dropout(nn.Module):
         if not self.active:
             return x
         assert keys is not None
-        return x * self._factors(keys.unsqueeze(-1) * _units(self.site, x.shape[-1], x.device), x.dtype)
+        return self._of(x, keys.unsqueeze(-1) * _units(self.site, x.shape[-1], x.device))
 
-    def of_weights(self, keys_ST: Tensor, heads: int, longest: int, dtype: torch.dtype) -> Tensor:
-        """(S, N, T, T) factors, 0 or 1 / (1 - p), of the weights that tokens give each other in N heads. longest:
-        the most tokens that a sentence can have."""
-        units_NT = _units(self.site, heads * longest, keys_ST.device).view(heads, longest)[:, : keys_ST.shape[1]]
-        return self._factors(keys_ST[:, None, :, None] * units_NT[:, None, :], dtype)
+    def of_weights(self, weights_SNTT: Tensor, keys_ST: Tensor, longest: int) -> Tensor:
+        """The weights that T tokens give each other in N heads of attention. longest: the most tokens that a sentence
+        can have."""
+        heads, tokens = weights_SNTT.shape[1], weights_SNTT.shape[-1]
+        units_NT = _units(self.site, heads * longest, keys_ST.device).view(heads, longest)[:, :tokens]
+        return self._of(weights_SNTT, keys_ST[:, None, :, None] * units_NT[:, None, :])
 
-    def _factors(self, drawn: Tensor, dtype: torch.dtype) -> Tensor:
-        least = round(self.p * SPAN) - SPAN // 2
-        kept, zero = drawn.new_tensor(1 / (1 - self.p), dtype=dtype), drawn.new_zeros((), dtype=dtype)
-        return torch.where(drawn >= least, kept, zero)
+    def _of(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """x where what was drawn, int32, says so. Numbers alone go to the device: a tensor would have it waited for."""
+        return x.masked_fill(drawn < round(self.p * SPAN) - SPAN // 2, 0.0) * (1 / (1 - self.p))

@@ -72,9 +72,9 @@ POOLINGS: dict[str, Callable[[MiniBert, Tensor, Tensor], Tensor]] = {
 }
 
 
-# On a CPU, a padded batch of more tokens than this is encoded packed, and attends in groups of similar length.
-# Attention with dropout keeps (sentences, heads, T, T) probabilities for the backward pass: 32 sentences padded to one
-# of 286 tokens took 4 GB.
+# On a CPU, a padded batch of more tokens than this is encoded packed, and attends in groups of similar length: nothing
+# is computed for padding. Attention with dropout makes (sentences, heads, T, T) weights a group, and keeps them for the
+# backward pass where T is below attention.py's RECOMPUTED.
 CPU_TOKENS = 1024
 
 

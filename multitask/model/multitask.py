@@ -192,18 +192,17 @@ class MultitaskModel(nn.Module):
         return token_keys(self.draws.sentences(batch.numbers), tokens)
 
     def forward(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
-        """The head's outputs for the batch's task: (B, classes) logits or (B,) values."""
-        outputs: Tensor = self.heads[batch.task](*self.sides(batch, noise))
+        """The head's outputs for the batch's task: (B, classes) logits or (B,) values. noise: as for `encode`."""
+        outputs: Tensor = self.heads[batch.task](*self.sides(batch, self.encode(batch, noise)))
         return outputs
 
-    def sides(self, batch: Batch, noise: Tensor | None = None) -> Sequence[Encoding | None]:
-        """What the task's head is given: the encoding of the first side of B examples, and of the second or None."""
+    def sides(self, batch: Batch, encoding: Encoding) -> Sequence[Encoding | None]:
+        """What the task's head is given of the batch's encoding, under dropout: the first side of B examples, and the
+        second or None."""
         head = self.heads[batch.task]
         if self.specs[batch.task].by_text:
-            encoding = self.encode(batch, noise)
-            halves = self.dropout(self._features(batch, encoding), encoding.first_keys).chunk(2, dim=1)
+            halves = self.dropout(self.features_of(batch, encoding), encoding.first_keys).chunk(2, dim=1)
             return [Encoding(half, half.new_empty(0), batch.mask) for half in halves]
-        encoding = self.encode(batch, noise)
         tokens = self.dropout(encoding.tokens, encoding.keys) if head.uses_tokens else encoding.tokens
         return split(Encoding(self.dropped(encoding), tokens, encoding.mask), len(batch))
 
@@ -212,12 +211,13 @@ class MultitaskModel(nn.Module):
         found: Tensor = self.dropout(encoding.sentence, encoding.first_keys)
         return found
 
-    def features(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
+    def features(self, batch: Batch) -> Tensor:
         """(S, F) all that heads need of an encoder that does not change, but for heads that read tokens: sentence
         encodings, F = H; of pairs joined without segments both texts' means, F = 2H."""
-        return self._features(batch, self.encode(batch, noise))
+        return self.features_of(batch, self.encode(batch))
 
-    def _features(self, batch: Batch, encoding: Encoding) -> Tensor:
+    def features_of(self, batch: Batch, encoding: Encoding) -> Tensor:
+        """`features`, of an encoding that is there."""
         by_text = batch.features is None and self.specs[batch.task].by_text
         return text_means(encoding, batch.input_ids) if by_text else encoding.sentence
 

@@ -64,11 +64,11 @@ class Supervised(Objective):
 
     def _learned(self, batch: Batch, place: Place) -> tuple[Tensor, Sums]:
         """The head's outputs, and the (sum, count) of the label's loss and the teacher's."""
-        teacher = self.setup.teachers.get(batch.task)
-        if teacher and teacher.embeddings:  # which the teacher's are compared with, before the head's dropout
-            batch = replace(batch, features=self.model.features(batch))
-        sides = self.model.sides(batch)
+        teacher, encoding = self.setup.teachers.get(batch.task), self.model.encode(batch)
+        sides = self.model.sides(batch, encoding)
         outputs: Tensor = self.model.heads[batch.task](*sides)
+        if teacher and teacher.embeddings:  # which the teacher's are compared with, before the head's dropout
+            batch = replace(batch, features=self.model.features_of(batch, encoding))
         if teacher is None:
             return outputs, self._task_loss(batch, sides, outputs, place)
         of_labels, _ = self._task_loss(with_labels(batch), sides, outputs, place)
@@ -186,7 +186,7 @@ class Supervised(Objective):
 
 
 def _again(place: Place, forward: Callable[[], Tensor]) -> Tensor:
-    """A further pass under the step's own random state: equal units are dropped, so that one function is compared with
-    itself."""
+    """A further pass with the masks of the step's first one: equal units are dropped, so that one function is compared
+    with itself."""
     place.reseed()
     return forward()

@@ -125,7 +125,7 @@ class Settings(Strict):
     compress: Literal["none", "bf16"] = "none"
     """How gradients travel between ranks; bf16 halves the bytes and rounds them."""
     micro_batch: Positive | None = None
-    """Examples of a rank whose activations are held at a time; the others' are computed again for the backward pass, so
+    """Examples of a rank whose activations are held at a time; each part's are computed again for the backward pass, so
     the step is of the whole batch and takes a third longer; null is all."""
     recompute: bool = False
     """Hold the inputs of the encoder's layers alone, and compute each layer again for the backward pass."""

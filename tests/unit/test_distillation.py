@@ -15,6 +15,7 @@ from lightning_modules.data import rows_of
 from multitask.data.batches import collate
 from multitask.data.samplers import training_rows
 from multitask.data.tokens import TokenTable
+from multitask.model.dropout import Draws, Dropout
 from multitask.objectives.base import Place
 from multitask.objectives.distillation import Taught, with_labels
 from multitask.objectives.losses import LOSSES
@@ -81,11 +82,12 @@ TAUGHT: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 
 
-def student(kind: str, labels: list[float]) -> Any:
+def student(kind: str, labels: list[float], smart: dict[str, Any] | None = None, **changed: Any) -> Any:
     """The objective of a stage in float64 that a made-up teacher teaches, over as many examples as labels."""
     task, per, teacher = TAUGHT[kind]
+    teacher = teacher | changed
     table = table_of(random_sentences(per * len(labels)), labels, per)
-    made = objective_with(table, task, {"bundle": "a/b", **teacher})
+    made = objective_with(table, task, {"bundle": "a/b", **teacher}, smart)
     generator, per = torch.Generator().manual_seed(3), per if kind == "embeddings" else 1
     width = (tiny().config.hidden_size,) if kind == "embeddings" else TASKS[task].label.shape
     values = torch.randn(per * len(labels), *width, generator=generator, dtype=torch.float64)
@@ -93,8 +95,8 @@ def student(kind: str, labels: list[float]) -> Any:
     return made
 
 
-def objective_with(table: TokenTable, task: str, teacher: dict[str, Any]) -> Any:
-    return objective_of({task: table}, teachers={task: teacher})
+def objective_with(table: TokenTable, task: str, teacher: dict[str, Any], smart: dict[str, Any] | None = None) -> Any:
+    return objective_of({task: table}, teachers={task: teacher}, smart=smart)
 
 
 def loss_of(made: Any, rows: list[int], weights: list[float] | None = None) -> tuple[Tensor, Tensor]:
@@ -117,6 +119,25 @@ def test_the_encoders_gradient_is_that_of_finite_differences(kind: str) -> None:
             weight[at] += moved
         ends.append(loss_of(made, rows)[0].item())
     assert found == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6) and abs(found) > 1e-6
+
+
+def test_smart_beside_a_teacher_of_encodings_compares_equal_masks() -> None:
+    """In a stage's first step the held weights are the model's: what is left of SMART's proximal term is mask noise."""
+    totals = []
+    for smart in ({"weight": 0.0}, None):
+        made = student("embeddings", [1.0, 2.0, 3.0], smart=smart, weight=0.5)
+        for module in made.model.modules():
+            if isinstance(module, Dropout):
+                module.p = 0.3
+        made.model.train()
+
+        def begin(model: Any = made.model) -> None:
+            model.draws = Draws(5)
+
+        begin()
+        batch = made.batch("sts", np.arange(3), np.ones(3, np.float32), "now")
+        totals.append(made.loss(batch, Place(reseed=begin))[0].item())
+    assert totals[0] == pytest.approx(totals[1], abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", TAUGHT)

@@ -71,7 +71,7 @@ def test_corners_of_rectangles_are_independent() -> None:
 
 def test_weights_of_attention_are_dropped_independently() -> None:
     keys = token_keys(Draws(1).sentences(torch.arange(8)), 20)
-    mask = (Dropout(RATE, "a").of_weights(keys, 12, 512, torch.float32) == 0).double()
+    mask = (Dropout(RATE, "a").of_weights(torch.ones(8, 12, 20, 20), keys, 512) == 0).double()
     assert mask.shape == (8, 12, 20, 20) and close(mask.mean().item(), RATE, mask.numel())
     for along in range(4):
         both = mask.narrow(along, 0, mask.shape[along] - 1) * mask.narrow(along, 1, mask.shape[along] - 1)
