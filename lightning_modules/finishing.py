@@ -17,7 +17,7 @@ from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.records import Record, chosen, out_of_patience, written
 from multitask.experiment.stage_job import BUNDLE, StageJob, write_outcome
-from multitask.inference.submission import write_predictions, write_submission_zip
+from multitask.inference.submission import is_submitted, write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
 from multitask.objectives.ranks import sum_over_ranks
 from multitask.storage.sealed import Damaged
@@ -59,8 +59,8 @@ class Finishing(Callback):
         return best
 
     def _predict(self, trainer: pl.Trainer, module: StageModule, kept: Record) -> None:
-        """Writes the CS224N prediction files where the job asks for them; what was measured is not predicted again, and
-        sets encoded before are not encoded again."""
+        """Writes prediction files where the job asks for them, and the zip of CS224N's tasks; what was measured is not
+        predicted again, and sets encoded before are not encoded again."""
         if not self.job.data.predict:
             return
         folder, measured, written = self.job.folder, kept is self.records[-1], []
@@ -74,7 +74,7 @@ class Finishing(Callback):
                 if trainer.is_global_zero:
                     spec = module.model.specs[task]
                     written.append(write_predictions(folder, spec, split, table.ids, predicted.tolist()))
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and is_submitted(self.job.data.predict):
             write_submission_zip(folder, written)
 
     def _predictions(

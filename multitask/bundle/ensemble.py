@@ -24,6 +24,7 @@ from multitask.tasks.own import definitions, known
 from multitask.tasks.table import TaskSpec
 
 SCHEMA = 1
+FITTED = "fitted"  # of `weights` in `about`, where they are not alike but fitted
 MOST = 100  # members
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 

@@ -24,6 +24,7 @@ from multitask.tasks.table import Split, TaskSpec
 
 FOLDER = "predictions"
 SUBMISSION = "cs224n_default_final_project_submission.zip"
+TASKS = ("sst", "quora", "sts", "cfimdb")  # that the project sets
 _ENDING = "-output.csv"
 _SPECIAL = re.compile('[,"\r\n]')
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first moment: equal predictions, equal bytes
@@ -45,6 +46,11 @@ def write_predictions(storage: Storage, spec: TaskSpec, split: Split, ids: Itera
 
 def _cell(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
+
+
+def is_submitted(tasks: Iterable[str]) -> bool:
+    """Whether predictions of some of those tasks are what CS224N's zip is for."""
+    return not set(TASKS).isdisjoint(tasks)
 
 
 def write_submission_zip(storage: Storage, written: Iterable[str] = (), name: str = SUBMISSION) -> str:

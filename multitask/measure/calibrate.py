@@ -64,7 +64,10 @@ def calibrated(
     UserError where the outputs say nothing of the labels.
     """
     models, chances = torch.stack([some.double() for some in outputs]), _chances(label)
-    mean, spread = models.mean(dim=(0, 1)), models.std().clamp(min=torch.finfo(torch.float64).tiny)
+    counted = torch.tensor(weights, dtype=torch.float64)
+    mean: Tensor = torch.tensordot(counted, models.mean(dim=1), dims=1)
+    squares = (models - mean).square().flatten(start_dim=1).mean(dim=1)
+    spread: Tensor = (counted @ squares).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
     varying = (models - mean) / spread  # so that a step is as good for the scale as for the means
     scale, middle = spread.clone().requires_grad_(), mean.clone().requires_grad_()
     solver = torch.optim.LBFGS(

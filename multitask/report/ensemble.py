@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from multitask.bundle.ensemble import ensemble_facts
+from multitask.bundle.ensemble import FITTED, ensemble_facts
 from multitask.errors import well_formed
 from multitask.experiment.results import cell
 from multitask.measure.metrics import overall
@@ -19,7 +19,7 @@ def ensemble_report(place: Storage) -> Report:
     facts = ensemble_facts(place)
     with well_formed(f"ensemble '{place.uri}'"):
         dev, names = facts["dev"], [member["bundle"] for member in facts["members"]]
-        told = [("Members", str(len(names))), ("Weights", _weights(facts["weights"]))]
+        told = [("Members", str(len(names))), ("Weights", _weights(facts))]
         sections = [Section("Members", tables=[_members_table(facts, names)])]
         if dev:
             sections.insert(0, Section("Scores on dev", tables=[_scores_table(dev, names), _intervals_table(dev)]))
@@ -41,9 +41,9 @@ def score_rows(dev: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str],
     return ["", *metrics, *means], body
 
 
-def _weights(weights: Mapping[str, Sequence[float]]) -> str:
-    alike = all(len({share for share in shares if share}) == 1 for shares in weights.values())
-    return "uniform" if alike else "fitted to dev"
+def _weights(facts: Mapping[str, Any]) -> str:
+    """How the weights came about; older ensembles say so where they say what was measured."""
+    return "fitted to dev" if facts["about"].get("weights") == FITTED or facts["dev"].get("folds") else "uniform"
 
 
 def _headline(dev: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from multitask.bundle.bundle import Bundle, bundle_fingerprint, member_folder, save_bundle
-from multitask.bundle.ensemble import MOST, Ensemble, Members, differing, write_ensemble
+from multitask.bundle.ensemble import FITTED, MOST, Ensemble, Members, differing, write_ensemble
 from multitask.bundle.fitting import fitted_on, with_fitting
 from multitask.errors import UserError, near
 from multitask.experiment.finding import open_found
@@ -25,7 +25,7 @@ from ray_jobs.bundles.output import ENSEMBLE_FILES, check_free, draft, publish
 from ray_jobs.bundles.scoring import outputs_of, place_known, scored, tell_of_fitting
 from ray_jobs.screen import Screen
 
-WEIGHTS = ("uniform", "fitted")
+WEIGHTS = ("uniform", FITTED)
 Value = TypeVar("Value")
 
 
@@ -50,9 +50,9 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
             screen.note(f"reading {uri}")
             gathered.add(uri, open_found(uri).bundle)
         ensemble = gathered.ensemble()
-        if data or weights == "fitted":
+        if data or weights == FITTED:
             place = place_of(data) if data else _known_place(ensemble)
-            ensemble = _measured(ensemble, place, weights == "fitted", screen)
+            ensemble = _measured(ensemble, place, weights == FITTED, screen)
         write_ensemble(Storage(str(folder)), ensemble, gathered.members)
         publish(folder, target, *ENSEMBLE_FILES)
     _tell(ensemble, gathered.members, target, screen)
@@ -139,7 +139,8 @@ def _measured(ensemble: Ensemble, place: Place, fit: bool, screen: Screen) -> En
             for metric in metrics:
                 rows[f"{task}/{metric}"]["score"] = scored(one.spec, metric, one.table, crossed)
     dev = {"data": place.uri, "folds": FOLDS if fit else None, "overall": of, "metrics": rows}
-    return replace(ensemble, weights=weights, about=with_fitting(ensemble.about, fitted_to), dev=dev)
+    about = with_fitting(ensemble.about, fitted_to) | ({"weights": FITTED} if fit else {})
+    return replace(ensemble, weights=weights, about=about, dev=dev)
 
 
 def _scores(ensemble: Ensemble, one: FileOutputs, metric: str) -> dict[str, Any]:

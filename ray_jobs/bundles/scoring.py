@@ -24,7 +24,7 @@ from multitask.experiment.finding import open_answering
 from multitask.experiment.results import cell
 from multitask.export.provenance import provenance_of
 from multitask.inference.files import FileOutputs, file_outputs
-from multitask.inference.submission import write_predictions, write_submission_zip
+from multitask.inference.submission import is_submitted, write_predictions, write_submission_zip
 from multitask.measure.evaluate import Done, metrics_of
 from multitask.measure.metrics import OVERALL_OF, Predicted, majority_baseline, overall, score
 from multitask.recipe.data_maps import Place, place_of
@@ -156,7 +156,7 @@ def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> N
         files.append({"task": task, "split": split, "rows": len(table), "file": join(folder.uri, path)})
         screen.say("{task}: {rows} predictions of {split} in {file}".format(**files[-1]))
     submission = None
-    if any(file["task"] in TASKS for file in files):
+    if is_submitted(str(file["task"]) for file in files):
         submission = join(folder.uri, write_submission_zip(folder, paths))
         screen.say(f"submission: {submission}")
     if screen.as_json:

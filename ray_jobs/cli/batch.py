@@ -66,8 +66,8 @@ def predict(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write predictions for the tasks' files, or for any texts. The CS224N files for dev and test and the submission
-    zip; or, with --input, those of any table of texts, as Parquet."""
+    """Write predictions for the tasks' files, or for any texts. CSV files for dev and test, and of CS224N's tasks the
+    submission zip; or, with --input, those of any table of texts, as Parquet."""
     if input_ is not None and data is not None:
         raise UserError("--data and --input: give one of them; --data has the tasks' files, --input any texts")
     if input_ is None and (task or column or keep or workers):

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from multitask.bundle.bundle import ENCODERS, Bundle, bundle_fingerprint, read_bundle, save_bundle
+from multitask.bundle.bundle import ENCODERS, ENSEMBLE, Bundle, bundle_fingerprint, read_bundle, save_bundle
 from multitask.bundle.found import found_at
 from multitask.data.samplers import training_rows
 from multitask.data.scales import scale_note
@@ -27,12 +27,14 @@ from multitask.recipe.checks import check_heads, check_layers
 from multitask.recipe.data_maps import Place, is_map, place_of_recipe
 from multitask.recipe.stages import NAME, Recipe
 from multitask.storage.sealed import Damaged, is_sealed, read_sealed
-from multitask.storage.storage import Storage
+from multitask.storage.storage import MANIFEST, Storage
 from multitask.storage.uris import absolute, join
 from multitask.tasks.own import definition_of
 from multitask.tasks.table import Split, TaskSpec
 
 log = logging.getLogger(__name__)
+
+MODELS = (MANIFEST, ENSEMBLE, "config.json", "modules.json")  # one of these lies in each folder that is a model
 
 
 @dataclass(frozen=True)
@@ -210,13 +212,13 @@ def _check_length(recipe: Recipe, bundle: Bundle, source: str) -> None:
 
 
 def located(storage: Storage, uri: str, at: str) -> str:
-    """The URI of the bundle that a recipe names: EXPERIMENT/STAGE in this storage, or a URI.
+    """The URI of the model that a recipe names: EXPERIMENT/STAGE in this storage, or a URI.
 
     Raises UserError, naming the key `at`, where there is no such experiment.
     """
     if storage.exists(f"{uri.partition('/')[0]}/{EXPERIMENT_FILE}"):
         return find_bundle(join(storage.uri, uri)).uri
-    if re.fullmatch(f"{NAME}/{NAME}", uri) and not Path(uri).is_dir():
+    if re.fullmatch(f"{NAME}/{NAME}", uri) and not any((Path(uri) / name).is_file() for name in MODELS):
         raise UserError(
             f"{at}: '{uri}': no experiment '{uri.partition('/')[0]}' in {storage.uri} and no bundle at that path; "
             f"run the recipe that makes it first, with the same --storage"

@@ -69,7 +69,7 @@ def test_no_step_from_it_makes_the_labels_likelier(kind: str, weights: tuple[flo
     logits, labels = drawn(kind, 200)
     models = [logits * 2 + 1, logits * 3 + torch.randn_like(logits)][: len(weights)]
     found = calibrated(models, weights, labels, label, "dev")
-    mean = torch.stack(models).mean(dim=(0, 1))
+    mean = torch.tensordot(torch.tensor(weights).double(), torch.stack(models).mean(dim=1), dims=1)
 
     def unlikely(some: Calibration) -> float:
         apart = some.of(mean) - mean
