@@ -15,7 +15,7 @@ from multitask.model.config import BertConfig
 from multitask.model.heads import head_spec
 from multitask.model.poolings import Pooling
 from multitask.model.tokenizer_files import check_unknown, parse_tokenizer, token_count
-from multitask.model.weights import FLOATS
+from multitask.model.weights import FLOATS, shapes_alone
 from multitask.tasks.table import TaskSpec
 
 ShortText = Annotated[str, Field(max_length=1000)]
@@ -109,7 +109,7 @@ def _check_shapes(found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Si
 def check_tensors(tensors: Mapping[str, Tensor], config: BertConfig, where: str) -> None:
     """Raises UserError unless the tensors are finite numbers and the encoder's have the config's sizes: what a config
     claims is backed by as many bytes."""
-    with torch.device("meta"):
+    with shapes_alone():
         wanted = {f"{ENCODER}{name}": value.shape for name, value in MiniBert(config).state_dict().items()}
     found = {name: value.shape for name, value in tensors.items() if name.startswith(ENCODER)}
     _check_shapes(found, wanted, "by its config", where)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from multitask.errors import UserError
 from multitask.model.bert import MiniBert
@@ -48,6 +51,26 @@ class Encoder:
     left: dict[str, int]
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Within it, torch's modules leave their new weights as they are."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", "") == torch.nn.init.__name__:
+            return given.get("tensor", args[0] if args else None)
+        return func(*args, **given)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Within it, a module that is made has weights of the right shapes and without content. To initialise these would
+    import torch's compiler, a second."""
+    with torch.device("meta"), _Uninitialised():
+        yield
+
+
 def has_pooler(state: Mapping[str, Tensor], prefix: str = "") -> bool:
     """Whether an encoder's pooler is one, and not the zeros that stand in for it."""
     return bool(state[f"{prefix}pooler.dense.weight"].any())
@@ -62,7 +85,7 @@ def encoder_of(tensors: Mapping[str, Tensor], config: BertConfig, where: str) ->
     _refuse_marked(tensors, where)
     prefix = _prefix_of(tensors, where)
     found, left = _split(tensors, prefix)
-    with torch.device("meta"):
+    with shapes_alone():
         wanted = {name: tensor.shape for name, tensor in MiniBert(config).state_dict().items()}
     if not any(name.startswith(POOLER) for name in found):
         found |= {name: torch.zeros(shape) for name, shape in wanted.items() if name.startswith(POOLER)}
