@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.gpu import most_held
 from multitask.data.batches import Batch
 from multitask.model.dropout import Draws, Dropout
 from multitask.objectives.base import Place
@@ -86,20 +88,9 @@ def test_256_ranked_16_at_a_time_are_ranked_together() -> None:
 @pytest.mark.parametrize(("settings", "share"), [({"micro_batch": 1}, 0.35), ({"recompute": True}, 0.7)])
 def test_less_is_held_for_the_backward_pass(settings: dict[str, Any], share: float) -> None:
     objective, batch = made("pairs")
-    held = [most_held(objective, batch, **some) for some in ({"micro_batch": None}, {"micro_batch": None} | settings)]
+    plain = {"micro_batch": None}
+    held = [most_held(partial(gradients, objective, batch, **some), "cpu") for some in (plain, plain | settings)]
     assert held[1] < share * held[0]
-
-
-def most_held(objective: Any, batch: Batch, **settings: Any) -> int:
-    """The most bytes that tensors of a step hold at any time, by torch's own account of its allocations."""
-    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as trace:
-        gradients(objective, batch, **settings)
-    now, most = 0, 0
-    for event in sorted(trace.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
 
 
 def test_a_stage_is_the_same_one_with_either() -> None:
