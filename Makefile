@@ -74,12 +74,12 @@ bench: $(VENV)/bench.stamp ## speed against others on DATA, some two hours; writ
 bench-quick: $(VENV)/bench.stamp ## the main rows on few pairs, three minutes; writes nothing
 	$(BIN)/python -m benchmarks --data $(DATA) --quick
 
+gpu-check: $(VENV)/dev.stamp ## what this machine's GPU does, under ten minutes; fails where there is none
+	@$(BIN)/python -m benchmarks.gpu
+
 lint: $(VENV)/dev.stamp ## ruff: rules and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-gpu-check: $(VENV)/dev.stamp ## what this machine's GPU does, under ten minutes; exit status 3 where there is none
-	@$(BIN)/python -m benchmarks.gpu
 
 fuzz: $(VENV)/audit.stamp ## 140,000 inputs from nobody's friend, some ten minutes
 	$(BIN)/python -m tests.fuzz

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import most_held
+from benchmarks.gpu.cost import most_held
 from multitask.data.batches import Batch
 from multitask.model.dropout import Draws, Dropout
 from multitask.objectives.base import Place
