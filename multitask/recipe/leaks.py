@@ -95,7 +95,7 @@ class Units:
     """A file's texts, or its pairs: the different ones, and which row has which."""
 
     def __init__(self, file: File, unit: Unit) -> None:
-        self.file = file
+        self.file, self.unit = file, unit
         self.exact: dict[tuple[str, ...], int] = {}  # as they stand -> the first row that has it
         self.keys: dict[tuple[str, ...], int] = {}  # in the form that `plain` gives -> its place among them
         self.firsts: list[tuple[int, tuple[str, ...]]] = []  # of each key, the first row and what stands there
@@ -111,6 +111,10 @@ class Units:
                     self.firsts.append((row, item))
                 places.append((item, place))
             self.rows.append(places)
+
+    def shown(self, row: int, item: tuple[str, ...]) -> tuple[str, ...]:
+        """A unit of a row as its file has it: pairs are compared in any order."""
+        return item if self.unit == "text" else self.file.texts[row]
 
     @cached_property
     def names(self) -> list[tuple[str, ...]]:
@@ -178,14 +182,8 @@ def _leak(unit: Unit, mine: Units, sketched: Sketches, other: Units, others: Ske
             kind, item, (other_row, theirs) = found
             counts[kind] += 1
             if counts[kind] <= EXAMPLES:
-                shown = [
-                    some.file.texts[at] if unit == "pair" else one
-                    for some, at, one in (
-                        (mine, row, item),
-                        (other, other_row, theirs),
-                    )
-                ]  # a pair in its file's own order
-                examples.append(Example(kind, mine.file.ids[row], shown[0], other.file.ids[other_row], shown[1]))
+                shown, others = mine.shown(row, item), other.shown(other_row, theirs)
+                examples.append(Example(kind, mine.file.ids[row], shown, other.file.ids[other_row], others))
     ordered = sorted(examples, key=lambda example: KINDS.index(example.kind))
     numbers = (counts["exact"], counts["normalised"], counts["near"])
     return Leak(mine.file.name, len(mine.rows), other.file.name, unit, numbers, tuple(ordered))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -362,17 +361,3 @@ def test_an_unknown_source_lists_the_known(name: str, monkeypatch: pytest.Monkey
 def test_the_tokenizer_survives_its_json(tmp_path: Path) -> None:
     tokenizer = load_source(str(write(tmp_path / "bert"))).tokenizer
     assert Tokenizer.from_str(tokenizer.to_str()).encode("do i?").ids == tokenizer.encode("do i?").ids
-
-
-def test_shapes_alone_are_those_of_a_model_and_import_no_compiler() -> None:
-    """torch._dynamo takes a second of a start."""
-    code = (
-        "import sys; from multitask.model.bert import MiniBert; from multitask.model.config import PRESETS\n"
-        "from multitask.model.weights import shapes_alone\n"
-        "with shapes_alone(): shapes = {n: [*t.shape] for n, t in MiniBert(PRESETS['tiny']).state_dict().items()}\n"
-        "print(json.dumps([shapes, 'torch._dynamo' in sys.modules]))"
-    )
-    done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
-    shapes, imported = json.loads(done.stdout)
-    assert shapes == {name: [*value.shape] for name, value in MiniBert(PRESETS["tiny"]).state_dict().items()}
-    assert not imported
