@@ -88,7 +88,7 @@ class Plan(Sequence[tuple[str, Rows]]):
     next batch.
     """
 
-    def __init__(self, sources: Mapping[str, Passes | EpochBatches], turns: NDArray[np.int8]) -> None:
+    def __init__(self, sources: Mapping[str, Passes | EpochBatches], turns: NDArray[np.int16]) -> None:
         self.tasks, self.sources, self.turns = [*sources], [*sources.values()], turns
         self.numbers = np.empty(len(turns), np.int32)
         for place in range(len(self.tasks)):
@@ -119,12 +119,12 @@ def plan_epoch(
     """
     if len(lengths) == 1:
         alone = {task: EpochBatches(rows, batch_size, seed) for task, rows in lengths.items()}
-        return Plan(alone, np.zeros(sum(map(len, alone.values())), np.int8))
+        return Plan(alone, np.zeros(sum(map(len, alone.values())), np.int16))
     sizes = {task: batches_in(len(rows), batch_size) for task, rows in lengths.items()}
     counts = batch_counts(mixing, sizes, epoch, epochs)
     places = {task: place for place, task in enumerate(lengths)}
     turns = [places[task] for task in order(mixing, counts, derive_seed(seed, "order"))]
-    return Plan(_passes(lengths, batch_size, seed), np.array(turns, np.int8))
+    return Plan(_passes(lengths, batch_size, seed), np.array(turns, np.int16))
 
 
 def plan_together(lengths: Mapping[str, Lengths], batch_size: int, seed: int, steps: int) -> Plan:
@@ -132,7 +132,7 @@ def plan_together(lengths: Mapping[str, Lengths], batch_size: int, seed: int, st
 
     A short task's file is passed through again, shuffled anew; a long one is cut.
     """
-    return Plan(_passes(lengths, batch_size, seed), np.tile(np.arange(len(lengths), dtype=np.int8), steps))
+    return Plan(_passes(lengths, batch_size, seed), np.tile(np.arange(len(lengths), dtype=np.int16), steps))
 
 
 def _passes(lengths: Mapping[str, Lengths], batch_size: int, seed: int) -> dict[str, Passes]:

@@ -167,3 +167,9 @@ def test_one_task_alone_is_all_of_it_once_as_ever() -> None:
         assert {task for task, _ in plan} == {"sst"}
         expected = EpochBatches(alone["sst"], 8, 5)
         assert all(np.array_equal(batch, wanted) for (_, batch), wanted in zip(plan, expected, strict=True))
+
+
+def test_a_plan_holds_more_tasks_than_a_byte_counts() -> None:
+    many = lengths({f"task{at}": 3 for at in range(300)})
+    assert {task for task, _ in plan_epoch("proportional", many, 8, 1, 0, 1)} == set(many)
+    assert [task for task, _ in plan_together(many, 8, 1, 2)] == [*many] * 2
