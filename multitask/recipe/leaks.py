@@ -182,8 +182,9 @@ def _leak(unit: Unit, mine: Units, sketched: Sketches, other: Units, others: Ske
             kind, item, (other_row, theirs) = found
             counts[kind] += 1
             if counts[kind] <= EXAMPLES:
-                shown, others = mine.shown(row, item), other.shown(other_row, theirs)
-                examples.append(Example(kind, mine.file.ids[row], shown, other.file.ids[other_row], others))
+                ids = mine.file.ids[row], other.file.ids[other_row]
+                here, there = mine.shown(row, item), other.shown(other_row, theirs)
+                examples.append(Example(kind, ids[0], here, ids[1], there))
     ordered = sorted(examples, key=lambda example: KINDS.index(example.kind))
     numbers = (counts["exact"], counts["normalised"], counts["near"])
     return Leak(mine.file.name, len(mine.rows), other.file.name, unit, numbers, tuple(ordered))
