@@ -137,6 +137,10 @@ class Experiment:
                 ) from None
             self._write(self.place)
 
+    def finished(self) -> set[str]:
+        """The keys of the stages that have finished, as far as the experiment was read."""
+        return {key for key, record in self.stages.items() if record.status == "finished"}
+
     def claim(
         self, name: str, content: dict[str, Any], parent: str, fresh: bool, variant: int = 0, trial: int | None = 0
     ) -> StageRecord:

@@ -56,7 +56,7 @@ class Lease:
 
     It is taken, renewed and taken over by conditional writes where the storage has them: one of several that try at the
     same time gets it, and a read that is behind gives nobody a lease that another one holds. Elsewhere the last one
-    to write has it.
+    to write has it, once `settle` seconds are over. meanwhile: what can be done in them.
     """
 
     def __init__(
@@ -66,8 +66,10 @@ class Lease:
         beat: float = BEAT_SECONDS,
         watch: float = WATCH_SECONDS,
         settle: float = SETTLE_SECONDS,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
         self.experiment, self.say, self.beat, self.watch, self.settle = experiment, say, beat, watch, settle
+        self.meanwhile = meanwhile
         self.holder = this_process()
         self._before: set[str] = set()  # who was seen to hold it before: a read that is behind may show them again
         self._version: str | None = None  # of driver.json as this one wrote it; None where writes know no conditions
@@ -121,7 +123,9 @@ class Lease:
         """Decides between several drivers that start at once on a storage without conditional writes: whoever wrote
         last has the lease."""
         self._write()
-        time.sleep(self.settle)
+        settled = time.monotonic() + self.settle
+        self.meanwhile()
+        time.sleep(max(0.0, settled - time.monotonic()))
         until = time.monotonic() + (0.0 if self.experiment.is_local else lag.SECONDS)
         while (found := self._read()) is None or found.id in self._before:  # reads lag behind writes
             if time.monotonic() > until:

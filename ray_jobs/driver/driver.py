@@ -79,7 +79,7 @@ class Driver:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Runs every stage that is not finished, in the recipe's order; returns the results."""
-        with Lease(self.experiment.place, self.screen.note):
+        with Lease(self.experiment.place, self.screen.note, meanwhile=self._import_runner):
             if not self.experiment.place.caught_up(self._begin_attempt, bool):
                 raise UserError(f"experiment {self.experiment.place.uri}: another driver writes it now; try again")
             return self._run(stop)
@@ -148,15 +148,28 @@ class Driver:
         """Claims names and fingerprints of all nodes. Raises UserError for another stage under a known name."""
         self.plan.claim(self.request.fresh)
 
+    def _import_runner(self) -> None:
+        """Imports what stages run on, where one is left to run."""
+        if {node.key for node in self.plan.nodes} <= self.experiment.finished():
+            return
+        if self.request.workers.high:
+            import ray  # noqa: F401
+        else:
+            self._local_runner()
+
     def _runner(self, stop: StopRequest) -> LocalRunner | RayRunner:
         workers = self.request.workers
         if workers.high:
             return RayRunner(workers, self.screen, stop, sweeps=any(map(self.plan.trials, self.plan.nodes)))
+        return self._local_runner()(workers.device, self.screen, stop)
+
+    def _local_runner(self) -> type[LocalRunner]:
+        """Lightning takes a second to import: not where workers do it."""
         with uncollected():
             import_torchmetrics()
-            from ray_jobs.runners.local import LocalRunner  # Lightning takes seconds to import: not where workers do
+            from ray_jobs.runners.local import LocalRunner
 
-        return LocalRunner(workers.device, self.screen, stop)
+        return LocalRunner
 
     def _run_stage(self, node: Node, runner: LocalRunner | RayRunner) -> None:
         trials = self.plan.trials(node)

@@ -45,6 +45,22 @@ def test_a_second_driver_is_refused_while_the_first_is_at_work(storage: Storage)
         assert storage.exists(FILE)
 
 
+def test_the_settling_time_is_used_and_the_last_to_write_in_it_has_the_lease(storage: Storage) -> None:
+    seen: list[str] = []
+    later = lease(storage)
+
+    def work() -> None:
+        seen.append(storage.read_json(FILE)["id"])
+        later._write()
+        time.sleep(0.2)
+
+    earlier, began = Lease(storage, seen.append, beat=0.05, settle=0.2, meanwhile=work), time.monotonic()
+    with pytest.raises(UserError, match="another driver was started at the same time"):
+        earlier.__enter__()
+    assert seen == [earlier.holder.id]
+    assert time.monotonic() - began < 0.35, "working is settling too"
+
+
 def test_a_driver_of_this_machine_that_was_killed_is_taken_over_at_once(
     storage: Storage, neighbour: subprocess.Popen[bytes]
 ) -> None:
