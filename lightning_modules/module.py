@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from multitask.data.batches import Batch, sum_of_hashes
+from multitask.data.batches import Batch
 from multitask.data.samplers import derive_seed
 from multitask.data.tokens import TokenTable
 from multitask.experiment.checkpoints import Checkpoint, State
@@ -28,6 +28,7 @@ from multitask.model.dropout import Draws
 from multitask.model.parts import depth_of, lr_part
 from multitask.objectives.base import Objective, Place
 from multitask.objectives.ranks import sum_over_ranks
+from multitask.objectives.step_losses import StepLosses
 from multitask.objectives.weighting import Uncertainty
 from multitask.optim import build_optimizer, schedule, set_lr
 from multitask.recipe.stages import Stage, says
@@ -78,6 +79,7 @@ class StageModule(pl.LightningModule):
         learned = stage.loss_weights == "uncertainty"
         self.uncertainty = Uncertainty({task: objective.is_squared(task) for task in stage.tasks}) if learned else None
         self._means: dict[str, float] = {}  # task -> the mean loss of its newest global batch, of the newest step
+        self._step_losses: StepLosses | None = None  # of the step under way, until the host has read them
         self._unused: list[nn.Parameter] = []  # trained weights that the newest batch does not reach
 
     def start(self, checkpoint: Checkpoint | None, weights: str, steps_per_epoch: int) -> None:
@@ -151,37 +153,37 @@ class StageModule(pl.LightningModule):
     def global_means(self, batches: Sequence[Batch], found: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """A loss a batch, whose average over ranks is the mean of the whole global batch, weighted as the stage says.
 
-        found: what the objective made of each of the rank's slices. Raises NonFiniteLoss, on all ranks.
+        found: what the objective made of each of the rank's slices. The host does not wait for the device here: what it
+        has to know of the losses is read when the backward pass has been asked for.
         """
         totals = [self._weighted(batch.task, total) for batch, (total, _) in zip(batches, found, strict=True)]
-        facts = [self._facts(*of) for of in zip(batches, totals, (count for _, count in found), strict=True)]
-        summed = sum_over_ranks(torch.stack(facts)).tolist()
-        self.stopping = any(stops > 0 for *_, stops, _ in summed)
-        self._examples = math.fsum(examples for _, _, examples, *_ in summed)
-        self._fed = " ".join(f"{batch.task} {int(fed)}" for batch, (*_, fed) in zip(batches, summed, strict=True))
-        self._means, means = {}, []
-        for batch, total, (loss, counted, *_) in zip(batches, totals, summed, strict=True):
-            if not math.isfinite(loss):
-                raise NonFiniteLoss(self._non_finite(batch, total))
-            self._note(batch.task, loss, counted)
-            # A batch with nothing to learn from (no similar pair, no hidden token) has a loss of 0, not 0 / 0.
-            factor = self.uncertainty.factor(batch.task) if self.uncertainty else 1.0
-            means.append(total * (factor * self.trainer.world_size / counted if counted else 0.0))
-            self._means |= {batch.task: loss / counted} if counted else {}
-        self.loss = math.fsum(self._means.values()) / len(summed)
-        return means
+        self._step_losses = StepLosses(batches, totals, [count for _, count in found], self.wants_stop())
+        weights = [self._learned_weight(batch.task) * self.trainer.world_size for batch in batches]
+        shares = self._step_losses.shares(weights)
+        return [total * share.to(total.dtype) for total, share in zip(totals, shares, strict=True)]
+
+    def read_losses(self) -> None:
+        """Takes from the device what all ranks have of the step's batches. Raises NonFiniteLoss, on all ranks."""
+        assert self._step_losses
+        losses, self._step_losses, self._means = self._step_losses, None, {}
+        found = losses.read()
+        self.stopping = any(one.stops > 0 for one in found)
+        self._examples = math.fsum(one.examples for one in found)
+        self._fed = " ".join(f"{batch.task} {int(one.fed)}" for batch, one in zip(losses.batches, found, strict=True))
+        for batch, own, one in zip(losses.batches, losses.totals, found, strict=True):
+            if not math.isfinite(one.total):
+                raise NonFiniteLoss(self._non_finite(batch, own))
+            self._note(batch.task, one.total, one.counted)
+            self._means |= {batch.task: one.total / one.counted} if one.counted else {}
+        self.loss = math.fsum(self._means.values()) / len(found)
+
+    def _learned_weight(self, task: str) -> float:
+        return self.uncertainty.factor(task) if self.uncertainty else 1.0
 
     def _weighted(self, task: str, total: Tensor) -> Tensor:
         """A loss times the weight that the stage gives it; learned weights come later, and are not part of a curve."""
         given = self.stage.loss_weights
         return total * given.get(task, 1.0) if isinstance(given, dict) else total
-
-    def _facts(self, batch: Batch, total: Tensor, count: Tensor) -> Tensor:
-        """(5,) what all ranks have to know of each other's slices of a global batch, to be added up."""
-        examples = batch.weights.sum()
-        stop = examples.new_tensor(float(self.wants_stop()))
-        wide = torch.float32 if total.device.type == "mps" else torch.float64  # the hashes need 32 bits and more
-        return torch.stack([fact.detach().to(wide) for fact in (total, count, examples, stop, sum_of_hashes(batch))])
 
     def _note(self, task: str, loss: float, counted: float) -> None:
         sums = self.task_losses.setdefault(task, [0.0, 0.0])
@@ -189,11 +191,13 @@ class StageModule(pl.LightningModule):
         sums[1] += counted
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leaves what is not to learn unstepped, neither decayed nor moved by old momentum: heads that the batch did
-        not use, and layers that gradual unfreezing has not come to (ULMFiT: Howard and Ruder, 2018, section 3.3).
+        """Reads the losses, and leaves what is not to learn unstepped, neither decayed nor moved by old momentum: heads
+        that the batch did not use, and layers that gradual unfreezing has not come to (ULMFiT: Howard and Ruder, 2018,
+        section 3.3).
 
-        Their gradients are computed nonetheless: DDP expects the same ones at every step.
+        The gradients of what stays unstepped are computed nonetheless: DDP expects the same ones at every step.
         """
+        self.read_losses()
         for weight in [*self._unused, *self._resting()]:
             weight.grad = None
 

@@ -37,7 +37,8 @@ class Batch:
     int64, places in the table.
     features: (S, F) what heads need of a frozen encoder (MultitaskModel.features), where it was computed before; the
         token tensors are then empty.
-    targets: (S, T) int64, for mlm: the hidden tokens (multitask/data/masking.py).
+    targets: (S, T) int64, for mlm: the hidden tokens (multitask/data/masking.py). hidden: (M,) int64, their places
+        among the batch's S * T; a device that had to look for them would keep the host waiting.
     keys: (S,) int64, for ranking: equal where sentences are. More sentences than the B examples' may then follow
         theirs: their hard negatives.
     numbers: (S,) int64, what each sentence is called in its table, by which dropout knows it.
@@ -54,6 +55,7 @@ class Batch:
     rows: Tensor
     features: Tensor | None = None
     targets: Tensor | None = None
+    hidden: Tensor | None = None
     keys: Tensor | None = None
     segments: Tensor | None = None
     taught: Tensor | None = None

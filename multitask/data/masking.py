@@ -60,8 +60,12 @@ class Masking:
         # A draw of 1.0 marks padding, where nothing is chosen.
         randoms = ordinary[(token * len(ordinary)).long().clamp(max=len(ordinary) - 1)]
         hidden = torch.where(kind < masked, self.mask_id, torch.where(kind < masked + random, randoms, ids))
+        targets = torch.where(chosen, ids, NO_TARGET)
         return replace(
-            batch,
-            input_ids=torch.where(chosen, hidden, ids),
-            targets=torch.where(chosen, ids, NO_TARGET),
+            batch, input_ids=torch.where(chosen, hidden, ids), targets=targets, hidden=hidden_places(targets)
         )
+
+
+def hidden_places(targets: Tensor) -> Tensor:
+    """(M,) int64: where among all S * T positions a token is asked for. targets: (S, T), as a Batch has them."""
+    return torch.nonzero(targets.flatten() != NO_TARGET).squeeze(1)

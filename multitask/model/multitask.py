@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from multitask.data.batches import Batch
-from multitask.data.masking import NO_TARGET
 from multitask.data.samplers import derive_seed
 from multitask.model.bert import NONE, Layer, MiniBert, initialise
 from multitask.model.config import BertConfig
@@ -223,11 +222,10 @@ class MultitaskModel(nn.Module):
 
     def hidden_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The masked-language head's logits (M, V) at the M hidden positions of the batch, and their tokens (M,)."""
-        assert self.mlm is not None and batch.targets is not None
-        at = batch.targets != NO_TARGET
-        states = self._encoded(batch, None, NONE).tokens[at]
+        assert self.mlm is not None and batch.targets is not None and batch.hidden is not None
+        states = self._encoded(batch, None, NONE).tokens.flatten(0, 1)[batch.hidden]
         logits: Tensor = self.mlm(states, self.encoder.embeddings.word_embeddings.weight)
-        return logits, batch.targets[at]
+        return logits, batch.targets.flatten()[batch.hidden]
 
 
 def _under(name: str, prefixes: Iterable[str]) -> bool:

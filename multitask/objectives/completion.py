@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from multitask.data.batches import Batch, padded
-from multitask.data.masking import NO_TARGET
+from multitask.data.masking import NO_TARGET, hidden_places
 from multitask.data.samplers import Rows, derive_seed
 from multitask.data.special import SPECIAL
 from multitask.data.tokens import TokenTable
@@ -132,4 +132,7 @@ class Completion(HiddenTokens):
             for draw, answer, weight in zip(draws, answers, weights.tolist(), strict=True)
         ]
         input_ids, mask, targets = self.prompt.hidden(answers, second, shown)
-        return Batch(task, input_ids, mask, table.labels[rows], weights, rows, targets=targets, numbers=rows)
+        hidden = hidden_places(targets)
+        return Batch(
+            task, input_ids, mask, table.labels[rows], weights, rows, targets=targets, hidden=hidden, numbers=rows
+        )

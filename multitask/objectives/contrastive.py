@@ -70,10 +70,10 @@ class Contrastive(Objective):
             one, two = (F.normalize(it.to(torch.promote_types(it.dtype, torch.float32)), dim=1) for it in (one, two))
             used = batch.weights > 0
             facts = self._gathered(self._facts(batch), place)
-            scores = one[used] @ self._gathered(two, place).T / self.options.temperature
+            scores = one @ self._gathered(two, place).T / self.options.temperature
             start = place.rank * (len(facts) // place.world)
-            own = start + torch.nonzero(used).squeeze(1)
-            total = multiple_negatives(scores, own, _negatives(facts, own))
+            own = torch.arange(start, start + len(used), device=used.device)
+            total = multiple_negatives(scores, own, _negatives(facts, own), used)
         return total, used.sum()
 
     def _encodings(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -96,9 +96,9 @@ class Contrastive(Objective):
 
 
 def _negatives(facts: Tensor, own: Tensor) -> Tensor:
-    """(A, C) bool: the candidates that count as an anchor's negatives; a sentence of its own pair, met again, does not.
+    """(B, C) bool: which candidates are an example's negatives; a sentence of its own pair, met again, is none.
 
-    facts: (C, 3) as `Contrastive._facts` has them. own: (A,) the anchors' places among the candidates.
+    facts: (C, 3) as `Contrastive._facts` has them. own: (B,) the examples' places among the candidates.
     """
     first, second, counts = facts[:, 0], facts[:, 1], facts[:, 2] > 0
     mine, partner = first[own][:, None], second[own][:, None]

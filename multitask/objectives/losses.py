@@ -238,12 +238,14 @@ def balanced(labels: Tensor, classes: int) -> Tensor:
 SQUARED = frozenset({"mse", "cosine_mse"})  # those of squared differences; the others are of log-probabilities
 
 
-def multiple_negatives(scores: Tensor, own: Tensor, allowed: Tensor) -> Tensor:
-    """Sum over A anchors of -(S(x, y) - log sum_j exp S(x, y_j)) (mlm-mnrl.txt, 4.3; Henderson et al., 2017), ().
+def multiple_negatives(scores: Tensor, own: Tensor, allowed: Tensor, anchors: Tensor) -> Tensor:
+    """Sum over anchors of -(S(x, y) - log sum_j exp S(x, y_j)) (mlm-mnrl.txt, 4.3; Henderson et al., 2017), ().
 
-    scores: (A, C) of each anchor with every candidate. own: (A,) the column of its similar one. allowed: (A, C) bool,
-    which candidates count as negatives; its own always does. No anchors give 0.
+    scores: (B, C) of each example with every candidate. own: (B,) the column of its similar one. allowed: (B, C) bool,
+    which candidates count as negatives; its own always does. anchors: (B,) bool, the examples whose losses count; none
+    of them gives 0.
     """
     allowed = allowed.scatter(1, own[:, None], True)
     columns = scores.masked_fill(~allowed, -torch.inf)
-    return (columns.logsumexp(dim=1) - scores.gather(1, own[:, None]).squeeze(1)).sum()
+    losses = columns.logsumexp(dim=1) - scores.gather(1, own[:, None]).squeeze(1)
+    return torch.where(anchors, losses, 0.0).sum()

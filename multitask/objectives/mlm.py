@@ -68,7 +68,7 @@ class HiddenTokens(Objective):
     def loss(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
         logits, tokens = self.model.hidden_tokens(batch)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(wide, tokens, reduction="sum"), wide.new_tensor(float(len(tokens)))
+        return F.cross_entropy(wide, tokens, reduction="sum"), wide.new_full((), len(tokens))
 
     def measure(self, data: Mapping[str, TokenTable], place: Place, autocast: Autocast) -> dict[str, Score]:
         """exp(mean cross-entropy) over hidden tokens of the dev text: of each task of the stage, and of all."""

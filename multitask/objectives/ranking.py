@@ -113,9 +113,9 @@ class MultipleNegatives(Objective):
         """The summed loss of this rank's anchors among the candidates of all ranks."""
         names, others, real, similar = facts[:, theirs], facts[:, ours], facts[:, 2] > 0, facts[:, 3] > 0
         start = place.rank * (len(facts) // place.world)
-        own = start + torch.nonzero(anchors).squeeze(1)
+        own = torch.arange(start, start + len(anchors), device=anchors.device)
         mine, partner = others[own][:, None], names[own][:, None]
         # The same sentence again is no negative, and neither is what the data calls similar to it.
         false = (names == mine) | (names == partner) | (similar & ((others == mine) | (others == partner)))
-        scores = self.options.scale * (sentences[anchors] @ candidates.T)
-        return multiple_negatives(scores, own, real & ~false)
+        scores = self.options.scale * (sentences @ candidates.T)
+        return multiple_negatives(scores, own, real & ~false, anchors)

@@ -143,17 +143,19 @@ def test_sentence_transformers_loss_at_k_equal_to_k_s(scale: float, symmetric: b
 
 
 def test_the_loss_of_scores_by_hand() -> None:
-    scores = torch.tensor([[0.0, math.log(3), 9.0], [1.0, 1.0, 1.0]])
-    allowed = torch.tensor([[True, False, False], [True, True, True]])
-    total = multiple_negatives(scores, torch.tensor([1, 2]), allowed)
+    scores = torch.tensor([[0.0, math.log(3), 9.0], [1.0, 1.0, 1.0], [5.0, 0.0, 7.0]])
+    allowed = torch.tensor([[True, False, False], [True, True, True], [True, True, True]])
+    anchors = torch.tensor([True, True, False])
+    total = multiple_negatives(scores, torch.tensor([1, 2, 0]), allowed, anchors)
     assert float(total) == pytest.approx(math.log(4 / 3) + math.log(3))  # its own counts though it is not allowed
 
 
 def test_no_anchor_no_loss() -> None:
-    scores = torch.zeros(0, 5, requires_grad=True)
-    total = multiple_negatives(scores, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 5, dtype=torch.bool))
+    scores = torch.zeros(2, 5, requires_grad=True)
+    nothing = torch.zeros(2, 5, dtype=torch.bool)
+    total = multiple_negatives(scores, torch.zeros(2, dtype=torch.int64), nothing, nothing[:, 0])
     total.backward()
-    assert float(total.detach()) == 0.0
+    assert float(total.detach()) == 0.0 and not scores.grad.any()
 
 
 @pytest.mark.parametrize("options", [{}, {"symmetric": True, "hard_negatives": True}])
@@ -163,7 +165,9 @@ def test_a_batch_without_a_similar_pair_costs_nothing(options: dict[str, bool]) 
     total.backward()
     assert (total.item(), count.item()) == (0.0, 0)
     module = module_of({"quora": pairs([0.0] * 5)}, objective="ranking", batch_size=5, ranking=options)
-    assert module.training_step(whole(made), 0).item() == module.loss == 0.0
+    learned = module.training_step(whole(made), 0)
+    module.read_losses()
+    assert learned.item() == module.loss == 0.0
     gradients = [weight.grad for weight in made.model.parameters() if weight.requires_grad]
     assert gradients
     assert all(gradient is not None and gradient.eq(0).all() for gradient in gradients)
