@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,10 +28,11 @@ from multitask.model.averages import average_of
 from multitask.model.dropout import Draws
 from multitask.model.parts import depth_of, lr_part
 from multitask.objectives.base import Objective, Place
+from multitask.objectives.memory import Memory
 from multitask.objectives.ranks import sum_over_ranks
 from multitask.objectives.step_losses import StepLosses
 from multitask.objectives.weighting import Uncertainty
-from multitask.optim import build_optimizer, schedule, set_lr
+from multitask.optim import build_optimizer, moments, restore_moments, schedule, set_lr
 from multitask.recipe.stages import Stage, says
 
 LEARNED = "uncertainty/"  # how the names of learned losses' weights begin in a checkpoint
@@ -77,6 +79,7 @@ class StageModule(pl.LightningModule):
         self.model.set_trainable(reached, stage.train == "full-model", stage.freeze)
         self._elsewhere = {task: self.model.trained_elsewhere(parts) for task, parts in reached.items()}
         learned = stage.loss_weights == "uncertainty"
+        self.memory = Memory(objective) if stage.micro_batch == "auto" else None
         self.uncertainty = Uncertainty({task: objective.is_squared(task) for task in stage.tasks}) if learned else None
         self._means: dict[str, float] = {}  # task -> the mean loss of its newest global batch, of the newest step
         self._step_losses: StepLosses | None = None  # of the step under way, until the host has read them
@@ -95,6 +98,7 @@ class StageModule(pl.LightningModule):
             if self._average:
                 self._average.restore(checkpoint.average)
         self.state = replace(checkpoint.state if checkpoint else State(), start=weights).rolled(steps_per_epoch)
+        self.model.part_tokens = self.state.part_tokens
         self.restore_losses()
         self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
 
@@ -106,6 +110,13 @@ class StageModule(pl.LightningModule):
         """Comes after the callbacks', which measure what the stage starts from as it is."""
         if not self.state.position.steps:
             self._reinitialise()
+
+    def on_train_start(self) -> None:
+        """Under `micro_batch: auto`, looks what a GPU can hold, where the checkpoint does not say it; a CPU's memory
+        says nothing before the system ends the process."""
+        if self.memory and not self.model.part_tokens and self.device.type != "cpu" and not self.model.encoder_frozen:
+            with self.trainer.precision_plugin.forward_context():
+                self.memory.look(self.stage.tasks, -(-self.stage.batch_size // self.trainer.world_size), self.draw)
 
     @property
     def place(self) -> Place:
@@ -143,6 +154,8 @@ class StageModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss whose DDP average over ranks is the global batch's mean."""
+        if self.memory:
+            self.memory.batch = batch
         total, count = self.objective.loss(batch, self.place)
         self._unused = self._elsewhere[batch.task]
         if self.trainer.world_size > 1:  # DDP waits for a gradient of every trained weight
@@ -225,9 +238,13 @@ class StageModule(pl.LightningModule):
         self.state = self.state.rolled(self.steps_per_epoch)
         self._began = time.monotonic()
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def optimizer_step(  # type: ignore[override]
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any]
+    ) -> None:
         """A step is done when the optimizer has stepped: the position moves on, before any callback looks."""
-        super().optimizer_step(*args, **kwargs)
+        if self.memory and self.trainer.world_size == 1:  # else other ranks wait for this one's gradients
+            optimizer_closure = partial(self.memory.again, optimizer_closure, self.draw)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.objective.stepped()
         if self.uncertainty:
             self.uncertainty.step(self._means, self.factor(self.state.position.steps))
@@ -282,7 +299,9 @@ class StageModule(pl.LightningModule):
             part_of=self._lr_part if says(self.stage, "layer_decay") or self.stage.lr_scale else None,
         )
         if self._resumed:
-            self._restore_moments(optimizer, self._resumed)
+            restore_moments(optimizer, self.model, self._resumed.optimizer)
+            if self.state.scaler:
+                self.trainer.precision_plugin.load_state_dict(self.state.scaler)
             self.take(self._resumed.extra)
             self._resumed = None  # as large as the model and its optimizer together
         return optimizer
@@ -293,17 +312,13 @@ class StageModule(pl.LightningModule):
 
     def checkpoint(self, records: Sequence[Record] = ()) -> Checkpoint:
         """Everything that resuming needs, by reference. records: what was measured so far."""
-        names = self._parameter_names(self.optimizer)
-        moments = {
-            f"{names[index]}/{key}": torch.as_tensor(value)
-            for index, entry in self.optimizer.state_dict()["state"].items()
-            for key, value in entry.items()
-        }
         scaler = self.trainer.precision_plugin.state_dict()
         losses = {task: [*pair] for task, pair in self.task_losses.items()}
-        state, measured = replace(self.state, scaler=scaler, losses=losses), [record.to_json() for record in records]
+        state = replace(self.state, scaler=scaler, losses=losses, part_tokens=self.model.part_tokens)
+        measured = [record.to_json() for record in records]
         average = self._average.state() if self._average else {}
-        return Checkpoint(state, self.model.trained_weights(), moments, self.kept(), measured, average)
+        optimizer = moments(self.optimizer, self.model)
+        return Checkpoint(state, self.model.trained_weights(), optimizer, self.kept(), measured, average)
 
     def kept(self) -> dict[str, Tensor]:
         """Tensors that a resumed stage needs beside weights and moments, by name."""
@@ -326,23 +341,6 @@ class StageModule(pl.LightningModule):
     def restore_losses(self) -> None:
         """The tasks' losses since the last point of their curves, as the checkpoint holds them."""
         self.task_losses = {task: [*pair] for task, pair in self.state.losses.items()}
-
-    def _restore_moments(self, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-        """Puts the optimizer's moments, and the loss scaler, where the checkpoint left them."""
-        index = {name: at for at, name in enumerate(self._parameter_names(optimizer))}
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in checkpoint.optimizer.items():
-            name, field = key.rsplit("/", 1)
-            state.setdefault(index[name], {})[field] = value
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-        if checkpoint.state.scaler:
-            self.trainer.precision_plugin.load_state_dict(checkpoint.state.scaler)
-
-    def _parameter_names(self, optimizer: torch.optim.Optimizer) -> list[str]:
-        """Names in the order in which the optimizer numbers its parameters."""
-        names = {id(weight): name for name, weight in self.model.named_parameters()}
-        return [names[id(weight)] for group in optimizer.param_groups for weight in group["params"]]
 
     def gradient_norm(self) -> float:
         return float(nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None]))

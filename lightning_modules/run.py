@@ -118,7 +118,8 @@ def _load(
         mlm=stage.token_head(bundle.mlm),
         copy_top=stage.branches,
     )
-    model.micro_batch, model.encoder.encoder.recompute = stage.micro_batch, stage.recompute
+    model.micro_batch = None if stage.micro_batch == "auto" else stage.micro_batch
+    model.encoder.encoder.recompute = stage.recompute
     if stage.precision == "64-true":
         model.double()  # before the checkpoint's weights come in, which are double too
     kind = StageModule if stage.surgery == "none" else SurgeryModule

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 import torch
@@ -104,6 +104,32 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("scale", 1.0)
     return {group["part"]: group["lr"] for group in optimizer.param_groups if "part" in group}
+
+
+def parameter_names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """The names of the optimizer's parameters in the model, in the order in which the optimizer numbers them."""
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    return [names[id(weight)] for group in optimizer.param_groups for weight in group["params"]]
+
+
+def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """What the optimizer keeps of each parameter, by the parameter's name and the optimizer's: NAME/exp_avg."""
+    names = parameter_names(optimizer, model)
+    return {
+        f"{names[index]}/{key}": torch.as_tensor(value)
+        for index, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, model: nn.Module, kept: Mapping[str, Tensor]) -> None:
+    """Puts back what `moments` gave."""
+    index = {name: at for at, name in enumerate(parameter_names(optimizer, model))}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in kept.items():
+        name, field = key.rsplit("/", 1)
+        state.setdefault(index[name], {})[field] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def build_optimizer(

@@ -40,6 +40,7 @@ class SurgeryModule(StageModule):
         self._losses: list[Tensor] = []  # of the step under way, a task each
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
             self.trainer.strategy.model.require_backward_grad_sync = False
 
@@ -49,6 +50,8 @@ class SurgeryModule(StageModule):
         for batch in batches:
             draw = partial(self.draw, batch.task)  # each task's pass drops units of its own
             draw()
+            if self.memory:
+                self.memory.batch = batch
             found.append(self.objective.loss(batch, replace(self.place, reseed=draw)))
         self._losses = self.global_means(batches, found)
         return torch.ones((), device=self.device, requires_grad=True)

@@ -58,6 +58,8 @@ class State:
     """Task -> [sum, count] since the last point of its curve."""
     start: str = ""
     """The sha256 of the weights that the stage started from; "" in checkpoints of older builds."""
+    part_tokens: int | None = None
+    """The tokens whose activations are held at a time, as `micro_batch: auto` has found; None is all of a batch's."""
 
     def rolled(self, steps_per_epoch: int) -> State:
         """The state at the next epoch's start where the epoch's last step is done; else this one."""

@@ -66,6 +66,7 @@ class MultitaskModel(nn.Module):
         self.branches = nn.ModuleDict({task: self._own_layers(at) for task, at in first.items()})
         self.encoder_frozen = False
         self.micro_batch: int | None = None  # examples whose activations are held at a time
+        self.part_tokens: int | None = None  # or tokens, padding included
 
     def _own_layers(self, first: int) -> nn.ModuleDict:
         numbers = range(first, self.layers)
@@ -176,9 +177,17 @@ class MultitaskModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             keys = self._keys(batch, batch.mask.shape[1])
             given = (self.encoder, self.pooling, batch.input_ids, batch.mask, noise, batch.segments, own, keys)
-            if self.micro_batch and torch.is_grad_enabled() and self.micro_batch < len(batch):
-                return encode_in_parts(*given, self.micro_batch * -(-len(batch.mask) // len(batch)))
-            return encode(*given)
+            size = self._part_of(batch)
+            return encode_in_parts(*given, size) if size < len(batch.mask) else encode(*given)
+
+    def _part_of(self, batch: Batch) -> int:
+        """How many of the batch's sentences are encoded at a time."""
+        sentences, width = batch.mask.shape
+        if not torch.is_grad_enabled():
+            return sentences
+        if self.micro_batch:
+            return self.micro_batch * -(-sentences // len(batch))
+        return max(1, self.part_tokens // width) if self.part_tokens else sentences
 
     def _keys(self, batch: Batch, tokens: int) -> Tensor | None:
         """(S, T) int32: what the units of the sentences' first tokens, so many, are dropped by in this pass."""

@@ -21,6 +21,15 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def least_over_ranks(value: int, device: torch.device) -> int:
+    """The least of all ranks' values."""
+    if dist.is_available() and dist.is_initialized():
+        found = torch.tensor(value, device=device)
+        dist.all_reduce(found, dist.ReduceOp.MIN)
+        return int(found)
+    return value
+
+
 class Gather(torch.autograd.Function):
     """All ranks' tensors end to end, (P, ...) -> (ranks * P, ...); each rank gets the gradient of all ranks' losses."""
 

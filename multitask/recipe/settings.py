@@ -124,9 +124,10 @@ class Settings(Strict):
     bf16-true keeps weights and moments in 16 bits too, which small updates get lost in."""
     compress: Literal["none", "bf16"] = "none"
     """How gradients travel between ranks; bf16 halves the bytes and rounds them."""
-    micro_batch: Positive | None = None
+    micro_batch: Positive | Literal["auto"] | None = None
     """Examples of a rank whose activations are held at a time; each part's are computed again for the backward pass, so
-    the step is of the whole batch and takes a third longer; null is all."""
+    the step is of the whole batch and takes a third longer; null is all. auto is all where a GPU can hold them, and of
+    longer batches as many as it can."""
     recompute: bool = False
     """Hold the inputs of the encoder's layers alone, and compute each layer again for the backward pass."""
     max_examples: Positive | None = None
