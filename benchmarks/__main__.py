@@ -2,7 +2,8 @@
 
 Both sides of a row take turns, each in a process of its own, with the same encoder, data, batch size, loss and threads;
 what counts is the median. Results go to benchmarks/results.json and docs/benchmarks.md; a row that is measured
-alone replaces its own line there. With --quick nothing is written.
+alone replaces its own line there. With --quick nothing is written. Rows against the build before need its tree, such as
+`git worktree add` makes: --before PATH.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- table: make bench -->", "<!-- end of table -->"
 
 
-def measure(rows: list[Row], data: Path, quick: bool) -> list[dict[str, Any]]:
+def measure(rows: list[Row], data: Path, quick: bool, before: Path | None) -> list[dict[str, Any]]:
     """The entries of rows of one contest: all of their sides, in turns."""
     contest = rows[0].contest
     amount, rounds = (contest.quick or contest.amount, 1) if quick else (contest.amount, contest.rounds)
     sides = list(dict.fromkeys(side for row in rows for side in row.sides))
     with tempfile.TemporaryDirectory() as folder:
-        found = dict(zip(sides, duel(sides, data, Path(folder), amount, contest.threads, rounds), strict=True))
+        found = dict(zip(sides, duel(sides, data, Path(folder), amount, contest.threads, rounds, before), strict=True))
     facts = {"amount": amount, "rounds": rounds, "threads": contest.threads}
     return [entry_of(row, {side: found[side] for side in row.sides}, facts) for row in rows]
 
@@ -91,23 +92,31 @@ def keep(entry: dict[str, Any]) -> None:
     PAGE.write_text(f"{before}{BEGIN}\n{table(entries)}\n{END}{rest.partition(END)[2]}")
 
 
+def is_wanted(row: Row, named: list[str], quick: bool, before: Path | None) -> bool:
+    """Rows by name, or all that there is enough for."""
+    if named:
+        return row.name in named
+    return not (quick and not row.contest.quick) and (before is not None or not row.asks_before)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", help=", ".join(row.name for row in ROWS))
     parser.add_argument("--data", type=Path, required=True, help="the CS224N directory")
+    parser.add_argument("--before", type=Path, help="the tree of another build, for the rows against it")
     parser.add_argument("--quick", action="store_true", help="one short round of the main rows, in three minutes")
     given = parser.parse_args()
     unknown = set(given.rows) - {row.name for row in ROWS}
+    if not given.before and (asking := [row.name for row in ROWS if row.name in given.rows and row.asks_before]):
+        parser.error(f"{', '.join(asking)}: give --before the tree of the build to compare with")
     if unknown or not given.data.is_dir():
         parser.error(f"no such row: {', '.join(unknown)}" if unknown else f"--data {given.data}: no such directory")
-    wanted = [
-        row for row in ROWS if row.name in given.rows or (not given.rows and (not given.quick or row.contest.quick))
-    ]
+    wanted = [row for row in ROWS if is_wanted(row, given.rows, given.quick, given.before)]
     entries = []
     for _, together in groupby(wanted, key=lambda row: id(row.contest)):
         rows = list(together)
         print(f"[{len(entries) + 1}/{len(wanted)}] {', '.join(row.name for row in rows)}", flush=True)
-        for row, entry in zip(rows, measure(rows, given.data, given.quick), strict=True):
+        for row, entry in zip(rows, measure(rows, given.data, given.quick, given.before), strict=True):
             print(line(row, entry), flush=True)
             entries.append(entry)
             if not given.quick:

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.side import Pass
 
 ROOT = Path(__file__).parents[1]
+BEFORE = "@before"  # how the name of a side ends that another build's packages run
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,21 @@ class Measured:
 class Process:
     """One side, waiting; between its passes it takes no processor."""
 
-    def __init__(self, side: str, data: Path, folder: Path, amount: int, threads: int) -> None:
-        self.log = folder.with_suffix(".log")
-        command = [sys.executable, "-m", "benchmarks.side", side, "--data", str(data), "--folder", str(folder)]
+    def __init__(self, side: str, data: Path, folder: Path, amount: int, threads: int, before: Path | None) -> None:
+        self.side, self.log = side, folder.with_suffix(".log")
+        name = side.removesuffix(BEFORE)
+        command = [sys.executable, "-m", "benchmarks.side", name, "--data", str(data), "--folder", str(folder)]
         command += ["--amount", str(amount), "--threads", str(threads)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+        place = ROOT
+        if before and side.endswith(BEFORE):  # these benchmarks, of that tree's packages
+            place = folder.with_suffix(".tree")
+            place.mkdir()
+            (place / "benchmarks").symlink_to(ROOT / "benchmarks")
+            environment["PYTHONPATH"] = f"{place}{os.pathsep}{before}"
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, text=True,
+                command, cwd=place, env=environment, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
         self.passes: list[Pass] = []
@@ -87,16 +95,19 @@ def _peak_mb(process: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
-def duel(sides: list[str], data: Path, folder: Path, amount: int, threads: int, rounds: int) -> list[Measured]:
-    """One after the other makes a pass, in each round; the order turns about."""
+def duel(
+    sides: list[str], data: Path, folder: Path, amount: int, threads: int, rounds: int, before: Path | None = None
+) -> list[Measured]:
+    """One after the other makes a pass, in each round; the order turns about. before: the tree of the build that sides
+    ending in `@before` are of."""
     processes: list[Process] = []
     try:
         for side in sides:
-            processes.append(Process(side, data, folder / side.replace(":", "-"), amount, threads))
+            processes.append(Process(side, data, folder / side.replace(":", "-"), amount, threads, before))
         for turn in range(rounds):
             for process in processes if turn % 2 == 0 else processes[::-1]:
                 made = process.make_pass()
-                print(f"    {process.process.args[3]}: {made.seconds:.2f} s", flush=True)  # type: ignore[index]
+                print(f"    {process.side}: {made.seconds:.2f} s", flush=True)
         return [process.end() for process in processes]
     finally:
         for process in processes:

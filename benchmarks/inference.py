@@ -86,7 +86,6 @@ def dev(material: Material, in_file_order: bool) -> Callable[[], Pass]:
     from multitask.data.batches import collate
     from multitask.data.tokens import cache_tokens, load_tokens
     from multitask.measure.evaluate import EvalSet, predictions
-    from multitask.model import encoding
     from multitask.model.sources import load_source
     from multitask.storage.storage import Storage
     from multitask.tasks.table import TASKS
@@ -101,8 +100,12 @@ def dev(material: Material, in_file_order: bool) -> Callable[[], Pass]:
         path = cache_tokens(storage, uri, TASKS[task], source.tokenizer, labelled=True, max_length=512)
         tables[task] = load_tokens(storage, path)
 
+    if in_file_order:
+        from multitask.model import encoding
+
+        encoding.CPU_TOKENS = 10**9
+
     def make_pass() -> Pass:
-        encoding.CPU_TOKENS = 10**9 if in_file_order else encoding.CPU_TOKENS
         began, total = time.perf_counter(), 0.0
         for task, table in tables.items():
             data = EvalSet.of(task, table, "cpu")

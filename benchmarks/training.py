@@ -22,7 +22,7 @@ from benchmarks.side import Pass
 WEIGHTS = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 
 
-def stage_recipe(**settings: Any) -> dict[str, Any]:
+def stage_recipe(encoder: str = "minilm-l6", **settings: Any) -> dict[str, Any]:
     """Quora's pairs in STS's form, so that the loss is sentence-transformers' CosineSimilarityLoss."""
     stage = {"name": "train", "tasks": ["sts"], "train": "full-model", "lr": LEARNING_RATE}
     defaults = {
@@ -30,7 +30,7 @@ def stage_recipe(**settings: Any) -> dict[str, Any]:
         "checkpoint_minutes": 1000.0,
     }  # fmt: skip
     return {
-        "name": "bench", "encoder": "minilm-l6", "tasks": {"sts": {"head": "cosine"}},
+        "name": "bench", "encoder": encoder, "tasks": {"sts": {"head": "cosine"}},
         "defaults": defaults | settings, "stages": [stage],
     }  # fmt: skip
 
