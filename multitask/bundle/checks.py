@@ -15,7 +15,7 @@ from multitask.model.config import BertConfig
 from multitask.model.heads import head_spec
 from multitask.model.poolings import Pooling
 from multitask.model.tokenizer_files import check_unknown, parse_tokenizer, token_count
-from multitask.model.weights import FLOATS, shapes_alone
+from multitask.model.weights import FLOATS, all_finite, shapes_alone
 from multitask.tasks.table import TaskSpec
 
 ShortText = Annotated[str, Field(max_length=1000)]
@@ -116,7 +116,7 @@ def check_tensors(tensors: Mapping[str, Tensor], config: BertConfig, where: str)
     for name, value in tensors.items():
         if value.dtype not in FLOATS:
             raise UserError(f"{where}: {name} holds {value.dtype}; valid: {', '.join(map(str, FLOATS))}")
-        if not bool(value.isfinite().all()):
+        if not all_finite(value):
             raise UserError(f"{where}: {name} holds numbers that are not finite; its training has diverged")
 
 

@@ -20,7 +20,7 @@ from multitask.errors import UserError
 from multitask.export.rounding import rounding, upwards
 from multitask.model.folders import FACTS
 from multitask.model.tokenizer_files import words_of
-from multitask.model.weights import POOLER, has_pooler
+from multitask.model.weights import POOLER, all_finite, has_pooler
 from multitask.storage.retries import said_clearly
 from multitask.storage.sealed import save_tensors
 
@@ -49,7 +49,7 @@ def in_dtype(bundle: Bundle, dtype: torch.dtype) -> dict[str, Tensor]:
     """The tensors in that dtype. Raises UserError for a weight that is too large for it."""
     tensors = {name: value.to(dtype) for name, value in bundle.tensors.items()}
     for name, value in tensors.items():
-        if not bool(value.isfinite().all()):
+        if not all_finite(value):
             largest = float(bundle.tensors[name].abs().max())
             raise UserError(f"--dtype {name_of(dtype)}: {name} reaches {largest:g}; take --dtype float32")
     return tensors
