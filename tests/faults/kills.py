@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from itertools import cycle
 from pathlib import Path
 
 import yaml
@@ -52,18 +53,23 @@ COMMANDS = {
     "train": ["train", "--workers", "2"],
     "sweep": ["sweep", "--stage", "para", "--grid", "lr=1e-2,1e-3,1e-4", "--by", "quora/accuracy"],
 }
-STAGE = {"epochs": 6, "checkpoint_steps": 3, "lr": 1e-3}
+STAGE = {"epochs": 3, "checkpoint_steps": 3, "lr": 1e-3}
+STAGES = {"train": ("one", "two", "three"), "sweep": ("para",)}  # whose workers are the same processes
+# When a kill falls, of a stage of the command -> from which share of its steps to which.
+PHASES = {"before its first step": (0.0, 0.0), "amid": (0.05, 0.9), "when its last step is done": (1.0, 1.0)}
 PATIENCE = 240.0  # seconds for a run to end by itself, on a busy machine
 
 
 @dataclass(frozen=True)
 class Kill:
-    """lines: how many steps, over all ranks and trials, are to be done when it falls; pause: seconds after that."""
+    """lines: how many steps, over all ranks, stages and trials, are to be done when it falls; pause: seconds after
+    that. phase: where in which stage it is."""
 
     command: str
     what: str
     lines: int
     pause: float
+    phase: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,9 @@ class Experiment:
     def __init__(self, folder: Path, command: str) -> None:
         folder.mkdir()
         self.folder, self.command = folder, command
-        (folder / "small.yaml").write_text(yaml.safe_dump(recipe_tree(**STAGE)))
+        tree = recipe_tree(**STAGE)
+        tree["stages"] = [{**tree["stages"][0], "name": name} for name in STAGES[command]]
+        (folder / "small.yaml").write_text(yaml.safe_dump(tree))
 
     @cached_property
     def place(self) -> Path:
@@ -203,11 +211,30 @@ def wrong(
 
 
 def drawn(seed: int, count: int, totals: dict[str, int], commands: list[str]) -> list[Kill]:
-    """Each kind in turn, in an order and at moments by the seed."""
+    """Each kind in turn, in an order by the seed; each phase of each stage in turn, at a moment by the seed."""
     draw = random.Random(seed)
     kinds = [(command, what) for command in commands for what in KINDS[command]]
     order = [kind for _ in range(-(-count // len(kinds))) for kind in draw.sample(kinds, len(kinds))][:count]
-    return [Kill(*kind, draw.randrange(int(0.9 * totals[kind[0]])), draw.random()) for kind in order]
+    moments = {
+        command: cycle(draw.sample(_moments(command, totals[command]), k=3 * len(STAGES[command])))
+        for command in commands
+    }
+    found = []
+    for command, what in order:
+        phase, first, last = next(moments[command])
+        found.append(Kill(command, what, draw.randint(first, last), draw.random(), phase))
+    return found
+
+
+def _moments(command: str, total: int) -> list[tuple[str, int, int]]:
+    """(phase, the fewest steps done in it, the most) of each stage of a command that takes so many steps in all."""
+    stages = STAGES[command]
+    each = total // len(stages)
+    return [
+        (f"{stage}, {phase}", round((at + first) * each), round((at + last) * each))
+        for at, stage in enumerate(stages)
+        for phase, (first, last) in PHASES.items()
+    ]
 
 
 def table(rows: list[Row], seed: int) -> str:
@@ -215,12 +242,13 @@ def table(rows: list[Row], seed: int) -> str:
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, seed {seed}: {len(rows)} kills, {bad} wrong.",
         "",
-        "| command | killed | steps done | what happened | s | against undisturbed |",
-        "| --- " * 6 + "|",
+        "| command | killed | when | steps done | what happened | s | against undisturbed |",
+        "| --- " * 7 + "|",
     ]
     for row in rows:
         kill, equal = row.kill, "; ".join(row.wrong) or "equal"
-        lines.append(f"| {kill.command} | {kill.what} | {kill.lines} | {row.outcome} | {row.seconds:.0f} | {equal} |")
+        facts = kill.command, kill.what, kill.phase, f"{kill.lines}", row.outcome, f"{row.seconds:.0f}", equal
+        lines.append(f"| {' | '.join(facts)} |")
     return "\n".join(lines)
 
 
