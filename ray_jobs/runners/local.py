@@ -10,6 +10,7 @@ from lightning_modules.run import Execution, quiet_libraries, run_stage
 from multitask.errors import UserError
 from multitask.experiment.stage_job import StageJob
 from multitask.inference.embed import default_device
+from ray_jobs.runners.memory import keep_memory
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
 
@@ -24,6 +25,7 @@ class LocalRunner:
         if self.device == "gpu" and default_device().type == "cpu":
             raise UserError("--device gpu: this machine has none that torch can use; minibert doctor says more")
         quiet_libraries()
+        keep_memory()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -30,6 +30,7 @@ from ray_jobs.options import Workers
 from ray_jobs.runners.board import Board, News
 from ray_jobs.runners.cluster import Cluster, scaling
 from ray_jobs.runners.ends import noted, pass_on, telling, watcher
+from ray_jobs.runners.memory import keep_memory
 from ray_jobs.runners.workers import GRACE_SECONDS, POLL_SECONDS, execution, one_stage
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
@@ -73,6 +74,7 @@ class Trainable:
     def _here(self, job: StageJob) -> None:
         import ray
 
+        keep_memory()
         import_torchmetrics()
         from lightning_modules.run import Execution
 

@@ -22,6 +22,7 @@ from ray_jobs.options import Workers
 from ray_jobs.runners.board import Board, News
 from ray_jobs.runners.cluster import Cluster, scaling
 from ray_jobs.runners.ends import End, noted, pass_on, telling, watcher
+from ray_jobs.runners.memory import keep_memory
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import WAITER, StopRequest
 
@@ -84,6 +85,7 @@ def execution(
     """
     import ray.train
 
+    keep_memory()
     import_torchmetrics()
     from lightning_modules.run import Execution
     from ray_jobs.runners.strategy import WorkerEnvironment, WorkerStrategy
