@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from itertools import count
-from pathlib import Path
 
 import yaml
 
@@ -21,7 +18,6 @@ from benchmarks.training import stage_recipe, write_pairs
 from benchmarks.training import train as trained
 from lightning_modules.trace import VARIABLE
 
-ROOT = Path(__file__).resolve().parents[1]
 MINIBERT = [sys.executable, "-m", "ray_jobs"]  # what the command `minibert` is
 FEW = ("--set", "defaults.max_examples=120")
 
@@ -110,24 +106,12 @@ def demo_folder(material: Material) -> Callable[[], Pass]:
 
 
 def demo_s3(material: Material) -> Callable[[], Pass]:
-    """Onto moto's S3 server, a process of its own on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    material.folder.mkdir(parents=True, exist_ok=True)
-    with open(material.folder / "server.log", "w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "tests.s3", "--port", str(port), "--bucket", "runs"],
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-        )
-    atexit.register(server.kill)
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-    }
+    """Onto moto's S3 server, in this process, which has nothing else to do."""
+    from tests.s3 import S3
+
+    server = S3()
+    server.make_bucket("runs")
+    os.environ |= server.environment
     return _demos(material, lambda number: f"s3://runs/demo-{number}", *FEW)
 
 

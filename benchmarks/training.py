@@ -244,8 +244,9 @@ def bare(material: Material) -> Callable[[], Pass]:
     return make_pass
 
 
-def claimed(material: Material, tree: dict[str, Any]) -> Any:
-    """The job of a recipe's only stage, as the driver would hand it to a runner."""
+def claimed(material: Material, tree: dict[str, Any], place: str | None = None) -> Any:
+    """The job of a recipe's only stage, as the driver would hand it to a runner. place: the storage's URI, where it is
+    not a folder of the side's own."""
     from rich.console import Console
 
     from multitask.recipe.checks import build_recipe
@@ -256,7 +257,7 @@ def claimed(material: Material, tree: dict[str, Any]) -> Any:
     from ray_jobs.options import Workers
     from ray_jobs.screen import Screen
 
-    storage = Storage(str(material.folder / "storage"))
+    storage = Storage(place or str(material.folder / "storage"))
     request = TrainingRequest(build_recipe(tree, "bench"), str(material.folder), storage, "bench", Workers(), False)
     driver = Driver(request, Screen(Console(file=io.StringIO())))
     driver.claim()
