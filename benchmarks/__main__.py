@@ -27,7 +27,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- table: make bench -->", "<!-- end of table -->"
 
 
-def measure(rows: list[Row], data: Path, quick: bool, before: Path | None) -> list[dict[str, Any]]:
+def measure(rows: list[Row], data: Path, quick: bool, before: Path | None = None) -> list[dict[str, Any]]:
     """The entries of rows of one contest: all of their sides, in turns."""
     contest = rows[0].contest
     amount, rounds = (contest.quick or contest.amount, 1) if quick else (contest.amount, contest.rounds)

@@ -139,9 +139,9 @@ def test_auto_finds_what_fits_of_the_longest(kind: str, room_for_4: list[int]) -
 def test_a_stage_with_auto_loses_no_step_where_memory_runs_out(
     tmp_path: Path, room_for_4: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = {"precision": "64-true", "epochs": 1, "tasks": ["quora", "sst"]}
+    settings = {"precision": "64-true", "epochs": 1, "max_examples": 44}
     jobs = [small_job(tmp_path, name, micro_batch="auto", **settings) for name in ("auto", "stopped")]
-    assert run(jobs[0]) and not run(jobs[1], stop_at(3))
+    assert run(jobs[0]) and not run(jobs[1], stop_at(2))
     assert newest(jobs[1]).state.part_tokens
     assert run(jobs[1])
     assert caplog.text.count("memory ran out") >= 2
