@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Columns:
         tokens = [encoding.ids for encoding in encodings]
         if "seconds" in self._files:
             self._write("seconds", np.array([second_at(encoding) for encoding in encodings], np.int32))
-        self._write("input_ids", np.fromiter((token for ids in tokens for token in ids), np.int32))
+        self._write("input_ids", np.fromiter(chain.from_iterable(tokens), np.int32))
         self._add_lengths("offsets", [len(ids) for ids in tokens])
         self._write("labels", np.array(labels))
         self._write("ids", np.frombuffer(b"".join(names), np.uint8))
