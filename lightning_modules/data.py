@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -82,3 +83,9 @@ class StageData(pl.LightningDataModule):
         slices = self.slices(module.objective, position.epoch, position.step, trainer.global_rank, trainer.world_size)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(slices, batch_size=None, pin_memory=on_gpu)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """A batch, or one a task, on the device. Lightning would have the host wait at each of its tensors."""
+        several, early = batch if isinstance(batch, list) else [batch], device.type == "cuda"
+        moved = [part.to(device, non_blocking=early) for part in several]
+        return moved if isinstance(batch, list) else moved[0]

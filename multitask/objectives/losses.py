@@ -33,7 +33,7 @@ def class_weighted(labels: Tensor, weights: Tensor, class_weights: Tensor | None
     (classes,), None where all are 1."""
     if class_weights is None:
         return weights
-    return torch.where(labels.isnan(), weights, weights * class_weights.to(weights)[labels.nan_to_num().long()])
+    return torch.where(labels.isnan(), weights, weights * class_weights.to(weights, non_blocking=True)[labels.nan_to_num().long()])
 
 
 def _total(losses_B: Tensor, weights_B: Tensor) -> Sums:
@@ -60,7 +60,7 @@ def cross_entropy(
         count is then torch's mean for `cross_entropy(weight=, label_smoothing=)`.
     """
     logits = _wide(outputs)
-    weigh = None if class_weights is None else class_weights.to(logits)
+    weigh = None if class_weights is None else class_weights.to(logits, non_blocking=True)
     losses = F.cross_entropy(logits, labels.long(), weight=weigh, label_smoothing=label_smoothing, reduction="none")
     return (losses * weights).sum(), class_weighted(labels, weights, class_weights).sum()
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_modules import run as stage_runs
+from lightning_modules.data import StageData
+from multitask.data.batches import Batch
 from multitask.model.bert import MiniBert
 from multitask.model.dropout import Draws
 from multitask.objectives.base import Place
@@ -87,3 +89,29 @@ def test_a_step_reads_its_losses_once_and_after_backward(
     monkeypatch.setattr(stage_runs, "trace_callbacks", lambda: [Counting()])
     run(job)
     assert len(found) > 1 and all(reads == ["tolist"] for reads in found), found
+
+
+@pytest.mark.parametrize(("device", "early"), [("cuda", True), ("cpu", False), ("mps", False)])
+def test_a_gpu_gets_its_batch_without_being_waited_for(
+    device: str, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, batch = made("pairs")
+    asked: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        Batch, "to", lambda batch, device, non_blocking=False: asked.append((device.type, non_blocking))
+    )
+    for given in (batch, [batch, batch]):
+        StageData.transfer_batch_to_device(None, given, torch.device(device), 0)  # type: ignore[arg-type]
+    assert asked == [(device, early)] * 3
+
+
+def test_lightning_moves_batches_by_the_projects_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+    own = StageData.transfer_batch_to_device
+    monkeypatch.setattr(
+        StageData,
+        "transfer_batch_to_device",
+        lambda data, batch, *more: moved.append(len(batch)) or own(data, batch, *more),
+    )
+    run(small_job(tmp_path, epochs=1, max_examples=32))
+    assert moved == [16, 16]
