@@ -33,7 +33,8 @@ def class_weighted(labels: Tensor, weights: Tensor, class_weights: Tensor | None
     (classes,), None where all are 1."""
     if class_weights is None:
         return weights
-    return torch.where(labels.isnan(), weights, weights * class_weights.to(weights, non_blocking=True)[labels.nan_to_num().long()])
+    by_class = class_weights.to(weights, non_blocking=True)
+    return torch.where(labels.isnan(), weights, weights * by_class[labels.nan_to_num().long()])
 
 
 def _total(losses_B: Tensor, weights_B: Tensor) -> Sums:
