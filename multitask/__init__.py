@@ -8,13 +8,30 @@ model.sentiment(["A warm, funny film."]).labels
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multitask.api import Model
+    from multitask.recipe.settings import Settings, Task
+    from multitask.recipe.stages import Recipe, Stage
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_bundle"]
+__all__ = ["Recipe", "Settings", "Stage", "Task", "__version__", "load_bundle", "train"]
+# What comes with its libraries when it is asked for -> where it lies.
+LATER = {
+    "Recipe": "multitask.recipe.stages",
+    "Stage": "multitask.recipe.stages",
+    "Settings": "multitask.recipe.settings",
+    "Task": "multitask.recipe.settings",
+    "train": "ray_jobs.python",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(LATER[name]), name)
 
 
 def load_bundle(uri: str, device: str | None = None) -> Model:

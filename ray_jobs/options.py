@@ -34,6 +34,15 @@ def workers_span(text: str, device: str = "auto") -> Workers:
     return Workers(low, high, device)
 
 
+def experiment_name(name: str) -> str:
+    """The experiment's name. Raises UserError where no folder of a storage could have it."""
+    from multitask.recipe.stages import NAME
+
+    if not re.fullmatch(NAME, name) or name == "cache":
+        raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
+    return name
+
+
 def sweep_settings(grid: list[str], random: list[str], samples: int, by: str | None, asha: bool) -> dict[str, Any]:
     """A recipe's `sweep:` from the command line's words; empty where it says nothing."""
     if not grid and not random:

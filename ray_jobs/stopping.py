@@ -34,6 +34,8 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # which alone has signals
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._handle)
@@ -47,11 +49,15 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signalled:
-            # What is written is complete or absent, so nothing is lost but the steps since the last checkpoint.
-            os.write(2, f"\nstopped. {self.how_to_go_on}\n".encode())
-            os._exit(INTERRUPTED)
+            self.at_once()
         self.asked = self._signalled = True
         os.write(2, b"\nstopping after this step (again to stop at once) ...\n")
+
+    def at_once(self) -> None:
+        """Ends the process. What is written is complete or absent, so nothing is lost but the steps since the last
+        checkpoint."""
+        os.write(2, f"\nstopped. {self.how_to_go_on}\n".encode())
+        os._exit(INTERRUPTED)
 
     def _hang_up(self, number: int, frame: FrameType | None) -> None:
         """Asks to stop when the terminal is gone, with an ssh session, say; shells tell of it more than once.

@@ -36,6 +36,14 @@ def load_recipe(path: str, overrides: list[str] | None = None, under: Mapping[st
     return _built(path, overrides or (), under or {})[1]
 
 
+def recipe_of(
+    tree: Mapping[str, Any], where: str, overrides: Sequence[str] = (), under: Mapping[str, Any] | None = None
+) -> Recipe:
+    """The recipe of a tree as a YAML file holds it. where: what it is called in a UserError. overrides, under: as
+    `load_recipe` has them."""
+    return build_recipe(_completed(dict(tree), where, overrides, under or {}), where)
+
+
 def _built(path: str, overrides: Sequence[str], under: Mapping[str, Any]) -> tuple[dict[str, Any], Recipe, str]:
     """A recipe's tree, the recipe, and where it was found. An error that an override makes names the option, not the
     recipe's file."""
@@ -112,17 +120,20 @@ def _typed(value: Any) -> Any:
 def _tree(path: str, overrides: Sequence[str], under: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """A recipe's YAML with what is under its tasks and the overrides in it, and where it was found."""
     text, where = read_recipe_file(path)
-    tree = parse_yaml(text, where)
+    return _completed(parse_yaml(text, where), where, overrides, under), where
+
+
+def _completed(tree: Any, where: str, overrides: Sequence[str], under: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{where}: a recipe is a mapping with name, encoder, tasks and stages")
-    tree = _unshared(tree)
-    if isinstance(tasks := tree.get("tasks"), dict):
+    found: dict[str, Any] = _unshared(tree)
+    if isinstance(tasks := found.get("tasks"), dict):
         for name in tasks.keys() & under.keys():
             if isinstance(said := tasks[name] or {}, dict):
                 tasks[name] = {**under[name], **said}
     for override in overrides:
-        apply_override(tree, override)
-    return tree, where
+        apply_override(found, override)
+    return found
 
 
 def _unshared(tree: Any) -> Any:

@@ -200,6 +200,10 @@ class Recipe(Strict):
     tables: list[PaperTable] = []
     """The papers' tables that `minibert report` shows."""
 
+    def tree(self) -> dict[str, Any]:
+        """What a YAML file of the recipe holds: all that was said, and nothing that is a default."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
     @property
     def specs(self) -> dict[str, TaskSpec]:
         """What its tasks are."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from multitask.errors import UserError
 from ray_jobs.cli.shared import (
     DataOption,
     DeviceOption,
@@ -21,7 +19,7 @@ from ray_jobs.cli.shared import (
     StorageOption,
 )
 from ray_jobs.importing import uncollected
-from ray_jobs.options import sweep_settings, workers_span
+from ray_jobs.options import experiment_name, sweep_settings, workers_span
 from ray_jobs.stopping import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ def train(
     if profile:
         overrides.append("defaults.profile=true")
     loaded = load_recipe(recipe, overrides, mapped(data))
-    name = _named(experiment or loaded.name)
+    name = experiment_name(experiment or loaded.name)
     _run(TrainingRequest(loaded, data, Storage(storage), name, span, fresh, seeds), quiet, as_json)
 
 
@@ -116,7 +114,7 @@ def sweep(
 
     settings = sweep_settings(grid or [], random or [], samples, by, asha)
     loaded, stage = load_sweep(recipe, set_, stage, settings, mapped(data))
-    name = _named(experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name))
+    name = experiment_name(experiment or (f"{loaded.name}-sweep-{stage}" if settings else loaded.name))
     options = [("--data", data, None), ("--storage", storage, "./runs"), ("--workers", workers, "0")]
     options += [("--device", device, "auto"), ("--seeds", str(seeds), "1")]
     words = ["train", recipe, "--experiment", name]
@@ -127,17 +125,6 @@ def sweep(
     span = workers_span(workers, device)
     request = TrainingRequest(loaded, data, Storage(storage), name, span, fresh, seeds)
     _run(request, quiet, as_json, after)
-
-
-def _named(experiment: str) -> str:
-    """The experiment's name. Raises UserError where no folder of a storage could have it."""
-    from multitask.recipe.stages import NAME
-
-    if not re.fullmatch(NAME, experiment) or experiment == "cache":
-        raise UserError(
-            f"--experiment '{experiment}': letters, digits, '.', '_' and '-', and not 'cache', which is taken"
-        )
-    return experiment
 
 
 def _run(

@@ -43,14 +43,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run_training(request: TrainingRequest, screen: Screen) -> dict[str, Any] | None:
+def run_training(request: TrainingRequest, screen: Screen, stop: StopRequest | None = None) -> dict[str, Any] | None:
     """Runs an experiment or goes on with it; returns the results, None where the user stopped it.
 
-    The request's log and submission id are set here.
+    The request's log and submission id are set here. stop: what tells of the user's wish to stop; by signals, and with
+    the command that goes on, unless given.
     """
-    again, storage = how_to_go_on(), request.storage
+    stop, storage = stop or StopRequest(how_to_go_on()), request.storage
+    again = stop.how_to_go_on
     storage.probe()
-    with DriverLog(storage.at(request.experiment)) as driver_log, StopRequest(again) as stop:
+    with DriverLog(storage.at(request.experiment)) as driver_log, stop:
         storage.clean(request.experiment)
         try:
             driver = Driver(replace(request, log=driver_log.path, submission_id=submission_id()), screen)
@@ -161,15 +163,19 @@ class Driver:
         workers = self.request.workers
         if workers.high:
             return RayRunner(workers, self.screen, stop, sweeps=any(map(self.plan.trials, self.plan.nodes)))
-        return self._local_runner()(workers.device, self.screen, stop)
+        return self._local_runner()(workers.device, self.screen, stop, self.request.own_process)
 
     def _local_runner(self) -> type[LocalRunner]:
         """Lightning takes a second to import: not where workers do it."""
         with uncollected():
-            import_torchmetrics()
+            self._lighten()
             from ray_jobs.runners.local import LocalRunner
 
         return LocalRunner
+
+    def _lighten(self) -> None:
+        if self.request.own_process:
+            import_torchmetrics()
 
     def _run_stage(self, node: Node, runner: LocalRunner | RayRunner) -> None:
         trials = self.plan.trials(node)
@@ -239,7 +245,7 @@ class Driver:
     def _tell_best(self, job: StageJob, trials: list[Node]) -> None:
         """Tells TensorBoard which trial is the best, as results.json does."""
         with uncollected():
-            import_torchmetrics()
+            self._lighten()
             from lightning_modules.summary import tell_best
 
         keys, rows = {(at.name, at.variant) for at in trials}, results_of(self.plan, self.request.experiment)["stages"]

@@ -31,3 +31,5 @@ class TrainingRequest:
     """Where the driver's log lies in the experiment."""
     submission_id: str | None = None
     """The id of the Ray job that the driver is, if it is one."""
+    own_process: bool = True
+    """Whether the process is the driver's alone; a notebook's has other work, for which libraries stay as they are."""

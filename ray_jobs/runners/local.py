@@ -16,16 +16,18 @@ from ray_jobs.stopping import StopRequest
 
 
 class LocalRunner:
-    """Runs stages in this process. Raises Interrupted where the user asked to stop."""
+    """Runs stages in this process. Raises Interrupted where the user asked to stop. own_process: whether the process is
+    there for that alone."""
 
-    def __init__(self, device: str, screen: Screen, stop: StopRequest) -> None:
-        self.device, self.screen, self.stop = device, screen, stop
+    def __init__(self, device: str, screen: Screen, stop: StopRequest, own_process: bool = True) -> None:
+        self.device, self.screen, self.stop, self.own_process = device, screen, stop, own_process
 
     def __enter__(self) -> LocalRunner:
         if self.device == "gpu" and default_device().type == "cpu":
             raise UserError("--device gpu: this machine has none that torch can use; minibert doctor says more")
         quiet_libraries()
-        keep_memory()
+        if self.own_process:
+            keep_memory()
         return self
 
     def __exit__(self, *_: object) -> None:

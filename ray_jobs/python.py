@@ -1,0 +1,226 @@
+"""`multitask.train`: experiments from Python and notebooks. Ctrl-C saves and stops, and the same call goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multitask.errors import UserError, shown
+from multitask.recipe.loading import load_recipe, recipe_of
+from multitask.recipe.stages import Recipe
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
+from ray_jobs.driver.driver import run_training
+from ray_jobs.driver.request import TrainingRequest
+from ray_jobs.options import experiment_name, workers_span
+from ray_jobs.screen import Screen
+from ray_jobs.stopping import StopRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from multitask.api import Model
+
+TABLES = "cache/tables"  # where in the storage tables lie that were given as objects
+CLASS_NAMES = b"huggingface"  # where datasets keeps them
+SPLITS = ("train", "dev", "test")
+Data = str | os.PathLike[str] | Mapping[str, Mapping[str, Any]]
+
+
+def train(
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
+    data: Data | None = None,
+    *,
+    storage: str | os.PathLike[str] = "./runs",
+    experiment: str | None = None,
+    workers: int | str = 0,
+    device: str = "auto",
+    seeds: int = 1,
+    fresh: bool = False,
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
+) -> Trained:
+    """Trains a recipe's stages, or goes on with them: what has finished is skipped, what was stopped resumes.
+
+    recipe: a Recipe, a YAML file's path, a packaged recipe's name, or the tree that a YAML file holds.
+    data: a directory, its URI or a data map's path; or task -> split (`train`, `dev`, `test`) -> a file's path or
+        URI, a pandas frame, a datasets.Dataset, a pyarrow table or a list of dicts.
+    storage: the folder or URI below which experiments lie. experiment: its name there, the recipe's unless given.
+    workers: Ray workers, a number or "MIN:MAX"; 0 trains in this process. device: auto, cpu or gpu.
+    seeds: how many are trained, the recipe's and those after it. fresh: whether stages that differ from those under
+        their names supersede them. overrides: settings such as "stages.sts.lr=3e-5". quiet: no progress is shown.
+
+    Raises UserError, one line, for what the caller can mend, and KeyboardInterrupt, with all saved, where Ctrl-C asked
+    to stop; twice stops at once, from the newest checkpoint on.
+    """
+    place = Storage(os.fspath(storage))
+    files = _files(place, data) if isinstance(data, Mapping) else {}
+    uri = None if data is None or isinstance(data, Mapping) else os.fspath(data)
+    loaded = _recipe(recipe, overrides, files, uri)
+    name, span = experiment_name(experiment or loaded.name), workers_span(str(workers), device)
+    request = TrainingRequest(loaded, uri, place, name, span, fresh, seeds, own_process=False)
+    with Screen(quiet=quiet) as screen:
+        results = run_training(request, screen, _Stop("the same call goes on"))
+    if results is None:
+        raise KeyboardInterrupt("stopped; what was saved is safe, and the same call goes on")
+    return Trained(place.at(name).uri, results)
+
+
+class _Stop(StopRequest):
+    """Leaves the process alive, which is a notebook's, where Ctrl-C comes twice."""
+
+    def at_once(self) -> None:
+        raise KeyboardInterrupt(self.how_to_go_on)
+
+
+def _recipe(recipe: Any, overrides: Sequence[str], files: Mapping[str, Any], data: str | None) -> Recipe:
+    from multitask.recipe.data_maps import mapped
+
+    if isinstance(recipe, Recipe | Mapping):
+        tree = recipe.tree() if isinstance(recipe, Recipe) else dict(recipe)
+        return recipe_of(tree, "recipe", overrides, {**mapped(data), **files})
+    return load_recipe(os.fspath(recipe), list(overrides), {**mapped(data), **files})
+
+
+def _files(storage: Storage, data: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Task -> split -> the path or URI of its file; tables are put into the storage, by their content."""
+    found: dict[str, dict[str, Any]] = {}
+    for task, splits in data.items():
+        if not isinstance(splits, Mapping):
+            raise UserError(f"data['{task}'] is {shown(splits)}; valid: a dict of {', '.join(SPLITS)}")
+        if strange := [split for split in splits if split not in SPLITS]:
+            raise UserError(f"data['{task}']['{strange[0]}']: no such split; valid: {', '.join(SPLITS)}")
+        found[task] = {split: _file(storage, f"data['{task}']['{split}']", table) for split, table in splits.items()}
+    return found
+
+
+def _file(storage: Storage, where: str, table: Any) -> Any:
+    """A file's path or URI as it was given, or those of several; else that of the table in the storage."""
+    if isinstance(table, str | os.PathLike):
+        return os.fspath(table)
+    if isinstance(table, list) and table and all(isinstance(item, str) for item in table):
+        return table
+    content = _arrow(_table(table, where))
+    path = f"{TABLES}/{hashlib.sha256(content).hexdigest()[:32]}.arrow"
+    if not storage.exists(path):
+        storage.write_bytes(path, content)
+    uri = join(storage.uri, path)
+    return str(Path(uri).absolute()) if storage.is_local else uri
+
+
+def _table(table: Any, where: str) -> Any:
+    """A pyarrow Table of what was given."""
+    import pyarrow as pa
+
+    try:
+        if isinstance(table, pa.Table):
+            return table
+        if hasattr(table, "flatten_indices"):  # a datasets.Dataset, which may be a view of other rows
+            return table.flatten_indices().data.table
+        if hasattr(table, "iloc"):
+            return pa.Table.from_pandas(table, preserve_index=False)
+        if isinstance(table, Sequence) and all(isinstance(row, Mapping) for row in table):
+            return pa.Table.from_pylist(list(table))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UserError(f"{where}: a column has values of several kinds: {error}") from error
+    raise UserError(
+        f"{where} is {shown(table)}; valid: a path, a pandas frame, a datasets.Dataset, a pyarrow Table, dicts"
+    )
+
+
+def _arrow(table: Any) -> bytes:
+    """The table as an Arrow stream, of equal bytes for equal content, whichever library made it: of what they note in a
+    table only the names of classes stay, and texts are of one type."""
+    import pyarrow as pa
+
+    noted = {key: value for key, value in (table.schema.metadata or {}).items() if key == CLASS_NAMES}
+    plain = pa.schema([pa.field(field.name, _plain(field.type)) for field in table.schema], noted or None)
+    table = table.cast(plain).combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _plain(kind: Any) -> Any:
+    """The Arrow type as which a column is kept."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """A stage of an experiment, under one seed."""
+
+    name: str
+    seed: int
+    bundle: str
+    """Where its bundle lies, for `load_bundle` and every command."""
+    metrics: Mapping[str, float | None]
+    """Dev metric -> value; None where it is undefined."""
+    intervals: Mapping[str, Sequence[float]]
+    """Dev metric -> its 95 % bootstrap interval."""
+    seconds: float
+    """Training time, without measuring."""
+
+
+class Trained:
+    """What `train` gives: an experiment whose stages have finished.
+
+    uri: where the experiment lies. results: what its results.json holds.
+    """
+
+    def __init__(self, uri: str, results: Mapping[str, Any]) -> None:
+        self.uri, self.results = uri, results
+        rows = [row for row in results["stages"] if row["status"] == "finished" and row["bundle"]]
+        self.stages = [_stage(uri, row) for row in rows if row["name"] != "encoder"]
+
+    def __repr__(self) -> str:
+        last = self.stages[-1]
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in last.metrics.items() if value is not None)
+        return f"<Trained {self.uri}: {last.name}: {scores}>"
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """The last stage's dev metrics."""
+        return self.stages[-1].metrics
+
+    @cached_property
+    def bundle(self) -> Model:
+        """The last stage's model, ready to be asked."""
+        from multitask import load_bundle
+
+        return load_bundle(self.stages[-1].bundle)
+
+    def curves(self) -> pd.DataFrame:
+        """A frame of every measurement of every stage: stage, seed, epoch, steps, and a column a dev metric."""
+        import pandas as pd
+
+        from multitask.experiment.records import read_records
+
+        rows = [
+            {"stage": stage.name, "seed": stage.seed, "epoch": record.epoch, "steps": record.steps, **record.metrics}
+            for stage in self.stages
+            for record in read_records(Storage(stage.bundle.rpartition("/")[0]))
+        ]
+        return pd.DataFrame(rows)
+
+    def report(self) -> list[str]:
+        """Writes the experiment's report, and returns where its pages lie."""
+        from multitask.report import write_report
+
+        return write_report(self.uri)
+
+
+def _stage(uri: str, row: Mapping[str, Any]) -> TrainedStage:
+    bundle = join(uri, row["bundle"])
+    return TrainedStage(row["name"], row["seed"], bundle, row["metrics"], row["intervals"], row["seconds"])

@@ -1,0 +1,176 @@
+"""`multitask.train`: what a notebook does, in a process that has other work too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import multitask
+from multitask.errors import UserError
+from multitask.experiment.checkpoints import CheckpointStore
+from multitask.recipe.loading import load_recipe, recipe_of
+from multitask.recipe.packaged import packaged_recipes
+from multitask.storage.storage import Storage
+from ray_jobs.driver import driver
+from ray_jobs.python import _file, _Stop
+from tests.helpers import difference
+
+RECIPE = multitask.Recipe(
+    name="mine",
+    encoder="tiny",
+    tasks={"quora": multitask.Task(head="mlp")},
+    defaults=multitask.Settings(epochs=2, batch_size=16),
+    stages=[multitask.Stage(name="one", tasks=["quora"], train="full-model", lr=1e-3)],
+)
+
+
+def frame(count: int) -> pd.DataFrame:
+    numbers = range(count)
+    return pd.DataFrame(
+        {
+            "sentence1": [f"How do I learn {at % 7}?" for at in numbers],
+            "sentence2": [f"How can I learn {at % 5}?" for at in numbers],
+            "is_duplicate": [int(at % 7 == at % 5) for at in numbers],
+        }
+    )
+
+
+def data() -> dict[str, dict[str, Any]]:
+    return {"quora": {"train": frame(100), "dev": frame(40)}}
+
+
+def test_a_frame_is_trained_on_and_what_it_gives_is_at_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "import_torchmetrics", lambda: pytest.fail("the process is not the project's own"))
+    trained = multitask.train(RECIPE, data(), storage=tmp_path)
+    assert [stage.name for stage in trained.stages] == ["one"] and trained.stages[0].seed == 11711
+    assert trained.metrics["quora/accuracy"] == pytest.approx(
+        trained.results["stages"][-1]["metrics"]["quora/accuracy"]
+    )
+    assert f"{trained!r}".startswith(f"<Trained {tmp_path}/mine: one: quora/accuracy ")
+    assert trained.bundle.paraphrase("How do I learn 3?", "How can I learn 3?").probabilities.shape == (1,)
+    curves = trained.curves()
+    assert (
+        curves["epoch"].tolist() == [0, 1, 2] and curves["quora/accuracy"].iloc[-1] == trained.metrics["quora/accuracy"]
+    )
+    assert [Path(page).is_file() for page in trained.report()] == [True, True]
+    assert "one  epoch 2/2" in capsys.readouterr().out
+
+    rows = {"quora": {"train": frame(100).to_dict("records"), "dev": pa.Table.from_pandas(frame(40))}}
+    again = multitask.train(RECIPE.tree(), rows, storage=tmp_path)
+    assert again.stages == trained.stages
+    assert "one: finished before, skipped" in capsys.readouterr().out, "the content is equal, whatever holds it"
+
+
+def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        checkpoints = tmp_path / "stopped"
+        while not any(checkpoints.glob("mine/*/checkpoints/*/state.json")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    many = ["defaults.epochs=8", "defaults.checkpoint_steps=5", "defaults.validate=stage"]
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
+    with pytest.raises(KeyboardInterrupt, match="what was saved is safe, and the same call goes on"):
+        multitask.train(RECIPE, data(), storage=tmp_path / "stopped", overrides=many, quiet=True)
+    waiting.join()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    both = [
+        multitask.train(RECIPE, data(), storage=tmp_path / place, overrides=many, quiet=True)
+        for place in ("stopped", "undisturbed")
+    ]
+    stopped, undisturbed = (
+        CheckpointStore(Storage(one.stages[0].bundle.rpartition("/")[0]).at("checkpoints")) for one in both
+    )
+    one, other = stopped.newest(), undisturbed.newest()
+    assert one and other and difference(one.weights, other.weights) == 0.0
+    assert both[0].metrics == both[1].metrics
+
+
+def test_ctrl_c_twice_ends_the_call_and_not_the_process() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with _Stop("the same call goes on") as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_thread_without_signals_trains_too(tmp_path: Path) -> None:
+    found: list[Any] = []
+    few = ["defaults.epochs=1"]
+    thread = threading.Thread(
+        target=lambda: found.append(multitask.train(RECIPE, data(), storage=tmp_path, overrides=few, quiet=True))
+    )
+    thread.start()
+    thread.join()
+    assert [stage.name for stage in found[0].stages] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"quora": {"trian": []}}, r"data\['quora'\]\['trian'\]: no such split; valid: train, dev, test"),
+        ({"quora": {"train": 3}}, r"data\['quora'\]\['train'\] is 3; valid: a path, a pandas frame"),
+        ({"quora": {"train": ["a", 1]}}, r"data\['quora'\]\['train'\] is \['a', 1\]; valid: "),
+        ({"quora": [1]}, r"data\['quora'\] is \[1\]; valid: a dict of train, dev, test"),
+        ({"quora": {"train": pd.DataFrame({"a": ["x", 1]})}}, "a column has values of several kinds: "),
+        ({"quora": {"train": [{"sentence1": "a"}], "dev": frame(4)}}, "no column sentence2, is_duplicate"),
+    ],
+)
+def test_what_is_no_data_is_one_line(given: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        multitask.train(RECIPE, given, storage=tmp_path, quiet=True)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_tables_of_equal_content_are_one_file(tmp_path: Path) -> None:
+    storage, table = Storage(str(tmp_path)), frame(5)
+    views = [table, table.to_dict("records"), pa.Table.from_pandas(table), table.astype({"sentence1": "category"})]
+    places = {_file(storage, "data", view) for view in views}
+    assert len(places) == 1 and len({*places, _file(storage, "data", frame(6))}) == 2
+    assert _file(storage, "data", Path("a.csv")) == "a.csv" and _file(storage, "data", ["a.csv", "b.csv"]) == [
+        "a.csv",
+        "b.csv",
+    ]
+
+
+class View:
+    """As much of a datasets.Dataset that shows some rows as is asked for: `data` has all of them still."""
+
+    def __init__(self, table: pa.Table, rows: list[int] | None = None) -> None:
+        self.data, self.rows = SimpleNamespace(table=table), rows
+
+    def flatten_indices(self) -> View:
+        return self if self.rows is None else View(self.data.table.take(self.rows))
+
+
+def test_a_dataset_is_read_as_the_view_that_it_is(tmp_path: Path) -> None:
+    table, storage = pa.Table.from_pandas(frame(9)), Storage(str(tmp_path))
+    alone = frame(9).iloc[[4, 2]]
+    assert _file(storage, "data", View(table, [4, 2])) == _file(storage, "data", alone)
+    assert _file(storage, "data", View(table)) == _file(storage, "data", frame(9))
+
+
+@pytest.mark.parametrize("name", packaged_recipes())
+def test_a_recipe_is_its_tree_and_its_tree_the_recipe(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe_of(recipe.tree(), "recipe") == recipe
+
+
+def test_what_comes_later_is_there_and_nothing_else() -> None:
+    assert {*multitask.__all__} >= {*multitask.LATER}
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        multitask.trian  # noqa: B018
