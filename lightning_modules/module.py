@@ -98,7 +98,7 @@ class StageModule(pl.LightningModule):
             if self._average:
                 self._average.restore(checkpoint.average)
         self.state = replace(checkpoint.state if checkpoint else State(), start=weights).rolled(steps_per_epoch)
-        self.model.part_tokens = self.state.part_tokens
+        self.model.part_tokens = self.state.part_tokens if self.memory else None
         self.restore_losses()
         self.factor = schedule(self.stage.schedule, int(self.stage.warmup * self.total_steps), self.total_steps)
 

@@ -73,10 +73,12 @@ def out_of_memory(error: BaseException) -> bool:
 
 def halved(part_tokens: int | None, batch: Batch) -> int | None:
     """Half of the tokens that were held at a time, padding included, when the batch did not fit; None where they were
-    a single sentence's.
+    a single sentence's, or encodings stand in for them.
 
     part_tokens: how many were; None is the whole batch's.
     """
+    if batch.features is not None:
+        return None
     sentences, width = batch.input_ids.shape
     held = min(sentences, max(1, (part_tokens or batch.input_ids.numel()) // width))
     return held // 2 * width or None

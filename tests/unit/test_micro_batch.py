@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.gpu.cost import most_held
 from multitask.data.batches import Batch
+from multitask.experiment.checkpoints import Checkpoint, State
 from multitask.model.bert import MiniBert
 from multitask.model.dropout import Draws, Dropout
 from multitask.objectives.base import Place
@@ -22,6 +24,7 @@ from multitask.objectives.memory import Memory, longest_batch
 from multitask.recipe.checks import build_recipe
 from tests.helpers import (
     difference,
+    module_of,
     newest,
     objective_of,
     random_sentences,
@@ -172,6 +175,19 @@ def test_what_is_no_want_of_memory_is_raised_and_so_is_a_sentence_that_is_too_mu
     with pytest.raises(RuntimeError, match="can't allocate"):
         memory.again(fails(RuntimeError("DefaultCPUAllocator: can't allocate memory")), lambda: None)
     assert objective.model.part_tokens == batch.input_ids.shape[1]
+    memory.batch = replace(batch, features=torch.zeros(2, 3), input_ids=torch.empty(0, 0, dtype=torch.int64))
+    with pytest.raises(torch.OutOfMemoryError):
+        memory.again(fails(torch.OutOfMemoryError()), lambda: None)
+
+
+def test_what_was_found_is_forgotten_where_the_stage_no_longer_asks_for_it() -> None:
+    found = []
+    for micro_batch in ("auto", None):
+        module = module_of({"quora": TABLES["quora"]}, micro_batch=micro_batch)
+        checkpoint = Checkpoint(State(part_tokens=40), module.model.trained_weights(), {}, {}, [], {})
+        module.start(checkpoint, "", 5)
+        found.append(module.model.part_tokens)
+    assert found == [40, None]
 
 
 def test_ranks_take_what_the_least_of_them_can_hold(room_for_4: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
