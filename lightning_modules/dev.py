@@ -184,6 +184,7 @@ class DevMetrics(Callback):
                 task: counter(self.throttle, module, f"dev {task}", data, epoch) for task, data in self.data.dev.items()
             },
             overall_of=self.job.overall or OVERALL_OF,
+            measures=self.job.measures,
         )
         own = module.own_metrics(self.data.dev_tables, autocast) if steps else {}
         seconds, self._encoding = self._encoding + time.monotonic() - began, 0.0

@@ -70,7 +70,7 @@ def tell_curves(
 ) -> None:
     """Tells curves of precision over recall, of the tasks that ask for yes or no."""
     for task, found in predicted.items():
-        if found.logits is not None:
+        if found.logits is not None and found.logits.shape == found.labels.shape:
             events.curve(f"{task}/precision_recall", tables[task].labels, found.logits.sigmoid(), steps)
 
 

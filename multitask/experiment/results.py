@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from multitask.data.tokens import TokenTable
-from multitask.measure.metrics import LOWER_IS_BETTER, majority_baseline
+from multitask.measure.metrics import lower_is_better, majority_baseline
 from multitask.recipe.sweeps import said
 from multitask.tasks.own import definitions
 from multitask.tasks.table import Split, TaskSpec
@@ -106,7 +106,7 @@ def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     There is one column of perplexities, over all tasks together, for the width of a terminal.
     """
     metrics = list(dict.fromkeys(name for stage in results["stages"] for name in stage["metrics"]))
-    metrics = [name for name in metrics if name in LOWER_IS_BETTER or not name.endswith("/perplexity")]
+    metrics = [name for name in metrics if lower_is_better(name) or not name.endswith("/perplexity")]
     settings = swept_settings(results["stages"])
     body = []
     for name in dict.fromkeys(stage["name"] for stage in results["stages"]):

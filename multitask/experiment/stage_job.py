@@ -142,6 +142,8 @@ class StageJob:
     """Leave the dev sentences' encodings in the cache: a stage that freezes the encoder starts from this one."""
     overall: list[str] = field(default_factory=list)
     """The metrics that overall scores are made of; none for the papers' three."""
+    measures: list[str] = field(default_factory=list)
+    """Further metrics that dev is measured by, TASK/METRIC."""
     about: dict[str, Any] = field(default_factory=dict)
     """What its bundle says of itself."""
 

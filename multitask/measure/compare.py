@@ -94,14 +94,24 @@ class Comparison:
         return None if self.baseline is None or self.value is None else self.value - self.baseline
 
 
-def compare(tasks: Sequence[Answered], of: Sequence[str] = OVERALL_OF, resamples: int = RESAMPLES) -> list[Comparison]:
+def compare(
+    tasks: Sequence[Answered],
+    of: Sequence[str] = OVERALL_OF,
+    measures: Sequence[str] = (),
+    resamples: int = RESAMPLES,
+) -> list[Comparison]:
     """Every model but the first against the first, in each task's metrics and, where all that they are made of are
-    there, both overall scores. of: the metrics that these are made of, the papers' three unless said.
+    there, both overall scores. of: the metrics that these are made of, the papers' three unless said. measures:
+    further ones, TASK/METRIC.
 
     A row is drawn for all models at once: what is hard for all of them cancels out. Rows of different tasks are drawn
     independently of each other.
     """
-    asked = {f"{task.spec.name}/{metric}": (task, metric) for task in tasks for metric in metrics_of(task.spec, of)}
+    asked = {
+        f"{task.spec.name}/{metric}": (task, metric)
+        for task in tasks
+        for metric in metrics_of(task.spec, [*of, *measures])
+    }
     scores = {key: _scores(task, metric) for key, (task, metric) in asked.items()}
     valued = {key: [score.value is not None for score in given] for key, given in scores.items()}
     defined = [key for key, (baseline, *others) in valued.items() if baseline and any(others)]
@@ -182,8 +192,8 @@ def _scores(task: Answered, metric: str) -> list[Score]:
 
 def _drawn(task: Answered, metric: str, resamples: int) -> Values:
     """(resamples, models) a metric over rows drawn with replacement, the same ones for all models and metrics."""
-    value, wanted = METRICS[metric], task.labels
-    given = [measured(metric, predicted) for predicted in task.predicted]
+    given, wanted = [measured(metric, predicted) for predicted in task.predicted], task.labels
+    value = METRICS[metric].function(given[0], wanted)
 
     def values(picks: Places) -> Values:
         labels = wanted[picks]

@@ -120,14 +120,14 @@ def predictions(
     def values(batch: Batch) -> Tensor:
         with autocast():
             outputs = model(batch.to(device))
-        return outputs.float() if kind.decides else kind.prediction(outputs, label)
+        return outputs.float() if kind.by_logits else kind.prediction(outputs, label)
 
     outputs = torch.zeros(1, *label.shape)
-    shape = (outputs if kind.decides else kind.prediction(outputs, label)).shape[1:]
+    shape = (outputs if kind.by_logits else kind.prediction(outputs, label)).shape[1:]
     found = torch.zeros(len(data.table), *shape, dtype=torch.float64)
     with model.evaluating():
         found = reduce(scattered(found, data.batches, lambda batch: batch.rows, values, progress))
-    return Predicted(kind.prediction(found, label).double(), found) if kind.decides else Predicted(found)
+    return _decided(found, label) if kind.by_logits else Predicted(found)
 
 
 def head_outputs(model: MultitaskModel, data: EvalSet, *, device: torch.device, progress: Done = silent) -> Tensor:
@@ -140,9 +140,12 @@ def head_outputs(model: MultitaskModel, data: EvalSet, *, device: torch.device, 
 def predicted_of(outputs: Tensor, label: LabelSpec) -> Predicted:
     """What a head's outputs (N, *shape) say; to the bit what `predictions` says of those that it computes."""
     kind = KINDS[label.kind]
-    if not kind.decides:
-        return Predicted(kind.prediction(outputs, label).double())
-    return Predicted(kind.prediction(outputs.double(), label).double(), outputs.double())
+    return _decided(outputs.double(), label) if kind.by_logits else Predicted(kind.prediction(outputs, label).double())
+
+
+def _decided(logits: Tensor, label: LabelSpec) -> Predicted:
+    """What logits (N, *shape), float64, decide."""
+    return Predicted(KINDS[label.kind].prediction(logits, label).double(), logits)
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,10 @@ class Measured:
     predicted: dict[str, Predicted]
 
 
-def metrics_of(spec: TaskSpec, overall_of: Sequence[str]) -> list[str]:
-    """What a task is measured by: its own metric, and those that overall scores ask of it and its labels have."""
-    asked = [metric for task, _, metric in (key.partition("/") for key in overall_of) if task == spec.name]
+def metrics_of(spec: TaskSpec, keys: Sequence[str]) -> list[str]:
+    """What a task is measured by: its own metric, and those of the keys, TASK/METRIC, that are asked of it and that its
+    labels have."""
+    asked = [metric for task, _, metric in (key.partition("/") for key in keys) if task == spec.name]
     valid: Sequence[str] = KINDS[spec.label.kind].metrics
     return list(dict.fromkeys([spec.metric, *(metric for metric in asked if metric in valid)]))
 
@@ -172,15 +176,17 @@ def measure(
     reduce: Reduce = alone,
     progress: Mapping[str, Done] | None = None,
     overall_of: Sequence[str] = OVERALL_OF,
+    measures: Sequence[str] = (),
 ) -> Measured:
     """Measures every task's dev set: its metric and, where all metrics are there that they are made of, both overall
-    scores. overall_of: those metrics, TASK/METRIC; one that is not its task's own is measured too."""
+    scores. overall_of: those metrics, TASK/METRIC; one that is not its task's own is measured too. measures: others
+    that are."""
     scores: dict[str, Score] = {}
     found: dict[str, Predicted] = {}
     for task, data in sets.items():
         told = (progress or {}).get(task, silent)
         found[task] = predictions(model, data, device=device, autocast=autocast, reduce=reduce, progress=told)
-        for metric in metrics_of(model.specs[task], overall_of):
+        for metric in metrics_of(model.specs[task], [*overall_of, *measures]):
             scores[f"{task}/{metric}"] = score(metric, found[task], data.table.labels.double())
     if all(key in scores for key in overall_of):
         undefined = ", ".join(key for key in overall_of if scores[key].value is None)

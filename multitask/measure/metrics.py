@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from multitask.measure import functions
 from multitask.measure.bootstrap import INTERVAL_SEED, RESAMPLES, Interval, interval, share_interval
 from multitask.tasks.labels import KINDS, KindName
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:  # torch is much to load for whoever only asks which metrics t
     from torch import Tensor
 
 Floats = NDArray[np.float64]
+Function = Callable[[Floats, Floats], Floats]
 Number = TypeVar("Number", float, Floats)
 
 PERPLEXITY = "mlm/perplexity"
 COMPLETION = "completion/perplexity"
-LOWER_IS_BETTER = frozenset({PERPLEXITY, COMPLETION})
 
 # The three metrics that the papers' overall scores are made of.
 OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")
@@ -32,15 +33,22 @@ def goodness(metric: str, value: float | None) -> float:
     """The more, the better; -inf where there is no value."""
     if value is None or not np.isfinite(value):
         return float("-inf")
-    return -value if metric in LOWER_IS_BETTER else value
+    return -value if lower_is_better(metric) else value
+
+
+def lower_is_better(key: str) -> bool:
+    """Whether less of a metric is better. key: `sts/mse` say, or an objective's own."""
+    found = METRICS.get(key.rpartition("/")[2])
+    return found.lower_is_better if found else key in (PERPLEXITY, COMPLETION)
 
 
 @dataclass(frozen=True)
 class Predicted:
     """What a model says of N examples.
 
-    labels: (N,) float64, or (N, W) of W numbers each: the predicted ones, in the label's own unit. logits: of their
-    shape, what they were before they became yes or no; None for labels that are no decision.
+    labels: (N,) float64, or (N, W) of W numbers each: the predicted ones, in the label's own unit. logits: what they
+    were decided by, of their shape for yes or no, (N, classes) for one class of several; None for labels that are no
+    decision.
     """
 
     labels: Tensor
@@ -61,68 +69,55 @@ class Score:
     interval: Interval | None = None
 
 
-def accuracy(predictions: Floats, labels: Floats) -> Floats:
-    """The share of equal pairs along the last axis: (..., N), (..., N) -> (...)."""
-    return np.asarray((predictions == labels).mean(axis=-1))
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is computed, by what it is of; a function of each shape that it has a value of."""
+
+    one: Function | None = None
+    """Of labels that are one number: predicted labels, or a logit each, against them."""
+    classes: Function | None = None
+    """Of a logit for each class against labels that are one class, numbered from 0."""
+    several: Function | None = None
+    """Of labels of several numbers: predicted ones, or a logit each, against them."""
+    of_logits: bool = False
+    """Whether it is of the logits, and not of what they were decided to be."""
+    lower_is_better: bool = False
+    correlation: bool = False
+    """Whether it lies in -1 to 1, and not in 0 to 1."""
+
+    def function(self, given: Floats, wanted: Floats) -> Function:
+        """What computes it for N examples of those shapes."""
+        found = self.several if wanted.ndim > 1 else self.classes if given.ndim > wanted.ndim else self.one
+        assert found is not None
+        return found
 
 
-def pearson(predictions: Floats, labels: Floats) -> Floats:
-    """Pearson's r along the last axis: (..., N), (..., N) -> (...); NaN where either side is constant."""
-    x = predictions - predictions.mean(axis=-1, keepdims=True)
-    y = labels - labels.mean(axis=-1, keepdims=True)
-    varies = (np.ptp(predictions, axis=-1) > 0) & (np.ptp(labels, axis=-1) > 0)
-    norm = np.sqrt((x * x).sum(axis=-1)) * np.sqrt((y * y).sum(axis=-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(varies, np.clip((x * y).sum(axis=-1) / norm, -1.0, 1.0), np.nan)
-
-
-def f1_micro(predictions: Floats, labels: Floats) -> Floats:
-    """F1 of all classes together: 0 or 1 (..., N, W), (..., N, W) -> (...); NaN where no label is 1."""
-    return _f1(predictions, labels, (-2, -1))
-
-
-def f1_macro(predictions: Floats, labels: Floats) -> Floats:
-    """The mean F1 of the classes that labels have. Shapes and NaN as of `f1_micro`."""
-    return _mean_of_classes(_f1(predictions, labels, -2))
-
-
-def average_precision(logits: Floats, labels: Floats) -> Floats:
-    """The mean, over the classes that labels have, of their average precision: the sum over n of (R_n - R_n-1) P_n,
-    with recall and precision of the n greatest logits, equal ones taken together. Shapes and NaN as of `f1_micro`."""
-    falling, there = (np.ascontiguousarray(np.moveaxis(values, -2, -1)) for values in (-logits, labels))
-    order = np.argsort(falling, axis=-1)
-    falling, there = np.take_along_axis(falling, order, axis=-1), np.take_along_axis(there, order, axis=-1)
-    ends = np.full(falling.shape, falling.shape[-1] - 1)
-    ends[..., :-1] = np.where(np.diff(falling) > 0, np.arange(falling.shape[-1] - 1), ends[..., :-1])
-    ends = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]  # the last place of each one's equals
-    hits = there.cumsum(axis=-1)
-    precision = np.take_along_axis(hits, ends, axis=-1) / (ends + 1)
-    with np.errstate(invalid="ignore"):
-        return _mean_of_classes((precision * there).sum(axis=-1) / hits[..., -1])
-
-
-def _f1(predictions: Floats, labels: Floats, axis: int | tuple[int, int]) -> Floats:
-    there = labels.sum(axis=axis)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = 2 * (predictions * labels).sum(axis=axis) / (predictions.sum(axis=axis) + there)
-    return np.where(there > 0, found, np.nan)
-
-
-def _mean_of_classes(values: Floats) -> Floats:
-    """(..., W) -> (...); NaN is left out, and is the mean of nothing else."""
-    there = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(there, values, 0).sum(axis=-1) / there.sum(axis=-1))
-
-
-METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "accuracy": accuracy,
-    "pearson": pearson,
-    "f1_micro": f1_micro,
-    "f1_macro": f1_macro,
-    "average_precision": average_precision,
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(functions.accuracy),
+    "balanced_accuracy": Metric(functions.balanced_accuracy),
+    "f1": Metric(functions.f1),
+    "f1_micro": Metric(several=functions.several_f1_micro),
+    "f1_macro": Metric(functions.f1_macro, several=functions.several_f1_macro),
+    "f1_weighted": Metric(functions.f1_weighted),
+    "precision": Metric(functions.precision),
+    "precision_macro": Metric(functions.precision_macro),
+    "recall": Metric(functions.recall),
+    "recall_macro": Metric(functions.recall_macro),
+    "mcc": Metric(functions.mcc, correlation=True),
+    "pearson": Metric(functions.pearson, correlation=True),
+    "spearman": Metric(functions.spearman, correlation=True),
+    "kendall": Metric(functions.kendall, correlation=True),
+    "mae": Metric(functions.mae, lower_is_better=True),
+    "mse": Metric(functions.mse, lower_is_better=True),
+    "r2": Metric(functions.r2),
+    "auc": Metric(functions.auc, functions.auc_of_classes, functions.several_auc, of_logits=True),
+    "average_precision": Metric(
+        functions.average_precision, several=functions.several_average_precision, of_logits=True
+    ),
+    "log_loss": Metric(functions.log_loss, functions.log_loss_of_classes, of_logits=True, lower_is_better=True),
+    "brier": Metric(functions.brier, functions.brier_of_classes, of_logits=True, lower_is_better=True),
+    "ece": Metric(functions.ece, functions.ece_of_classes, of_logits=True, lower_is_better=True),
 }
-OF_LOGITS = frozenset({"average_precision"})  # they measure what decisions are made of
 
 
 def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
@@ -134,26 +129,33 @@ def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
 
 def measured(metric: str, predicted: Predicted) -> Floats:
     """What the metric is of: the predicted labels, or the logits that they were decided by."""
-    found = predicted.logits if metric in OF_LOGITS else predicted.labels
+    found = predicted.logits if METRICS[metric].of_logits else predicted.labels
     assert found is not None, f"{metric} is of labels that are decided"
     return _float64(found)
 
 
 def plain_score(metric: str, given: Floats, wanted: Floats) -> Score:
-    """The metric of what `measured` gave against labels of its shape, without an interval."""
-    assert given.shape == wanted.shape, f"{given.shape} predictions for {wanted.shape} labels"
+    """The metric of what `measured` gave, without an interval."""
+    assert given.shape[: wanted.ndim] == wanted.shape, f"{given.shape} predictions for {wanted.shape} labels"
     if not given.size:
         return Score(None, "no examples")
     broken = int(np.count_nonzero(~np.isfinite(given)))
     if broken:
         return Score(None, f"{broken} of {given.size} predictions are not finite")
-    value = float(METRICS[metric](given, wanted))
+    value = float(METRICS[metric].function(given, wanted)(given, wanted))
     if np.isfinite(value):
         return Score(value)
+    return Score(None, _undefined(given, wanted))
+
+
+def _undefined(given: Floats, wanted: Floats) -> str:
+    """Why a metric of finite numbers has no value."""
     if wanted.ndim > 1:
-        return Score(None, "no label has any class")
+        return "no label has any class"
+    if given.ndim > wanted.ndim:
+        return "a class has no label, or all of them"
     side, values = ("prediction", given) if np.ptp(given) == 0 else ("label", wanted)
-    return Score(None, f"constant {side} {values.flat[0]}")
+    return f"constant {side} {values.flat[0]}"
 
 
 def majority_baseline(labels: ArrayLike, kind: KindName) -> float | None:
@@ -180,8 +182,9 @@ def overall(metrics: Mapping[str, float | None], of: Sequence[str] = OVERALL_OF)
 
 
 def normalised(key: str, value: Number) -> Number:
-    """A metric on the scale 0 to 1: Pearson's r mapped to (r + 1) / 2, others as they are. key: `sts/pearson` say."""
-    return (value + 1) / 2 if key.endswith("/pearson") else value
+    """A metric on the scale 0 to 1: a correlation r mapped to (r + 1) / 2, others as they are. key: `sts/pearson`
+    say."""
+    return (value + 1) / 2 if METRICS[key.rpartition("/")[2]].correlation else value
 
 
 def bootstrap_interval(
@@ -190,8 +193,8 @@ def bootstrap_interval(
     """The metric's 95 % percentile interval over resampled pairs of a prediction and a label; None where it has no
     spread. An accuracy of 0 or 1, of which every resample is the same, gets Wilson's interval.
     """
-    width = given.size // len(given)
-    found = interval(lambda picks: METRICS[metric](given[picks], wanted[picks]), len(given), seed, resamples, width)
+    width, function = given.size // len(given), METRICS[metric].function(given, wanted)
+    found = interval(lambda picks: function(given[picks], wanted[picks]), len(given), seed, resamples, width)
     if found is None or found[1] - found[0] > NO_SPREAD:
         return found
     return share_interval(found[0], len(given)) if metric == "accuracy" else None

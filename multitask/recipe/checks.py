@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from multitask.errors import UserError, near
-from multitask.measure.metrics import OVERALL_OF, overall
+from multitask.measure.metrics import OVERALL_OF, lower_is_better, overall
 from multitask.model.heads import HEADS, loss_for
 from multitask.objectives.losses import check_settings
 from multitask.objectives.table import OBJECTIVES
@@ -21,7 +21,7 @@ from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
 from multitask.recipe.validating import validated
 from multitask.tasks.labels import KINDS
-from multitask.tasks.table import TASKS
+from multitask.tasks.table import TASKS, TaskSpec
 
 
 def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
@@ -192,12 +192,14 @@ def _check_overall(recipe: Recipe, where: str) -> None:
         raise UserError(f"{at}.tasks: [{', '.join(tasks)}] names a task twice; all count alike")
     for task, metric in measure.items():
         kind = recipe.specs[task].label.kind
-        if metric not in (valid := KINDS[kind].metrics):
-            raise UserError(f"{at}.measure.{task}: '{metric}' is no metric of {kind}; valid: {', '.join(valid)}")
+        valid = [name for name in KINDS[kind].metrics if not lower_is_better(f"{task}/{name}")]
+        if metric not in valid:
+            raise UserError(f"{at}.measure.{task}: '{metric}' is no score of {kind}; valid: {', '.join(valid)}")
 
 
 def _metrics(recipe: Recipe) -> list[str]:
-    return list(dict.fromkeys([*(spec.metric_key for spec in recipe.specs.values()), *recipe.overall_of]))
+    own = [spec.metric_key for spec in recipe.specs.values()]
+    return list(dict.fromkeys([*own, *recipe.overall_of, *recipe.measures]))
 
 
 def _deciding(recipe: Recipe, stage: Stage) -> list[str]:
@@ -237,6 +239,14 @@ def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
         raise UserError(f"{at}.keep: the best epoch is known only with validate: epoch, not 'stage'")
 
 
+def _check_measures(task: Task, spec: TaskSpec, at: str) -> None:
+    valid = KINDS[spec.label.kind].metrics
+    for metric in task.measures:
+        if metric not in valid:
+            kind = spec.label.kind
+            raise UserError(f"{at}.measures: '{metric}' is no metric of {kind}; valid: {', '.join(valid)}")
+
+
 def _check_task(name: str, task: Task, where: str) -> None:
     at = f"{where}: tasks.{name}"
     if not task.define and name not in TASKS:
@@ -246,6 +256,7 @@ def _check_task(name: str, task: Task, where: str) -> None:
         )
     spec = task.spec(name, f"{where}: ")
     check_settings(loss_for(task.head or spec.head, spec, task.loss, at), task.loss_settings, spec, at)
+    _check_measures(task, spec, at)
     valid = [*spec.columns, spec.label.column, "id"]
     if unknown := set(task.columns) - {*valid}:
         meant = near(min(unknown), valid)

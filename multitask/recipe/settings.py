@@ -173,6 +173,8 @@ class Task(Strict):
     """What answers the task; the bundle's head, or the task's own, unless said."""
     loss: str | None = None
     """What the head learns from; the loss that fits it unless said."""
+    measures: list[Metric] = []
+    """What dev is measured by beside the task's own metric, of the metrics that its kind of label has."""
     label_smoothing: Rate = 0.0
     """The share of a label's target that all classes get evenly, for losses `cross_entropy` and `bce`."""
     class_weights: Literal["balanced"] | dict[Word, Above0] | None = None

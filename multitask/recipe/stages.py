@@ -217,6 +217,11 @@ class Recipe(Strict):
         specs, measure = self.specs, self.overall.measure
         return [f"{task}/{measure.get(task, specs[task].metric)}" for task in self.overall.tasks]
 
+    @property
+    def measures(self) -> list[str]:
+        """The metrics that tasks are measured by beside their own, as TASK/METRIC."""
+        return [f"{name}/{metric}" for name, task in self.tasks.items() for metric in task.measures]
+
     def parent(self, stage: Stage) -> str:
         """The name of the stage it starts from, `encoder`, or a bundle's URI."""
         if stage.from_:

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KindName = Literal["classes", "binary", "score", "probability", "multilabel"]
-Metric = Literal["accuracy", "pearson", "f1_micro", "f1_macro", "average_precision"]
+Metric = Literal[
+    "accuracy", "balanced_accuracy", "f1", "f1_micro", "f1_macro", "f1_weighted", "precision", "precision_macro",
+    "recall", "recall_macro", "mcc", "pearson", "spearman", "kendall", "mae", "mse", "r2", "auc", "average_precision",
+    "log_loss", "brier", "ece",
+]  # fmt: skip
+OF_CLASS: tuple[Metric, ...] = (
+    "balanced_accuracy", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "mcc",
+)  # fmt: skip
+OF_YES: tuple[Metric, ...] = ("balanced_accuracy", "f1", "precision", "recall", "mcc", "average_precision")
+NUMBERS: tuple[Metric, ...] = ("spearman", "kendall", "mae", "mse")  # of labels that are one number, whatever it means
+PROBABILITIES: tuple[Metric, ...] = ("auc", "log_loss", "brier", "ece")
 
 MAX_CLASSES = 1000
 
@@ -111,7 +121,7 @@ class LabelKind:
     chances: Chances | None
     """How outputs are probabilities that can be mixed; None where they are values, of which the mean is taken."""
     decides: bool
-    """Whether a prediction is a decision on logits, which metrics and curves may rest on too."""
+    """Whether a prediction is a yes or no of each logit, which curves may rest on too."""
     divergence: Callable[[Tensor, Tensor, LabelSpec], Tensor]
     """(outputs, reference, label) -> how far two outputs for the same examples lie apart, (B,), >= 0; symmetric."""
     losses: tuple[str, ...]
@@ -142,6 +152,12 @@ class LabelKind:
     def one_class(self) -> bool:
         """Whether a label is one class of several, which can be weighed and smoothed."""
         return self.words is not None and self.ordered
+
+    @property
+    def by_logits(self) -> bool:
+        """Whether a prediction is made of logits that metrics may rest on: a yes or no of each, or the class of the
+        greatest."""
+        return self.decides or self.one_class
 
     @property
     def several(self) -> bool:
@@ -237,7 +253,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         decides=False,
         divergence=kl_of_classes,
         losses=("cross_entropy", "ordinal", "focal"),
-        metrics=("accuracy", "pearson"),
+        metrics=("accuracy", "pearson", *OF_CLASS, *NUMBERS, *PROBABILITIES),
         unit="a logit for each class; softmax gives probabilities",
         becomes="the largest's: {low:g} + argmax",
         problem="single_label_classification",
@@ -256,7 +272,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         decides=True,
         divergence=kl_of_logits,
         losses=("bce", "focal"),
-        metrics=("accuracy", "pearson"),
+        metrics=("accuracy", "pearson", *OF_YES, *PROBABILITIES),
         unit="a logit; its sigmoid is the probability of {yes}",
         becomes="1 where it is above {cuts}",
         problem="multi_label_classification",
@@ -275,7 +291,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         decides=False,
         divergence=square_on_scale,
         losses=("mse", "cosine_mse", "cosent"),
-        metrics=("pearson",),
+        metrics=("pearson", *NUMBERS, "r2"),
         unit="the label's own unit, {low:g} to {high:g}",
         becomes="the value itself",
         problem="regression",
@@ -294,7 +310,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         decides=False,
         divergence=kl_of_logits,
         losses=("bce", "cosent"),
-        metrics=("pearson",),
+        metrics=("pearson", *NUMBERS, "r2"),
         unit="a logit; its sigmoid is the probability",
         becomes="the sigmoid",
         problem="multi_label_classification",
@@ -313,7 +329,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         decides=True,
         divergence=mean_kl_of_logits,
         losses=("bce", "focal"),
-        metrics=("f1_micro", "f1_macro", "average_precision"),
+        metrics=("f1_micro", "f1_macro", "average_precision", "auc"),
         unit="a logit for each class; its sigmoid is the class's probability",
         becomes="the classes whose logits are above {cuts}",
         problem="multi_label_classification",

@@ -59,12 +59,13 @@ def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) ->
     for task in tasks:
         if not place.has(model.specs[task], "dev"):
             log.warning("%s: left as it is: no dev file in %s", task, place.uri)
-    fits, rows, overall_of = dict[str, Fit](), list[dict[str, Any]](), model.about.get("overall") or list(OVERALL_OF)
+    fits, rows = dict[str, Fit](), list[dict[str, Any]]()
+    keys = [*(model.about.get("overall") or OVERALL_OF), *model.about.get("measures", [])]
     for one in outputs_of(model, place, ["dev"], screen, tasks=tasks):
         screen.note(f"calibrating {one.spec.name}")
         tell_of_fitting(uri, model, one)
         try:
-            fits[one.spec.name], told = _calibrated(one, model.shares(one.spec.name), overall_of)
+            fits[one.spec.name], told = _calibrated(one, model.shares(one.spec.name), keys)
         except UserError as error:
             log.warning("%s: left as it is: %s", one.spec.name, error)
             continue
@@ -80,7 +81,7 @@ def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) ->
     _tell(rows, target, place.uri, screen)
 
 
-def _calibrated(one: FileOutputs, shares: Sequence[float], overall_of: list[str]) -> tuple[Fit, dict[str, Any]]:
+def _calibrated(one: FileOutputs, shares: Sequence[float], keys: list[str]) -> tuple[Fit, dict[str, Any]]:
     """What suits all rows, and what is said of each row by what suits others. Raises UserError for too few rows."""
     spec, table, weights, before = one.spec, one.table, one.mine(shares), one.together(shares)
     if len(table) < 2 * FOLDS:
@@ -93,7 +94,7 @@ def _calibrated(one: FileOutputs, shares: Sequence[float], overall_of: list[str]
             "before": scored(spec, metric, table, predicted_of(before, spec.label))["value"],
             **scored(spec, metric, table, predicted_of(crossed, spec.label)),
         }
-        for metric in metrics_of(spec, overall_of)
+        for metric in metrics_of(spec, keys)
     ]
     surprises = {name: surprise(some, labels, spec.label) for name, some in (("before", before), ("value", crossed))}
     return Fit(found, table.sha256), {

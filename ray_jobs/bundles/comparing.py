@@ -53,10 +53,11 @@ def compare_bundles(
     found = [opened(uri, data, [wanted, *TRAIN[: int(clean)]]) for uri in uris]
     names = _common(uris, [bundle for bundle, _ in found], found[0][1], wanted, screen)
     tasks = _answered(uris, found, names, wanted, screen, clean)
-    of = found[0][0].about.get("overall") or OVERALL_OF
-    parts = {"whole": compare([task.answered for task in tasks], of)}
+    about = found[0][0].about
+    asked = about.get("overall") or OVERALL_OF, about.get("measures", [])
+    parts = {"whole": compare([task.answered for task in tasks], *asked)}
     if clean:
-        parts["clean"] = compare([task.answered.of(task.unseen) for task in tasks if task.unseen is not None], of)
+        parts["clean"] = compare([task.answered.of(task.unseen) for task in tasks if task.unseen is not None], *asked)
     if rows:
         _write_changed(rows, uris, tasks, screen)
     if screen.as_json:

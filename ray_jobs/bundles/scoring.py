@@ -54,7 +54,7 @@ def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen, clea
         tell_of_fitting(uri, model, one)
         predicted = one.predicted(model.shares(one.spec.name))
         rows = unseen_rows(seen, model, place, one.spec, wanted, one.table) if seen else None
-        for metric in metrics_of(one.spec, of):
+        for metric in metrics_of(one.spec, [*of, *model.about.get("measures", [])]):
             whole.append(scored(one.spec, metric, one.table, predicted))
             if rows is not None:
                 unseen.append(scored(one.spec, metric, one.table, predicted, rows))
@@ -135,7 +135,7 @@ def table_row(row: Mapping[str, Any]) -> list[str]:
         cell(row["value"], row["why"]),
         interval,
         str(row["rows"]),
-        cell(row["majority_baseline"]),
+        cell(row["majority_baseline"]) if row["metric"].endswith("/accuracy") else "-",
     ]
 
 

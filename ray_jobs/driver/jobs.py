@@ -31,6 +31,7 @@ def job_of(plan: Plan, node: Node) -> StageJob:
         measure_start=_measures_start(plan, node),
         keep_features=not trial and any(child.train == "last-linear-layer" for child in children),
         overall=plan.recipe.overall_of,
+        measures=plan.recipe.measures,
         about=_about(plan, node),
     )
 
@@ -103,6 +104,7 @@ def _about(plan: Plan, node: Node) -> dict[str, Any]:
         "trained": _trained_heads(plan, stage),
         **({"teachers": {task: teacher.bundle for task, teacher in stage.teachers.items()}} if stage.teachers else {}),
         **({"overall": recipe.overall_of} if recipe.overall else {}),
+        **({"measures": recipe.measures} if recipe.measures else {}),
     }
 
 

@@ -20,7 +20,7 @@ from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
 from multitask.inference.embed import default_device
 from multitask.measure.bootstrap import clustered_interval
-from multitask.measure.metrics import Floats, pearson
+from multitask.measure.functions import Floats, pearson
 from multitask.recruit.calibration import (
     Bin,
     auc,

@@ -22,7 +22,7 @@ from multitask.experiment.experiment_file import Status
 from multitask.experiment.fence import Superseded
 from multitask.experiment.records import Record, read_records
 from multitask.experiment.stage_job import StageJob, read_outcome
-from multitask.measure.metrics import LOWER_IS_BETTER
+from multitask.measure.metrics import lower_is_better
 from multitask.recipe.settings import Sweep
 from multitask.storage.owners import kept_in
 from ray_jobs.importing import import_torchmetrics
@@ -311,7 +311,7 @@ class _Trials:
             param_space={"trial": tune.grid_search(list(self.jobs))},
             tune_config=tune.TuneConfig(
                 metric=by,
-                mode="min" if by in LOWER_IS_BETTER else "max",
+                mode="min" if lower_is_better(by) else "max",
                 scheduler=asha if self.sweep.asha else None,
                 max_concurrent_trials=at_once,
             ),

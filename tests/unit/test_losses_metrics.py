@@ -176,14 +176,16 @@ def test_metrics_of_several_are_scikit_learns(metric: str, seed: int, shape: tup
 def test_metrics_of_several_take_resamples_at_once_and_leave_out_classes_without_a_label(metric: str) -> None:
     logits, labels = several(4, (5, 30, 4))
     given = logits if metric == "average_precision" else (logits > 0).astype(np.float64)
-    whole = METRICS[metric](given, labels)
+    function = METRICS[metric].several
+    assert function
+    whole = function(given, labels)
     assert whole.shape == (5,)
-    assert whole.tolist() == [float(METRICS[metric](one, of_one)) for one, of_one in zip(given, labels, strict=True)]
+    assert whole.tolist() == [float(function(one, of_one)) for one, of_one in zip(given, labels, strict=True)]
     without = labels * [1, 1, 0, 1]  # nobody has the third class
-    others = METRICS[metric](given[..., [0, 1, 3]], labels[..., [0, 1, 3]])
+    others = function(given[..., [0, 1, 3]], labels[..., [0, 1, 3]])
     if metric != "f1_micro":  # of which a wrong one is wrong, whatever its class
-        np.testing.assert_allclose(METRICS[metric](given, without), others, rtol=1e-12)
-    assert np.isnan(METRICS[metric](given, labels * 0)).all()
+        np.testing.assert_allclose(function(given, without), others, rtol=1e-12)
+    assert np.isnan(function(given, labels * 0)).all()
 
 
 def test_metrics_of_several_where_no_label_has_a_class() -> None:
