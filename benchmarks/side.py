@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.material import Material
@@ -30,14 +31,16 @@ class Pass:
 Side = Callable[[Material], Callable[[], Pass]]  # prepares, untimed -> makes a pass
 
 OURS = ("steps", "scale")  # modules of which all sides are the project's own
-# What `minibert` does about a process's memory before torch is there; an earlier build may not.
-PREPARED = (("ray_jobs.cli.program", "ask_for_large_pages"), ("ray_jobs.runners.memory", "keep_memory"))
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 
 def _as_the_command() -> None:
-    for module, function in PREPARED:
-        with suppress(ImportError, AttributeError):
-            getattr(import_module(module), function)()
+    """Does what the build's `minibert` does about a process's memory before torch is there; an earlier one may not."""
+    program = find_spec("ray_jobs.cli.program")
+    if program and program.origin and LARGE_PAGES in Path(program.origin).read_text():
+        os.environ.setdefault(LARGE_PAGES, "1")
+    with suppress(ImportError):
+        import_module("ray_jobs.runners.memory").keep_memory()
 
 
 def main() -> None:

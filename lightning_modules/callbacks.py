@@ -51,8 +51,10 @@ class Resume(Callback):
                 raise RuntimeError(f"ranks found different newest checkpoints, at steps {steps}")
 
     def on_train_start(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
-        """Makes two passes that are discarded: DDP regroups its buckets after the first backward, and from three ranks
-        on another grouping adds gradients up in another order; a resumed stage would differ in the last bits."""
+        """Has the device's memory looked at, where the stage asks for it. Then makes two passes that are discarded: DDP
+        regroups its buckets after the first backward, and from three ranks on another grouping adds gradients up in
+        another order; a resumed stage would differ in the last bits."""
+        module.look_at_memory()
         if trainer.world_size < 3 or module.stage.surgery != "none":  # surgery adds up by itself, not in buckets
             return
         slices = self.data.slices(module.objective, 0, 0, trainer.global_rank, trainer.world_size)

@@ -111,10 +111,10 @@ class StageModule(pl.LightningModule):
         if not self.state.position.steps:
             self._reinitialise()
 
-    def on_train_start(self) -> None:
-        """Under `micro_batch: auto`, looks what a GPU can hold, where the checkpoint does not say it; a CPU's memory
-        says nothing before the system ends the process."""
-        if self.memory and not self.model.part_tokens and self.device.type != "cpu" and not self.model.encoder_frozen:
+    def look_at_memory(self) -> None:
+        """Under `micro_batch: auto`, looks whether a GPU can hold what the checkpoint says, or all, and what it can
+        where not; a CPU's memory says nothing before the system ends the process."""
+        if self.memory and self.device.type != "cpu" and not self.model.encoder_frozen:
             with self.trainer.precision_plugin.forward_context():
                 self.memory.look(self.stage.tasks, -(-self.stage.batch_size // self.trainer.world_size), self.draw)
 

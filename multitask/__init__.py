@@ -1,4 +1,5 @@
-"""The model and its tasks, in plain PyTorch: nothing here imports Lightning, Ray or transformers.
+"""The model and its tasks, in plain PyTorch: nothing here imports Lightning, Ray or transformers but `train`, when it
+is asked for.
 
 from multitask import load_bundle
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from multitask.api import Model
     from multitask.recipe.settings import Settings, Task
     from multitask.recipe.stages import Recipe, Stage
+    from ray_jobs.python import train
 
 __version__ = "0.1.0"
 __all__ = ["Recipe", "Settings", "Stage", "Task", "__version__", "load_bundle", "train"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multitask.data.arrow_files import class_names
 from multitask.errors import UserError, shown
-from multitask.recipe.loading import load_recipe, recipe_of
+from multitask.experiment.results import is_trial
+from multitask.recipe.data_maps import mapped
+from multitask.recipe.loading import read_recipe_file, recipe_of
+from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.stages import Recipe
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     from multitask.api import Model
 
 TABLES = "cache/tables"  # where in the storage tables lie that were given as objects
-CLASS_NAMES = b"huggingface"  # where datasets keeps them
+CLASS_NAMES = "huggingface"  # where datasets keeps them
 SPLITS = ("train", "dev", "test")
 Data = str | os.PathLike[str] | Mapping[str, Mapping[str, Any]]
 
@@ -42,7 +47,7 @@ def train(
     device: str = "auto",
     seeds: int = 1,
     fresh: bool = False,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     quiet: bool = False,
 ) -> Trained:
     """Trains a recipe's stages, or goes on with them: what has finished is skipped, what was stopped resumes.
@@ -53,38 +58,64 @@ def train(
     storage: the folder or URI below which experiments lie. experiment: its name there, the recipe's unless given.
     workers: Ray workers, a number or "MIN:MAX"; 0 trains in this process. device: auto, cpu or gpu.
     seeds: how many are trained, the recipe's and those after it. fresh: whether stages that differ from those under
-        their names supersede them. overrides: settings such as "stages.sts.lr=3e-5". quiet: no progress is shown.
+        their names supersede them. overrides: settings such as "stages.sts.lr=3e-5", one or several. quiet: no progress
+        is shown.
 
     Raises UserError, one line, for what the caller can mend, and KeyboardInterrupt, with all saved, where Ctrl-C asked
     to stop; twice stops at once, from the newest checkpoint on.
     """
-    place = Storage(os.fspath(storage))
+    if seeds < 1:
+        raise UserError(f"seeds: {seeds}: at least 1")
+    place, tables = Storage(os.fspath(storage)), isinstance(data, Mapping)
     files = _files(place, data) if isinstance(data, Mapping) else {}
-    uri = None if data is None or isinstance(data, Mapping) else os.fspath(data)
-    loaded = _recipe(recipe, overrides, files, uri)
+    uri = None if data is None or tables else _path(data, "data", "a path, a URI, or a dict of tasks and their splits")
+    loaded = _recipe(recipe, [overrides] if isinstance(overrides, str) else overrides, files, uri)
+    _check_splits(files, loaded)
     name, span = experiment_name(experiment or loaded.name), workers_span(str(workers), device)
     request = TrainingRequest(loaded, uri, place, name, span, fresh, seeds, own_process=False)
-    with Screen(quiet=quiet) as screen:
-        results = run_training(request, screen, _Stop("the same call goes on"))
+    try:
+        with Screen(quiet=quiet) as screen:
+            results = run_training(request, screen, _Stop("the same call goes on"))
+    except _StopNow:
+        raise KeyboardInterrupt("stopped; the same call goes on from the newest checkpoint") from None
     if results is None:
         raise KeyboardInterrupt("stopped; what was saved is safe, and the same call goes on")
     return Trained(place.at(name).uri, results)
+
+
+class _StopNow(BaseException):
+    """Ends the call at once. Lightning, which ends the process at a KeyboardInterrupt, lets it pass."""
 
 
 class _Stop(StopRequest):
     """Leaves the process alive, which is a notebook's, where Ctrl-C comes twice."""
 
     def at_once(self) -> None:
-        raise KeyboardInterrupt(self.how_to_go_on)
+        raise _StopNow
 
 
 def _recipe(recipe: Any, overrides: Sequence[str], files: Mapping[str, Any], data: str | None) -> Recipe:
-    from multitask.recipe.data_maps import mapped
-
     if isinstance(recipe, Recipe | Mapping):
-        tree = recipe.tree() if isinstance(recipe, Recipe) else dict(recipe)
-        return recipe_of(tree, "recipe", overrides, {**mapped(data), **files})
-    return load_recipe(os.fspath(recipe), list(overrides), {**mapped(data), **files})
+        tree, where = recipe.tree() if isinstance(recipe, Recipe) else recipe, "recipe"
+    else:
+        text, where = read_recipe_file(_path(recipe, "recipe", "a Recipe, a YAML file's path, a packaged one's name"))
+        tree = parse_yaml(text, where)
+    return recipe_of(dict(tree) if isinstance(tree, Mapping) else tree, where, overrides, mapped(data), files)
+
+
+def _path(given: Any, name: str, valid: str) -> str:
+    if not isinstance(given, str | os.PathLike):
+        raise UserError(f"{name} is {shown(given)}; valid: {valid}")
+    return os.fspath(given)
+
+
+def _check_splits(files: Mapping[str, Any], recipe: Recipe) -> None:
+    trained = {task for stage in recipe.stages for task in stage.tasks}
+    for task in files:
+        if not recipe.tasks[task].dev:
+            raise UserError(f"data['{task}'] has no 'dev', which every task is measured on")
+        if task in trained and not recipe.tasks[task].train:
+            raise UserError(f"data['{task}'] has no 'train', which a stage learns from")
 
 
 def _files(storage: Storage, data: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -105,7 +136,13 @@ def _file(storage: Storage, where: str, table: Any) -> Any:
         return os.fspath(table)
     if isinstance(table, list) and table and all(isinstance(item, str) for item in table):
         return table
-    content = _arrow(_table(table, where))
+    import pyarrow as pa
+
+    try:
+        content = _arrow(_table(table, where))
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"{where}: a column holds what no file of texts and labels does: {why}") from error
     path = f"{TABLES}/{hashlib.sha256(content).hexdigest()[:32]}.arrow"
     if not storage.exists(path):
         storage.write_bytes(path, content)
@@ -117,20 +154,17 @@ def _table(table: Any, where: str) -> Any:
     """A pyarrow Table of what was given."""
     import pyarrow as pa
 
-    try:
-        if isinstance(table, pa.Table):
-            return table
-        if hasattr(table, "flatten_indices"):  # a datasets.Dataset, which may be a view of other rows
-            return table.flatten_indices().data.table
-        if hasattr(table, "iloc"):
-            return pa.Table.from_pandas(table, preserve_index=False)
-        if isinstance(table, Sequence) and all(isinstance(row, Mapping) for row in table):
-            return pa.Table.from_pylist(list(table))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(f"{where}: a column has values of several kinds: {error}") from error
-    raise UserError(
-        f"{where} is {shown(table)}; valid: a path, a pandas frame, a datasets.Dataset, a pyarrow Table, dicts"
-    )
+    if isinstance(table, pa.Table):
+        return table
+    if hasattr(table, "flatten_indices"):  # a datasets.Dataset, which may be a view of other rows
+        return table.flatten_indices().data.table
+    if hasattr(table, "iloc"):
+        return pa.Table.from_pandas(table, preserve_index=False)
+    if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
+        columns = dict.fromkeys(column for row in table for column in row)
+        return pa.table({column: [row.get(column) for row in table] for column in columns})
+    valid = "a path, a pandas frame, a datasets.Dataset, a pyarrow Table or a list of dicts"
+    raise UserError(f"{where} is {shown(table)}; valid: {valid}")
 
 
 def _arrow(table: Any) -> bytes:
@@ -138,8 +172,10 @@ def _arrow(table: Any) -> bytes:
     table only the names of classes stay, and texts are of one type."""
     import pyarrow as pa
 
-    noted = {key: value for key, value in (table.schema.metadata or {}).items() if key == CLASS_NAMES}
-    plain = pa.schema([pa.field(field.name, _plain(field.type)) for field in table.schema], noted or None)
+    names = class_names(table.schema.metadata)
+    features = {column: {"names": names[column], "_type": "ClassLabel"} for column in sorted(names)}
+    noted = {CLASS_NAMES: json.dumps({"info": {"features": features}})} if names else None
+    plain = pa.schema([pa.field(field.name, _plain(field.type)) for field in table.schema], noted)
     table = table.cast(plain).combine_chunks()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -181,8 +217,8 @@ class Trained:
 
     def __init__(self, uri: str, results: Mapping[str, Any]) -> None:
         self.uri, self.results = uri, results
-        rows = [row for row in results["stages"] if row["status"] == "finished" and row["bundle"]]
-        self.stages = [_stage(uri, row) for row in rows if row["name"] != "encoder"]
+        rows = [row for row in results["stages"] if row["status"] == "finished" and row["bundle"] and not is_trial(row)]
+        self.stages = [_stage(uri, row) for row in rows]
 
     def __repr__(self) -> str:
         last = self.stages[-1]
@@ -191,12 +227,12 @@ class Trained:
 
     @property
     def metrics(self) -> Mapping[str, float | None]:
-        """The last stage's dev metrics."""
+        """The last stage's dev metrics, of the last seed."""
         return self.stages[-1].metrics
 
     @cached_property
     def bundle(self) -> Model:
-        """The last stage's model, ready to be asked."""
+        """The last stage's model, of the last seed, ready to be asked."""
         from multitask import load_bundle
 
         return load_bundle(self.stages[-1].bundle)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -40,7 +41,8 @@ class Screen:
         file = sys.stderr if as_json else sys.stdout
         self.console = console or Console(highlight=False, file=file, width=None if file.isatty() else FILE_COLUMNS)
         # Not `is_terminal`, which FORCE_COLOR also sets: colours are for logs as well, moving the cursor is not.
-        self._moves = self.console.is_jupyter or (self.console.file.isatty() and not self.console.is_dumb_terminal)
+        in_place = self.console.is_jupyter and find_spec("ipywidgets")  # without, rich shows nothing there
+        self._moves = bool(in_place) or (self.console.file.isatty() and not self.console.is_dumb_terminal)
         self._redirected = redirect_stdout(sys.stderr)
         self._live: Live | None = None
         self._told: dict[str, tuple[float, str]] = {}  # stage -> when, and doing what: a sweep's trials take turns

@@ -40,7 +40,6 @@ class SurgeryModule(StageModule):
         self._losses: list[Tensor] = []  # of the step under way, a task each
 
     def on_train_start(self) -> None:
-        super().on_train_start()
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
             self.trainer.strategy.model.require_backward_grad_sync = False
 

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from multitask.errors import UserError
@@ -77,7 +78,13 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        self._take()
+        try:
+            self._take()
+        except BaseException:  # of a process that lives on, as a notebook's does
+            with suppress(Exception):
+                if (found := self._read()) and found.id == self.holder.id:
+                    self.experiment.remove(FILE)
+            raise
         self._thread.start()
         return self
 

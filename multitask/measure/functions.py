@@ -36,7 +36,7 @@ def accuracy(given: Floats, wanted: Floats) -> Floats:
 
 
 class _Counts:
-    """Of each class that is given or wanted anywhere, (..., W): how often it is right, given, and wanted."""
+    """How often each class that is given or wanted anywhere is right, given, and wanted: (..., W) each."""
 
     def __init__(self, given: Floats, wanted: Floats) -> None:
         classes = np.unique(np.concatenate([np.unique(given), np.unique(wanted)]))
@@ -96,17 +96,17 @@ def mcc(given: Floats, wanted: Floats) -> Floats:
 
 
 def precision(given: Floats, wanted: Floats) -> Floats:
-    """Of 0 and 1: the share of the 1s given that is right; NaN where none is given."""
+    """For labels 0 and 1: the share of the 1s given that is right; NaN where none is given."""
     return _share((given * wanted).sum(axis=-1), given.sum(axis=-1))
 
 
 def recall(given: Floats, wanted: Floats) -> Floats:
-    """Of 0 and 1: the share of the 1s wanted that is found; NaN where none is wanted."""
+    """For labels 0 and 1: the share of the 1s wanted that is found; NaN where none is wanted."""
     return _share((given * wanted).sum(axis=-1), wanted.sum(axis=-1))
 
 
 def f1(given: Floats, wanted: Floats) -> Floats:
-    """Of 0 and 1: the harmonic mean of precision and recall; NaN where no 1 is wanted."""
+    """For labels 0 and 1: the harmonic mean of precision and recall; NaN where no 1 is wanted."""
     found = 2 * (given * wanted).sum(axis=-1)
     return np.where(wanted.sum(axis=-1) > 0, _share(found, given.sum(axis=-1) + wanted.sum(axis=-1)), np.nan)
 
@@ -234,7 +234,7 @@ def r2(given: Floats, wanted: Floats) -> Floats:
 
 
 def auc(logits: Floats, wanted: Floats) -> Floats:
-    """Of 0 and 1: how likely a 1 has the greater logit, equal ones counting half; NaN where all labels are equal."""
+    """For labels 0 and 1: how likely a 1 has the greater logit, equal ones counting half; NaN where all labels are equal."""
     ones = wanted.sum(axis=-1)
     zeros = wanted.shape[-1] - ones
     above = (ranks(logits) * wanted).sum(axis=-1) - ones * (ones + 1) / 2
@@ -242,7 +242,7 @@ def auc(logits: Floats, wanted: Floats) -> Floats:
 
 
 def average_precision(logits: Floats, wanted: Floats) -> Floats:
-    """Of 0 and 1: the sum over n of (R_n - R_n-1) P_n, with recall and precision of the n greatest logits, equal ones
+    """For labels 0 and 1: the sum over n of (R_n - R_n-1) P_n, with recall and precision of the n greatest logits, equal ones
     taken together; NaN where no label is 1."""
     falling, there = np.ascontiguousarray(-logits), np.ascontiguousarray(wanted)
     order = np.argsort(falling, axis=-1)
@@ -262,7 +262,7 @@ def auc_of_classes(logits: Floats, wanted: Floats) -> Floats:
 
 
 def log_loss(logits: Floats, wanted: Floats) -> Floats:
-    """Of 0 and 1: the mean of -log of the probability of what is wanted, nats."""
+    """For labels 0 and 1: the mean of -log of the probability of what is wanted, nats."""
     return np.asarray((np.logaddexp(0, logits) - logits * wanted).mean(axis=-1))
 
 
@@ -273,7 +273,7 @@ def log_loss_of_classes(logits: Floats, wanted: Floats) -> Floats:
 
 
 def brier(logits: Floats, wanted: Floats) -> Floats:
-    """Of 0 and 1: the mean squared difference from the probability of a 1 (Brier, 1950)."""
+    """For labels 0 and 1: the mean squared difference from the probability of a 1 (Brier, 1950)."""
     return np.asarray(((_sigmoid(logits) - wanted) ** 2).mean(axis=-1))
 
 
@@ -284,7 +284,7 @@ def brier_of_classes(logits: Floats, wanted: Floats) -> Floats:
 
 
 def ece(logits: Floats, wanted: Floats) -> Floats:
-    """Of 0 and 1: `_calibration_error` of the decision at one half."""
+    """For labels 0 and 1: `_calibration_error` of the decision at one half."""
     yes = _sigmoid(logits)
     return _calibration_error(np.maximum(yes, 1 - yes), (yes > 0.5) == (wanted > 0.5))
 

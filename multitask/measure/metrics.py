@@ -74,11 +74,11 @@ class Metric:
     """How a metric is computed, by what it is of; a function of each shape that it has a value of."""
 
     one: Function | None = None
-    """Of labels that are one number: predicted labels, or a logit each, against them."""
+    """For labels that are one number: predicted labels, or a logit each, against them."""
     classes: Function | None = None
-    """Of a logit for each class against labels that are one class, numbered from 0."""
+    """For a logit for each class, against labels that are one class, numbered from 0."""
     several: Function | None = None
-    """Of labels of several numbers: predicted ones, or a logit each, against them."""
+    """For labels of several numbers: predicted ones, or a logit each, against them."""
     of_logits: bool = False
     """Whether it is of the logits, and not of what they were decided to be."""
     lower_is_better: bool = False

@@ -68,7 +68,8 @@ class Memory:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU's memory, or what the process may take of the machine's, is used up."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
 def halved(part_tokens: int | None, batch: Batch) -> int | None:

@@ -37,11 +37,22 @@ def load_recipe(path: str, overrides: list[str] | None = None, under: Mapping[st
 
 
 def recipe_of(
-    tree: Mapping[str, Any], where: str, overrides: Sequence[str] = (), under: Mapping[str, Any] | None = None
+    tree: Any,
+    where: str,
+    overrides: Sequence[str] = (),
+    under: Mapping[str, Any] | None = None,
+    over: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe of a tree as a YAML file holds it. where: what it is called in a UserError. overrides, under: as
-    `load_recipe` has them."""
-    return build_recipe(_completed(dict(tree), where, overrides, under or {}), where)
+    `load_recipe` has them. over: task -> what goes before what the recipe says of it; UserError for another task."""
+    found = _completed(tree, where, overrides, under or {})
+    tasks = found.get("tasks")
+    for name, said in (over or {}).items():
+        if not isinstance(tasks, dict) or name not in tasks:
+            known = [*tasks] if isinstance(tasks, dict) else []
+            raise UserError(f"data['{name}']: no task of {where}, which has {', '.join(known)}{near(name, known)}")
+        tasks[name] = {**(tasks[name] or {}), **said}
+    return build_recipe(found, where)
 
 
 def _built(path: str, overrides: Sequence[str], under: Mapping[str, Any]) -> tuple[dict[str, Any], Recipe, str]:

@@ -64,15 +64,11 @@ def _leave(status: int) -> None:
     sys.exit(status)
 
 
-def ask_for_large_pages() -> None:
-    """Has torch, which is not there yet, ask for large pages, whose first touch costs a training on a CPU less."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
-
 def main() -> None:
     """Runs the command line. Exit status 0; 2 for what the user can mend, said in one line; 1 for a failure; 130 when
     interrupted."""
-    ask_for_large_pages()
+    # Before torch is there: it then asks for large pages, whose first touch costs a training on a CPU less.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     for stream in (sys.stdout, sys.stderr):  # a terminal without a sign gets its escape, not a traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

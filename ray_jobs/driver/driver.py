@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -167,15 +168,20 @@ class Driver:
 
     def _local_runner(self) -> type[LocalRunner]:
         """Lightning takes a second to import: not where workers do it."""
-        with uncollected():
-            self._lighten()
+        with self._lightly():
             from ray_jobs.runners.local import LocalRunner
 
         return LocalRunner
 
-    def _lighten(self) -> None:
-        if self.request.own_process:
+    @contextmanager
+    def _lightly(self) -> Iterator[None]:
+        """Within it, Lightning is imported, as lightly as whose the process is allows."""
+        if not self.request.own_process:
+            yield
+            return
+        with uncollected():
             import_torchmetrics()
+            yield
 
     def _run_stage(self, node: Node, runner: LocalRunner | RayRunner) -> None:
         trials = self.plan.trials(node)
@@ -244,8 +250,7 @@ class Driver:
 
     def _tell_best(self, job: StageJob, trials: list[Node]) -> None:
         """Tells TensorBoard which trial is the best, as results.json does."""
-        with uncollected():
-            self._lighten()
+        with self._lightly():
             from lightning_modules.summary import tell_best
 
         keys, rows = {(at.name, at.variant) for at in trials}, results_of(self.plan, self.request.experiment)["stages"]

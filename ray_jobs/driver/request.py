@@ -32,4 +32,5 @@ class TrainingRequest:
     submission_id: str | None = None
     """The id of the Ray job that the driver is, if it is one."""
     own_process: bool = True
-    """Whether the process is the driver's alone; a notebook's has other work, for which libraries stay as they are."""
+    """Whether the process is the driver's alone. In a notebook's, which has other work, no import is made lighter than
+    others may need it, garbage is collected as ever, and freed memory is given back."""

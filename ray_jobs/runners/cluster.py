@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -37,6 +38,9 @@ def own_signals() -> Iterator[None]:
     Where the loss of the terminal does not end the driver either (ray_jobs/stopping.py), what Ray starts inherits that
     it is ignored, and lives until the workers have saved.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread has handlers to put back
+        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     if before[signal.SIGHUP] != signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -55,8 +55,11 @@ COMMANDS = {
 }
 STAGE = {"epochs": 3, "checkpoint_steps": 3, "lr": 1e-3}
 STAGES = {"train": ("one", "two", "three"), "sweep": ("para",)}  # whose workers are the same processes
-# When a kill falls, of a stage of the command -> from which share of its steps to which.
-PHASES = {"before its first step": (0.0, 0.0), "amid": (0.05, 0.9), "when its last step is done": (1.0, 1.0)}
+# When a kill falls, of a stage of the command -> from which share of its steps to which. What comes before a later
+# stage's first step comes when the last one of the stage before is done.
+PHASES = {"amid": (0.05, 0.9), "when its last step is done": (1.0, 1.0)}
+START = ("before the first step", 0, 0)
+NOT_STRUCK = "not struck"
 PATIENCE = 240.0  # seconds for a run to end by itself, on a busy machine
 
 
@@ -191,7 +194,7 @@ def survive(folder: Path, number: int, kill: Kill, expected: dict[str, str]) -> 
     process = experiment.start()
     children = strike(experiment, process, kill, random.Random(f"{kill}"))
     before = experiment.finished()
-    said = end(process, children) if children else f"not struck: {end(process, children)}"
+    said = end(process, children) if children else f"{NOT_STRUCK}: {end(process, children)}"
     starts = 0
     while process.returncode and starts < 2:
         process, starts = experiment.start(), starts + 1
@@ -215,10 +218,10 @@ def drawn(seed: int, count: int, totals: dict[str, int], commands: list[str]) ->
     draw = random.Random(seed)
     kinds = [(command, what) for command in commands for what in KINDS[command]]
     order = [kind for _ in range(-(-count // len(kinds))) for kind in draw.sample(kinds, len(kinds))][:count]
-    moments = {
-        command: cycle(draw.sample(_moments(command, totals[command]), k=3 * len(STAGES[command])))
-        for command in commands
-    }
+    moments = {}
+    for command in commands:
+        there = _moments(command, totals[command])
+        moments[command] = cycle(draw.sample(there, k=len(there)))
     found = []
     for command, what in order:
         phase, first, last = next(moments[command])
@@ -230,7 +233,7 @@ def _moments(command: str, total: int) -> list[tuple[str, int, int]]:
     """(phase, the fewest steps done in it, the most) of each stage of a command that takes so many steps in all."""
     stages = STAGES[command]
     each = total // len(stages)
-    return [
+    return [START] + [
         (f"{stage}, {phase}", round((at + first) * each), round((at + last) * each))
         for at, stage in enumerate(stages)
         for phase, (first, last) in PHASES.items()
@@ -238,9 +241,10 @@ def _moments(command: str, total: int) -> list[tuple[str, int, int]]:
 
 
 def table(rows: list[Row], seed: int) -> str:
-    bad = sum(bool(row.wrong) for row in rows)
+    bad, struck = sum(bool(row.wrong) for row in rows), sum(not row.outcome.startswith(NOT_STRUCK) for row in rows)
+    late = f"; {len(rows) - struck} runs had ended before theirs" if struck < len(rows) else ""
     lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, seed {seed}: {len(rows)} kills, {bad} wrong.",
+        f"{datetime.now(UTC):%Y-%m-%d}, seed {seed}: {struck} kills, {bad} wrong{late}.",
         "",
         "| command | killed | when | steps done | what happened | s | against undisturbed |",
         "| --- " * 7 + "|",

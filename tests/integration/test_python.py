@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -15,13 +16,15 @@ import pyarrow as pa
 import pytest
 
 import multitask
+from multitask.data.arrow_files import class_names
 from multitask.errors import UserError
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.recipe.loading import load_recipe, recipe_of
 from multitask.recipe.packaged import packaged_recipes
 from multitask.storage.storage import Storage
 from ray_jobs.driver import driver
-from ray_jobs.python import _file, _Stop
+from ray_jobs.python import _file
+from ray_jobs.runners.cluster import own_signals
 from tests.helpers import difference
 
 RECIPE = multitask.Recipe(
@@ -98,22 +101,33 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path: Path) -> None:
     assert both[0].metrics == both[1].metrics
 
 
-def test_ctrl_c_twice_ends_the_call_and_not_the_process() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with _Stop("the same call goes on") as stop:
+def test_ctrl_c_twice_ends_the_call_and_not_the_process(tmp_path: Path) -> None:
+    """Lightning would make a SystemExit of it."""
+
+    def interrupt() -> None:
+        while not any(tmp_path.glob("mine/*/checkpoints/*/state.json")):
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.asked
-        with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
-            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before, many = signal.getsignal(signal.SIGINT), ["defaults.epochs=40", "defaults.checkpoint_steps=5"]
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
+    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+        multitask.train(RECIPE, data(), storage=tmp_path, overrides=many, quiet=True)
+    waiting.join()
     assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / "mine" / "driver.json").exists()
 
 
 def test_a_thread_without_signals_trains_too(tmp_path: Path) -> None:
     found: list[Any] = []
-    few = ["defaults.epochs=1"]
-    thread = threading.Thread(
-        target=lambda: found.append(multitask.train(RECIPE, data(), storage=tmp_path, overrides=few, quiet=True))
-    )
+
+    def train() -> None:
+        with own_signals():  # which Ray's start is in
+            found.append(multitask.train(RECIPE, data(), storage=tmp_path, overrides="defaults.epochs=1", quiet=True))
+
+    thread = threading.Thread(target=train)
     thread.start()
     thread.join()
     assert [stage.name for stage in found[0].stages] == ["one"]
@@ -122,11 +136,16 @@ def test_a_thread_without_signals_trains_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        (frame(3), r"data is .*; valid: a path, a URI, or a dict of tasks and their splits"),
+        ({"qoura": data()["quora"]}, r"data\['qoura'\]: no task of recipe, which has quora; did you mean quora\?"),
+        ({"quora": {"train": frame(4)}}, r"data\['quora'\] has no 'dev', which every task is measured on"),
+        ({"quora": {"dev": frame(4)}}, r"data\['quora'\] has no 'train', which a stage learns from"),
+        ({"quora": {"train": pd.DataFrame([[1, 2]], columns=["a", "a"])}}, "a column holds what no file"),
         ({"quora": {"trian": []}}, r"data\['quora'\]\['trian'\]: no such split; valid: train, dev, test"),
         ({"quora": {"train": 3}}, r"data\['quora'\]\['train'\] is 3; valid: a path, a pandas frame"),
         ({"quora": {"train": ["a", 1]}}, r"data\['quora'\]\['train'\] is \['a', 1\]; valid: "),
         ({"quora": [1]}, r"data\['quora'\] is \[1\]; valid: a dict of train, dev, test"),
-        ({"quora": {"train": pd.DataFrame({"a": ["x", 1]})}}, "a column has values of several kinds: "),
+        ({"quora": {"train": pd.DataFrame({"a": ["x", 1]})}}, "a column holds what no file of texts and labels does: "),
         ({"quora": {"train": [{"sentence1": "a"}], "dev": frame(4)}}, "no column sentence2, is_duplicate"),
     ],
 )
@@ -147,11 +166,39 @@ def test_tables_of_equal_content_are_one_file(tmp_path: Path) -> None:
     ]
 
 
-class View:
-    """As much of a datasets.Dataset that shows some rows as is asked for: `data` has all of them still."""
+def test_the_calls_own_tables_go_before_the_recipes_and_one_override_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = RECIPE.tree() | {"tasks": {"quora": {"head": "mlp", "train": "nowhere.csv", "dev": "nowhere.csv"}}}
+    trained = multitask.train(tree, data(), storage=tmp_path, overrides="defaults.epochs=1", quiet=True)
+    assert trained.curves()["epoch"].tolist() == [0, 1]
 
-    def __init__(self, table: pa.Table, rows: list[int] | None = None) -> None:
-        self.data, self.rows = SimpleNamespace(table=table), rows
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"recipe": 3}, "recipe is 3; valid: a Recipe"), ({"recipe": RECIPE, "seeds": 0}, "seeds: 0: at least 1")],
+)
+def test_what_is_no_recipe_is_one_line(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        multitask.train(**given, data=data(), storage=tmp_path)
+
+
+def test_a_column_that_only_later_rows_have_is_kept(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    rows: list[dict[str, Any]] = [{"sentence": "a"}, {"sentence": "b", "id": "x"}]
+    assert _file(storage, "data", rows) == _file(
+        storage, "data", pd.DataFrame({"sentence": ["a", "b"], "id": [None, "x"]})
+    )
+
+
+class View:
+    """As much of a datasets.Dataset that shows some rows as is asked for: `data` has all of them still, and a schema
+    says what datasets knows of each column, and how the whole was made."""
+
+    def __init__(self, table: pa.Table, rows: list[int] | None = None, **features: Any) -> None:
+        info = {"info": {"features": {"sentence1": {"dtype": "string", "_type": "Value"}, **features}}}
+        noted = {"huggingface": json.dumps(info | {"fingerprint": f"{id(self)}"})}
+        self.data, self.rows = SimpleNamespace(table=table.replace_schema_metadata(noted)), rows
 
     def flatten_indices(self) -> View:
         return self if self.rows is None else View(self.data.table.take(self.rows))
@@ -159,9 +206,15 @@ class View:
 
 def test_a_dataset_is_read_as_the_view_that_it_is(tmp_path: Path) -> None:
     table, storage = pa.Table.from_pandas(frame(9)), Storage(str(tmp_path))
-    alone = frame(9).iloc[[4, 2]]
-    assert _file(storage, "data", View(table, [4, 2])) == _file(storage, "data", alone)
+    assert _file(storage, "data", View(table, [4, 2])) == _file(storage, "data", frame(9).iloc[[4, 2]])
     assert _file(storage, "data", View(table)) == _file(storage, "data", frame(9))
+    named = [
+        View(table, is_duplicate={"names": names, "_type": "ClassLabel"}) for names in (["no", "yes"], ["yes", "no"])
+    ]
+    places = [_file(storage, "data", one) for one in (*named, named[0])]
+    assert places[0] == places[2] != places[1]
+    with open(places[0], "rb") as file:
+        assert class_names(pa.ipc.open_stream(file).schema.metadata) == {"is_duplicate": ["no", "yes"]}
 
 
 @pytest.mark.parametrize("name", packaged_recipes())

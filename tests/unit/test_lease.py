@@ -61,6 +61,20 @@ def test_the_settling_time_is_used_and_the_last_to_write_in_it_has_the_lease(sto
     assert time.monotonic() - began < 0.35, "working is settling too"
 
 
+def test_a_driver_that_is_interrupted_while_its_lease_settles_leaves_none(storage: Storage) -> None:
+    def interrupted() -> None:
+        assert storage.exists(FILE)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Lease(storage, print, settle=0.0, meanwhile=interrupted).__enter__()
+    assert not storage.exists(FILE)
+    with lease(storage):
+        with pytest.raises(UserError, match="another driver is at work"):
+            lease(storage).__enter__()
+        assert storage.exists(FILE), "another one's stays"
+
+
 def test_a_driver_of_this_machine_that_was_killed_is_taken_over_at_once(
     storage: Storage, neighbour: subprocess.Popen[bytes]
 ) -> None:
