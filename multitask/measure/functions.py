@@ -234,7 +234,8 @@ def r2(given: Floats, wanted: Floats) -> Floats:
 
 
 def auc(logits: Floats, wanted: Floats) -> Floats:
-    """For labels 0 and 1: how likely a 1 has the greater logit, equal ones counting half; NaN where all labels are equal."""
+    """For labels 0 and 1: how likely a 1 has the greater logit, equal ones counting half; NaN where all labels are
+    equal."""
     ones = wanted.sum(axis=-1)
     zeros = wanted.shape[-1] - ones
     above = (ranks(logits) * wanted).sum(axis=-1) - ones * (ones + 1) / 2
@@ -242,8 +243,8 @@ def auc(logits: Floats, wanted: Floats) -> Floats:
 
 
 def average_precision(logits: Floats, wanted: Floats) -> Floats:
-    """For labels 0 and 1: the sum over n of (R_n - R_n-1) P_n, with recall and precision of the n greatest logits, equal ones
-    taken together; NaN where no label is 1."""
+    """For labels 0 and 1: the sum over n of (R_n - R_n-1) P_n, with recall and precision of the n greatest logits,
+    equal ones taken together; NaN where no label is 1."""
     falling, there = np.ascontiguousarray(-logits), np.ascontiguousarray(wanted)
     order = np.argsort(falling, axis=-1)
     falling, there = np.take_along_axis(falling, order, axis=-1), np.take_along_axis(there, order, axis=-1)
