@@ -49,6 +49,8 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
         for uri in uris:
             screen.note(f"reading {uri}")
             gathered.add(uri, open_found(uri).bundle)
+        for task, others in gathered.leave_to_the_trained().items():
+            screen.note(f"{task}: without {', '.join(others)}, not trained on it as others are")
         ensemble = gathered.ensemble()
         if data or weights == FITTED:
             place = place_of(data) if data else _known_place(ensemble)
@@ -62,13 +64,15 @@ def make_ensemble(uris: Sequence[str], output: str, weights: str, data: str | No
 class Gathered:
     """Bundles that were copied to `folder` so far. members: what the user calls each, its content's hash, and the tasks
     that it answers. specs: task -> what it is. columns: task -> what its files call its columns. overalls: what each
-    one's overall scores are made of, none for the papers'. about: which rows some of them were fitted to."""
+    one's overall scores are made of, none for the papers'. trained: the tasks that each was trained on. about: which
+    rows some of them were fitted to."""
 
     folder: Storage
     members: list[dict[str, Any]]
     specs: dict[str, TaskSpec]
     columns: dict[str, Mapping[str, Any]]
     overalls: list[list[str]]
+    trained: list[list[str]] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
 
     def add(self, uri: str, bundle: Bundle) -> None:
@@ -91,7 +95,23 @@ class Gathered:
         self.members.append({"bundle": uri, "fingerprint": fingerprint, "tasks": heads})
         self.columns = {**bundle.about.get("columns", {}), **self.columns}
         self.overalls.append(bundle.about.get("overall", []))
+        self.trained.append(bundle.about.get("trained", [*bundle.heads]))  # older bundles do not say
         self.about = with_fitting(self.about, {task: fitted_on(bundle.about, task) for task in heads})
+
+    def leave_to_the_trained(self) -> dict[str, list[str]]:
+        """Takes a task from members that were not trained on it where others were: a head without weights, such as a
+        cosine, answers for any encoder. Returns task -> those members. Raises UserError for a member that is left with
+        no task."""
+        left: dict[str, list[str]] = {}
+        for task in self.specs:
+            if any(task in trained for trained in self.trained):
+                for member, trained in zip(self.members, self.trained, strict=True):
+                    if task in member["tasks"] and task not in trained:
+                        left.setdefault(task, []).append(member["bundle"])
+                        del member["tasks"][task]
+        if none := [member["bundle"] for member in self.members if not member["tasks"]]:
+            raise UserError(f"bundle '{none[0]}': trained on no task that it answers, as others are; leave it out")
+        return left
 
     def ensemble(self) -> Ensemble:
         """The ensemble in which all members of a task count alike."""

@@ -328,3 +328,26 @@ def test_an_ensemble_from_elsewhere_may_say_anything(
     with pytest.raises(UserError) as error:
         load_bundle(str(tmp_path))
     assert said in str(error.value)
+
+
+def test_a_cosine_of_an_encoder_that_learned_another_task_has_no_part_where_others_learned_it(tmp_path: Path) -> None:
+    heads = {"sst": "mlp", "sts": "cosine"}
+    trained = {"both": ["sst", "sts"], "mood": ["sst"], "alike": ["sts"]}
+    for seed, (name, tasks) in enumerate(trained.items()):
+        save_bundle(Storage(str(tmp_path)), name, member(seed, heads, trained=tasks))
+    command("ensemble", *(tmp_path / name for name in trained), "--output", tmp_path / "all")
+    made = read_ensemble(Storage(str(tmp_path / "all")))
+    assert {task: made.shares(task) for task in made.tasks} == {"sst": (0.5, 0.5, 0.0), "sts": (0.5, 0.0, 0.5)}
+
+    save_bundle(Storage(str(tmp_path)), "none", member(7, {"sts": "cosine"}, trained=[]))
+    done = CliRunner().invoke(
+        app, ["ensemble", str(tmp_path / "both"), str(tmp_path / "none"), "--output", str(tmp_path / "x")]
+    )
+    assert isinstance(done.exception, UserError)
+    assert (
+        str(done.exception)
+        == f"bundle '{tmp_path}/none': trained on no task that it answers, as others are; leave it out"
+    )
+    save_bundle(Storage(str(tmp_path)), "nor", member(8, {"sts": "cosine"}, trained=[]))
+    command("ensemble", tmp_path / "none", tmp_path / "nor", "--output", tmp_path / "untrained")
+    assert read_ensemble(Storage(str(tmp_path / "untrained"))).shares("sts") == (0.5, 0.5)
