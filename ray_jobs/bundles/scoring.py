@@ -25,6 +25,7 @@ from multitask.experiment.results import cell
 from multitask.export.provenance import provenance_of
 from multitask.inference.files import FileOutputs, file_outputs
 from multitask.inference.submission import is_submitted, write_predictions, write_submission_zip
+from multitask.measure.classes import Classes, by_class
 from multitask.measure.evaluate import Done, metrics_of
 from multitask.measure.metrics import OVERALL_OF, Predicted, majority_baseline, overall, score
 from multitask.recipe.data_maps import Place, place_of
@@ -41,18 +42,27 @@ log = logging.getLogger(__name__)
 BOTH: tuple[Split, ...] = ("dev", "test")
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 TRAIN = SPLITS[:1]
+SHOWN_CLASSES = 20
 
 
-def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen, clean: bool = False) -> None:
+def evaluate_bundle(
+    uri: str, data: str | None, split: str, screen: Screen, clean: bool = False, classes: bool = False
+) -> None:
     """Shows every task's exact metric with its 95 % interval. clean: also without the rows whose text a training file
-    has. Raises UserError where no task has that split, or its file no labels."""
+    has. classes: also each class by itself, of all rows. Raises UserError where no task has that split, or its file no
+    labels."""
     wanted = wanted_split(split, clean)
     model, place = opened(uri, data, [wanted, *TRAIN[: int(clean)]])
     seen = training_texts([(model, place)]) if clean else None
     whole, unseen, of = [], [], model.about.get("overall") or OVERALL_OF
+    of_classes: dict[str, Classes] = {}
     for one in outputs_of(model, place, [wanted], screen):
         tell_of_fitting(uri, model, one)
         predicted = one.predicted(model.shares(one.spec.name))
+        of_task = (
+            by_class(predicted.labels.numpy(), one.table.labels.double().numpy(), one.spec.label) if classes else None
+        )
+        of_classes |= {one.spec.name: of_task} if of_task else {}
         rows = unseen_rows(seen, model, place, one.spec, wanted, one.table) if seen else None
         for metric in metrics_of(one.spec, [*of, *model.about.get("measures", [])]):
             whole.append(scored(one.spec, metric, one.table, predicted))
@@ -60,9 +70,13 @@ def evaluate_bundle(uri: str, data: str | None, split: str, screen: Screen, clea
                 unseen.append(scored(one.spec, metric, one.table, predicted, rows))
     if screen.as_json:
         found = {"bundle": uri, "data": place.uri, "split": split, **_with_overall(whole, of)}
-        screen.document(found | ({"clean": _with_overall(unseen, of)} if clean else {}))
+        found |= {"clean": _with_overall(unseen, of)} if clean else {}
+        found |= {"classes": {task: _classes_document(one) for task, one in of_classes.items()}} if classes else {}
+        screen.document(found)
         return
     _show(screen, whole, of, f"{uri} on {split} of {place.uri}")
+    for task, found_classes in of_classes.items():
+        _show_classes(screen, task, found_classes)
     if clean:
         _show(screen, unseen, of, f"{uri} on those rows of {split} of which no text is in a training file")
         tell_of_none_unseen({row["metric"].partition("/")[0]: row["rows"] for row in unseen}, split, screen)
@@ -125,6 +139,24 @@ def _show(screen: Screen, found: Sequence[dict[str, Any]], of: Sequence[str], ti
     total = overall({row["metric"]: row["value"] for row in found}, of)
     rows += [[name, cell(value), "", "", ""] for name, value in total.items() if value is not None]
     screen.table(header, rows, title=title)
+
+
+def _classes_document(found: Classes) -> dict[str, Any]:
+    confusion = None if found.confusion is None else found.confusion.tolist()
+    return {"classes": [asdict(one) for one in found.scores], "confusion": confusion}
+
+
+def _show_classes(screen: Screen, task: str, found: Classes) -> None:
+    """Shows a task's classes, and which of them are taken for which, where a screen has room for so many."""
+    rows = [
+        [one.name, str(one.rows), str(one.given), *(cell(value) for value in (one.precision, one.recall, one.f1))]
+        for one in found.scores
+    ]
+    screen.table([task, "rows", "given", "precision", "recall", "F1"], rows)
+    if found.confusion is not None and len(rows) <= SHOWN_CLASSES:
+        names = [one.name for one in found.scores]
+        taken = [[name, *map(str, row)] for name, row in zip(names, found.confusion.tolist(), strict=True)]
+        screen.table([f"{task}, taken for", *names], taken)
 
 
 def table_row(row: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from multitask.errors import UserError
 from ray_jobs.cli.shared import USER_ERROR, DataOption, JsonOption, QuietOption, choices
 
 app = typer.Typer(rich_markup_mode=None)
@@ -29,6 +30,9 @@ def evaluate(
     clean: Annotated[
         bool, typer.Option("--clean", help="Also without the rows of which a text is in a training file.")
     ] = False,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Also each class's precision, recall and F1, and what it is taken for.")
+    ] = False,
     rows: Annotated[
         str | None, typer.Option(help="A CSV for the rows of which one of two bundles is right, the other wrong.")
     ] = None,
@@ -41,10 +45,12 @@ def evaluate(
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
+        if classes and (len(bundles) > 1 or rows):
+            raise UserError("--classes: of one bundle; without it, several are compared")
         if len(bundles) > 1 or rows:
             compare_bundles(bundles, data, split, screen, clean=clean, rows=rows)
         else:
-            evaluate_bundle(bundles[0], data, split, screen, clean=clean)
+            evaluate_bundle(bundles[0], data, split, screen, clean=clean, classes=classes)
 
 
 @data_app.command("check")

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -89,3 +90,21 @@ def test_what_labels_do_not_have_is_one_line(
     assert minibert("train", str(tmp_path / "recipe.yaml"), "--set", setting, "--storage", str(tmp_path)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_each_class_by_itself(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert minibert("evaluate", str(place / "para"), "--classes", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    values = {row["metric"]: row["value"] for row in found["tasks"]}
+    assert found["classes"].keys() == {"sst", "quora"}
+    for task, classes in found["classes"].items():
+        confusion = np.array(classes["confusion"])
+        assert confusion.trace() / confusion.sum() == pytest.approx(values[f"{task}/accuracy"])
+        assert [one["rows"] for one in classes["classes"]] == confusion.sum(axis=1).tolist()
+        assert [one["given"] for one in classes["classes"]] == confusion.sum(axis=0).tolist()
+    assert found["classes"]["quora"]["classes"][1]["f1"] == pytest.approx(values["quora/f1"])
+    assert minibert("evaluate", str(place / "para"), "--classes") == 0
+    assert "quora, taken for" in capsys.readouterr().out
+    assert minibert("evaluate", str(place / "para"), str(place), "--classes") == 2
+    assert "--classes: of one bundle" in capsys.readouterr().err

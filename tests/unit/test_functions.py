@@ -12,8 +12,9 @@ from scipy import stats
 from sklearn import metrics as peer
 
 from multitask.measure import functions
+from multitask.measure.classes import by_class
 from multitask.measure.metrics import METRICS, Floats, Predicted, goodness, normalised, score
-from multitask.tasks.labels import KINDS
+from multitask.tasks.labels import KINDS, KindName, LabelSpec
 
 Theirs = Callable[[Floats, Floats], float]  # (labels, predicted labels or logits) -> value
 
@@ -185,3 +186,25 @@ def test_less_is_better_where_it_is_an_error_and_correlations_are_mapped() -> No
         goodness("sts/mae", 0.2) == -0.2 and goodness("mlm/perplexity", 3.0) == -3.0 and goodness("sts/r2", 0.5) == 0.5
     )
     assert normalised("sts/kendall", 0.5) == 0.75 and normalised("sst/f1_macro", 0.5) == 0.5
+
+
+@pytest.mark.parametrize("kind", ["classes", "binary", "multilabel"])
+def test_each_class_is_the_peers(kind: KindName) -> None:
+    predicted, labels = drawn(kind, 9, 80)
+    label = LabelSpec(kind, "x", 0, {"classes": 4, "binary": 1, "multilabel": 2}[kind])  # of classes, one that none has
+    found = by_class(predicted.labels.numpy(), labels, label)
+    assert found
+    given, names = predicted.labels.numpy(), range(int(label.high) + 1)
+    theirs = peer.precision_recall_fscore_support(labels, given, labels=[*names], zero_division=np.nan)
+    for at, one in enumerate(found.scores):
+        ours = [np.nan if value is None else value for value in (one.precision, one.recall, one.f1)]
+        np.testing.assert_allclose(ours, [values[at] for values in theirs[:3]], atol=1e-12)
+        assert one.rows == theirs[3][at] and one.name == str(at)
+    if kind == "multilabel":
+        assert found.confusion is None
+    else:
+        assert (found.confusion == peer.confusion_matrix(labels, given, labels=[*names])).all()
+
+
+def test_scores_have_no_classes() -> None:
+    assert by_class(np.zeros(3), np.zeros(3), LabelSpec("score", "x", 0, 5)) is None
