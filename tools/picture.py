@@ -29,7 +29,7 @@ class Part:
 # package -> name, what is in it, the beginnings of its modules' names.
 TABLE = {
     "ray_jobs": [
-        ("commands", "minibert ...", "cli __main__"),
+        ("commands", "minibert ..., multitask.train", "cli __main__ python"),
         ("recruiter's work", "index, search, serve, audit", "recruit"),
         ("driver", "plan, prepare, results", "driver"),
         ("runners", "this process, Ray workers, trials", "runners"),

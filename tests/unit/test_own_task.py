@@ -129,7 +129,8 @@ WRONG = {
     f"{DEFINE}.columns=[a, a]": [f"{DEFINE}.columns: a, a", "a name of its own"],
     f"{DEFINE}.columns=[id]": [f"{DEFINE}.columns: id", "not 'id'"],
     f"{DEFINE}.joined=true": [f"{DEFINE}.joined", "columns has one"],
-    f"{DEFINE}.metric=f1": [f"{DEFINE}.metric: 'f1'", "'accuracy', 'pearson'"],
+    f"{DEFINE}.metric=f2": [f"{DEFINE}.metric: 'f2'", "'accuracy', 'balanced_accuracy'"],
+    f"{DEFINE}.metric=f1": [f"{DEFINE}.metric: 'f1' of a classes label", "valid: accuracy, pearson"],
     f"{DEFINE}={{columns: [a], label: {{kind: score, low: 0, high: 1}}, metric: accuracy}}": [
         f"{DEFINE}.metric: 'accuracy' of a score label",
         "valid: pearson",
