@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.material import memory_mb
 from benchmarks.side import Pass
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +75,7 @@ class Process:
         return self.passes[-1]
 
     def end(self) -> Measured:
-        peak = max((_peak_mb(process) for process in _family(self.process.pid)), default=0.0)
+        peak = max((memory_mb("VmHWM", process) for process in _family(self.process.pid)), default=0.0)
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait(60)
@@ -88,11 +89,6 @@ class Process:
 def _family(process: int) -> list[int]:
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [process, *(each for child in children for each in _family(int(child)))]
-
-
-def _peak_mb(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def duel(

