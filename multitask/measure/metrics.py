@@ -151,7 +151,7 @@ def plain_score(metric: str, given: Floats, wanted: Floats) -> Score:
 def _undefined(given: Floats, wanted: Floats) -> str:
     """Why a metric of finite numbers has no value."""
     if wanted.ndim > 1:
-        return "no label has any class"
+        return "no class that some labels have and others have not" if wanted.any() else "no label has any class"
     if given.ndim > wanted.ndim:
         return "a class has no label, or all of them"
     side, values = ("prediction", given) if np.ptp(given) == 0 else ("label", wanted)

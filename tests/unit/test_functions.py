@@ -165,6 +165,12 @@ def test_a_class_that_no_label_has_leaves_areas_without_a_value() -> None:
     assert (one.value, one.why) == (None, "constant label 1.0")
 
 
+def test_labels_that_all_have_every_class_leave_no_area() -> None:
+    logits = torch.ones(3, 2)
+    found = score("auc", Predicted(logits, logits), np.ones((3, 2)))
+    assert (found.value, found.why) == (None, "no class that some labels have and others have not")
+
+
 def test_logits_far_out_cost_what_they_say_and_no_more() -> None:
     """Probabilities of them would round to 0 and 1, and their logarithms to nothing."""
     logits = torch.tensor([800.0, -800.0])
