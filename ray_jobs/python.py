@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multitask.data.arrow_files import class_names
+from multitask.data.objects import arrow_of
 from multitask.errors import UserError, shown
 from multitask.experiment.results import is_trial
 from multitask.recipe.data_maps import mapped
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from multitask.api import Model
 
 TABLES = "cache/tables"  # where in the storage tables lie that were given as objects
-CLASS_NAMES = "huggingface"  # where datasets keeps them
 SPLITS = ("train", "dev", "test")
 Data = str | os.PathLike[str] | Mapping[str, Mapping[str, Any]]
 
@@ -136,61 +134,12 @@ def _file(storage: Storage, where: str, table: Any) -> Any:
         return os.fspath(table)
     if isinstance(table, list) and table and all(isinstance(item, str) for item in table):
         return table
-    import pyarrow as pa
-
-    try:
-        content = _arrow(_table(table, where))
-    except (pa.ArrowException, OverflowError, ValueError) as error:
-        why = str(error).splitlines()[0]
-        raise UserError(f"{where}: a column holds what no file of texts and labels does: {why}") from error
+    content = arrow_of(table, where)
     path = f"{TABLES}/{hashlib.sha256(content).hexdigest()[:32]}.arrow"
     if not storage.exists(path):
         storage.write_bytes(path, content)
     uri = join(storage.uri, path)
     return str(Path(uri).absolute()) if storage.is_local else uri
-
-
-def _table(table: Any, where: str) -> Any:
-    """A pyarrow Table of what was given."""
-    import pyarrow as pa
-
-    if isinstance(table, pa.Table):
-        return table
-    if hasattr(table, "flatten_indices"):  # a datasets.Dataset, which may be a view of other rows
-        return table.flatten_indices().data.table
-    if hasattr(table, "iloc"):
-        return pa.Table.from_pandas(table, preserve_index=False)
-    if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
-        columns = dict.fromkeys(column for row in table for column in row)
-        return pa.table({column: [row.get(column) for row in table] for column in columns})
-    valid = "a path, a pandas frame, a datasets.Dataset, a pyarrow Table or a list of dicts"
-    raise UserError(f"{where} is {shown(table)}; valid: {valid}")
-
-
-def _arrow(table: Any) -> bytes:
-    """The table as an Arrow stream, of equal bytes for equal content, whichever library made it: of what they note in a
-    table only the names of classes stay, and texts are of one type."""
-    import pyarrow as pa
-
-    names = class_names(table.schema.metadata)
-    features = {column: {"names": names[column], "_type": "ClassLabel"} for column in sorted(names)}
-    noted = {CLASS_NAMES: json.dumps({"info": {"features": features}})} if names else None
-    plain = pa.schema([pa.field(field.name, _plain(field.type)) for field in table.schema], noted)
-    table = table.cast(plain).combine_chunks()
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _plain(kind: Any) -> Any:
-    """The Arrow type as which a column is kept."""
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
-    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,12 @@ def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
     return names_in(features)
 
 
+def noted_names(names: Mapping[str, Sequence[str]]) -> dict[str, str] | None:
+    """A schema's metadata of which `class_names` makes those names; None where there are none."""
+    features = {column: {"names": [*names[column]], "_type": "ClassLabel"} for column in sorted(names)}
+    return {"huggingface": json.dumps({"info": {"features": features}})} if names else None
+
+
 def names_in(features: Any) -> dict[str, list[str]]:
     """Column -> its classes' names by number, of datasets' `features`; those of nested columns by their path.
 
