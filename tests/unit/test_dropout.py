@@ -88,15 +88,16 @@ def sentences(numbers: list[int], longest: int) -> tuple[Tensor, Tensor]:
     return ids * mask, mask
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "explicit"])
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_sentence_is_dropped_alike_whichever_others_it_comes_with(
-    attention: str, packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(params=[("sdpa", False), ("sdpa", True), ("explicit", False), ("explicit", True)])
+def bert(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> MiniBert:
+    """An encoder with dropout, by each kind of attention, of sentences that are padded or packed."""
+    attention, packed = request.param
     monkeypatch.setattr("multitask.model.encoding.CPU_TOKENS", 12 if packed else 1000)
     config = replace(SMALL, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
-    bert = MiniBert(config, attention).init_weights(1).double().train()
+    return MiniBert(config, attention).init_weights(1).double().train()
 
+
+def test_a_sentence_is_dropped_alike_whichever_others_it_comes_with(bert: MiniBert) -> None:
     def encoded(numbers: list[int], longest: int) -> Tensor:
         ids, mask = sentences(numbers, longest)
         keys = token_keys(Draws(7).sentences(torch.tensor(numbers)), longest)
@@ -108,14 +109,7 @@ def test_a_sentence_is_dropped_alike_whichever_others_it_comes_with(
     assert (together[0] - bert.eval()(*sentences([0], 7))[0].mean(dim=0)).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "explicit"])
-@pytest.mark.parametrize("packed", [False, True])
-def test_weights_computed_again_are_those_that_were(
-    attention: str, packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("multitask.model.encoding.CPU_TOKENS", 12 if packed else 1000)
-    config = replace(SMALL, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
-    bert = MiniBert(config, attention).init_weights(1).double().train()
+def test_weights_computed_again_are_those_that_were(bert: MiniBert, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, mask = sentences([1, 2, 3, 4], 7)
     found = []
     for least in (1, 1000):
