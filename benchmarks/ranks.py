@@ -2,7 +2,7 @@
 
 The project's own code does a rank's work, but for the model: it opens a table of so many examples of a few tokens,
 plans an epoch, and makes its slices of some batches. The first and the last rank do so, each in a process of its own.
-What ranks ask of an S3 server is counted for a small stage on one, two and four of them. Prints docs/scaling.md's
+What ranks ask of an S3 server is counted for a small stage on one, two and four of them. Prints two
 tables.
 """
 
