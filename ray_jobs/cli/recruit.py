@@ -9,7 +9,10 @@ import typer
 from ray_jobs.cli.shared import (
     ElasticOption,
     EncoderArgument,
+    HostOption,
     JsonOption,
+    PerClientOption,
+    PortOption,
     QuietOption,
     RecipeArgument,
     SetOption,
@@ -200,15 +203,14 @@ def card(
 @app.command()
 def serve(
     directory: DirectoryArgument,
-    host: Annotated[str, typer.Option(help="Another than this machine alone wants MINIBERT_TOKEN.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    per_client: Annotated[
-        int, typer.Option(min=1, help="Requests of one address at once; behind a proxy all come from the proxy's.")
-    ] = 64,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    per_client: PerClientOption = 64,
 ) -> None:
     """Serve search, completion and suitability. On Ray Serve, with a page and an API."""
     from ray_jobs.recruit.serve import serve
     from ray_jobs.screen import Screen
+    from ray_jobs.serving.start import Listening
 
     with Screen() as screen:
-        serve(directory, host, port, screen, per_client)
+        serve(directory, Listening(host, port, per_client), screen)

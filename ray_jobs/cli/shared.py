@@ -57,4 +57,13 @@ DeviceOption = Annotated[
         autocompletion=choices("auto", "cpu", "gpu"),
     ),
 ]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Also to mlflow, or wandb; repeatable.", autocompletion=choices("mlflow", "wandb")),
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")]
+HostOption = Annotated[str, typer.Option(help="Another than this machine alone wants MINIBERT_TOKEN.")]
+PortOption = Annotated[int, typer.Option(min=1, max=65535)]
+PerClientOption = Annotated[
+    int, typer.Option(min=1, help="Requests of one address at once; behind a proxy all come from the proxy's.")
+]

@@ -5,26 +5,24 @@ Nothing that was typed is in a refusal or in a log: it may be a person's CV.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from multitask.recruit.index import COMPLETION, SUITABILITY
 from ray_jobs.recruit.messages import (
-    PROBLEMS,
     VALID,
     CompleteAnswer,
     CompleteRequest,
     Health,
     HitAnswer,
-    Problem,
-    Refusal,
     SearchAnswer,
     SearchRequest,
     SuitabilityAnswer,
     SuitabilityRequest,
     TitleAnswer,
 )
+from ray_jobs.serving.refusals import REFUSALS, add_refusals
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -32,10 +30,9 @@ if TYPE_CHECKING:
     from multitask.recruit.completion import Title
     from multitask.recruit.search import Hit
 
-CLEARER = {  # what FastAPI says, and what is meant
-    "There was an error parsing the body": f"body: not JSON; valid: {VALID['body']}",
-    "Not Found": "path: there is no such; valid: those of /docs",
-    "Method Not Allowed": "method: not for this path; valid: that of the header Allow",
+PAGE = {  # path -> file of the page, media type
+    "/": ("recruit/page.html", "text/html"),
+    "/script.js": ("recruit/script.js", "text/javascript"),
 }
 PERSON_DECIDES = "A person decides: this compares words, it knows nothing of the applicant."
 
@@ -73,20 +70,14 @@ class Engine(Protocol):
     async def suitability(self, asked: SuitabilityRequest) -> Judgement: ...
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Refusal, "description": "Refused; the message says what would be valid."},
-    "5XX": {"model": Refusal, "description": "The server failed, or has too much to do."},
-}
-
-
 def build_app(engine: Engine, token: str | None = None) -> FastAPI:
     """The API and the page of an engine. token: what requests must bring as a bearer; without one, only this machine
     is answered."""
     from fastapi import FastAPI, Security
     from fastapi.security import HTTPBearer
 
-    from ray_jobs.recruit.guard import Guard
-    from ray_jobs.recruit.page import add_pages
+    from ray_jobs.serving.guard import Guard
+    from ray_jobs.serving.pages import add_pages
 
     app = FastAPI(
         title="BERT as a Recruiter",
@@ -99,8 +90,8 @@ def build_app(engine: Engine, token: str | None = None) -> FastAPI:
     )
     # The guard is what checks it; this writes it into the schema.
     add_answers(app, engine, [Security(HTTPBearer(auto_error=False))] if token else [])
-    add_pages(app)
-    add_refusals(app)
+    add_pages(app, PAGE)
+    add_refusals(app, VALID)
     app.add_middleware(Guard, token=token)
     return app
 
@@ -155,29 +146,3 @@ def hit_answer(hit: Hit) -> HitAnswer:
         passage=hit.passage,
         words=list(hit.words),
     )
-
-
-def add_refusals(app: FastAPI) -> None:
-    """Has the app answer with what is wrong, in place of FastAPI's own answers, which repeat what was typed."""
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
-    from starlette.exceptions import HTTPException
-
-    async def invalid(request: Any, error: Any) -> JSONResponse:
-        problems = [problem(some) for some in error.errors()]
-        message = "; ".join(f"{some.field}: {some.problem}; valid: {some.valid}" for some in problems)
-        return JSONResponse(Refusal(message=message, problems=problems).model_dump(), 422)
-
-    async def refused(request: Any, error: Any) -> JSONResponse:
-        message = CLEARER.get(error.detail, str(error.detail))
-        return JSONResponse(Refusal(message=message).model_dump(), error.status_code, error.headers)
-
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, refused)
-
-
-def problem(error: Mapping[str, Any]) -> Problem:
-    """An error of pydantic's without the input; a field's name only where it is one of ours."""
-    place: Sequence[Any] = error["loc"]
-    field = next((part for part in place[1:] if part in VALID), "body")
-    return Problem(field=field, problem=PROBLEMS.get(error["type"], "not valid"), valid=VALID[field])

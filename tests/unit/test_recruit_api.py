@@ -18,10 +18,12 @@ from multitask.errors import UserError
 from multitask.recruit.postings import Posting
 from multitask.recruit.search import Hit
 from ray_jobs.recruit.endpoints import IndexFacts, build_app
-from ray_jobs.recruit.gate import TOKEN
-from ray_jobs.recruit.guard import MAX_BODY, OPEN
-from ray_jobs.recruit.messages import MAX_CHARS, PROBLEMS, VALID, SearchRequest
-from ray_jobs.recruit.serve import Models, check_port, wanted_token
+from ray_jobs.recruit.messages import VALID, SearchRequest
+from ray_jobs.recruit.serve import Models
+from ray_jobs.serving.gate import TOKEN
+from ray_jobs.serving.guard import MAX_BODY, OPEN
+from ray_jobs.serving.refusals import MAX_CHARS, PROBLEMS
+from ray_jobs.serving.start import check_port, wanted_token
 from tests.recruiter import MARKUP, PARTS, PASSAGE, FakeEngine
 
 SECRET = "correct-horse-battery"

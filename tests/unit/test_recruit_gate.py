@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.recruit.gate import PER_CLIENT, Gate, Limits, impatient, middlewares
-from ray_jobs.recruit.guard import MAX_BODY, TOO_LARGE, Message, Receive, Send
+from ray_jobs.serving.gate import PER_CLIENT, Gate, Limits, impatient, middlewares
+from ray_jobs.serving.guard import MAX_BODY, TOO_LARGE, Message, Receive, Send
+from ray_jobs.serving.measured import Measured
 
 QUICK = Limits(head=0.05, idle=0.1, body=0.4, per_client=2, reading=3)
 Piece = tuple[float, bytes]  # seconds that it takes to come, and what comes
@@ -195,6 +196,7 @@ def test_the_proxy_gets_the_gate_of_the_environment(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
     monkeypatch.setenv(PER_CLIENT, "7")
     monkeypatch.setenv("MINIBERT_TOKEN", "correct-horse-battery")
-    (made,) = middlewares()
+    measured, made = middlewares()
+    assert measured.cls is Measured
     assert made.cls is Gate and made.kwargs["token"] == "correct-horse-battery"
     assert made.kwargs["limits"] == Limits(per_client=7) and auto.AutoHTTPProtocol.__name__ == "Impatient"

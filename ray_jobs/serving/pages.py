@@ -1,27 +1,28 @@
-"""The recruiter's page and the API's documentation, from files of the package: nothing comes from elsewhere."""
+"""The pages of an HTTP service, from files of the package: nothing comes from elsewhere."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-ASSETS = files("multitask") / "assets" / "recruit"
+ASSETS = files("multitask") / "assets"
 STATIC = {  # path -> file, media type
-    "/": ("page.html", "text/html"),
-    "/style.css": ("style.css", "text/css"),
-    "/script.js": ("script.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/style.css": ("serving/style.css", "text/css"),
+    "/icon.svg": ("serving/icon.svg", "image/svg+xml"),
 }
 
 
-def add_pages(app: FastAPI) -> None:
-    """Adds the files of STATIC, and /docs, which lists what /openapi.json says; to be called after add_answers."""
-    for path, (name, media_type) in STATIC.items():
+def add_pages(app: FastAPI, static: Mapping[str, tuple[str, str]]) -> None:
+    """Adds /docs, which lists what /openapi.json says, and its style; to be called after the API's own paths. static:
+    further files, as in STATIC."""
+    for path, (name, media_type) in {**STATIC, **static}.items():
         _add(app, path, (ASSETS / name).read_text(encoding="utf-8"), media_type)
-    _add(app, "/docs", documentation(app.openapi()), "text/html")
+    _add(app, "/docs", documentation(app.openapi(), "/" in static), "text/html")
 
 
 def _add(app: FastAPI, path: str, text: str, media_type: str) -> None:
@@ -33,12 +34,12 @@ def _add(app: FastAPI, path: str, text: str, media_type: str) -> None:
     app.add_api_route(path, page, include_in_schema=False, response_model=None)
 
 
-def documentation(schema: dict[str, Any]) -> str:
-    """An OpenAPI schema as an HTML page."""
+def documentation(schema: dict[str, Any], page: bool) -> str:
+    """An OpenAPI schema as an HTML page. page: whether the service has a page at / too."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("multitask", "assets/recruit"),
+        loader=PackageLoader("multitask", "assets/serving"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -49,7 +50,18 @@ def documentation(schema: dict[str, Any]) -> str:
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     ]
-    return environment.get_template("docs.html").render(info=schema["info"], operations=operations)
+    facts = {"info": schema["info"], "operations": operations, "example": _example(schema), "page": page}
+    return environment.get_template("docs.html").render(**facts)
+
+
+def _example(schema: dict[str, Any]) -> dict[str, str]:
+    """The first request with a body, filled with the examples that its fields give."""
+    path, asked = next((path, some["post"]["requestBody"]) for path, some in schema["paths"].items() if "post" in some)
+    fields = _resolved(schema, asked["content"]["application/json"]["schema"])["properties"]
+    return {
+        "path": path,
+        "body": json.dumps({name: some["examples"][0] for name, some in fields.items() if "examples" in some}),
+    }
 
 
 def _bodies(schema: dict[str, Any], operation: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
@@ -83,7 +95,9 @@ def _kind(schema: dict[str, Any], some: dict[str, Any]) -> str:
     if some.get("type") != "array":
         return str(some.get("type") or some.get("const", ""))
     items = _resolved(schema, some["items"])
-    return f"list of {{{', '.join(items['properties'])}}}" if "properties" in items else f"list of {items['type']}"
+    return (
+        f"list of {{{', '.join(items['properties'])}}}" if "properties" in items else f"list of {_kind(schema, items)}"
+    )
 
 
 def _resolved(schema: dict[str, Any], some: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.recruit.guard import TOO_LARGE, Answer, App, Gone, Message, Receive, Send, read_body, replayed, unwanted
+from ray_jobs.serving.guard import (
+    OPEN,
+    TOO_LARGE,
+    Answer,
+    App,
+    Gone,
+    Message,
+    Receive,
+    Send,
+    read_body,
+    replayed,
+    unwanted,
+)
+from ray_jobs.serving.measured import Measured
 
 TOKEN = "MINIBERT_TOKEN"
 PER_CLIENT = "MINIBERT_PER_CLIENT"  # how the option --per-client reaches the proxy's process
 CALLBACK = f"{__name__}.middlewares"
 DEFAULT_PER_CLIENT = 64
+# The paths of both services that are asked something.
+ASKED = frozenset({"/search", "/complete", "/suitability", "/embed", "/predict", "/similarity"})
 CLOSE = (b"connection", b"close")  # or the rest of a body that nobody reads would be taken for the next request
 
 
@@ -135,13 +150,18 @@ def _hurried(request: Request, receive: Receive, seconds: float) -> Receive:
 
 
 def middlewares() -> list[Any]:
-    """The gate, for Ray Serve, which calls this in its proxy's process as that starts
+    """The gate and what counts, for Ray Serve, which calls this in its proxy's process as that starts
     (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH)."""
     from starlette.middleware import Middleware
 
     limits = Limits(per_client=int(os.environ.get(PER_CLIENT, DEFAULT_PER_CLIENT)))
     close_slow_heads(limits.head)
-    return [Middleware(Gate, token=os.environ.get(TOKEN) or None, limits=limits)]
+    return [Middleware(layer, **options) for layer, options in layers(os.environ.get(TOKEN) or None, limits)]
+
+
+def layers(token: str | None, limits: Limits) -> list[tuple[Any, dict[str, Any]]]:
+    """What stands before an app, the outermost first, with its options."""
+    return [(Measured, {"token": token, "paths": OPEN | ASKED}), (Gate, {"token": token, "limits": limits})]
 
 
 def close_slow_heads(seconds: float) -> None:

@@ -1,0 +1,1 @@
+"""What every HTTP service here is made of, and the service of a bundle."""
