@@ -14,7 +14,7 @@ import typer
 
 from multitask.errors import Overtaken, PlainFormatter, UserError, printable
 from multitask.extras import missing
-from ray_jobs.cli import batch, combining, export, inspection, project, recruit, training
+from ray_jobs.cli import batch, combining, export, inspection, project, recruit, serving, training
 from ray_jobs.cli.shared import USER_ERROR
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"max_content_width": 120},
 )
-for part in (training, inspection, batch, combining, export, project):
+for part in (training, inspection, batch, combining, export, project, serving):
     app.add_typer(part.app)
 app.add_typer(recruit.app, name="recruit")
 

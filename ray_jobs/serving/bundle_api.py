@@ -1,0 +1,189 @@
+"""A bundle's HTTP API: embed, predict, similarity, and what each is asked and answers, as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from pydantic import BaseModel, Field
+
+from ray_jobs.serving.batcher import Full
+from ray_jobs.serving.refusals import BODY, REFUSALS, TEXT, Asked, Text, add_refusals
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from multitask.inference.predict import Answers
+
+MAX_TEXTS = 256
+_TEXTS = f"a list of 1 to {MAX_TEXTS} texts, each {TEXT}"
+VALID = {  # field -> what it may be, in the schema as in refusals
+    "texts": _TEXTS,
+    "first": _TEXTS,
+    "second": f"{_TEXTS}; as many as in the first list",
+    "task": "one of the tasks of /health",
+    "body": BODY,
+}
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+SOMEONE, OTHER = "A man is playing a guitar.", "Someone makes music."
+
+
+class EmbedRequest(Asked):
+    texts: Texts = Field(description=f"{_TEXTS}.", examples=[[SOMEONE]])
+
+
+class PredictRequest(Asked):
+    task: str = Field(description=f"What is asked: {VALID['task']}.", max_length=100)
+    texts: Texts = Field(description=f"The texts, or the first ones of pairs: {_TEXTS}.")
+    second: Texts | None = Field(None, description=f"For tasks of pairs, their second texts: {VALID['second']}.")
+
+
+class SimilarityRequest(Asked):
+    first: Texts = Field(description=f"{_TEXTS}.")
+    second: Texts = Field(description=f"{VALID['second']}.")
+
+
+class EmbedAnswer(BaseModel):
+    vectors: list[list[float]] = Field(description="One for each text, of length 1.")
+
+
+class PredictAnswer(BaseModel):
+    labels: list[Any] = Field(description="One for each text or pair, in the task's unit.")
+    probabilities: list[Any] | None = Field(None, description="Of the classes, or of yes; scores have none.")
+    words: list[str] = Field([], description="What the task calls its labels, that of 0 first.")
+
+
+class SimilarityAnswer(BaseModel):
+    values: list[float] = Field(description="One for each pair.")
+    by: str = Field(description="`sts`, whose scores go from 0 to 5, or `cosine`, where the bundle has no such head.")
+
+
+class Health(BaseModel):
+    status: str = "ok"
+    tasks: list[str] = Field(description="What can be predicted.")
+    pairs: list[str] = Field(description="Those of them that take two texts.")
+    width: int = Field(description="The numbers of a vector; 0 where the bundle embeds nothing.")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a bundle can be asked."""
+
+    tasks: Mapping[str, int]
+    """Task -> the texts of an example, 1 or 2."""
+    words: Mapping[str, Sequence[str]]
+    """Task -> what it calls its labels; none where they are numbers."""
+    width: int
+    """The numbers of a sentence's vector; 0 of an ensemble, which embeds nothing."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a request asks of the model. task: None asks for vectors."""
+
+    task: str | None
+    first: list[str]
+    second: list[str] | None = None
+
+
+class Engine(Protocol):
+    """The model behind the API."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    async def ask(self, question: Question) -> Any:
+        """The (N, H) vectors of a question without a task, else its Answers. Raises Full."""
+
+
+def build_app(engine: Engine, token: str | None, deadline: float) -> FastAPI:
+    """The API of an engine. token: what requests must bring as a bearer; without one, only this machine is answered.
+    deadline: seconds until a request is given up."""
+    from fastapi import FastAPI, Security
+    from fastapi.security import HTTPBearer
+
+    from ray_jobs.serving.guard import Guard
+    from ray_jobs.serving.pages import add_pages
+
+    app = FastAPI(
+        title="miniBERT",
+        summary="Vectors, labels and similarities of texts.",
+        version="1",
+        docs_url=None,  # Swagger's page comes from elsewhere: pages.py has one that works without the internet
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=REFUSALS,
+    )
+    # The guard is what checks it; this writes it into the schema.
+    add_answers(app, engine, [Security(HTTPBearer(auto_error=False))] if token else [], deadline)
+    add_pages(app, {})
+    add_refusals(app, VALID)
+    app.add_middleware(Guard, token=token)
+    return app
+
+
+def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any], deadline: float) -> None:
+    """Adds the API's paths to the app. wanted: the dependencies of all paths but /health."""
+    from fastapi import HTTPException
+
+    facts = engine.facts
+
+    async def asked_in_time(question: Question) -> Any:
+        try:
+            async with asyncio.timeout(deadline):
+                return await engine.ask(question)
+        except TimeoutError:
+            raise HTTPException(504, f"the model: no answer in {deadline:g} s; valid: fewer texts at once") from None
+        except Full:
+            raise HTTPException(503, "the model: too much is waiting; valid: later", {"retry-after": "1"}) from None
+
+    async def answered(task: str, first: list[str], second: list[str] | None) -> Answers:
+        if task not in facts.tasks:
+            raise HTTPException(404, f"task: no such; valid: {', '.join(facts.tasks) or 'none: there is no head'}")
+        wants_two = facts.tasks[task] == 2
+        if wants_two != (second is not None):
+            raise HTTPException(422, f"second: {task} takes {'pairs' if wants_two else 'one text an example'}")
+        must_match(first, second)
+        found: Answers = await asked_in_time(Question(task, first, second))
+        return found
+
+    def must_match(first: list[str], second: list[str] | None) -> None:
+        if second is not None and len(first) != len(second):
+            raise HTTPException(422, f"second: {len(second)} texts; valid: {len(first)}, as in the first list")
+
+    async def vectors(texts: list[str]) -> Any:
+        if not facts.width:
+            raise HTTPException(404, "embed: an ensemble has several encoders; valid: serving one of its members")
+        return await asked_in_time(Question(None, texts))
+
+    @app.get("/health")
+    async def health() -> Health:
+        """Whether the model is loaded, and what can be asked."""
+        pairs = [task for task, texts in facts.tasks.items() if texts == 2]
+        return Health(tasks=list(facts.tasks), pairs=pairs, width=facts.width)
+
+    @app.post("/embed", dependencies=wanted)
+    async def embed(asked: EmbedRequest) -> EmbedAnswer:
+        """A vector of length 1 for each text: the dot product of two is their cosine."""
+        return EmbedAnswer(vectors=(await vectors(asked.texts)).tolist())
+
+    @app.post("/predict", dependencies=wanted)
+    async def predict(asked: PredictRequest) -> PredictAnswer:
+        """What one of the bundle's tasks says of texts or pairs."""
+        found = await answered(asked.task, asked.texts, asked.second)
+        probabilities = None if found.probabilities is None else found.probabilities.tolist()
+        words = list(facts.words[asked.task])
+        return PredictAnswer(labels=found.labels.tolist(), probabilities=probabilities, words=words)
+
+    @app.post("/similarity", dependencies=wanted)
+    async def similarity(asked: SimilarityRequest) -> SimilarityAnswer:
+        """How much the texts of each pair have in common."""
+        if "sts" in facts.tasks:
+            found = await answered("sts", asked.first, asked.second)
+            return SimilarityAnswer(values=found.labels.tolist(), by="sts")
+        must_match(asked.first, asked.second)
+        both = await vectors([*asked.first, *asked.second])
+        cosines = (both[: len(asked.first)] * both[len(asked.first) :]).sum(axis=1)
+        return SimilarityAnswer(values=cosines.tolist(), by="cosine")
