@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from multitask.errors import Overtaken
+from multitask.experiment.events import Points, shown_after
 from multitask.storage.owners import kept_in
 from multitask.storage.retries import said_clearly
 from multitask.storage.storage import Storage
@@ -151,30 +152,13 @@ class EventLog:
 def _before(folder: Storage, purge: int) -> tuple[int, set[tuple[str, int]]]:
     """The latest time in the names of a folder's event files, 0 for none, and the (tag, steps) that TensorBoard shows
     of them when what lies from `purge` steps on is hidden."""
-    shown: set[tuple[str, int]] = set()
+    shown: Points = {}
     try:
         names = [name for name in folder.list() if EVENTS.fullmatch(name)]
         for name in names:
-            shown = _shown(folder.read_bytes(name), shown)
+            shown = shown_after(folder.read_bytes(name), shown)
     except Exception as error:  # what cannot be read now is told of when it is written
         log.warning("TensorBoard events of before not read in %s: %s", folder.uri, error)
         return 0, set()
     newest = max((int(found[1]) for name in names if (found := EVENTS.fullmatch(name))), default=0)
     return newest, {(tag, step) for tag, step in shown if step < purge}
-
-
-def _shown(content: bytes, before: set[tuple[str, int]]) -> set[tuple[str, int]]:
-    """What is shown after one more event file: a mark in it hides what lies before it from the mark's step on."""
-    from tensorboard.backend.event_processing.event_file_loader import (
-        LegacyEventFileLoader,
-    )
-
-    shown = set(before)
-    with tempfile.NamedTemporaryFile(prefix="minibert-events-") as file:
-        file.write(content)
-        file.flush()
-        for event in LegacyEventFileLoader(file.name).Load():
-            if event.HasField("session_log") and event.session_log.status == event.session_log.START:
-                shown = {(tag, step) for tag, step in shown if step < event.step}
-            shown |= {(value.tag, event.step) for value in event.summary.value}
-    return shown

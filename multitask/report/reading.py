@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from multitask.errors import UserError, well_formed
-from multitask.experiment.events import CONFLICT, event_files
+from multitask.experiment.events import CONFLICT, Points, event_files, shown_points
 from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.records import Record, read_records
 from multitask.experiment.results import Rows, leaves
@@ -24,7 +22,6 @@ from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.settings import PaperTable
 from multitask.recipe.sweeps import stage_of
 from multitask.report.numbers import ordered
-from multitask.storage.owners import kept_in
 from multitask.storage.sealed import Damaged, read_document
 from multitask.storage.storage import Storage, file_at
 from multitask.storage.uris import join
@@ -207,36 +204,26 @@ def _run(folder: Storage, row: dict[str, Any], fingerprints: dict[str, str], tas
 
 
 def _curves(home: Storage, last: Record | None) -> dict[str, Curve]:
-    """The training losses and the conflicts between tasks in a trainer's event files, by their tags; steps that a
-    resumed run took again are TensorBoard's to hide.
+    """The training losses and the conflicts between tasks in a trainer's event files, by their tags.
 
     last: what a finished run's curves end with. Where these do not, all are left out, with a warning: TensorBoard stops
     reading at the first event whose checksum is wrong, and says nothing; or another run's lie there, or they could not
     be copied.
     """
-    names = event_files(home)
-    if not names:
+    points = shown_points(home)
+    if points and last and not _ends_with(points, last):
+        files = ", ".join(join(home.uri, name) for name in event_files(home))
+        log.warning("%s: damaged, cut or another run's: no dev metrics of step %d; left out", files, last.steps)
         return {}
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    # Always a copy: the run may be writing, and the storage may be remote.
-    with tempfile.TemporaryDirectory(prefix=kept_in("report")) as local:
-        for name in names:
-            (Path(local) / Path(name).name).write_bytes(home.read_bytes(name))
-        events = EventAccumulator(local, size_guidance={"scalars": 0})
-        events.Reload()
-        if last and not _ends_with(events, last):
-            files = ", ".join(join(home.uri, name) for name in names)
-            log.warning("%s: damaged, cut or another run's: no dev metrics of step %d; left out", files, last.steps)
-            return {}
-        wanted = (f"{LOSS}_", f"{CONFLICT}/")
-        tags = [tag for tag in events.Tags()["scalars"] if tag == LOSS or tag.startswith(wanted)]
-        return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
+    curves: dict[str, Curve] = {}
+    for (tag, step), point in sorted(points.items()):
+        if point.value is not None and (tag == LOSS or tag.startswith((f"{LOSS}_", f"{CONFLICT}/"))):
+            curves.setdefault(tag, []).append((step, point.value))
+    return curves
 
 
-def _ends_with(events: Any, last: Record) -> bool:
+def _ends_with(points: Points, last: Record) -> bool:
     """Whether the dev metrics of that record stand in the events, which are of 32 bits."""
     measured = {f"dev/{name}": value for name, value in last.metrics.items() if value is not None}
-    tags = set(events.Tags()["scalars"])
-    found = {tag: {point.step: point.value for point in events.Scalars(tag)} for tag in measured.keys() & tags}
-    return all(found.get(tag, {}).get(last.steps) == float(np.float32(value)) for tag, value in measured.items())
+    told = {tag: point.value for (tag, step), point in points.items() if step == last.steps}
+    return all(told.get(tag) == float(np.float32(value)) for tag, value in measured.items())
