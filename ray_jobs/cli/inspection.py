@@ -103,6 +103,23 @@ def report(
             screen.say("\n".join(f"report: {place}" for place in places))
 
 
+@app.command(epilog="Example:\n\n  minibert track runs/demo --to mlflow")
+def track(
+    experiment: Annotated[str, typer.Argument(help="An experiment's folder or URI, <storage>/<experiment>.")],
+    to: Annotated[
+        list[str], typer.Option(help="mlflow, or wandb; repeatable.", autocompletion=choices("mlflow", "wandb"))
+    ],
+) -> None:
+    """Send an experiment to MLflow or Weights & Biases. What is there already is not sent again."""
+    from multitask.report.reading import read_evidence
+    from multitask.storage.storage import Storage
+    from ray_jobs.trackers.mirror import Mirror, tracker_of
+
+    folder = Storage(experiment)
+    read_evidence(folder)  # says what is wrong with an experiment, in a line
+    Mirror(folder, [tracker_of(kind, folder) for kind in to]).send(to_the_end=True)
+
+
 @app.command()
 def doctor(
     storage: Annotated[str | None, typer.Option(help="The directory or URI that a run would be given.")] = None,

@@ -37,6 +37,7 @@ from ray_jobs.runners.tuning import run_trials
 from ray_jobs.runners.workers import RayRunner
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
+from ray_jobs.trackers.mirror import Mirror, tracker_of
 
 if TYPE_CHECKING:
     from ray_jobs.runners.local import LocalRunner
@@ -53,7 +54,9 @@ def run_training(request: TrainingRequest, screen: Screen, stop: StopRequest | N
     stop, storage = stop or StopRequest(how_to_go_on()), request.storage
     again = stop.how_to_go_on
     storage.probe()
-    with DriverLog(storage.at(request.experiment)) as driver_log, stop:
+    place = storage.at(request.experiment)
+    trackers = Mirror(place, [tracker_of(kind, place) for kind in request.trackers])
+    with DriverLog(place) as driver_log, stop, trackers:
         storage.clean(request.experiment)
         try:
             driver = Driver(replace(request, log=driver_log.path, submission_id=submission_id()), screen)

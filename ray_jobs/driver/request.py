@@ -31,6 +31,8 @@ class TrainingRequest:
     """Where the driver's log lies in the experiment."""
     submission_id: str | None = None
     """The id of the Ray job that the driver is, if it is one."""
+    trackers: tuple[str, ...] = ()
+    """Who is sent what the stages tell, beside TensorBoard: names of ray_jobs/trackers/mirror.py."""
     own_process: bool = True
     """Whether the process is the driver's alone. In a notebook's, which has other work, no import is made lighter than
     others may need it, garbage is collected as ever, and freed memory is given back."""
