@@ -34,6 +34,7 @@ from multitask.model.multitask import MultitaskModel
 from multitask.objectives.base import Setup
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
+from multitask.tasks.imported import trust
 from multitask.tasks.own import known
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ def _load(
     bundle = replace(job_start(job), specs=known(job.model.specs, "job"))
     start = weights_of(Storage(job.owner.storage).at(job.model.start))
     checkpoint = _of_this_start(store.newest(), start, job)
+    trust([*job.model.heads.values(), *job.model.losses.values()])
     model = bundle.model(
         job.model.heads,
         dropout=stage.dropout,

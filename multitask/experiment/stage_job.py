@@ -16,6 +16,7 @@ from multitask.experiment.fence import Owner
 from multitask.recipe.stages import Recipe, Stage
 from multitask.storage.sealed import Damaged, read_document, write_document
 from multitask.storage.storage import Storage, file_at
+from multitask.tasks.imported import code_of
 from multitask.tasks.own import definitions
 from multitask.tasks.table import Split
 
@@ -39,12 +40,14 @@ def stage_content(
     seed: int,
     teachers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a stage's outcome depends on: never a path, a worker count or the code.
+    """What a stage's outcome depends on: never a path, a worker count or the project's code; a user's own heads and
+    losses by their modules' files.
 
     heads: task -> head name in that stage. data: task -> split -> sha256 of the file. parent: the fingerprint of
     what the stage starts from. teachers: task -> what it learns of which teacher, by content.
     """
     own, losses = definitions(recipe.specs), recipe.loss_settings(stage)
+    code = code_of([*heads.values(), *(task.loss for task in recipe.tasks.values())])
     return {
         "stage": stage.content(),
         "tasks": {
@@ -60,6 +63,7 @@ def stage_content(
         **({"losses": losses} if losses else {}),
         **({"overall": recipe.overall_of} if recipe.overall else {}),
         **({"teachers": dict(teachers)} if teachers else {}),
+        **({"code": code} if code else {}),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from multitask.errors import UserError, near
 from multitask.model.encoding import Encoding
+from multitask.tasks.imported import Table, is_path
 from multitask.tasks.labels import KINDS, KindName, LabelSpec
 from multitask.tasks.table import TaskSpec
 
@@ -136,7 +138,7 @@ class HeadSpec:
 
 ANY_LABEL: Mapping[KindName, tuple[str, ...]] = {name: kind.losses for name, kind in KINDS.items()}
 
-HEADS: dict[str, HeadSpec] = {
+BUILT_IN = {
     "linear": HeadSpec(_linear, frozenset({1, 2}), ANY_LABEL),
     "mlp": HeadSpec(_mlp, frozenset({1, 2}), ANY_LABEL),  # bertaar.txt, 5.1
     "interaction": HeadSpec(_interaction, frozenset({2}), ANY_LABEL),
@@ -148,6 +150,21 @@ HEADS: dict[str, HeadSpec] = {
         trainable=False,
     ),
 }
+
+
+def _adopted(found: Any, name: str) -> HeadSpec:
+    """A user's own HeadSpec, or a module that serves every task: it is called with the encoder's hidden size and the
+    task, and says by `uses_tokens` whether it reads token states."""
+    if isinstance(found, HeadSpec):
+        return found
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise TypeError(f"it is {type(found).__name__}; valid: a torch.nn.Module's class, or a HeadSpec")
+    if not isinstance(getattr(found, "uses_tokens", None), bool):
+        raise TypeError(f"{found.__name__}.uses_tokens is missing; valid: True where it reads token states, else False")
+    return HeadSpec(found, frozenset({1, 2}), ANY_LABEL)
+
+
+HEADS: Table[HeadSpec] = Table(BUILT_IN, _adopted)
 
 
 def heads_for(spec: TaskSpec) -> list[str]:
@@ -178,7 +195,13 @@ def build_head(
 
     Raises UserError where the head is unknown or cannot serve the task, naming those that can.
     """
-    head = head_spec(name, spec, where).build(hidden_size, spec)
+    found = head_spec(name, spec, where)
+    if is_path(name):  # layers of its own draw from torch's generator
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(1 << 31, (), generator=generator)))
+            head = found.build(hidden_size, spec)
+    else:
+        head = found.build(hidden_size, spec)
     for layer in head.modules():
         if type(layer) in BOUND_BY:
             bound = getattr(layer, BOUND_BY[type(layer)]) ** -0.5
@@ -193,7 +216,7 @@ def loss_for(head_name: str, spec: TaskSpec, override: str | None, where: str) -
     Raises UserError where the override does not fit, naming those that do.
     """
     valid = head_spec(head_name, spec, where).losses[spec.label.kind]
-    if override is not None and override not in valid:
+    if override is not None and override not in valid and not is_path(override):
         raise UserError(
             f"{where}: loss '{override}' does not fit head '{head_name}' on task '{spec.name}'; "
             f"valid: {', '.join(valid)}{near(override, valid)}"

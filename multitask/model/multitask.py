@@ -210,9 +210,9 @@ class MultitaskModel(nn.Module):
         head = self.heads[batch.task]
         if self.specs[batch.task].by_text:
             halves = self.dropout(self.features_of(batch, encoding), encoding.first_keys).chunk(2, dim=1)
-            return [Encoding(half, half.new_empty(0), batch.mask) for half in halves]
+            return [Encoding(half, half.new_empty(0), batch.mask, encoding.keys) for half in halves]
         tokens = self.dropout(encoding.tokens, encoding.keys) if head.uses_tokens else encoding.tokens
-        return split(Encoding(self.dropped(encoding), tokens, encoding.mask), len(batch))
+        return split(Encoding(self.dropped(encoding), tokens, encoding.mask, encoding.keys), len(batch))
 
     def dropped(self, encoding: Encoding) -> Tensor:
         """(S, H) sentence encodings under the stage's dropout."""
@@ -257,8 +257,11 @@ def split(encoding: Encoding, size: int) -> tuple[Encoding, Encoding | None]:
     """The first sentences of a batch and, for pairs, the second ones."""
     if len(encoding.sentence) == size:
         return encoding, None
+    keys = encoding.keys
     halves = [
-        Encoding(encoding.sentence[part], encoding.tokens[part], encoding.mask[part])
+        Encoding(
+            encoding.sentence[part], encoding.tokens[part], encoding.mask[part], None if keys is None else keys[part]
+        )
         for part in (slice(None, size), slice(size, None))
     ]
     return halves[0], halves[1]

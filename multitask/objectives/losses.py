@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multitask.errors import UserError, near, short_list
+from multitask.tasks.imported import Table
 from multitask.tasks.labels import KINDS, LabelSpec, word_or_number
 from multitask.tasks.table import TaskSpec
 
@@ -178,7 +179,7 @@ class Loss:
     where the head compares encodings as they are. None of a loss that is a sum over examples."""
 
 
-LOSSES: dict[str, Loss] = {
+BUILT_IN = {
     "cross_entropy": Loss(cross_entropy, ("label_smoothing", "class_weights")),
     "ordinal": Loss(ordinal, ("class_weights",)),
     "focal": Loss(focal, ("gamma", "class_weights")),
@@ -188,6 +189,18 @@ LOSSES: dict[str, Loss] = {
     "cosent": Loss(cosent, ("scale",), cosine),
     "angle": Loss(cosent, ("scale",), angle),
 }
+
+
+def _adopted(found: Any, name: str) -> Loss:
+    """A user's own Loss, or a function that is a loss without settings."""
+    if isinstance(found, Loss):
+        return found
+    if isinstance(found, type) or not callable(found):
+        raise TypeError(f"it is {type(found).__name__}; valid: a function (outputs, labels, weights) -> (sum, count)")
+    return Loss(found)
+
+
+LOSSES: Table[Loss] = Table(BUILT_IN, _adopted)
 OF_CLASSES = ("label_smoothing", "class_weights")  # settings for labels that are one class of several
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from multitask.errors import UserError, near
 from multitask.measure.metrics import OVERALL_OF, lower_is_better, overall
 from multitask.model.heads import HEADS, loss_for
-from multitask.objectives.losses import check_settings
+from multitask.objectives.losses import LOSSES, check_settings
 from multitask.objectives.table import OBJECTIVES
 from multitask.recipe.settings import (
     DataMap,
@@ -20,6 +20,7 @@ from multitask.recipe.settings import (
 from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
 from multitask.recipe.validating import validated
+from multitask.tasks.imported import Table, is_path, trust
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS, TaskSpec
 
@@ -32,6 +33,9 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
     if isinstance(tree.get("stages"), list):
         tree["stages"] = [{**defaults, **item} if isinstance(item, dict) else item for item in tree["stages"]]
     recipe = validated(Recipe, tree, where, "")
+    for stage in recipe.stages:
+        for of, head in stage.heads.items():
+            _import_own(f"{where}: stages.{stage.name}.heads.{of}", HEADS, head)
     for name, task in recipe.tasks.items():
         _check_task(name, task, where)
     _check_overall(recipe, where)
@@ -247,6 +251,16 @@ def _check_measures(task: Task, spec: TaskSpec, at: str) -> None:
             raise UserError(f"{at}.measures: '{metric}' is no metric of {kind}; valid: {', '.join(valid)}")
 
 
+def _import_own(at: str, table: Table[Any], name: str | None) -> None:
+    """Imports what a recipe names by an import path. Raises UserError where there is none, or it is another thing."""
+    if name and is_path(name):
+        trust([name])
+        try:
+            table[name]
+        except UserError as error:
+            raise UserError(f"{at}: {error}") from error
+
+
 def _check_task(name: str, task: Task, where: str) -> None:
     at = f"{where}: tasks.{name}"
     if not task.define and name not in TASKS:
@@ -255,6 +269,8 @@ def _check_task(name: str, task: Task, where: str) -> None:
             f"{at}: unknown task '{name}'; known tasks: {known}; `define:` makes one of your own{near(name, TASKS)}"
         )
     spec = task.spec(name, f"{where}: ")
+    _import_own(f"{at}.head", HEADS, task.head)
+    _import_own(f"{at}.loss", LOSSES, task.loss)
     check_settings(loss_for(task.head or spec.head, spec, task.loss, at), task.loss_settings, spec, at)
     _check_measures(task, spec, at)
     valid = [*spec.columns, spec.label.column, "id"]

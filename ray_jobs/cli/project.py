@@ -1,4 +1,4 @@
-"""`minibert new`: a folder with a recipe and data that trains at once. What the command needs is imported inside it."""
+"""`minibert new` and `minibert check`: a project of one's own. What a command needs is imported inside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,28 @@ from typing import Annotated
 
 import typer
 
+from ray_jobs.cli.shared import USER_ERROR, JsonOption
+
 app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(epilog="Example:\n\n  minibert check mine:Margin")
+def check(
+    path: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A head or a loss, as a recipe names it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Try a head or a loss of your own. Shapes, gradients, that two ranks equal one; exit status 2 where it fails."""
+    from multitask.recipe.agreements import check_own, summary
+    from ray_jobs.screen import Screen
+
+    with Screen(as_json=as_json) as screen:
+        found = check_own(path)
+        for one in found:
+            screen.say(one.line())
+        if as_json:
+            screen.document(summary(found))
+    if not all(one.kept for one in found):
+        raise typer.Exit(USER_ERROR)
 
 
 @app.command(epilog="Example:\n\n  minibert new my && cd my && minibert train recipe.yaml")
