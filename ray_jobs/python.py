@@ -46,6 +46,7 @@ def train(
     seeds: int = 1,
     fresh: bool = False,
     overrides: str | Sequence[str] = (),
+    trackers: Sequence[str] = (),
     quiet: bool = False,
 ) -> Trained:
     """Trains a recipe's stages, or goes on with them: what has finished is skipped, what was stopped resumes.
@@ -56,8 +57,8 @@ def train(
     storage: the folder or URI below which experiments lie. experiment: its name there, the recipe's unless given.
     workers: Ray workers, a number or "MIN:MAX"; 0 trains in this process. device: auto, cpu or gpu.
     seeds: how many are trained, the recipe's and those after it. fresh: whether stages that differ from those under
-        their names supersede them. overrides: settings such as "stages.sts.lr=3e-5", one or several. quiet: no progress
-        is shown.
+        their names supersede them. overrides: settings such as "stages.sts.lr=3e-5", one or several. trackers: mlflow,
+        wandb. quiet: no progress is shown.
 
     Raises UserError, one line, for what the caller can mend, and KeyboardInterrupt, with all saved, where Ctrl-C asked
     to stop; twice stops at once, from the newest checkpoint on.
@@ -70,7 +71,7 @@ def train(
     loaded = _recipe(recipe, [overrides] if isinstance(overrides, str) else overrides, files, uri)
     _check_splits(files, loaded)
     name, span = experiment_name(experiment or loaded.name), workers_span(str(workers), device)
-    request = TrainingRequest(loaded, uri, place, name, span, fresh, seeds, own_process=False)
+    request = TrainingRequest(loaded, uri, place, name, span, fresh, seeds, trackers=tuple(trackers), own_process=False)
     try:
         with Screen(quiet=quiet) as screen:
             results = run_training(request, screen, _Stop("the same call goes on"))
@@ -110,7 +111,7 @@ def _path(given: Any, name: str, valid: str) -> str:
 def _check_splits(files: Mapping[str, Any], recipe: Recipe) -> None:
     trained = {task for stage in recipe.stages for task in stage.tasks}
     for task in files:
-        if not recipe.tasks[task].dev:
+        if not recipe.tasks[task].files("dev"):
             raise UserError(f"data['{task}'] has no 'dev', which every task is measured on")
         if task in trained and not recipe.tasks[task].train:
             raise UserError(f"data['{task}'] has no 'train', which a stage learns from")
@@ -204,6 +205,16 @@ class Trained:
         from multitask.report import write_report
 
         return write_report(self.uri)
+
+    def export(self, output: str | os.PathLike[str], format: str = "transformers", task: str | None = None) -> None:
+        """Writes the last stage's model to a directory or URI that is not there yet, as `minibert export` does.
+
+        format: transformers, sentence-transformers, cross-encoder or onnx. task: whose head a cross-encoder gets.
+        """
+        from ray_jobs.bundles.export import export_bundle
+
+        with Screen() as screen:
+            export_bundle(self.stages[-1].bundle, format, os.fspath(output), "float32", None, screen, task)
 
 
 def _stage(uri: str, row: Mapping[str, Any]) -> TrainedStage:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from multitask.data.class_names import names_beside
+from multitask.data.file_parts import Part, key_of, parted
 from multitask.data.files import local
 from multitask.data.formats import FORMATS, table_of
 from multitask.data.tabular import BadRow, Reader, Row, Table, Wanted
@@ -20,6 +21,8 @@ from multitask.errors import UserError, near, short_list
 from multitask.tasks.cells import Classes, LabelValue, MalformedError
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TaskSpec
+
+BY = " part by"  # stands for the column by which rows are told apart; no task's column is called so
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Reading:
 
     columns: the task's column -> the file's, by its name or, in a file without a header, its place from 0. prefix: of
     ids that are line numbers. total, quarantined: of the rows gone through so far. form, classes: as in ReadResult,
-    once rows are gone through.
+    once rows are gone through. part: whose rows alone are read; kept: how many of those gone through are.
     """
 
     uri: str
@@ -98,11 +101,15 @@ class Reading:
     quarantined: list[BadRow] = field(default_factory=list)
     form: str = ""
     classes: tuple[str, ...] = ()
+    part: Part | None = None
+    kept: int = 0
 
     def sha256(self) -> str:
-        """The sha256 of the file's bytes, and of the class names beside it where there are some; hexadecimal."""
+        """The sha256 of the file's bytes, and of the class names beside it and the part that is meant, where there are
+        some; hexadecimal."""
+        more = [*self._beside, *([self.part.mark] if self.part else [])]
         found = self._state.sha256
-        return hashlib.sha256(json.dumps([found, *self._beside]).encode()).hexdigest() if self._beside else found
+        return hashlib.sha256(json.dumps([found, *more]).encode()).hexdigest() if more else found
 
     def check_unchanged(self) -> None:
         """Raises UserError where the file is another by now than when `sha256` was first asked for, which belongs to be
@@ -127,13 +134,14 @@ class Reading:
     def usable(self) -> Iterator[Example]:
         """The usable rows, however many malformed ones there are beside them. Raises UserError as `read_examples` does,
         but not for too many malformed rows."""
-        names = _file_columns(self.uri, self.spec, self.needed, self.columns)
+        own = {BY: self.part.by} if self.part and self.part.by else {}
+        names = _file_columns(self.uri, self.spec, self.needed, self.columns) | own
         header = not any(isinstance(name, int) for name in self.columns.values())
         judge = self._judge(names) if self.labelled else None
         with table_of(self.uri, self.path, Wanted({*names, *names.values()}, header, judge), self.formats) as table:
             if self._in_own_columns({*table.columns}):
-                names = {name: name for name in names}
-            self._check_columns(table, self.needed, names)
+                names = {name: name for name in names} | own
+            self._check_columns(table, (*self.needed, *own), names)
             self.form = table.form
             yield from self._sound(table, names)
 
@@ -146,7 +154,7 @@ class Reading:
 
         def of_columns(columns: Sequence[str]) -> Callable[[Sequence[object]], bool]:
             own = names if {*names.values()} & {*columns} - {"id"} else {name: name for name in names}
-            rows = self._examples(columns, own, ())
+            rows = self._examples(columns, own, (), None)
             return lambda values: isinstance(rows((0, values)), Example)
 
         return of_columns
@@ -172,13 +180,14 @@ class Reading:
             )
 
     def _sound(self, table: Table, names: Mapping[str, str]) -> Iterator[Example]:
-        judged = self._examples(table.columns, names, self._classes(table, names))
+        judged = self._examples(table.columns, names, self._classes(table, names), self.part)
         for row in table.rows:
             self.total += 1
             found = row if isinstance(row, BadRow) else judged(row)
             if isinstance(found, BadRow):
                 self.quarantined.append(found)
-            else:
+            elif found is not None:
+                self.kept += 1
                 yield found
 
     def _classes(self, table: Table, names: Mapping[str, str]) -> Classes:
@@ -190,17 +199,19 @@ class Reading:
         return classes_of(self.classes, self.spec.label, f"{self.uri}: {column}") if self.classes else ()
 
     def _examples(
-        self, columns: Sequence[str], names: Mapping[str, str], classes: Classes
-    ) -> Callable[[Row], Example | BadRow]:
-        """What makes an example of a row, or says why it is none."""
+        self, columns: Sequence[str], names: Mapping[str, str], classes: Classes, part: Part | None
+    ) -> Callable[[Row], Example | BadRow | None]:
+        """What makes an example of a row, or says why it is none; None of a row that is of another part."""
         found, spec, target = list(columns), self.spec, self.spec.label.column
         at = {name: found.index(column) for name, column in names.items() if column in found}
         label_of = KINDS[spec.label.kind].read
 
-        def judged(row: Row) -> Example | BadRow:
+        def judged(row: Row) -> Example | BadRow | None:
             line, values = row
             try:
                 texts = tuple(text_of(values[at[name]], names[name]) for name in spec.columns)
+                if part and not part.holds(str(values[at[BY]]) if BY in at else key_of(texts)):
+                    return None
                 label = label_of(values[at[target]], names[target], spec.label, classes) if self.labelled else None
                 id_ = id_of(values[at["id"]] if "id" in at else None, f"{self.prefix}{line}")
                 return Example(id_, texts, label)
@@ -243,14 +254,15 @@ class Shards:
                         columns or {},
                         max_bad_rows,
                         f"{number}:" if len(uris) > 1 else "",
+                        part=part,
                     )
-                    for number, (uri, has_labels) in enumerate(zip(uris, labels, strict=True), start=1)
+                    for number, ((uri, part), has_labels) in enumerate(zip(map(parted, uris), labels, strict=True), 1)
                 ]
             )
 
     @property
     def source(self) -> str:
-        return ", ".join(part.uri for part in self.parts)
+        return ", ".join(f"{one.uri}{one.part.mark if one.part else ''}" for one in self.parts)
 
     @property
     def quarantined(self) -> tuple[BadRow, ...]:
@@ -288,6 +300,8 @@ class Shards:
         if not total:
             names = [str(first.columns.get(name, name)) for name in first.needed]
             raise UserError(f"{self.source}: no rows; expected some with columns {', '.join(names)}")
+        if not sum(part.kept for part in self.parts) and first.part and not bad:
+            raise UserError(f"{self.source}: none of {total} rows is of this part; larger shares or more rows")
         if len(bad) > first.max_bad_rows * total:
             reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3])
             counts = f"{len(bad)} of {total} rows are malformed, more than max_bad_rows {first.max_bad_rows:g} allows"

@@ -40,19 +40,28 @@ class Place:
 
     def has(self, spec: TaskSpec, split: Split) -> bool:
         """Whether `find` would look for a file of the task and split."""
-        return bool(self._given(spec, split)) or bool(self.directory and has_file(self.directory, spec, split))
+        return self.named(spec, split) or bool(
+            self.directory and has_file(self.directory, spec, self._of(spec, split)[0])
+        )
 
     def named(self, spec: TaskSpec, split: Split) -> bool:
         """Whether `tasks` says where the file of the task and split lies."""
-        return bool(self._given(spec, split))
+        return bool(spec.name in self.tasks and self.tasks[spec.name].files(split))
 
     def find(self, spec: TaskSpec, split: Split) -> list[str]:
-        """The URIs of the task's files for that split. Raises UserError where nothing says which, or none is there."""
-        if given := self._given(spec, split):
-            return [uri for path in given for uri in expanded(path)]
+        """The URIs of the task's files for that split, with the part that is meant behind them (data/file_parts.py)
+        where it is not all. Raises UserError where nothing says which, or none is there."""
+        source, mark = self._of(spec, split)
+        if self.named(spec, split):
+            return [f"{uri}{mark}" for path in self.tasks[spec.name].files(split) for uri in expanded(path)]
         if not self.directory:
             raise UserError(f"tasks.{spec.name}.{split}: {self.uri} names no file, and neither does the recipe")
-        return [find_file(self.directory, spec, split)]
+        return [f"{find_file(self.directory, spec, source)}{mark}"]
+
+    def _of(self, spec: TaskSpec, split: Split) -> tuple[Split, str]:
+        """The split whose file is read, and what says which part of it is meant."""
+        part = self.tasks[spec.name].part(split) if spec.name in self.tasks else None
+        return ("train", part.mark) if part else (split, "")
 
     def columns(self, name: str, otherwise: Mapping[str, str | int]) -> Mapping[str, str | int]:
         """The task's column -> the files', as `tasks` says where it names the task."""
@@ -61,10 +70,6 @@ class Place:
     def specs(self) -> dict[str, TaskSpec]:
         """The tasks of a map; for a directory those that are built in."""
         return {name: task.spec(name) for name, task in self.tasks.items()} or TASKS
-
-    def _given(self, spec: TaskSpec, split: Split) -> list[str]:
-        named = getattr(self.tasks.get(spec.name), split, None)
-        return [named] if isinstance(named, str) else named or []
 
 
 def place_of(data: str) -> Place:
@@ -87,7 +92,7 @@ def _directory(recipe: Recipe, data: str | None) -> str:
         return "" if is_map(data) else data
     if recipe.data == "sample":
         return sample_uri()
-    if all(task.train and task.dev for task in recipe.tasks.values()):
+    if all(task.train and task.files("dev") for task in recipe.tasks.values()):
         return ""
     raise UserError(f"recipe '{recipe.name}': no data; give --data URI, a directory with the tasks' files, or a map")
 

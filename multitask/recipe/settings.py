@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from multitask.data.file_parts import Part
 from multitask.errors import UserError
 from multitask.tasks.labels import Metric
 from multitask.tasks.own import Definition, Pairing, Word, paired, spec_of
@@ -159,6 +160,38 @@ class Log(Strict):
     step a task. null is none."""
 
 
+class Split(Strict):
+    """`split: {dev: 0.1}`: dev, and test, are parts of the training file. A row's content alone decides where it goes,
+    so that none changes sides when others are added."""
+
+    dev: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
+    """The share of the rows that are dev, as chance of their content has it."""
+    test: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
+    """The share of the rows that are test."""
+    fold: Annotated[str, Field(pattern=r"^[1-9]\d{0,2}/[1-9]\d{0,2}$")] | None = None
+    """Instead of shares: `2/5`, of five equal parts the second is dev."""
+    by: str | None = None
+    """The file's column whose rows of equal value stay together, such as an author; rows of equal texts do anyway,
+    where none is said."""
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> Split:
+        if (self.dev is None) == (self.fold is None):
+            raise ValueError("exactly one of dev and fold says which rows are dev")
+        fold, folds = self.folds
+        if self.fold and (self.test or folds < 2 or fold > folds):
+            raise ValueError(f"fold: {self.fold}: one of 2 folds or more, such as 1/5, and no test beside it")
+        if (taken := (self.dev or 0) + self.test) >= 1:
+            raise ValueError(f"dev and test take {taken:g} of all rows; less than 1, training wants some")
+        return self
+
+    @property
+    def folds(self) -> tuple[int, int]:
+        """Which fold is dev, from 1, and how many there are; (0, 0) where shares are said."""
+        fold, _, folds = (self.fold or "0/0").partition("/")
+        return int(fold), int(folds)
+
+
 class Task(Strict):
     """A task of the recipe, or of a data map (docs/data.md): its head and loss, and its files where they are not the
     data directory's own.
@@ -193,8 +226,25 @@ class Task(Strict):
     """The dev file, written like `train`."""
     test: Files = None
     """The test file, written like `train`; it needs no labels."""
+    split: Split | None = None
+    """What of the training file is dev, and test, where the task names no files of theirs; null is nothing."""
     columns: dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = {}
     """The task's column name -> the file's, or its place from 0 in a CSV or TSV without a header."""
+
+    def part(self, split: str) -> Part | None:
+        """The part of the training file that a split is; None where it is a file of its own, whole."""
+        if self.split is None or (split != "train" and getattr(self, split)):
+            return None
+        if split == "test" and not self.split.test:
+            return None
+        shares = {name: 0.0 if getattr(self, name) else getattr(self.split, name) or 0.0 for name in ("dev", "test")}
+        fold, folds = self.split.folds
+        return Part(split, **shares, by=self.split.by, fold=fold, folds=folds)
+
+    def files(self, split: str) -> list[str]:
+        """The files of a split, or those of which it is a part; none where the task names none."""
+        named: Files = self.train if self.part(split) else getattr(self, split)
+        return [named] if isinstance(named, str) else named or []
 
     @property
     def loss_settings(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lightning_modules.progress import Progress
 from multitask.bundle.ensemble import Answering
 from multitask.bundle.fitting import fitted_on
+from multitask.data.file_parts import parted
 from multitask.data.readers import Shards
 from multitask.data.sample import sample_uri
 from multitask.data.tokens import TokenTable
@@ -228,7 +229,7 @@ def place_known(uri: str, bundle: Answering, facts: Mapping[str, Any], splits: S
         raise UserError(f"bundle '{uri}': no experiment around it says what its tasks' files are; give --data")
     for task, files in tasks.items():
         for file in (name for split in splits for name in getattr(files, split) or ()):
-            if "://" not in file and not Path(file).is_file():
+            if "://" not in file and not Path(parted(file)[0]).is_file():
                 raise UserError(f"bundle '{uri}': {task} was trained with {file}, which is not there; give --data")
         _tell_of_changes(bundle.specs[task], files, facts[task].get("fingerprint", {}), splits)
     return Place(f"what {uri} was trained with", tasks, "")

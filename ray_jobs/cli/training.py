@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from multitask.errors import UserError
 from ray_jobs.cli.shared import (
     DataOption,
     DeviceOption,
@@ -17,6 +18,7 @@ from ray_jobs.cli.shared import (
     RecipeArgument,
     SetOption,
     StorageOption,
+    TrackOption,
 )
 from ray_jobs.importing import uncollected
 from ray_jobs.options import experiment_name, sweep_settings, workers_span
@@ -64,8 +66,13 @@ def train(
     device: DeviceOption = "auto",
     set_: SetOption = None,
     seeds: SeedsOption = 1,
+    folds: Annotated[
+        int,
+        typer.Option(min=0, help="Train that many times; each row is in dev once. 0: once, on the files as they are."),
+    ] = 0,
     fresh: FreshOption = False,
     profile: ProfileOption = False,
+    track: TrackOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,7 +87,11 @@ def train(
         overrides.append("defaults.profile=true")
     loaded = load_recipe(recipe, overrides, mapped(data))
     name = experiment_name(experiment or loaded.name)
-    _run(TrainingRequest(loaded, data, Storage(storage), name, span, fresh, seeds), quiet, as_json)
+    request = TrainingRequest(loaded, data, Storage(storage), name, span, fresh, seeds, trackers=tuple(track or ()))
+    if folds:
+        _run_folds(request, folds, quiet, as_json)
+    else:
+        _run(request, quiet, as_json)
 
 
 @app.command(epilog=SWEEP_EXAMPLES)
@@ -102,6 +113,7 @@ def sweep(
     set_: SetOption = None,
     seeds: SeedsOption = 1,
     fresh: FreshOption = False,
+    track: TrackOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -123,8 +135,26 @@ def sweep(
     whole = load_recipe(recipe, set_, mapped(data))
     after = partial(after_sweep, whole, stage, by_recipe=not settings, words=words)
     span = workers_span(workers, device)
-    request = TrainingRequest(loaded, data, Storage(storage), name, span, fresh, seeds)
+    request = TrainingRequest(loaded, data, Storage(storage), name, span, fresh, seeds, trackers=tuple(track or ()))
     _run(request, quiet, as_json, after)
+
+
+def _run_folds(request: TrainingRequest, count: int, quiet: bool, as_json: bool) -> None:
+    """Trains a fold after the other; with --json the document is what folds.json holds."""
+    if count < 2:
+        raise UserError(f"--folds {count}: 2 or more; 0 trains once")
+    with uncollected():
+        from ray_jobs.driver.folds import run_folds, tell_folds
+        from ray_jobs.screen import Screen
+
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        found = run_folds(request, count, screen)
+        if found is None:
+            raise typer.Exit(INTERRUPTED)
+        if as_json:
+            screen.document(found)
+        else:
+            tell_folds(screen, found)
 
 
 def _run(

@@ -1,0 +1,104 @@
+"""`minibert train --folds`: a recipe trained once for each fold of its rows, which is dev then."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from multitask.experiment.results import cell, leaves, seeds_cell, summary
+from multitask.inference.submission import FOLDER
+from multitask.recipe.settings import Split, Task
+from multitask.recipe.stages import Recipe
+from multitask.storage.storage import Storage
+from multitask.storage.uris import join
+from ray_jobs.driver.driver import run_training
+from ray_jobs.driver.request import TrainingRequest
+from ray_jobs.screen import Screen
+
+RESULT = "folds.json"
+
+
+def run_folds(request: TrainingRequest, count: int, screen: Screen) -> dict[str, Any] | None:
+    """Trains fold after fold, each an experiment of its own, so that finished ones are skipped when it is run again.
+
+    Writes NAME-folds/folds.json, with each metric's mean and deviation over the folds, and for each task that is
+    trained what was predicted of every row by the model that had not seen it. Returns what folds.json holds; None where
+    the user stopped.
+    """
+    trained = []
+    for fold in range(1, count + 1):
+        name = f"{request.experiment}-fold-{fold}-of-{count}"
+        recipe = with_fold(request.recipe, fold, count)
+        results = run_training(replace(request, recipe=recipe, experiment=name), screen)
+        if results is None:
+            return None
+        trained.append(results)
+    place = request.storage.at(f"{request.experiment}-folds")
+    found = {"schema": 1, "recipe": request.recipe.name, "folds": count, **summary_of(trained)}
+    found["out_of_fold"] = {
+        task: join(place.uri, _gathered(place, request.storage, task, request.recipe, trained))
+        for task in trained_tasks(request.recipe)
+    }
+    place.write_json(RESULT, found)
+    return found
+
+
+def trained_tasks(recipe: Recipe) -> list[str]:
+    """The tasks that some stage trains, in the recipe's order."""
+    return [task for task in recipe.tasks if any(task in stage.tasks for stage in recipe.stages)]
+
+
+def with_fold(recipe: Recipe, fold: int, count: int) -> Recipe:
+    """The recipe whose trained tasks have that fold of their training files as dev, and the others to train on."""
+
+    def folded(task: Task) -> Task:
+        by = task.split.by if task.split else None
+        return task.model_copy(update={"split": Split(fold=f"{fold}/{count}", by=by), "dev": None})
+
+    tasks = {**recipe.tasks, **{name: folded(recipe.tasks[name]) for name in trained_tasks(recipe)}}
+    return recipe.model_copy(update={"tasks": tasks})
+
+
+def summary_of(trained: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What folds.json says of each fold's last stage, and of each metric over all folds."""
+    rows = [leaves(results["stages"])[-1] for results in trained]
+    metrics = {}
+    for name in dict.fromkeys(name for row in rows for name in row["metrics"]):
+        values = [row["metrics"].get(name) for row in rows]
+        known = [value for value in values if value is not None]
+        over_all = summary(known) if len(known) == len(values) else None
+        metrics[name] = {**(asdict(over_all) if over_all else {"mean": None, "sd": None, "n": 0}), "values": values}
+    return {"experiments": [results["experiment"] for results in trained], "metrics": metrics}
+
+
+def _gathered(place: Storage, storage: Storage, task: str, recipe: Recipe, trained: Sequence[Mapping[str, Any]]) -> str:
+    """Writes what was predicted of a task's rows, each by the fold's last stage that had not seen it: id, fold and
+    label. Returns the path."""
+    stem, title = recipe.specs[task].prediction
+    path, content = f"out-of-fold/{task}.csv", io.StringIO()
+    writer = csv.writer(content)
+    writer.writerow(["id", "fold", title])
+    for fold, results in enumerate(trained, start=1):
+        row = leaves(results["stages"])[-1]
+        file = join(results["experiment"], row["trainer"], FOLDER, f"{stem}-dev-output.csv")
+        said = csv.reader(io.StringIO(storage.read_bytes(file).decode()), skipinitialspace=True)
+        next(said)
+        writer.writerows([one.strip(), fold, predicted.strip()] for one, predicted in said)
+    place.write_bytes(path, content.getvalue().encode())
+    return path
+
+
+def tell_folds(screen: Screen, found: Mapping[str, Any]) -> None:
+    """Shows each fold's metrics and their mean."""
+    metrics = found["metrics"]
+    rows = [
+        [f"{fold}", *(cell(facts["values"][fold - 1]) for facts in metrics.values())]
+        for fold in range(1, found["folds"] + 1)
+    ]
+    rows.append(["mean", *(seeds_cell(facts["values"]) for facts in metrics.values())])
+    screen.table(["fold", *metrics], rows, title=f"{found['recipe']}, {found['folds']} folds")
+    for task, path in found["out_of_fold"].items():
+        screen.say(f"{task}: every row as the model that had not seen it predicts it: {path}")
