@@ -1,4 +1,5 @@
-"""A bundle as ONNX: embedding.onnx and one <task>.onnx a head, each checked with onnxruntime against the bundle."""
+"""A bundle as ONNX: embedding.onnx and one <task>.onnx a head, with one file of weights for all, each checked with
+onnxruntime against the bundle."""
 
 from __future__ import annotations
 
@@ -22,11 +23,13 @@ from multitask.data.tokens import second_at
 from multitask.errors import UserError
 from multitask.export.graphs import GraphPlan, plan_of
 from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_text
+from multitask.export.onnx_weights import share_weights
 from multitask.export.rounding import TEXTS, largest_share, upwards
 from multitask.inference.embed import TextEncoder
 from multitask.storage.retries import said_clearly
 
 ENTRY = "onnx.json"
+WEIGHTS = "weights.bin"
 TOLERANCE = 1e-4  # of numbers up to 1; of larger ones, that share of them
 HOW = (
     "Tokenize with tokenizer.json, cut to max_length; pad rows on the right with id 0 and mask 0. Of a task with two "
@@ -38,8 +41,8 @@ Feed = dict[str, NDArray[np.int64]]
 
 
 def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
-    """Writes embedding.onnx, one file a head, tokenizer.json, and onnx.json, which says each file's inputs, output and
-    unit. Returns what to tell the user.
+    """Writes embedding.onnx, one file a head, weights.bin, which all of them read, tokenizer.json, and onnx.json, which
+    says each file's inputs, output and unit. Returns what to tell the user.
 
     Raises UserError where a file's numbers differ from the bundle's by more than TOLERANCE. float16: weights are stored
     as halves and computed with in float32; the difference told is the written file's, against the bundle's own weights.
@@ -49,12 +52,14 @@ def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
     import onnxscript  # noqa: F401
 
     stored = replace(bundle, tensors={name: value.float() for name, value in in_dtype(bundle, dtype).items()})
-    outputs, lines = {}, []
-    for name in ("embedding", *bundle.heads):
-        plan, file = plan_of(stored, name), folder / f"{name}.onnx"
-        _write_graph(plan, file)
+    outputs, lines, plans = {}, [], {name: plan_of(stored, name) for name in ("embedding", *bundle.heads)}
+    for name, plan in plans.items():
+        _write_graph(plan, folder / f"{name}.onnx")
         if dtype == torch.float16:
-            _halve(file)
+            _halve(folder / f"{name}.onnx")
+    share_weights([folder / f"{name}.onnx" for name in plans], folder / WEIGHTS)
+    for name, plan in plans.items():
+        file = folder / f"{name}.onnx"
         wrong = _difference(stored, name, plan, file)
         if not wrong <= TOLERANCE:  # nor where it is no number
             raise UserError(f"{file.name}: differs from the bundle by {wrong:g}; at most {TOLERANCE:g} would be right")
@@ -64,6 +69,7 @@ def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
     if bundle.mlm:
         lines.append("the masked-language head stays behind: it is for training")
     facts = {"schema": 1, "how": HOW, "tokenizer": "tokenizer.json", "max_length": bundle.max_length}
+    facts["weights_file"] = WEIGHTS
     write_text(folder / "tokenizer.json", bundle.tokenizer_json)
     write_facts(bundle, folder, dtype)
     write_json(folder / ENTRY, {**facts, "weights": name_of(dtype), "outputs": outputs})

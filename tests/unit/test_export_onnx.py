@@ -72,9 +72,12 @@ def saved(folder: Path, bundle: Bundle) -> str:
 def test_embedding_and_heads_are_ours(tmp_path: Path, pooling: str) -> None:
     bundle = bundle_with(FEW, pooling)
     folder = exported(saved(tmp_path / "bundle", bundle), "onnx", tmp_path / "out")
-    names = {"README.md", "minibert.json", "onnx.json", "tokenizer.json"}
+    names = {"README.md", "minibert.json", "onnx.json", "tokenizer.json", "weights.bin"}
     assert {file.name for file in folder.iterdir()} == names | {"embedding.onnx", "sst.onnx", "sts.onnx", "moods.onnx"}
     check(bundle, folder)
+    encoder = 4 * sum(value.numel() for name, value in bundle.tensors.items() if name.startswith("encoder."))
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    assert sizes["weights.bin"] < 1.3 * encoder and sum(sizes.values()) < 2 * encoder, "the encoder is there once"
 
 
 @pytest.mark.slow
@@ -111,7 +114,8 @@ def test_halves_are_the_rounded_bundles_own_numbers(tmp_path: Path) -> None:
     apart = max(float(np.abs(run(half, "embedding", [text]) - encoder.embed([text])).max()) for text in rounding.TEXTS)
     assert said > 1e-5 and abs(said - apart) < 1e-6, "of the file as it is, against the float32 bundle"
     weights = sum(value.numel() for name, value in bundle.tensors.items() if name.startswith("encoder."))
-    assert (half / "embedding.onnx").stat().st_size < 2.3 * weights + 150_000  # the graph itself is the rest
+    size = sum(file.stat().st_size for file in (half / "embedding.onnx", half / "weights.bin"))
+    assert size < 2.3 * weights + 150_000  # the graph itself is the rest
 
 
 @pytest.mark.slow
