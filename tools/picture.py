@@ -31,7 +31,9 @@ TABLE = {
     "ray_jobs": [
         ("commands", "minibert ..., multitask.train", "cli __main__ python"),
         ("recruiter's work", "index, search, serve, audit", "recruit"),
+        ("serving", "a bundle over HTTP", "serving"),
         ("driver", "plan, prepare, results", "driver"),
+        ("trackers", "MLflow, Weights & Biases", "trackers"),
         ("runners", "this process, Ray workers, trials", "runners"),
         ("bundles at work", "evaluate, batch, export, doctor", "bundles batch doctor"),
         ("terminal", "options, screen, logs, signals", "options screen logs stopping importing"),
