@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -12,13 +13,14 @@ from torch import Tensor
 from lightning_modules.dev import DevMetrics, counter
 from lightning_modules.module import StageModule
 from lightning_modules.progress import Throttle
-from multitask.bundle.bundle import bundle_of, save_bundle, weights_of
+from multitask.bundle.bundle import Bundle, bundle_of, save_bundle, weights_of
 from multitask.data.tokens import TokenTable, load_tokens
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.records import Record, chosen, out_of_patience, written
 from multitask.experiment.stage_job import BUNDLE, StageJob, write_outcome
 from multitask.inference.submission import is_submitted, write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
+from multitask.measure.looks import look_at, texts_of_row
 from multitask.objectives.ranks import sum_over_ranks
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
@@ -42,8 +44,9 @@ class Finishing(Callback):
         self._predict(trainer, module, record)
         if trainer.is_global_zero:
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
-            save_bundle(self.job.folder, BUNDLE, bundle_of(module.model, module.objective.setup.tokenizer_json, about))
-            write_outcome(self.job.folder, self._outcome(module, record))
+            bundle = bundle_of(module.model, module.objective.setup.tokenizer_json, about)
+            save_bundle(self.job.folder, BUNDLE, bundle)
+            write_outcome(self.job.folder, {**self._outcome(module, record), "dev": self._looks(bundle, record)})
 
     def _keep(self, module: StageModule) -> Record:
         """Puts the weights that the stage keeps into the module; returns what was measured of them."""
@@ -92,6 +95,19 @@ class Finishing(Callback):
             reduce=sum_over_ranks,
             progress=counter(self.throttle, module, f"predict {task} {split}", data, module.stage.epochs),
         ).labels
+
+    def _looks(self, bundle: Bundle, kept: Record) -> dict[str, Any]:
+        """Task that the bundle answers -> a closer look at its dev set, with the texts of the worst rows; nothing where
+        the kept weights are not those that were measured last, whose predictions are at hand."""
+        if kept is not self.records[-1]:
+            return {}
+        found = {}
+        for task in (task for task in bundle.answers if task in self.dev.predicted):
+            table = self.dev.data.dev_tables[task]
+            if look := look_at(self.dev.predicted[task], table, bundle.specs[task].label):
+                worst = [{**vars(one), "texts": texts_of_row(table, one.row, bundle.tokenizer)} for one in look.worst]
+                found[task] = {**look.to_json(), "worst": worst}
+        return found
 
     def _outcome(self, module: StageModule, record: Record) -> dict[str, object]:
         state, measuring = module.state, math.fsum(record.seconds for record in self.records)

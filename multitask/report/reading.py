@@ -18,6 +18,7 @@ from multitask.experiment.events import CONFLICT, Points, event_files, shown_poi
 from multitask.experiment.experiment_file import Experiment
 from multitask.experiment.records import Record, read_records
 from multitask.experiment.results import Rows, leaves
+from multitask.experiment.stage_job import read_outcome
 from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.settings import PaperTable
 from multitask.recipe.sweeps import stage_of
@@ -38,7 +39,8 @@ class Run:
 
     start: what it starts from (`from`). tasks: those that the recipe's stage trains.
     measured: (epoch, dev metrics) in order. losses: event tag -> curve. conflicts: (two tasks, part of the encoder) ->
-    the cosines between the tasks' gradients, where the stage measured them.
+    the cosines between the tasks' gradients, where the stage measured them. looks: task -> a closer look at its dev
+    set (measure/looks.py), of stages that have finished.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Run:
     measured: tuple[tuple[int, dict[str, float | None]], ...] = ()
     losses: dict[str, Curve] = field(default_factory=dict)
     conflicts: dict[tuple[str, str], Curve] = field(default_factory=dict)
+    looks: dict[str, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -200,7 +203,9 @@ def _run(folder: Storage, row: dict[str, Any], fingerprints: dict[str, str], tas
     parted = [(tag.split("/"), curve) for tag, curve in curves.items() if tag not in losses]
     conflicts = {(pair, part): curve for (_, pair, part), curve in parted}
     fingerprint = fingerprints.get(row["trainer"], "")
-    return replace(run, fingerprint=fingerprint, measured=measured, losses=losses, conflicts=conflicts)
+    outcome = read_outcome(home) if run.finished else None
+    looks = (outcome or {}).get("dev", {})  # stages of older builds have none
+    return replace(run, fingerprint=fingerprint, measured=measured, losses=losses, conflicts=conflicts, looks=looks)
 
 
 def _curves(home: Storage, last: Record | None) -> dict[str, Curve]:
