@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from multitask.data.files import find_file
-from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
+from multitask.data.shards import read_examples
 from multitask.tasks.table import TASKS, Split
 
 # Task -> its folder on the hub, the files of its splits, the texts' columns.

@@ -104,6 +104,7 @@ def collate(
     """The batch of some examples of a table, padded to its longest sentence. features: where given, encodings of all
     the table's sentences, which stand in for tokens.
 
+    weights: (B,) 1, and 0 of what fills a slice up; examples that count for more or less have the product with theirs.
     more: further sentences of the table, appended to those of the examples.
     """
     sentences = stacked(rows, table.sentences)
@@ -119,7 +120,7 @@ def collate(
         input_ids=input_ids,
         mask=mask,
         labels=table.labels[rows],
-        weights=torch.from_numpy(weights),
+        weights=torch.from_numpy(weights) if table.weights is None else torch.from_numpy(weights) * table.weights[rows],
         rows=torch.from_numpy(rows),
         features=None if features is None else features.of(sentences),
         segments=None if seconds is None else segments_of(seconds, mask),

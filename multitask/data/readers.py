@@ -6,45 +6,33 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 
 from multitask.data.class_names import names_beside
-from multitask.data.file_parts import Part, key_of, parted
-from multitask.data.files import local
+from multitask.data.file_parts import Part, key_of
 from multitask.data.formats import FORMATS, table_of
 from multitask.data.tabular import BadRow, Reader, Row, Table, Wanted
-from multitask.data.values import classes_of, id_of, text_of
+from multitask.data.values import classes_of, id_of, text_of, weight_of
 from multitask.errors import UserError, near, short_list
 from multitask.tasks.cells import Classes, LabelValue, MalformedError
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TaskSpec
 
-BY = " part by"  # stands for the column by which rows are told apart; no task's column is called so
+# Stand for the column by which rows are told apart, and for that of their weights; no task's column is called so.
+BY, WEIGHT = " part by", " weight"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One usable row. texts: one, or two for a pair task; label: None where the file has none."""
+    """One usable row. texts: one, or two for a pair task; label: None where the file has none. weight: what it counts
+    for in a loss."""
 
     id: str
     texts: tuple[str, ...]
     label: LabelValue | None
-
-
-@dataclass(frozen=True)
-class ReadResult:
-    """What a file gave. sha256: of its bytes, hexadecimal. quarantined: by line. form: how it was read, for people.
-    classes: what it calls the classes that it numbers, where it does."""
-
-    source: str
-    sha256: str
-    examples: tuple[Example, ...]
-    quarantined: tuple[BadRow, ...]
-    form: str = ""
-    classes: tuple[str, ...] = ()
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,8 @@ class Reading:
 
     columns: the task's column -> the file's, by its name or, in a file without a header, its place from 0. prefix: of
     ids that are line numbers. total, quarantined: of the rows gone through so far. form, classes: as in ReadResult,
-    once rows are gone through. part: whose rows alone are read; kept: how many of those gone through are.
+    once rows are gone through. part: whose rows alone are read; kept: how many of those gone through are. weight: the
+    column that says what a row counts for; None where all count alike.
     """
 
     uri: str
@@ -103,6 +92,7 @@ class Reading:
     classes: tuple[str, ...] = ()
     part: Part | None = None
     kept: int = 0
+    weight: str | None = None
 
     def sha256(self) -> str:
         """The sha256 of the file's bytes, and of the class names beside it and the part that is meant, where there are
@@ -134,7 +124,8 @@ class Reading:
     def usable(self) -> Iterator[Example]:
         """The usable rows, however many malformed ones there are beside them. Raises UserError as `read_examples` does,
         but not for too many malformed rows."""
-        own = {BY: self.part.by} if self.part and self.part.by else {}
+        asked = {BY: self.part.by if self.part else None, WEIGHT: self.weight}
+        own = {name: column for name, column in asked.items() if column}
         names = _file_columns(self.uri, self.spec, self.needed, self.columns) | own
         header = not any(isinstance(name, int) for name in self.columns.values())
         judge = self._judge(names) if self.labelled else None
@@ -213,121 +204,13 @@ class Reading:
                 if part and not part.holds(str(values[at[BY]]) if BY in at else key_of(texts)):
                     return None
                 label = label_of(values[at[target]], names[target], spec.label, classes) if self.labelled else None
+                weight = weight_of(values[at[WEIGHT]], names[WEIGHT]) if WEIGHT in at else 1.0
                 id_ = id_of(values[at["id"]] if "id" in at else None, f"{self.prefix}{line}")
-                return Example(id_, texts, label)
+                return Example(id_, texts, label, weight)
             except MalformedError as error:
                 return BadRow(line, str(error))
 
         return judged
-
-
-@dataclass
-class Shards:
-    """Files that are one, in their order; a file alone is the usual case. Their rows have their file's number from 1 in
-    what would be a line number alone."""
-
-    parts: Sequence[Reading]
-
-    @classmethod
-    @contextmanager
-    def opened(
-        cls,
-        uris: str | Sequence[str],
-        spec: TaskSpec,
-        labelled: bool,
-        columns: Mapping[str, str | int] | None = None,
-        max_bad_rows: float = 0.01,
-        unlabelled: Sequence[str] = (),
-    ) -> Iterator[Shards]:
-        """Copies here of files that are elsewhere, for as long as they are wanted. unlabelled: files that follow, of
-        which no label is read."""
-        uris = [*([uris] if isinstance(uris, str) else uris), *unlabelled]
-        labels = [labelled] * (len(uris) - len(unlabelled)) + [False] * len(unlabelled)
-        with ExitStack() as stack:
-            yield cls(
-                [
-                    Reading(
-                        uri,
-                        stack.enter_context(local(uri)),
-                        spec,
-                        has_labels,
-                        columns or {},
-                        max_bad_rows,
-                        f"{number}:" if len(uris) > 1 else "",
-                        part=part,
-                    )
-                    for number, ((uri, part), has_labels) in enumerate(zip(map(parted, uris), labels, strict=True), 1)
-                ]
-            )
-
-    @property
-    def source(self) -> str:
-        return ", ".join(f"{one.uri}{one.part.mark if one.part else ''}" for one in self.parts)
-
-    @property
-    def quarantined(self) -> tuple[BadRow, ...]:
-        """The malformed rows among those gone through so far."""
-        return tuple(
-            BadRow(row.line, f"{part.uri}: {row.reason}" if len(self.parts) > 1 else row.reason)
-            for part in self.parts
-            for row in part.quarantined
-        )
-
-    @property
-    def form(self) -> str:
-        """How the files are read: each way once."""
-        return "; ".join(dict.fromkeys(part.form for part in self.parts if part.form))
-
-    def sha256(self) -> str:
-        """The sha256 of the file's bytes; of several files the hash of their hashes."""
-        found = [part.sha256() for part in self.parts]
-        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
-
-    def check_unchanged(self) -> None:
-        """Raises UserError where one of the files is another than when `sha256` was first asked for."""
-        for part in self.parts:
-            part.check_unchanged()
-
-    def examples(self) -> Iterator[Example]:
-        """The usable rows of all files, malformed ones left out. Raises UserError as `read_examples` does; for too many
-        malformed rows, or no rows, at the end: one of several files may be empty."""
-        for part in self.parts:
-            yield from part.usable()
-        self._check_enough()
-
-    def _check_enough(self) -> None:
-        first, bad, total = self.parts[0], self.quarantined, sum(part.total for part in self.parts)
-        if not total:
-            names = [str(first.columns.get(name, name)) for name in first.needed]
-            raise UserError(f"{self.source}: no rows; expected some with columns {', '.join(names)}")
-        if not sum(part.kept for part in self.parts) and first.part and not bad:
-            raise UserError(f"{self.source}: none of {total} rows is of this part; larger shares or more rows")
-        if len(bad) > first.max_bad_rows * total:
-            reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3])
-            counts = f"{len(bad)} of {total} rows are malformed, more than max_bad_rows {first.max_bad_rows:g} allows"
-            raise UserError(f"{self.source}: {counts}: {reasons}")
-
-
-def read_examples(
-    uri: str | Sequence[str],
-    spec: TaskSpec,
-    *,
-    labelled: bool,
-    columns: Mapping[str, str | int] | None = None,
-    max_bad_rows: float = 0.01,
-) -> ReadResult:
-    """Reads a file of one of FORMATS, or several as one; malformed rows go to `quarantined`.
-
-    columns: the task's column -> the file's, for those named otherwise (`id`, text columns, label column); a file that
-    has none of these, but the task's own ones, is read by those. Places from 0 instead of names: it has no header.
-    max_bad_rows: the share of all rows, 0..1, that may be malformed.
-    An `id` that the file lacks is the row's line number; ids may repeat.
-    Raises UserError for a file that cannot be read, a missing column, no rows, or too many malformed ones.
-    """
-    with Shards.opened(uri, spec, labelled, columns, max_bad_rows) as shards:
-        sha256, examples, first = shards.sha256(), tuple(shards.examples()), shards.parts[0]
-        shards.check_unchanged()
-        return ReadResult(shards.source, sha256, examples, shards.quarantined, shards.form, first.classes)
 
 
 def _file_columns(uri: str, spec: TaskSpec, needed: Sequence[str], columns: Mapping[str, str | int]) -> dict[str, str]:

@@ -24,8 +24,9 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from multitask.data.ids import Ids, SentenceIds
-from multitask.data.readers import Example, Shards
+from multitask.data.readers import Example
 from multitask.data.samplers import Lengths, Rows
+from multitask.data.shards import Shards
 from multitask.data.tabular import BadRow
 from multitask.errors import UserError
 from multitask.storage.owners import kept_in
@@ -43,6 +44,7 @@ TYPES = {
     "id_offsets": torch.int64,
 }  # fmt: skip
 SECONDS = {"seconds": torch.int32}  # where pairs are joined as two segments
+WEIGHTS = {"weights": torch.float32}  # where rows count for more or less
 Touch = Callable[[int, int], None]  # told of the tokens that are about to be looked at, from one to before another
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class TokenTable:
     labels: (N,) float32, or (N, W) of W numbers each; nan where the file has none. ids: the N examples' own ids.
     source, sha256: the data file and its content. quarantined: its rows that were left out.
     seconds: (N,) int32 of pairs joined as two segments, how many tokens come before the second; None elsewhere.
+    weights: (N,) float32, what examples count for in a loss; None where all count alike.
     """
 
     input_ids: Tensor
@@ -72,6 +75,7 @@ class TokenTable:
     quarantined: list[BadRow]
     touch: Touch = untouched
     seconds: Tensor | None = None
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -124,17 +128,25 @@ class TokenTable:
 
 
 class Columns:
-    """Flat arrays that grow in files of a folder, so that memory does not. segments: whether each example's second
-    segment is noted."""
+    """Flat arrays that grow in files of a folder, so that memory does not. segments, weights: whether each example's
+    second segment, and its weight, is noted."""
 
-    def __init__(self, folder: Path, segments: bool) -> None:
-        self._types = TYPES | SECONDS if segments else TYPES
+    def __init__(self, folder: Path, segments: bool, weights: bool = False) -> None:
+        self._types = {**TYPES, **(SECONDS if segments else {}), **(WEIGHTS if weights else {})}
         self._files = {name: open(folder / name, "wb") for name in self._types}  # noqa: SIM115
         self._ends = {"offsets": 0, "id_offsets": 0}
         for name in self._ends:
             self._write(name, np.zeros(1))
 
-    def add(self, encodings: Sequence[Encoding], labels: Sequence[LabelValue], names: Sequence[bytes]) -> None:
+    def add(
+        self,
+        encodings: Sequence[Encoding],
+        labels: Sequence[LabelValue],
+        names: Sequence[bytes],
+        weights: Sequence[float],
+    ) -> None:
+        if "weights" in self._files:
+            self._write("weights", np.array(weights, np.float32))
         tokens = [encoding.ids for encoding in encodings]
         if "seconds" in self._files:
             self._write("seconds", np.array([second_at(encoding) for encoding in encodings], np.int32))
@@ -185,16 +197,18 @@ def tokenize(
     joined: bool = False,
     segments: bool = False,
     numbers: int = 0,
+    weights: bool = False,
 ) -> dict[str, Tensor]:
     """A file's examples as the tensors of a TokenTable, which live in files of that folder.
 
     Sentences are cut to `max_length` tokens, [SEP] kept. joined: an example's two texts are one sentence, and the
     longer one is cut first. segments: they are two segments of it. numbers: how many a label has, where it has several.
+    weights: whether examples' own are kept.
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's stays as it is
     tokenizer.enable_truncation(max_length)
     tokenizer.no_padding()
-    columns, rest = Columns(folder, segments), iter(examples)
+    columns, rest = Columns(folder, segments, weights), iter(examples)
     nothing = (float("nan"),) * numbers if numbers else float("nan")
     while some := list(islice(rest, CHUNK)):
         texts = [example.texts for example in some] if joined else [text for e in some for text in e.texts]
@@ -202,6 +216,7 @@ def tokenize(
             tokenizer.encode_batch_fast(texts),
             [nothing if example.label is None else example.label for example in some],
             [example.id.encode() for example in some],
+            [example.weight for example in some],
         )
     return columns.tensors()
 
@@ -217,28 +232,31 @@ def cache_tokens(
     columns: Mapping[str, str | int] | None = None,
     max_bad_rows: float = 0.01,
     unlabelled: Sequence[str] = (),
+    weight: str | None = None,
 ) -> str:
     """Reads and tokenizes a data file, or several as one, unless their cache is there. Returns its path in the storage.
 
-    unlabelled: files whose rows follow, without labels, whether or not they have a column of them.
+    unlabelled: files whose rows follow, without labels, whether or not they have a column of them. weight: the column
+    that says what a row counts for in a loss.
 
     Raises UserError as `read_examples` does, and as `check_segments`.
     """
     if spec.segments:
         check_segments(tokenizer, f"tasks.{spec.name}.pair: joined: the encoder's tokenizer")
-    with Shards.opened(uri, spec, labelled, columns, max_bad_rows, unlabelled) as reading:
+    with Shards.opened(uri, spec, labelled, columns, max_bad_rows, unlabelled, weight) as reading:
         sha256 = reading.sha256()
         how = [
             FORMAT, sha256, tokenizer.to_str(), spec.facts(), labelled, max_length, dict(columns or {}), max_bad_rows,
         ]  # fmt: skip
         how += [len(unlabelled)] if unlabelled else []
+        how += [{"weight": weight}] if weight else []
         key = hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()[:32]
         path = f"cache/tokens/{key}.safetensors"
         if not _is_sound(storage, path):
             with tempfile.TemporaryDirectory(prefix=kept_in("tokens")) as folder:
-                how_joined = spec.joined, spec.segments
                 numbers = spec.label.outputs if labelled and KINDS[spec.label.kind].several else 0
-                tensors = tokenize(reading.examples(), tokenizer, max_length, Path(folder), *how_joined, numbers)
+                how_read = max_length, Path(folder), spec.joined, spec.segments, numbers, weight is not None
+                tensors = tokenize(reading.examples(), tokenizer, *how_read)
                 facts = {
                     "source": reading.source,
                     "sha256": sha256,
@@ -297,4 +315,5 @@ def load_tokens(storage: Storage, path: str) -> TokenTable:
         quarantined=[BadRow(**row) for row in json.loads(facts["quarantined"])],
         touch=untouched if file.whole else touch,
         seconds=tensors.get("seconds"),
+        weights=tensors.get("weights"),
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from multitask.errors import UserError, short_list, shown
-from multitask.tasks.cells import MalformedError, whole_of
+from multitask.tasks.cells import MalformedError, number_of, whole_of
 from multitask.tasks.labels import KINDS, LabelSpec
 
 MAX_TEXT_CHARS = 100_000
@@ -26,6 +26,14 @@ def text_of(value: object, column: str) -> str:
     if not value.strip():
         raise MalformedError(f"{column} is empty but for white space: {shown(value)}")
     return _clean(value, column)
+
+
+def weight_of(value: object, column: str) -> float:
+    """What a row counts for: a number from 0 on."""
+    found = number_of(value)
+    if found is None or not 0 <= found < float("inf"):
+        raise MalformedError(f"{column}: weight {shown(value)} is no number from 0 on")
+    return found
 
 
 def _clean(text: str, column: str) -> str:

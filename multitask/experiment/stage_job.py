@@ -47,7 +47,8 @@ def stage_content(
     what the stage starts from. teachers: task -> what it learns of which teacher, by content.
     """
     own, losses = definitions(recipe.specs), recipe.loss_settings(stage)
-    code = code_of([*heads.values(), *(task.loss for task in recipe.tasks.values())])
+    weights = {task: column for task in stage.tasks if (column := recipe.tasks[task].weight)}
+    code = code_of([*heads.values(), *(task.loss for task in recipe.tasks.values()), *stage.callbacks])
     return {
         "stage": stage.content(),
         "tasks": {
@@ -64,6 +65,7 @@ def stage_content(
         **({"overall": recipe.overall_of} if recipe.overall else {}),
         **({"teachers": dict(teachers)} if teachers else {}),
         **({"code": code} if code else {}),
+        **({"weights": weights} if weights else {}),
     }
 
 

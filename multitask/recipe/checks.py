@@ -20,7 +20,7 @@ from multitask.recipe.settings import (
 from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
 from multitask.recipe.validating import validated
-from multitask.tasks.imported import Table, is_path, trust
+from multitask.tasks.imported import Table, imported, is_path, trust
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS, TaskSpec
 
@@ -34,6 +34,8 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
         tree["stages"] = [{**defaults, **item} if isinstance(item, dict) else item for item in tree["stages"]]
     recipe = validated(Recipe, tree, where, "")
     for stage in recipe.stages:
+        for path in stage.callbacks:
+            _check_path(f"{where}: stages.{stage.name}.callbacks", path)
         for of, head in stage.heads.items():
             _import_own(f"{where}: stages.{stage.name}.heads.{of}", HEADS, head)
     for name, task in recipe.tasks.items():
@@ -155,6 +157,8 @@ def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
         raise UserError(f"{at}.smart.tasks: '{min(others)}' is not among the stage's tasks: {named}{meant}")
     if stage.rdrop and not stage.learns.uses_head:
         raise UserError(f"{at}.rdrop: it compares what heads predict; {stage.objective} trains none; 0.0")
+    if weighed := [task for task in stage.tasks if recipe.tasks[task].weight and not stage.learns.uses_head]:
+        raise UserError(f"{at}.objective: {stage.objective} takes no rows' weights, and tasks.{weighed[0]} has some")
     for task in stage.teachers:
         _check_teacher(recipe, stage, task, f"{at}.teachers")
 
@@ -249,6 +253,17 @@ def _check_measures(task: Task, spec: TaskSpec, at: str) -> None:
         if metric not in valid:
             kind = spec.label.kind
             raise UserError(f"{at}.measures: '{metric}' is no metric of {kind}; valid: {', '.join(valid)}")
+
+
+def _check_path(at: str, path: str) -> None:
+    """Imports a callback. Raises UserError where there is none; that it is one, Lightning's class says when it runs."""
+    if not is_path(path):
+        raise UserError(f"{at}: '{path}' is not of the form package.module:Name")
+    trust([path])
+    try:
+        imported(path)
+    except UserError as error:
+        raise UserError(f"{at}: {error}") from error
 
 
 def _import_own(at: str, table: Table[Any], name: str | None) -> None:

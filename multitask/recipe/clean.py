@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitask.data.plain import plain
-from multitask.data.readers import ReadResult, read_examples
+from multitask.data.shards import ReadResult, read_examples
 from multitask.recipe.data_maps import Place
 from multitask.tasks.table import Split, TaskSpec
 

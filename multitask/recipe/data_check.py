@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from multitask.data.files import list_directory
-from multitask.data.readers import Example, ReadResult, read_examples
+from multitask.data.readers import Example
 from multitask.data.scales import scale_note
+from multitask.data.shards import ReadResult, read_examples
 from multitask.data.tabular import BadRow
 from multitask.errors import UserError, short_list
 from multitask.recipe.data_maps import Place, is_map, mapped, place_of, place_of_recipe

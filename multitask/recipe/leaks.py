@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from multitask.data.nearness import Sketcher, Sketches, near
 from multitask.data.plain import plain
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.recipe.data_check import SPLITS
 from multitask.recipe.data_maps import Place

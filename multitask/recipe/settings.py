@@ -150,6 +150,9 @@ class Settings(Strict):
     """Steps from one checkpoint to the next, beside those at every epoch's end; null is by minutes alone."""
     profile: bool = False
     """Leave a trace of ten steps in the trainer's folder."""
+    callbacks: list[str] = []
+    """Lightning callbacks of your own, `package.module:Name`, made without arguments; their modules' files are part of
+    what a stage is."""
 
 
 class Log(Strict):
@@ -228,6 +231,8 @@ class Task(Strict):
     """The test file, written like `train`; it needs no labels."""
     split: Split | None = None
     """What of the training file is dev, and test, where the task names no files of theirs; null is nothing."""
+    weight: str | None = None
+    """The training file's column that says what a row counts for in the loss, a number from 0 on; null is 1 for all."""
     columns: dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = {}
     """The task's column name -> the file's, or its place from 0 in a CSV or TSV without a header."""
 

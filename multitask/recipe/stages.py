@@ -148,7 +148,7 @@ class Stage(_WithOptions):
 
 
 # Settings that older builds did not have: at their default, a stage is the one that it was.
-LATER = ("layer_decay", "lr_scale", "freeze", "unfreeze", "reinit", "patience", "rdrop")
+LATER = ("layer_decay", "lr_scale", "freeze", "unfreeze", "reinit", "patience", "rdrop", "callbacks")
 
 
 def says(settings: Settings, name: str) -> bool:

@@ -17,8 +17,8 @@ from lightning_modules.progress import Progress
 from multitask.bundle.ensemble import Answering
 from multitask.bundle.fitting import fitted_on
 from multitask.data.file_parts import parted
-from multitask.data.readers import Shards
 from multitask.data.sample import sample_uri
+from multitask.data.shards import Shards
 from multitask.data.tokens import TokenTable
 from multitask.errors import UserError, near, well_formed
 from multitask.experiment.finding import open_answering

@@ -280,4 +280,5 @@ def _cache(recipe: Recipe, spec: TaskSpec, split: Split, uris: list[str], storag
         max_length=recipe.max_length,
         columns=recipe.tasks[spec.name].columns,
         max_bad_rows=recipe.max_bad_rows,
+        weight=recipe.tasks[spec.name].weight if split == "train" else None,
     )

@@ -60,6 +60,7 @@ def _lesson(recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared:
             columns=recipe.tasks[task].columns,
             max_bad_rows=recipe.max_bad_rows,
             unlabelled=unlabelled,
+            weight=recipe.tasks[task].weight,
         )
 
     members = [

@@ -12,8 +12,8 @@ import torch
 
 from lightning_modules.progress import Progress
 from multitask.data.files import find_file
-from multitask.data.readers import ReadResult, read_examples
 from multitask.data.samplers import subset
+from multitask.data.shards import ReadResult, read_examples
 from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell

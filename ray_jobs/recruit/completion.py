@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from multitask.data.files import find_file
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell

@@ -8,7 +8,7 @@ from typing import Any
 
 from multitask.bundle.bundle import Bundle
 from multitask.data.files import find_file
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell

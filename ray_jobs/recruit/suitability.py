@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from multitask.bundle.bundle import Bundle, save_bundle
 from multitask.bundle.fitting import fitted_on
 from multitask.data.files import find_file
-from multitask.data.readers import read_examples
 from multitask.data.samplers import derive_seed
+from multitask.data.shards import read_examples
 from multitask.errors import UserError, short_list
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell

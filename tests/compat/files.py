@@ -15,7 +15,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 
 from multitask.data.files import expanded
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.inference.submission import write_predictions
 from multitask.storage.storage import Storage
 from multitask.tasks.own import Definition, spec_of

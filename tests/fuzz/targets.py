@@ -24,8 +24,8 @@ from typer.exceptions import TyperException
 
 from multitask.bundle.bundle import read_bundle, save_bundle, source_bundle
 from multitask.bundle.found import read_model
-from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.model.config import BertConfig
 from multitask.model.sources import load_source, parse_tokenizer

@@ -17,8 +17,8 @@ import torch
 from multitask import load_bundle
 from multitask.bundle.bundle import read_bundle, save_bundle
 from multitask.data.files import find_file
-from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.data_check import check_data, render

@@ -20,8 +20,8 @@ from multitask import load_bundle
 from multitask.api import Model
 from multitask.bundle.bundle import Bundle, bundle_of, save_bundle
 from multitask.data.files import find_file
-from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
+from multitask.data.shards import read_examples
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.inference.embed import TextEncoder

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from multitask.bundle.bundle import bundle_of, save_bundle
 from multitask.data.files import find_file
-from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.measure.compare import holm
 from multitask.measure.metrics import score

@@ -6,7 +6,7 @@ import os
 import random
 from pathlib import Path
 
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.tasks.own import Definition, spec_of
 from tests.tables import AS_TEXT, damaged, written

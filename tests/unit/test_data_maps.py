@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from multitask.data.files import expanded, find_file, local
-from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.recipe.data_check import check_data, render
 from multitask.recipe.data_maps import is_map, mapped, place_of

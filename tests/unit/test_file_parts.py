@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from multitask.data.file_parts import Part, parted
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.recipe.checks import build_map
 from multitask.recipe.data_maps import Place

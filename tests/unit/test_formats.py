@@ -19,7 +19,7 @@ import pytest
 from multitask.data import formats
 from multitask.data.arrow_files import names_in
 from multitask.data.files import expanded, find_file
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.tasks.cells import number_of
 from multitask.tasks.own import Definition, spec_of

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from multitask.bundle.bundle import source_bundle
 from multitask.data.batches import collate
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.export.graphs import output_of

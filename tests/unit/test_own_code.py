@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_modules.run import own_callbacks
 from multitask.bundle.bundle import read_bundle
 from multitask.errors import UserError
 from multitask.experiment.stage_job import StageJob
@@ -25,7 +27,7 @@ from ray_jobs.driver.jobs import job_of
 from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
-from tests.helpers import difference, newest, only_trains, recipe_tree, run, stop_at
+from tests.helpers import difference, newest, only_trains, recipe_tree, refused_stage, run, small_job, stop_at
 
 GOOD = '''
 import torch
@@ -53,6 +55,14 @@ class Gated(nn.Module):
         joined = torch.cat([side * self.scale for side in kept], dim=1)
         return self.out(joined).squeeze(-1) if self.one_output else self.out(joined)
 '''
+CALLBACK = """
+from pytorch_lightning.callbacks import Callback
+
+class Counting(Callback):
+    steps = 0
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        Counting.steps += 1
+"""
 BAD = """
 import torch
 from torch import nn
@@ -95,12 +105,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Modules good_own and bad_own in the working directory."""
     (tmp_path / "good_own.py").write_text(GOOD)
     (tmp_path / "bad_own.py").write_text(BAD)
+    (tmp_path / "called_own.py").write_text(CALLBACK)
     (tmp_path / "broken_own.py").write_text("1 / 0")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     monkeypatch.setattr(imported, "_trusted", set())
     yield tmp_path
-    for name in ("good_own", "bad_own"):
+    for name in ("good_own", "bad_own", "called_own"):
         sys.modules.pop(name, None)
 
 
@@ -207,3 +218,28 @@ def test_a_stage_that_is_stopped_and_goes_on_equals_one_that_was_not(tmp_path: P
     assert not run(stopped, stop_at(4)) and run(stopped) and run(whole)
     assert difference(newest(stopped).weights, newest(whole).weights) == 0.0
     assert read_bundle(stopped.folder, "bundle").heads["sts"] == "good_own:Gated"
+
+
+def test_a_callback_of_ones_own_is_called_and_makes_another_stage(tmp_path: Path) -> None:
+    job = small_job(tmp_path / "runs", epochs=1, callbacks=["called_own:Counting"])
+    assert run(job)
+    steps = newest(job).state.position.steps
+    assert sys.modules["called_own"].Counting.steps == steps > 0
+    plain = small_job(tmp_path / "others", epochs=1)
+    assert job.owner.trainer.split("_")[1] != plain.owner.trainer.split("_")[1], "a fingerprint of its own"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("called_own:Conting", "called_own has no Conting; did you mean Counting?"),
+        ("called_own", "'called_own' is not of the form package.module:Name"),
+    ],
+)
+def test_what_is_no_callback_is_one_line(path: str, said: str) -> None:
+    refused_stage(re.escape(said), callbacks=[path])
+
+
+def test_what_is_another_thing_is_said_when_it_is_to_be_called() -> None:
+    with pytest.raises(UserError, match=r"callbacks: 'good_own:absolute': it is function; valid: a class of Lightning"):
+        own_callbacks(["good_own:absolute"])

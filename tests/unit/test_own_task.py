@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.experiment.stage_job import digest, stage_content
 from multitask.export.graphs import output_of

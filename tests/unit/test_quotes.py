@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multitask.data.csv_records import MAX_RECORD_BYTES
-from multitask.data.readers import ReadResult, read_examples
+from multitask.data.shards import ReadResult, read_examples
 from multitask.errors import UserError
 from multitask.tasks.own import Definition, spec_of
 from multitask.tasks.table import TASKS, TaskSpec

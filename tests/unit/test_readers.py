@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from multitask.data.files import find_file, has_file
 from multitask.data.formats import FORMATS
-from multitask.data.readers import ReadResult, read_examples
+from multitask.data.shards import ReadResult, read_examples
 from multitask.data.values import MAX_TEXT_CHARS
 from multitask.errors import UserError
 from multitask.tasks.table import TASKS

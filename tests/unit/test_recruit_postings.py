@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitask.data.readers import read_examples
+from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.recipe.loading import load_recipe
 from multitask.recruit.pairs import WEAK, WEAK_NOTE, Corpus, write_training_files

@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from multitask.data.files import find_file
-from multitask.data.readers import read_examples
 from multitask.data.sample import GENERATORS, ROWS, generate, sample_files, sample_uri
+from multitask.data.shards import read_examples
 from multitask.data.tiny_tokenizer import SPECIAL, train_tokenizer
 from multitask.tasks.table import TASKS
 

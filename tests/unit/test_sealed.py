@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multitask.bundle.bundle import save_bundle
-from multitask.data.readers import FileState, read_examples
+from multitask.data.readers import FileState
+from multitask.data.shards import read_examples
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import StorageError, UserError
 from multitask.recruit.postings import read_postings

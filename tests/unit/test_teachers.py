@@ -14,8 +14,8 @@ from lightning_modules import teaching
 from lightning_modules.data import StageData
 from multitask.bundle.bundle import Bundle, bundle_fingerprint, bundle_of, member_folder, read_bundle, save_bundle
 from multitask.bundle.ensemble import Ensemble, read_ensemble, write_ensemble
-from multitask.data.readers import read_examples
 from multitask.data.sample import sample_uri
+from multitask.data.shards import read_examples
 from multitask.data.tokens import load_tokens
 from multitask.errors import UserError
 from multitask.experiment.stage_job import StageJob

@@ -1,0 +1,93 @@
+"""Rows that count for more or less: what a loss makes of them, on one rank and several, and what is no weight."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multitask.data.batches import collate
+from multitask.data.shards import read_examples
+from multitask.data.tokens import cache_tokens, load_tokens
+from multitask.errors import UserError
+from multitask.experiment.stage_job import stage_content
+from multitask.objectives.base import Place
+from multitask.recipe.checks import build_recipe
+from multitask.recipe.stages import Recipe
+from multitask.storage.storage import Storage
+from multitask.tasks.table import TASKS
+from tests.helpers import objective_of, recipe_tree, tiny
+
+WEIGHTS = [0.5, 2.0, 0.0, 1.0, 4.0, 0.25]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    with open(tmp_path / "weighed.csv", "w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["sentence", "sentiment", "worth"])
+        writer.writerows([f"text {at}", at % 5, weight] for at, weight in enumerate(WEIGHTS))
+    return tmp_path / "weighed.csv"
+
+
+def tables(file: Path, weight: str | None) -> Any:
+    storage = Storage(str(file.parent / "cache"))
+    given = {"labelled": True, "max_length": 32, "weight": weight}
+    return load_tokens(storage, cache_tokens(storage, str(file), TASKS["sst"], tiny().tokenizer, **given))
+
+
+def test_a_loss_is_the_weighted_mean_whatever_ranks_there_are(file: Path) -> None:
+    weighed, plain = tables(file, "worth"), tables(file, None)
+    assert weighed.weights.tolist() == WEIGHTS and plain.weights is None
+    learning = objective_of({"sst": weighed}, tasks=["sst"], dropout=0.0)
+    ones = np.ones(1, np.float32)
+    each = []
+    for row in range(len(WEIGHTS)):
+        total, count = learning.loss(collate("sst", plain, np.array([row]), ones), Place())
+        each.append(float(total / count))
+    whole = np.arange(len(WEIGHTS))
+    total, count = learning.loss(collate("sst", weighed, whole, np.ones(len(WEIGHTS), np.float32)), Place())
+    assert float(total / count) == pytest.approx(np.average(each, weights=WEIGHTS), rel=1e-6)
+
+    last = np.array([1, 1, 0, 0], np.float32)  # a slice of two, filled up
+    filled = [(np.array([0, 1, 2, 3]), np.ones(4, np.float32)), (np.array([4, 5, 4, 4]), last)]
+    parts = [learning.loss(collate("sst", weighed, rows, weights), Place()) for rows, weights in filled]
+    assert float(sum(part for part, _ in parts)) == pytest.approx(float(total), rel=1e-9)
+    assert float(sum(part for _, part in parts)) == pytest.approx(sum(WEIGHTS))
+
+
+@pytest.mark.parametrize("cell", ["-1", "many", "", "inf"])
+def test_what_is_no_weight_is_quarantined_with_its_line(file: Path, cell: str) -> None:
+    with open(file, "a") as out:
+        out.write(f"one more,1,{cell}\n")
+    storage = Storage(str(file.parent / "cache"))
+    with pytest.raises(UserError, match=r"line 8: worth: weight .* is no number from 0 on"):
+        cache_tokens(storage, str(file), TASKS["sst"], tiny().tokenizer, labelled=True, max_length=9, weight="worth")
+    assert len(read_examples(str(file), TASKS["sst"], labelled=True).examples) == 7, "dev needs no weights"
+
+
+def test_a_column_that_is_not_there_is_one_line(file: Path) -> None:
+    with pytest.raises(UserError, match=r"no column wroth; columns found: .*; did you mean worth\?"):
+        tables(file, "wroth")
+
+
+def with_weight(task: str, weight: str | None, **stage: Any) -> Recipe:
+    tree = recipe_tree(tasks=[task], **stage)
+    tree["tasks"][task]["weight"] = weight
+    return build_recipe(tree, "r.yaml")
+
+
+def test_a_stage_whose_weights_are_others_is_another_stage() -> None:
+    def content(weight: str | None) -> dict[str, Any]:
+        recipe = with_weight("sst", weight)
+        return stage_content(recipe, recipe.stages[0], {"sst": "mlp", "quora": "mlp", "sts": "cosine"}, {}, "", 1)
+
+    assert content("worth")["weights"] == {"sst": "worth"} and "weights" not in content(None)
+
+
+def test_an_objective_without_a_head_takes_none() -> None:
+    with pytest.raises(UserError, match=r"stages.para.objective: ranking takes no rows' weights, and tasks.quora has"):
+        with_weight("quora", "worth", objective="ranking")
