@@ -14,7 +14,7 @@ from multitask.export.huggingface import write_transformers
 from multitask.export.onnx_files import ENTRY, write_onnx
 from multitask.export.sentences import write_sentence_transformers
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
 
 
 @dataclass(frozen=True)

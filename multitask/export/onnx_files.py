@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding
+from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
 from multitask.data.batches import Batch, padded, segments_of
-from multitask.data.tokens import second_at
+from multitask.data.tokens import TokenTable, second_at
 from multitask.errors import UserError
 from multitask.export.graphs import GraphPlan, plan_of
 from multitask.export.huggingface import in_dtype, name_of, write_facts, write_json, write_text
@@ -29,6 +30,7 @@ from multitask.inference.embed import TextEncoder
 from multitask.storage.retries import said_clearly
 
 ENTRY = "onnx.json"
+ROWS = 64  # that are computed together where a file is measured
 WEIGHTS = "weights.bin"
 TOLERANCE = 1e-4  # of numbers up to 1; of larger ones, that share of them
 HOW = (
@@ -46,22 +48,25 @@ def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
 
     Raises UserError where a file's numbers differ from the bundle's by more than TOLERANCE. float16: weights are stored
     as halves and computed with in float32; the difference told is the written file's, against the bundle's own weights.
+    int8: products are of whole numbers, weights' scaled by output, activations' by what they are; what that costs is to
+    be measured on dev.
     """
     import onnx  # noqa: F401 (and onnxscript: the exporter's own words for their absence are long)
     import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
 
-    stored = replace(bundle, tensors={name: value.float() for name, value in in_dtype(bundle, dtype).items()})
+    rounded = {} if dtype == torch.int8 else {"tensors": {k: v.float() for k, v in in_dtype(bundle, dtype).items()}}
+    stored = replace(bundle, **rounded)
     outputs, lines, plans = {}, [], {name: plan_of(stored, name) for name in ("embedding", *bundle.heads)}
     for name, plan in plans.items():
         _write_graph(plan, folder / f"{name}.onnx")
-        if dtype == torch.float16:
-            _halve(folder / f"{name}.onnx")
+        if dtype in SMALLER:
+            SMALLER[dtype](folder / f"{name}.onnx")
     share_weights([folder / f"{name}.onnx" for name in plans], folder / WEIGHTS)
     for name, plan in plans.items():
         file = folder / f"{name}.onnx"
         wrong = _difference(stored, name, plan, file)
-        if not wrong <= TOLERANCE:  # nor where it is no number
+        if not wrong <= (TOLERANCE if dtype != torch.int8 else 1.0):  # nor where it is no number
             raise UserError(f"{file.name}: differs from the bundle by {wrong:g}; at most {TOLERANCE:g} would be right")
         apart = wrong if dtype == torch.float32 else _difference(bundle, name, plan, file)
         lines.append(f"{file.name}: within {upwards(apart)} of the bundle")
@@ -153,6 +158,41 @@ def _halve(file: Path) -> None:
     model.graph.node.extend(nodes)
     with said_clearly("written", str(file)):
         onnx.save(model, file)
+
+
+def _quantise(file: Path) -> None:
+    """Has products take whole numbers of 8 bits: weights scaled by each output, activations as they come."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = file.with_suffix(".prepared")
+    with _quiet():
+        quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
+        quantize_dynamic(str(prepared), str(file), per_channel=True, weight_type=QuantType.QInt8)
+    prepared.unlink()
+    onnx.checker.check_model(onnx.load(file))
+
+
+SMALLER = {torch.float16: _halve, torch.int8: _quantise}
+
+
+def file_outputs(bundle: Bundle, task: str, file: Path, table: TokenTable) -> Tensor:
+    """(N, *shape) what a task's file puts out for the rows of a table, in batches of similar length."""
+    import onnxruntime
+
+    plan, session = plan_of(bundle, task), onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    found = torch.zeros(len(table), *bundle.specs[task].label.shape)
+    for rows in np.array_split(np.argsort(table.lengths, kind="stable"), max(1, len(table) // ROWS)):
+        given: Feed = {}
+        for side, names in enumerate(plan.inputs):
+            sentences = rows * table.sentences + side
+            ids, mask = padded([table.sentence(int(at)) for at in sentences])
+            ends = table.seconds[sentences] if table.seconds is not None else mask.sum(dim=1)
+            parts = (ids, mask, segments_of(ends, mask))
+            given |= {name: some.long().numpy() for name, some in zip(names, parts, strict=False)}
+        found[rows] = torch.from_numpy(session.run(None, given)[0])
+    return found
 
 
 def _difference(bundle: Bundle, name: str, plan: GraphPlan, file: Path) -> float:

@@ -19,6 +19,7 @@ from multitask.model.encoding import POOLINGS
 from multitask.model.folders import FACTS
 from multitask.storage.sealed import write_document
 from multitask.storage.storage import Storage
+from ray_jobs.bundles.costs import what_it_costs
 from ray_jobs.bundles.hub import Hub
 from ray_jobs.bundles.output import BUNDLE, check_free, draft, files_of, publish, publish_bundle
 from ray_jobs.screen import Screen
@@ -27,10 +28,18 @@ CARD = "README.md"
 
 
 def export_bundle(
-    uri: str, form: str, output: str, dtype: str, push: str | None, screen: Screen, task: str | None = None
+    uri: str,
+    form: str,
+    output: str,
+    dtype: str,
+    push: str | None,
+    screen: Screen,
+    task: str | None = None,
+    data: str | None = None,
 ) -> None:
     """Writes the bundle in that format to `output`, and onto the hub where `push` names a repository there. task: whose
-    head is exported, where the format holds one."""
+    head is exported, where the format holds one. data: where the dev files lie that int8 is measured on, if not where
+    they lay in training."""
     for option, value, valid in (("--format", form, FORMATS), ("--dtype", dtype, DTYPES)):
         if value not in valid:
             raise UserError(f"{option} '{value}': one of {', '.join(valid)}{near(value, valid)}")
@@ -38,6 +47,8 @@ def export_bundle(
     if task and not chosen.one_head:
         one = ", ".join(name for name, known in FORMATS.items() if known.one_head)
         raise UserError(f"--task '{task}': --format {form} takes all heads along; one alone is of {one}")
+    if dtype == "int8" and form != "onnx":
+        raise UserError(f"--dtype int8: --format {form} holds none; of onnx")
     check_free(target, FACTS, chosen.entry)
     hub = Hub(push) if push else None  # what is missing for it is said before the work
     bundle = open_bundle(uri)
@@ -46,7 +57,9 @@ def export_bundle(
     with draft(target) as folder:
         screen.note(f"{form}, {dtype}: {uri}")
         lines = chosen.write(bundle, folder, DTYPES[dtype])
-        if dtype != "float32":
+        if dtype == "int8":
+            lines += what_it_costs(uri, bundle, data, folder, screen)
+        elif dtype != "float32":
             lines.append("scores are of float32 weights")
         page = model_card(bundle, form, provenance_of(uri), push or ".", lines, dtype)
         _seal(folder)

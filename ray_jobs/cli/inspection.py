@@ -83,6 +83,28 @@ def data_check(
         raise typer.Exit(USER_ERROR)
 
 
+@data_app.command("show")
+def data_show(
+    uri: Annotated[str, typer.Argument(help="A directory, its URI, a map (YAML), or a recipe.")],
+    data: DataOption = None,
+    task: Annotated[str | None, typer.Option(help="One task alone.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, dev or test alone.", autocompletion=choices("train", "dev", "test"))
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look into data files. Balance, lengths, repeated rows, and some of each label."""
+    from multitask.recipe.data_show import render_looks, show_data
+    from ray_jobs.screen import Screen
+
+    with Screen(as_json=as_json) as screen:
+        looks = show_data(uri, data, task, split)
+        if as_json:
+            screen.document([look.to_json() for look in looks])
+        else:
+            screen.say(render_looks(looks))
+
+
 @app.command()
 def report(
     experiment: Annotated[

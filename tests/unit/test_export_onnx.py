@@ -19,9 +19,12 @@ from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.export import onnx_files, rounding
 from multitask.export.graphs import UnpackedBiLstm
+from multitask.export.onnx_files import file_outputs
 from multitask.inference.embed import TextEncoder
 from multitask.model.encoding import Encoding
 from multitask.storage.storage import Storage
+from ray_jobs.bundles.scoring import opened, outputs_of
+from ray_jobs.screen import Screen
 from tests.conftest import ROOT
 from tests.exports import HEADS, TEXTS, answers, bundle_with, embedded, exported
 
@@ -116,6 +119,29 @@ def test_halves_are_the_rounded_bundles_own_numbers(tmp_path: Path) -> None:
     weights = sum(value.numel() for name, value in bundle.tensors.items() if name.startswith("encoder."))
     size = sum(file.stat().st_size for file in (half / "embedding.onnx", half / "weights.bin"))
     assert size < 2.3 * weights + 150_000  # the graph itself is the rest
+
+
+@pytest.mark.slow
+def test_int8_is_smaller_and_says_what_it_costs(tmp_path: Path) -> None:
+    bundle = bundle_with({"sst": "linear", "sts": "cosine"})
+    whole = exported(uri := saved(tmp_path / "bundle", bundle), "onnx", tmp_path / "whole")
+    small = exported(uri, "onnx", tmp_path / "small", "int8")
+    assert (small / "weights.bin").stat().st_size < 0.4 * (whole / "weights.bin").stat().st_size
+    facts = json.loads((small / "onnx.json").read_text())
+    measured = facts["outputs"]["sst"]["measured"]
+    table = next(
+        one.table for one in outputs_of(*opened(uri, None, ["dev"]), ["dev"], Screen(quiet=True), tasks=["sst"])
+    )
+    for folder, name in ((whole, "float32"), (small, "int8")):
+        given = file_outputs(bundle, "sst", folder / "sst.onnx", table).argmax(dim=-1)
+        assert measured[name] == pytest.approx(float((given == table.labels).double().mean()))
+    assert measured["rows"] == len(table) and abs(measured["int8"] - measured["float32"]) < 0.1
+    assert facts["weights"] == "int8" and 1e-4 < facts["outputs"]["embedding"]["largest_difference"] < 0.3
+
+
+def test_int8_is_of_onnx_alone(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--dtype int8: --format transformers holds none; of onnx"):
+        exported("tiny", "transformers", tmp_path / "out", "int8")
 
 
 @pytest.mark.slow
