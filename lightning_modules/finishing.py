@@ -46,7 +46,10 @@ class Finishing(Callback):
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
             bundle = bundle_of(module.model, module.objective.setup.tokenizer_json, about)
             save_bundle(self.job.folder, BUNDLE, bundle)
-            write_outcome(self.job.folder, {**self._outcome(module, record), "dev": self._looks(bundle, record)})
+            write_outcome(
+                self.job.folder,
+                {**self._outcome(module, record), "dev": self._looks(bundle, record, module.stage.log.worst)},
+            )
 
     def _keep(self, module: StageModule) -> Record:
         """Puts the weights that the stage keeps into the module; returns what was measured of them."""
@@ -96,15 +99,15 @@ class Finishing(Callback):
             progress=counter(self.throttle, module, f"predict {task} {split}", data, module.stage.epochs),
         ).labels
 
-    def _looks(self, bundle: Bundle, kept: Record) -> dict[str, Any]:
+    def _looks(self, bundle: Bundle, kept: Record, most: int) -> dict[str, Any]:
         """Task that the bundle answers -> a closer look at its dev set, with the texts of the worst rows; nothing where
-        the kept weights are not those that were measured last, whose predictions are at hand."""
+        the kept weights are not those that were measured last, whose predictions are at hand. most: rows a task."""
         if kept is not self.records[-1]:
             return {}
         found = {}
         for task in (task for task in bundle.answers if task in self.dev.predicted):
             table = self.dev.data.dev_tables[task]
-            if look := look_at(self.dev.predicted[task], table, bundle.specs[task].label):
+            if look := look_at(self.dev.predicted[task], table, bundle.specs[task].label, most):
                 worst = [{**vars(one), "texts": texts_of_row(table, one.row, bundle.tokenizer)} for one in look.worst]
                 found[task] = {**look.to_json(), "worst": worst}
         return found

@@ -67,6 +67,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     job.owner.check_attempt()
     if read_outcome(job.folder) is not None:
         return
+    trust(job.model.own)  # before the bundle is read that it starts from, whose heads may be of it
     job, stage = replace(job, owner=job.owner.claimable()), Stage.model_validate(job.stage)
     data = StageData(job, stage)
     with CheckpointStore(job.folder.at("checkpoints")) as store:
@@ -97,7 +98,6 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
 
 def own_callbacks(paths: list[str]) -> list[Callback]:
     """Callbacks that a recipe names by import paths. Raises UserError for what is none."""
-    trust(paths)
     found = []
     for path in paths:
         kind = imported(path)
@@ -125,7 +125,6 @@ def _load(
     bundle = replace(job_start(job), specs=known(job.model.specs, "job"))
     start = weights_of(Storage(job.owner.storage).at(job.model.start))
     checkpoint = _of_this_start(store.newest(), start, job)
-    trust([*job.model.heads.values(), *job.model.losses.values()])
     model = bundle.model(
         job.model.heads,
         dropout=stage.dropout,

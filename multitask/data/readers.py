@@ -144,7 +144,8 @@ class Reading:
         """What tells a usable row from another by its texts and its label."""
 
         def of_columns(columns: Sequence[str]) -> Callable[[Sequence[object]], bool]:
-            own = names if {*names.values()} & {*columns} - {"id"} else {name: name for name in names}
+            task = {name: column for name, column in names.items() if name not in (BY, WEIGHT)}
+            own = names if {*task.values()} & {*columns} - {"id"} else names | {name: name for name in task}
             rows = self._examples(columns, own, (), None)
             return lambda values: isinstance(rows((0, values)), Example)
 

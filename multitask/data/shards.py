@@ -124,16 +124,17 @@ def read_examples(
     labelled: bool,
     columns: Mapping[str, str | int] | None = None,
     max_bad_rows: float = 0.01,
+    weight: str | None = None,
 ) -> ReadResult:
     """Reads a file of one of FORMATS, or several as one; malformed rows go to `quarantined`.
 
     columns: the task's column -> the file's, for those named otherwise (`id`, text columns, label column); a file that
     has none of these, but the task's own ones, is read by those. Places from 0 instead of names: it has no header.
-    max_bad_rows: the share of all rows, 0..1, that may be malformed.
+    max_bad_rows: the share of all rows, 0..1, that may be malformed. weight: the column that says what rows count for.
     An `id` that the file lacks is the row's line number; ids may repeat.
     Raises UserError for a file that cannot be read, a missing column, no rows, or too many malformed ones.
     """
-    with Shards.opened(uri, spec, labelled, columns, max_bad_rows) as shards:
+    with Shards.opened(uri, spec, labelled, columns, max_bad_rows, weight=weight) as shards:
         sha256, examples, first = shards.sha256(), tuple(shards.examples()), shards.parts[0]
         shards.check_unchanged()
         return ReadResult(shards.source, sha256, examples, shards.quarantined, shards.form, first.classes)

@@ -30,6 +30,8 @@ PARTS: dict[str, Callable[[str, Any], dict[str, Any]]] = {
     "by": lambda at, metric: {f"{at}.sweep.by": metric},
     "recipe": lambda at, settings: settings,
     "tasks": lambda at, tasks: {f"tasks.{task}": _of_task(facts) for task, facts in tasks.items()},
+    "weights": lambda at, columns: {f"tasks.{task}": {"weight": column} for task, column in columns.items()},
+    "code": lambda at, files: {f"the file of {path}": Digest(sha) for path, sha in files.items()},
     "losses": lambda at, losses: {f"tasks.{task}": settings for task, settings in losses.items()},
     "teachers": lambda at, found: {f"{at}.teachers": {task: _of_a_teacher(facts) for task, facts in found.items()}},
     "parent": lambda at, sha: {f"{at}.from": Digest(sha)},

@@ -88,6 +88,8 @@ class JobModel:
     """Trained task -> the settings of its loss that are not its defaults."""
     specs: dict[str, Any] = field(default_factory=dict)
     """Own task -> its definition."""
+    own: list[str] = field(default_factory=list)
+    """The import paths that the recipe names, which a worker may import."""
 
 
 @dataclass(frozen=True)

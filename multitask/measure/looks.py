@@ -16,7 +16,6 @@ from multitask.measure.metrics import Predicted
 from multitask.tasks.labels import KINDS, LabelSpec
 
 BINS = 10  # of equal width, of how sure answers are
-WORST = 8  # rows
 MOST_CLASSES = 20  # whose confusion is kept
 
 
@@ -50,23 +49,26 @@ class Look:
         return asdict(self)
 
 
-def look_at(predicted: Predicted, table: TokenTable, label: LabelSpec) -> Look | None:
-    """The look of a dev set's N predictions; None of labels that are several numbers, and where none is known."""
+def look_at(predicted: Predicted, table: TokenTable, label: LabelSpec, worst: int = 8) -> Look | None:
+    """The look of a dev set's N predictions; None of labels that are several numbers, where none is known, and of
+    predictions that are no numbers. worst: how many rows are named."""
     kind, wanted = KINDS[label.kind], table.labels.double().numpy()
     given = predicted.labels.double().numpy()
-    if kind.several or not len(wanted) or np.isnan(wanted).any():
+    if kind.several or not len(wanted) or np.isnan(wanted).any() or not np.isfinite(given).all():
+        return None
+    if predicted.logits is not None and not bool(predicted.logits.isfinite().all()):
         return None
     classes = by_class(given, wanted, label)
     if classes is None or predicted.logits is None:
         off = np.abs(given - wanted)
-        return Look([], [], [], _worst(off, off, given, wanted))
+        return Look([], [], [], _worst(off, off, given, wanted, worst))
     sure, wrong = _sureness(predicted.logits), given != wanted
     small = classes.confusion is not None and len(classes.scores) <= MOST_CLASSES
     return Look(
         [one.name for one in classes.scores],
         classes.confusion.tolist() if small and classes.confusion is not None else [],
         _bins(sure, ~wrong),
-        _worst(np.where(wrong, sure, -1.0), sure, given, wanted),
+        _worst(np.where(wrong, sure, -1.0), sure, given, wanted, worst),
     )
 
 
@@ -89,9 +91,9 @@ def _bins(sure: Floats, right: Any) -> list[tuple[float, float, int]]:
     ]
 
 
-def _worst(order: Floats, told: Floats, given: Floats, wanted: Floats) -> list[Worst]:
-    """The rows of the greatest `order` above 0, ties by their place."""
-    rows = np.argsort(-order, kind="stable")[:WORST]
+def _worst(order: Floats, told: Floats, given: Floats, wanted: Floats, most: int) -> list[Worst]:
+    """The rows of the greatest `order` above 0, ties by their place; `most` of them."""
+    rows = np.argsort(-order, kind="stable")[:most]
     return [Worst(int(row), float(wanted[row]), float(given[row]), float(told[row])) for row in rows if order[row] > 0]
 
 

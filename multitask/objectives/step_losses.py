@@ -54,7 +54,7 @@ class StepLosses:
 
 def _facts(batch: Batch, total: Tensor, count: Tensor, stop: bool) -> Tensor:
     """(5,) a GlobalLoss's fields of one rank, to be added up."""
-    examples = batch.weights.sum()
+    examples = (batch.weights > 0).sum().to(total)
     wide = torch.float32 if total.device.type == "mps" else torch.float64  # the hashes need 32 bits and more
     found = (total, count, examples, examples.new_full((), float(stop)), sum_of_hashes(batch))
     return torch.stack([fact.detach().to(wide) for fact in found])

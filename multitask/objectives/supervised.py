@@ -38,6 +38,7 @@ class Supervised(Objective):
         self.average: WeightAverage | None = None  # the weights that SMART's proximal term holds on to
         self.taught: dict[str, Taught] = {}  # task -> what its teacher says, which is there before the first batch
         self.settings = {task: self._settings(task) for task in setup.tasks}
+        self.learned = {task: LOSSES[setup.losses[task]] for task in setup.tasks}
 
     def _settings(self, task: str) -> dict[str, Any]:
         """The settings of the task's loss. Classes are counted on the training rows in use that have a label, which all
@@ -89,7 +90,7 @@ class Supervised(Objective):
         A loss of pairs has a value of all ranks' examples together, which is each example's: a rank has its own
         examples' share of the sum, and DDP's average of the gradients is the value's.
         """
-        learned, settings = LOSSES[self.setup.losses[batch.task]], self.settings[batch.task]
+        learned, settings = self.learned[batch.task], self.settings[batch.task]
         if learned.similarity is None:
             return learned.sums(outputs, batch.labels, batch.weights, **settings)
         with torch.autocast(outputs.device.type, enabled=False):  # a scaled cosine needs more digits than a half has

@@ -286,7 +286,10 @@ def _check_task(name: str, task: Task, where: str) -> None:
     spec = task.spec(name, f"{where}: ")
     _import_own(f"{at}.head", HEADS, task.head)
     _import_own(f"{at}.loss", LOSSES, task.loss)
-    check_settings(loss_for(task.head or spec.head, spec, task.loss, at), task.loss_settings, spec, at)
+    loss = loss_for(task.head or spec.head, spec, task.loss, at)
+    check_settings(loss, task.loss_settings, spec, at)
+    if task.weight and LOSSES[loss].similarity:
+        raise UserError(f"{at}.weight: the loss '{loss}' is of pairs of rows, which have no weights; leave it out")
     _check_measures(task, spec, at)
     valid = [*spec.columns, spec.label.column, "id"]
     if unknown := set(task.columns) - {*valid}:

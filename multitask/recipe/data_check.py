@@ -128,7 +128,12 @@ def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
     columns = place.columns(spec.name, {})
     try:
         result = read_examples(
-            place.find(spec, split), spec, labelled=split != "test", columns=columns, max_bad_rows=1.0
+            place.find(spec, split),
+            spec,
+            labelled=split != "test",
+            columns=columns,
+            max_bad_rows=1.0,
+            weight=place.weight(spec.name) if split == "train" else None,
         )
     except UserError as error:  # one broken file must not hide what the others hold
         return FileReport(spec.name, split, "", problem=str(error))

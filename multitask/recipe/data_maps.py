@@ -67,6 +67,10 @@ class Place:
         """The task's column -> the files', as `tasks` says where it names the task."""
         return self.tasks[name].columns if name in self.tasks else otherwise
 
+    def weight(self, name: str) -> str | None:
+        """The column of a task's training file that says what rows count for; None where all count alike."""
+        return self.tasks[name].weight if name in self.tasks else None
+
     def specs(self) -> dict[str, TaskSpec]:
         """The tasks of a map; for a directory those that are built in."""
         return {name: task.spec(name) for name, task in self.tasks.items()} or TASKS

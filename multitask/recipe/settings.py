@@ -158,6 +158,8 @@ class Settings(Strict):
 class Log(Strict):
     """What a stage measures of its own training, beside what it always tells; it trains as it would without."""
 
+    worst: Annotated[int, Field(ge=0, le=100, strict=True)] = 8
+    """How many of a dev set's rows, the most wrong ones, are kept with their texts for the report; 0 is none."""
     conflict: Positive | None = None
     """Steps from one measurement to the next of the cosine between each two tasks' gradients, by layer; each costs a
     step a task. null is none."""
@@ -250,6 +252,12 @@ class Task(Strict):
         """The files of a split, or those of which it is a part; none where the task names none."""
         named: Files = self.train if self.part(split) else getattr(self, split)
         return [named] if isinstance(named, str) else named or []
+
+    @model_validator(mode="after")
+    def _dev_is_one_thing(self) -> Task:
+        if self.dev and self.split and self.split.fold:
+            raise ValueError("split.fold makes dev of the training file, and dev names another; leave one of them out")
+        return self
 
     @property
     def loss_settings(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from multitask.objectives.distillation import Teacher
 from multitask.objectives.smart import Smart
 from multitask.objectives.table import DEFAULT, OBJECTIVES
 from multitask.recipe.settings import Log, Overall, PaperTable, Settings, Sweep, Task
+from multitask.tasks.imported import is_path
 from multitask.tasks.schema import Above0, Strict
 from multitask.tasks.table import TaskSpec
 
@@ -231,6 +232,13 @@ class Recipe(Strict):
 
     def stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def own_code(self) -> list[str]:
+        """The import paths that it names: heads, losses, callbacks."""
+        named = [name for task in self.tasks.values() for name in (task.head, task.loss)]
+        named += [name for stage in self.stages for name in (*stage.heads.values(), *stage.callbacks)]
+        return sorted({name for name in named if name and is_path(name)})
 
     def line(self, name: str) -> list[str]:
         """A stage's name and those of all that it comes from, first to last."""

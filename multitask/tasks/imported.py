@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from multitask.errors import UserError, near
@@ -47,6 +48,7 @@ def is_path(name: object) -> bool:
 
 
 _trusted: set[str] = set()
+_imported: dict[str, str] = {}  # module -> the sha256 of its file when it was imported last
 
 
 def trust(names: Iterable[str | None]) -> None:
@@ -59,12 +61,12 @@ def imported(path: str) -> Any:
     """What lies at `package.module:Name`, of what is installed or below the working directory. Raises UserError, also
     where nothing that the user has named lets it be imported."""
     module, name = path.split(":")
-    if module not in _trusted and module not in os.environ.get(TRUSTED, "").split(","):
+    if module not in _trusted and module not in os.environ.get(TRUSTED, "").replace(" ", "").split(","):
         raise UserError(f"'{path}': code that no recipe of this run names; to have it imported: {TRUSTED}={module}")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:  # a console script's path begins with its own folder
         sys.path.append(str(Path.cwd()))
     try:
-        found = importlib.import_module(module)
+        found = _fresh(importlib.import_module(module))
     except ModuleNotFoundError as error:
         raise UserError(f"'{path}': no module {error.name}, neither installed nor below {Path.cwd()}") from error
     except Exception as error:
@@ -72,6 +74,19 @@ def imported(path: str) -> Any:
     if not hasattr(found, name):
         raise UserError(f"'{path}': {module} has no {name}{near(name, vars(found))}")
     return getattr(found, name)
+
+
+def _fresh(module: ModuleType) -> ModuleType:
+    """The module as its file is now: imported again where that was edited since, in a notebook say, so that what runs
+    is what the fingerprint is of."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return module
+    now = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    if _imported.setdefault(module.__name__, now) != now:
+        _imported[module.__name__] = now
+        return importlib.reload(module)
+    return module
 
 
 def code_of(names: Iterable[str | None]) -> dict[str, str]:

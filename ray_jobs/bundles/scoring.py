@@ -250,7 +250,7 @@ def _files(source: Mapping[str, str]) -> dict[Split, list[str]]:
     found: dict[Split, list[str]] = {}
     for split in SPLITS:
         if said := source.get(split):
-            found[split] = [said] if Path(said).is_file() else said.split(", ")
+            found[split] = [said] if Path(parted(said)[0]).is_file() else said.split(", ")
     return found
 
 

@@ -133,13 +133,18 @@ def track(
     ],
 ) -> None:
     """Send an experiment to MLflow or Weights & Biases. What is there already is not sent again."""
+    from multitask.experiment.lease import Lease
     from multitask.report.reading import read_evidence
     from multitask.storage.storage import Storage
     from ray_jobs.trackers.mirror import Mirror, tracker_of
 
     folder = Storage(experiment)
     read_evidence(folder)  # says what is wrong with an experiment, in a line
-    Mirror(folder, [tracker_of(kind, folder) for kind in to]).send(to_the_end=True)
+    trackers = [tracker_of(kind, folder) for kind in to]
+    with Lease(folder, typer.echo):  # a driver that is at work sends by itself
+        sent = Mirror(folder, trackers).send(to_the_end=True)
+    if not sent:
+        raise typer.Exit(1)
 
 
 @app.command()

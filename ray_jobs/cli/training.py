@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from multitask.errors import UserError
 from ray_jobs.cli.shared import (
     DataOption,
     DeviceOption,
@@ -141,8 +140,6 @@ def sweep(
 
 def _run_folds(request: TrainingRequest, count: int, quiet: bool, as_json: bool) -> None:
     """Trains a fold after the other; with --json the document is what folds.json holds."""
-    if count < 2:
-        raise UserError(f"--folds {count}: 2 or more; 0 trains once")
     with uncollected():
         from ray_jobs.driver.folds import run_folds, tell_folds
         from ray_jobs.screen import Screen

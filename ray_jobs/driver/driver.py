@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from ray_jobs.runners.tuning import run_trials
 from ray_jobs.runners.workers import RayRunner
 from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
+from ray_jobs.trackers.base import Tracker
 from ray_jobs.trackers.mirror import Mirror, tracker_of
 
 if TYPE_CHECKING:
@@ -55,11 +56,11 @@ def run_training(request: TrainingRequest, screen: Screen, stop: StopRequest | N
     again = stop.how_to_go_on
     storage.probe()
     place = storage.at(request.experiment)
-    trackers = Mirror(place, [tracker_of(kind, place) for kind in request.trackers])
-    with DriverLog(place) as driver_log, stop, trackers:
+    trackers = [tracker_of(kind, place) for kind in request.trackers]
+    with DriverLog(place) as driver_log, stop:
         storage.clean(request.experiment)
         try:
-            driver = Driver(replace(request, log=driver_log.path, submission_id=submission_id()), screen)
+            driver = Driver(replace(request, log=driver_log.path, submission_id=submission_id()), screen, trackers)
             driver_log.fence = driver.check
             return driver.run(stop)
         except Interrupted:
@@ -71,9 +72,9 @@ def run_training(request: TrainingRequest, screen: Screen, stop: StopRequest | N
 class Driver:
     """One run of an experiment. Raises UserError before anything starts, Interrupted where the user stopped it."""
 
-    def __init__(self, request: TrainingRequest, screen: Screen) -> None:
+    def __init__(self, request: TrainingRequest, screen: Screen, trackers: Sequence[Tracker] = ()) -> None:
         self.request, self.recipe, self.storage = request, request.recipe, request.storage
-        self.screen = screen
+        self.screen, self.trackers = screen, trackers
         screen.note("reading the data and the encoder ...")
         prepared = prepare(self.recipe, request.data, self.storage)
         self.prepared: Prepared = with_lessons(self.recipe, request.data, self.storage, prepared)
@@ -88,7 +89,8 @@ class Driver:
         with Lease(self.experiment.place, self.screen.note, meanwhile=self._import_runner):
             if not self.experiment.place.caught_up(self._begin_attempt, bool):
                 raise UserError(f"experiment {self.experiment.place.uri}: another driver writes it now; try again")
-            return self._run(stop)
+            with Mirror(self.experiment.folder, self.trackers):
+                return self._run(stop)
 
     def _begin_attempt(self) -> bool:
         """Begins an attempt on the experiment as it stands now that it is ours alone.

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from multitask.experiment.results import cell, leaves, seeds_cell, summary
+from multitask.errors import UserError
+from multitask.experiment.results import cell, seeds_cell, summary
 from multitask.inference.submission import FOLDER
 from multitask.recipe.settings import Split, Task
 from multitask.recipe.stages import Recipe
@@ -24,10 +25,11 @@ RESULT = "folds.json"
 def run_folds(request: TrainingRequest, count: int, screen: Screen) -> dict[str, Any] | None:
     """Trains fold after fold, each an experiment of its own, so that finished ones are skipped when it is run again.
 
-    Writes NAME-folds/folds.json, with each metric's mean and deviation over the folds, and for each task that is
-    trained what was predicted of every row by the model that had not seen it. Returns what folds.json holds; None where
-    the user stopped.
+    Writes NAME-folds/folds.json, with each final stage's metrics, their means and deviations over the folds, and for
+    each task that a final stage answers what was predicted of every row by the model that had not seen it. Returns what
+    folds.json holds; None where the user stopped. Raises UserError for what folds cannot be made of.
     """
+    check_folds(request, count)
     trained = []
     for fold in range(1, count + 1):
         name = f"{request.experiment}-fold-{fold}-of-{count}"
@@ -37,18 +39,51 @@ def run_folds(request: TrainingRequest, count: int, screen: Screen) -> dict[str,
             return None
         trained.append(results)
     place = request.storage.at(f"{request.experiment}-folds")
-    found = {"schema": 1, "recipe": request.recipe.name, "folds": count, **summary_of(trained)}
+    found: dict[str, Any] = {
+        "schema": 1,
+        "recipe": request.recipe.name,
+        "folds": count,
+        "experiments": [results["experiment"] for results in trained],
+        "stages": {stage: summary_of(stage, trained) for stage in final_stages(request.recipe)},
+    }
     found["out_of_fold"] = {
-        task: join(place.uri, _gathered(place, request.storage, task, request.recipe, trained))
-        for task in trained_tasks(request.recipe)
+        task: join(place.uri, _gathered(place, request.storage, task, stage, request.recipe, trained))
+        for task, stage in answered(request.recipe).items()
     }
     place.write_json(RESULT, found)
     return found
 
 
+def check_folds(request: TrainingRequest, count: int) -> None:
+    """Raises UserError for a number of folds, or a recipe, of which none can be made."""
+    if count < 2:
+        raise UserError(f"--folds {count}: 2 or more; 0 trains once")
+    if request.seeds > 1:
+        raise UserError(f"--folds with --seeds {request.seeds}: each fold is trained with one seed; leave one out")
+    if swept := [stage.name for stage in request.recipe.stages if stage.sweep]:
+        raise UserError(f"--folds: stages.{swept[0]} is swept; sweep first, and train folds with what is best")
+    for name in trained_tasks(request.recipe):
+        if (split := request.recipe.tasks[name].split) and split.test:
+            raise UserError(f"--folds: tasks.{name}.split.test: its rows would be trained on; leave it out")
+
+
 def trained_tasks(recipe: Recipe) -> list[str]:
     """The tasks that some stage trains, in the recipe's order."""
     return [task for task in recipe.tasks if any(task in stage.tasks for stage in recipe.stages)]
+
+
+def final_stages(recipe: Recipe) -> list[str]:
+    """The stages that no other starts from."""
+    return [stage.name for stage in recipe.stages if not recipe.children(stage)]
+
+
+def answered(recipe: Recipe) -> dict[str, str]:
+    """Task -> the last final stage whose model has a head for it that was trained."""
+    found = {}
+    for name in final_stages(recipe):
+        for above in map(recipe.stage, recipe.line(name)):
+            found |= {task: name for task in above.tasks if above.trains_head(task)}
+    return found
 
 
 def with_fold(recipe: Recipe, fold: int, count: int) -> Recipe:
@@ -62,27 +97,35 @@ def with_fold(recipe: Recipe, fold: int, count: int) -> Recipe:
     return recipe.model_copy(update={"tasks": tasks})
 
 
-def summary_of(trained: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What folds.json says of each fold's last stage, and of each metric over all folds."""
-    rows = [leaves(results["stages"])[-1] for results in trained]
+def summary_of(stage: str, trained: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Metric -> a stage's values by fold, with their mean and deviation."""
+    rows = [_row(results, stage) for results in trained]
     metrics = {}
     for name in dict.fromkeys(name for row in rows for name in row["metrics"]):
         values = [row["metrics"].get(name) for row in rows]
         known = [value for value in values if value is not None]
         over_all = summary(known) if len(known) == len(values) else None
         metrics[name] = {**(asdict(over_all) if over_all else {"mean": None, "sd": None, "n": 0}), "values": values}
-    return {"experiments": [results["experiment"] for results in trained], "metrics": metrics}
+    return metrics
 
 
-def _gathered(place: Storage, storage: Storage, task: str, recipe: Recipe, trained: Sequence[Mapping[str, Any]]) -> str:
-    """Writes what was predicted of a task's rows, each by the fold's last stage that had not seen it: id, fold and
-    label. Returns the path."""
+def _row(results: Mapping[str, Any], stage: str) -> Mapping[str, Any]:
+    """A stage's row of results.json."""
+    found: Mapping[str, Any] = next(row for row in results["stages"] if row["name"] == stage)
+    return found
+
+
+def _gathered(
+    place: Storage, storage: Storage, task: str, stage: str, recipe: Recipe, trained: Sequence[Mapping[str, Any]]
+) -> str:
+    """Writes what was predicted of a task's rows, each by the fold's model that had not seen it: id, fold and label.
+    Returns the path."""
     stem, title = recipe.specs[task].prediction
     path, content = f"out-of-fold/{task}.csv", io.StringIO()
     writer = csv.writer(content)
     writer.writerow(["id", "fold", title])
     for fold, results in enumerate(trained, start=1):
-        row = leaves(results["stages"])[-1]
+        row = _row(results, stage)
         file = join(results["experiment"], row["trainer"], FOLDER, f"{stem}-dev-output.csv")
         said = csv.reader(io.StringIO(storage.read_bytes(file).decode()), skipinitialspace=True)
         next(said)
@@ -92,13 +135,13 @@ def _gathered(place: Storage, storage: Storage, task: str, recipe: Recipe, train
 
 
 def tell_folds(screen: Screen, found: Mapping[str, Any]) -> None:
-    """Shows each fold's metrics and their mean."""
-    metrics = found["metrics"]
-    rows = [
-        [f"{fold}", *(cell(facts["values"][fold - 1]) for facts in metrics.values())]
-        for fold in range(1, found["folds"] + 1)
-    ]
-    rows.append(["mean", *(seeds_cell(facts["values"]) for facts in metrics.values())])
-    screen.table(["fold", *metrics], rows, title=f"{found['recipe']}, {found['folds']} folds")
+    """Shows each final stage's metrics by fold, and their mean."""
+    for stage, metrics in found["stages"].items():
+        rows = [
+            [f"{fold}", *(cell(facts["values"][fold - 1]) for facts in metrics.values())]
+            for fold in range(1, found["folds"] + 1)
+        ]
+        rows.append(["mean", *(seeds_cell(facts["values"]) for facts in metrics.values())])
+        screen.table(["fold", *metrics], rows, title=f"{found['recipe']}: {stage}, {found['folds']} folds")
     for task, path in found["out_of_fold"].items():
         screen.say(f"{task}: every row as the model that had not seen it predicts it: {path}")

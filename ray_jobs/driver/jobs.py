@@ -53,6 +53,7 @@ def _model(plan: Plan, node: Node) -> JobModel:
         },
         loss_settings=recipe.loss_settings(node.stage),
         specs=definitions(recipe.specs),
+        own=recipe.own_code,
     )
 
 

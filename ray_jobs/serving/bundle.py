@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from multitask.bundle.ensemble import Answering, Ensemble
+from multitask.errors import UserError
 from multitask.experiment.finding import open_answering
 from multitask.inference.embed import default_device
 from multitask.inference.predict import Answers, answerer
@@ -26,12 +29,17 @@ QUEUED = 256  # requests that wait for a replica; what is more is refused with 5
 GRACE_SECONDS = 5  # for what is being answered when the service ends
 
 
-class BundleEngine:
-    """A bundle or an ensemble, loaded, that answers together what came while it was busy."""
+def _cores() -> int:
+    return os.cpu_count() or 1
 
-    def __init__(self, model: Answering) -> None:
+
+class BundleEngine:
+    """A bundle or an ensemble, loaded, that answers together what came while it was busy. replicas: how many share the
+    machine."""
+
+    def __init__(self, model: Answering, replicas: int = 1) -> None:
         # One core for requests that come meanwhile.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+        torch.set_num_threads(max(1, (_cores() - 1) // replicas))
         self._answerer = answerer(model, default_device())
         self.facts = facts_of(model)
         self._batcher = Batcher(self.answer, lambda asked: len(asked.first), TOGETHER, WAITING)
@@ -82,11 +90,14 @@ def serve_bundle(uri: str, listening: Listening, replicas: int, deadline: float,
     Raises UserError before anything starts: no sound bundle, no token for a host that others reach, a port in use.
     """
     token = listening.check()
+    if replicas > _cores():
+        raise UserError(f"--replicas {replicas}: this machine has {_cores()} cores, and each takes one at least")
     if replicas:
         prepare_ray("minibert serve --replicas", listening)
     model = open_answering(uri).bundle  # says what is wrong with it in one line, which a replica cannot
     loading = f"loading {uri}: {', '.join(['embed'] * (not isinstance(model, Ensemble)) + list(model.answers))} ..."
     if replicas:
+        del model
         run_on_ray(application(uri, replicas, token, deadline), "minibert", listening, loading, screen)
         return
     screen.note(loading)
@@ -107,6 +118,16 @@ def _serve_here(engine: BundleEngine, listening: Listening, token: str | None, d
     )  # fmt: skip
 
     class Told(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """uvicorn would raise them again when it has ended, and the command fail by what was asked of it."""
+            handlers = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                yield
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             screen.say(ready(listening))
@@ -124,14 +145,14 @@ def application(uri: str, replicas: int, token: str | None, deadline: float) -> 
         num_replicas=replicas,
         max_ongoing_requests=ONGOING,
         max_queued_requests=QUEUED,
-        ray_actor_options={"num_cpus": 1, "num_gpus": int(default_device().type == "cuda")},
+        ray_actor_options={"num_cpus": 1, "num_gpus": (default_device().type == "cuda") / replicas},
         health_check_period_s=2,
         graceful_shutdown_timeout_s=GRACE_SECONDS,
     )
     @serve.ingress()
     class Bundle:
         def __init__(self, uri: str, token: str | None, deadline: float) -> None:
-            self.engine = BundleEngine(open_answering(uri).bundle)
+            self.engine = BundleEngine(open_answering(uri).bundle, replicas)
             self.token, self.deadline = token, deadline
 
         def __serve_build_asgi_app__(self) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from multitask.storage.sealed import read_document, write_document
 from multitask.storage.storage import Storage
@@ -42,6 +43,11 @@ class Stage:
     def has_ended(self) -> bool:
         return self.status in ENDS
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it will tell nothing more; one that was interrupted, or failed, may go on."""
+        return self.status in ("finished", "stopped")
+
 
 class Tracker(Protocol):
     """Who keeps curves. Every method may be called again with what it was given before: nothing is kept twice."""
@@ -51,23 +57,34 @@ class Tracker(Protocol):
     def send(self, stage: Stage, facts: Sequence[Fact]) -> None:
         """Sends those of the facts that the stage's run has not. facts: all there are so far, by steps."""
 
-    def attach(self, stage: Stage, name: str, folder: Path) -> None:
-        """Keeps a folder's files with the stage's run, under a name."""
+    def has(self, stage: Stage, name: str, content: str) -> bool:
+        """Whether the stage's run has what `attach` gave it under a name, and of that content."""
+
+    def attach(self, stage: Stage, name: str, content: str, folder: Path) -> None:
+        """Keeps a folder's files with the stage's run, under a name. content: a hash of them."""
 
     def close(self) -> None:
         """Returns when all is sent."""
 
 
 class Ledger:
-    """What was sent of an experiment to a tracker that cannot be asked: a small file beside results.json."""
+    """What was sent of an experiment to a tracker that cannot be asked: a small file beside results.json.
+
+    It is read when it is first asked for, which is after whoever sends has the experiment for itself.
+    """
 
     def __init__(self, experiment: Storage, tracker: str) -> None:
         self.experiment, self.path = experiment, f"tracked-{tracker}.json"
-        self.sent: dict[str, dict[str, int]] = {}  # trainer -> `steps` up to which all is sent, and the names attached
-        if experiment.exists(self.path):
-            self.sent = read_document(experiment, self.path)["sent"]
 
-    def note(self, trainer: str, **facts: int) -> None:
+    @cached_property
+    def sent(self) -> dict[str, dict[str, Any]]:
+        """Trainer -> `steps`, up to which all is sent, and what is attached by name."""
+        if not self.experiment.exists(self.path):
+            return {}
+        found: dict[str, dict[str, Any]] = read_document(self.experiment, self.path)["sent"]
+        return found
+
+    def note(self, trainer: str, **facts: Any) -> None:
         """Writes down what has been sent of a trainer."""
         self.sent[trainer] = self.sent.get(trainer, {}) | facts
         write_document(self.experiment, self.path, {"schema": 1, "sent": self.sent})

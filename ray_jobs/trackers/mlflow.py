@@ -39,20 +39,25 @@ class Mlflow:
     def send(self, stage: Stage, facts: Sequence[Fact]) -> None:
         from mlflow.entities import Metric
 
-        run, known = self._run(stage), self._there[self._run(stage)]
+        run = self._run(stage)
+        known = self._there[run]
         new = [fact for fact in facts if (fact.tag, fact.steps) not in known]
         for at in range(0, len(new), MOST):
             part = new[at : at + MOST]
             metrics = [Metric(fact.tag, fact.value, round(fact.time * 1000), fact.steps) for fact in part]
             self.client.log_batch(run, metrics=metrics)
             known |= {(fact.tag, fact.steps) for fact in part}
-        if stage.has_ended:
-            self.client.set_terminated(run, STATUS[stage.status])
+        if stage.has_ended and self.client.get_run(run).info.status != STATUS[stage.status]:
+            last = max((fact.time for fact in facts), default=None)
+            self.client.set_terminated(run, STATUS[stage.status], None if last is None else round(last * 1000))
 
-    def attach(self, stage: Stage, name: str, folder: Path) -> None:
+    def has(self, stage: Stage, name: str, content: str) -> bool:
+        return self.client.get_run(self._run(stage)).data.tags.get(f"minibert.{name}") == content
+
+    def attach(self, stage: Stage, name: str, content: str, folder: Path) -> None:
         run = self._run(stage)
-        if not self.client.list_artifacts(run, name):
-            self.client.log_artifacts(run, str(folder), name)
+        self.client.log_artifacts(run, str(folder), name)
+        self.client.set_tag(run, f"minibert.{name}", content)  # last: a kill amid the files has them sent again
 
     def close(self) -> None:
         """Nothing is left: every request was answered."""

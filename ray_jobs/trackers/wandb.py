@@ -19,19 +19,21 @@ class Wandb:
     """Sends stages to Weights & Biases: an experiment is a project there, a trainer a run.
 
     A run takes its steps in their order, all that belongs to one together, and offline it cannot be asked for them: a
-    step is sent when a later one is there or the stage has ended, and the ledger says which was the last.
+    step is sent when a later one is there or the stage is done, and the ledger says which was the last.
     """
 
     name = "wandb"
 
     def __init__(self, ledger: Ledger) -> None:
+        import wandb  # noqa: F401 (that it is missing is said before anything is trained)
+
         self.ledger = ledger
         self._runs: dict[str, Run] = {}
 
     def send(self, stage: Stage, facts: Sequence[Fact]) -> None:
         newest = max((fact.steps for fact in facts), default=0)
         done = self.ledger.sent.get(stage.trainer, {}).get("steps", -1)
-        until = newest if stage.has_ended else newest - 1
+        until = newest if stage.is_whole else newest - 1
         new = [fact for fact in facts if done < fact.steps <= until]
         if new:
             run = self._run(stage)
@@ -39,14 +41,16 @@ class Wandb:
                 run.log({fact.tag: fact.value for fact in row}, step=steps)
             self.ledger.note(stage.trainer, steps=max(fact.steps for fact in new))
 
-    def attach(self, stage: Stage, name: str, folder: Path) -> None:
+    def has(self, stage: Stage, name: str, content: str) -> bool:
+        return bool(self.ledger.sent.get(stage.trainer, {}).get(name) == content)
+
+    def attach(self, stage: Stage, name: str, content: str, folder: Path) -> None:
         import wandb
 
-        if name not in self.ledger.sent.get(stage.trainer, {}):
-            artifact = wandb.Artifact(f"{stage.trainer}-{name}", type=name)
-            artifact.add_dir(str(folder))
-            self._run(stage).log_artifact(artifact)
-            self.ledger.note(stage.trainer, **{name: 1})
+        artifact = wandb.Artifact(f"{stage.trainer}-{name}", type=name)
+        artifact.add_dir(str(folder))
+        self._run(stage).log_artifact(artifact)
+        self.ledger.note(stage.trainer, **{name: content})
 
     def close(self) -> None:
         for run in self._runs.values():

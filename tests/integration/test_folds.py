@@ -37,7 +37,7 @@ def test_each_row_is_predicted_by_the_model_that_had_not_seen_it(recipe: Path) -
     done = CliRunner().invoke(app, ["train", "recipe.yaml", "--folds", "3", "--json"], catch_exceptions=False)
     found = json.loads(done.stdout)
     assert done.exit_code == 0 and found == json.loads((recipe / "runs/tone-folds/folds.json").read_text())
-    accuracy = found["metrics"]["tone/accuracy"]
+    accuracy = found["stages"]["tone"]["tone/accuracy"]
     assert accuracy["n"] == 3 and accuracy["mean"] == pytest.approx(fmean(accuracy["values"]))
 
     with open(found["out_of_fold"]["tone"], newline="") as file:

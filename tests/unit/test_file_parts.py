@@ -85,6 +85,9 @@ def test_a_directorys_file_is_parted_too_and_an_own_dev_file_stays_whole(tmp_pat
         ({"dev": 0.6, "test": 0.4}, "dev and test take 1 of all rows; less than 1, training wants some"),
         ({"dev": 0}, "tasks.sst.split.dev"),
         ({"share": 0.1}, "tasks.sst.split.share"),
+        ({"fold": "3/2"}, "fold: 3/2: one of 2 folds or more, such as 1/5, and no test beside it"),
+        ({"fold": "1/5", "test": 0.1}, "fold: 1/5: one of 2 folds or more"),
+        ({"fold": "1/5", "dev": 0.1}, "exactly one of dev and fold says which rows are dev"),
     ],
 )
 def test_what_is_no_split_is_one_line(tmp_path: Path, split: dict[str, Any], said: str) -> None:
@@ -113,3 +116,18 @@ def test_each_row_is_dev_in_one_fold() -> None:
     counts = [sum(Part("dev", fold=fold, folds=5).holds(key) for fold in range(1, 6)) for key in keys]
     assert set(counts) == {1}
     assert all(Part("train", fold=2, folds=5).holds(key) != Part("dev", fold=2, folds=5).holds(key) for key in keys)
+
+
+def test_a_fold_beside_a_dev_file_would_lose_rows(tmp_path: Path) -> None:
+    tree = {"tasks": {"sst": {"train": "a.csv", "dev": "b.csv", "split": {"fold": "1/5"}}}}
+    with pytest.raises(UserError, match=r"split\.fold makes dev of the training file, and dev names another"):
+        build_map(tree, "map")
+
+
+def test_own_columns_are_judged_where_a_file_has_them_and_a_weight(tmp_path: Path) -> None:
+    """A quote that is open has the reader try rows both ways, by the columns that the file really has."""
+    (tmp_path / "a.tsv").write_text('sentence\tsentiment\tworth\n"open quote\t1\t2\nsecond\t2\t1\n')
+    found = read_examples(
+        str(tmp_path / "a.tsv"), SPEC, labelled=True, columns={"sentence": "review"}, weight="worth", max_bad_rows=1.0
+    )
+    assert [(example.texts[0], example.weight) for example in found.examples] == [('"open quote', 2.0), ("second", 1.0)]

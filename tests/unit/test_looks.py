@@ -50,3 +50,18 @@ def test_labels_that_are_several_or_unknown_have_none() -> None:
     unknown = table_of([[1], [2]], [1, float("nan")], per=1)
     assert look_at(Predicted(torch.ones(2), torch.ones(2)), unknown, label) is None
     assert look_at(Predicted(torch.ones(0), torch.ones(0)), table_of([], [], per=1), label) is None
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_predictions_that_are_no_numbers_have_none(broken: float) -> None:
+    table, label = table_of([[1], [2]], [1, 0], per=1), LabelSpec("binary", "label", 0, 1)
+    logits = torch.tensor([0.5, broken], dtype=torch.float64)
+    assert look_at(Predicted((logits > 0).double(), logits), table, label) is None
+    scores = Predicted(torch.tensor([1.0, broken]))
+    assert look_at(scores, table, LabelSpec("score", "label", 0, 5)) is None
+
+
+def test_no_rows_are_named_where_none_are_wanted() -> None:
+    table = table_of([[1, 2]], [5.0], per=1)
+    found = look_at(Predicted(torch.tensor([1.0])), table, LabelSpec("score", "label", 0, 5), worst=0)
+    assert found is not None and found.worst == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,3 +245,33 @@ def test_what_is_no_callback_is_one_line(path: str, said: str) -> None:
 def test_what_is_another_thing_is_said_when_it_is_to_be_called() -> None:
     with pytest.raises(UserError, match=r"callbacks: 'good_own:absolute': it is function; valid: a class of Lightning"):
         own_callbacks(["good_own:absolute"])
+
+
+def test_an_edited_file_runs_as_it_is_now(own: Path) -> None:
+    trust(["good_own:absolute"])
+    one = torch.ones(2)
+    assert float(LOSSES["good_own:absolute"].sums(one, one * 3, one)[0]) == 4.0
+    (own / "good_own.py").write_text(
+        "def absolute(outputs, labels, weights):\n    return weights.sum() * 7, weights.sum()\n"
+    )
+    assert float(LOSSES["good_own:absolute"].sums(one, one * 3, one)[0]) == 14.0
+
+
+def test_a_worker_that_has_not_seen_the_recipe_goes_on_from_a_stage_with_a_head_of_ones_own(own: Path) -> None:
+    """The second stage has another head; its worker is a process of its own, as after a kill."""
+    tree = recipe_tree(tasks=["sts"], epochs=1)
+    tree["tasks"]["sts"] = {"head": "good_own:Gated"}
+    tree["stages"].append({**tree["stages"][0], "name": "again", "heads": {"sts": "cosine"}})
+    request = TrainingRequest(build_recipe(tree, "own"), None, Storage(f"{own}/runs"), "two", Workers())
+    driver = Driver(request, Screen())
+    driver.claim()
+    driver.experiment.begin_attempt()
+    first, second = (only_trains(job_of(driver.plan, node)) for node in driver.plan.nodes)
+    assert run(first)
+    (own / "job.json").write_text(json.dumps(second.to_json()))
+    code = (
+        "import json; from multitask.experiment.stage_job import StageJob; from lightning_modules.run import *; "
+        "run_stage(StageJob.of(json.load(open('job.json'))), Execution('cpu'), lambda progress: False)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=own, check=True)
+    assert read_bundle(second.folder, "bundle").heads["sts"] == "cosine"

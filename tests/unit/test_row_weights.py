@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from multitask.data.batches import collate
 from multitask.data.shards import read_examples
@@ -15,6 +16,7 @@ from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.experiment.stage_job import stage_content
 from multitask.objectives.base import Place
+from multitask.objectives.step_losses import StepLosses
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Recipe
 from multitask.storage.storage import Storage
@@ -91,3 +93,16 @@ def test_a_stage_whose_weights_are_others_is_another_stage() -> None:
 def test_an_objective_without_a_head_takes_none() -> None:
     with pytest.raises(UserError, match=r"stages.para.objective: ranking takes no rows' weights, and tasks.quora has"):
         with_weight("quora", "worth", objective="ranking")
+
+
+def test_losses_of_pairs_of_rows_take_none() -> None:
+    tree = recipe_tree(tasks=["sts"])
+    tree["tasks"]["sts"] = {"head": "cosine", "loss": "cosent", "weight": "worth"}
+    with pytest.raises(UserError, match=r"tasks.sts.weight: the loss 'cosent' is of pairs of rows"):
+        build_recipe(tree, "r.yaml")
+
+
+def test_examples_are_counted_and_not_weighed(file: Path) -> None:
+    batch = collate("sst", tables(file, "worth"), np.array([1, 4, 4]), np.array([1, 1, 0], np.float32))
+    (found,) = StepLosses([batch], [torch.ones(())], [batch.weights.sum()], False).read()
+    assert (found.examples, found.counted) == (2.0, 6.0)
