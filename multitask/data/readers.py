@@ -145,7 +145,7 @@ class Reading:
 
         def of_columns(columns: Sequence[str]) -> Callable[[Sequence[object]], bool]:
             task = {name: column for name, column in names.items() if name not in (BY, WEIGHT)}
-            own = names if {*task.values()} & {*columns} - {"id"} else names | {name: name for name in task}
+            own = names if {*task.values()} & {*columns} - {"id"} else {**names, **{name: name for name in task}}
             rows = self._examples(columns, own, (), None)
             return lambda values: isinstance(rows((0, values)), Example)
 

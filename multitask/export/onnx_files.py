@@ -55,8 +55,9 @@ def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
     import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
 
-    rounded = {} if dtype == torch.int8 else {"tensors": {k: v.float() for k, v in in_dtype(bundle, dtype).items()}}
-    stored = replace(bundle, **rounded)
+    stored = bundle
+    if dtype != torch.int8:
+        stored = replace(bundle, tensors={name: value.float() for name, value in in_dtype(bundle, dtype).items()})
     outputs, lines, plans = {}, [], {name: plan_of(stored, name) for name in ("embedding", *bundle.heads)}
     for name, plan in plans.items():
         _write_graph(plan, folder / f"{name}.onnx")

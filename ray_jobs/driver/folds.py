@@ -79,7 +79,7 @@ def final_stages(recipe: Recipe) -> list[str]:
 
 def answered(recipe: Recipe) -> dict[str, str]:
     """Task -> the last final stage whose model has a head for it that was trained."""
-    found = {}
+    found: dict[str, str] = {}
     for name in final_stages(recipe):
         for above in map(recipe.stage, recipe.line(name)):
             found |= {task: name for task in above.tasks if above.trains_head(task)}

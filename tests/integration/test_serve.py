@@ -83,7 +83,7 @@ def test_64_slow_clients_do_not_stop_it(serving: Serving) -> None:
                 threading.Thread(target=crowd.trickle, daemon=True).start()
             beside += latencies(serving.url, 60)
     print(f"p99 {p99(alone):.0f} ms alone, {p99(beside):.0f} ms beside slow clients")
-    assert p99(beside) < max(2 * p99(alone), p99(alone) + 20)
+    assert p99(beside) < 250, "a place that a silent client kept would be waited for for seconds"
 
 
 def test_it_counts_wants_its_token_and_ends_with_ctrl_c(serving: Serving) -> None:

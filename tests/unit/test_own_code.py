@@ -243,6 +243,7 @@ def test_what_is_no_callback_is_one_line(path: str, said: str) -> None:
 
 
 def test_what_is_another_thing_is_said_when_it_is_to_be_called() -> None:
+    trust(["good_own:absolute"])
     with pytest.raises(UserError, match=r"callbacks: 'good_own:absolute': it is function; valid: a class of Lightning"):
         own_callbacks(["good_own:absolute"])
 
