@@ -3,15 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
 from multitask.errors import UserError, near
 
+BLOCK = 1 << 17  # numbers that a CPU updates at a time
 PartOf = Callable[[str], tuple[str, float]]  # a parameter's name -> its part, and the factor on the learning rate there
+
+
+class Moved(NamedTuple):
+    """A parameter, or some numbers of one, with what an update of them needs."""
+
+    param: Tensor
+    grad: Tensor
+    mean: Tensor
+    square: Tensor
+    step: float
+    """The negative step, over the mean's bias correction."""
+    root: float
+    """The root of the square's bias correction."""
+
+
+def blocks(moved: list[Moved]) -> Iterator[list[Moved]]:
+    """The numbers of some parameters, BLOCK of them at a time; a tensor that is not contiguous stays whole."""
+    block: list[Moved] = []
+    room = BLOCK
+    for one in moved:
+        tensors = one[:4]
+        flat = all(tensor.is_contiguous() for tensor in tensors)
+        parts = zip(*(tensor.view(-1).split(BLOCK) for tensor in tensors), strict=True) if flat else [tensors]
+        for part in parts:
+            if block and part[0].numel() > room:
+                yield block
+                block, room = [], BLOCK
+            block.append(Moved(*part, one.step, one.root))
+            room -= part[0].numel()
+    if block:
+        yield block
+
+
+def _move(block: list[Moved], group: dict[str, Any]) -> None:
+    """Updates some numbers."""
+    params, grads, means, squares, steps, roots = (list(of) for of in zip(*block, strict=True))
+    beta1, beta2 = group["betas"]
+    if group["weight_decay"]:
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+    torch._foreach_lerp_(means, grads, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+    below = torch._foreach_sqrt(squares)
+    torch._foreach_div_(below, roots)
+    torch._foreach_add_(below, group["eps"])
+    torch._foreach_addcdiv_(params, means, below, steps)
 
 
 class AdamW(torch.optim.Optimizer):
@@ -52,22 +99,25 @@ class AdamW(torch.optim.Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        """One update of whole lists of tensors: a few kernel launches, not a few for each tensor."""
-        lr, (beta1, beta2) = group["lr"], group["betas"]
+        """One update of whole lists of tensors: a few kernel launches, not a few for each tensor; on a CPU a few for
+        each block of numbers that stays in its cache from the first to the last of them."""
         states = [self._state_of(p) for p in params]
-        grads = [p.grad for p in params if p.grad is not None]
-        means, squares = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
         torch._foreach_add_([state["step"] for state in states], 1.0)
-        steps = [float(state["step"]) for state in states]
-
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        torch._foreach_lerp_(means, grads, 1 - beta1)
-        torch._foreach_mul_(squares, beta2)
-        torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
-        roots = torch._foreach_sqrt(squares)
-        torch._foreach_div_(roots, [math.sqrt(1 - beta2**step) for step in steps])
-        torch._foreach_add_(roots, group["eps"])
-        torch._foreach_addcdiv_(params, means, roots, [-lr / (1 - beta1**step) for step in steps])
+        beta1, beta2 = group["betas"]
+        moved = [
+            Moved(
+                p,
+                p.grad,
+                state["exp_avg"],
+                state["exp_avg_sq"],
+                -group["lr"] / (1 - beta1 ** float(state["step"])),
+                math.sqrt(1 - beta2 ** float(state["step"])),
+            )
+            for p, state in zip(params, states, strict=True)
+            if p.grad is not None
+        ]
+        for block in blocks(moved) if params[0].device.type == "cpu" else [moved]:
+            _move(block, group)
 
     def _state_of(self, param: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[param]

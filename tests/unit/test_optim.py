@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from multitask import optim
 from multitask.errors import UserError
 from multitask.optim import SCHEDULES, AdamW, build_optimizer, decay_groups, schedule
 
@@ -195,3 +196,23 @@ def test_decays_by_hand() -> None:
 def test_unknown_schedule_lists_the_known() -> None:
     with pytest.raises(UserError, match="unknown schedule 'step'; known schedules: constant, linear, cosine"):
         schedule("step", 0, 10)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_blocks_of_any_size_give_the_same_bits(decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(block: int) -> list[Tensor]:
+        monkeypatch.setattr(optim, "BLOCK", block)
+        generator = torch.Generator().manual_seed(2)
+        shapes = [(37, 53), (5,), (1,), (64, 65), (3,)]
+        weights = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+        weights.append(torch.nn.Parameter(torch.randn(8, 9, generator=generator).t()))  # not contiguous
+        made = AdamW([{"params": weights[:3], "weight_decay": decay}, {"params": weights[3:]}], lr=1e-2)
+        for _ in range(4):
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape, generator=generator)
+            made.step()
+        return [weight.detach() for weight in weights]
+
+    whole = trained(1 << 40)
+    for block in (64, 1000, 4096):
+        assert all(torch.equal(one, other) for one, other in zip(trained(block), whole, strict=True))
