@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multitask.api import Model
-    from multitask.recipe.settings import Settings, Task
+    from multitask.recipe.settings import Settings, Split, Task
     from multitask.recipe.stages import Recipe, Stage
     from ray_jobs.python import train
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Settings", "Stage", "Task", "__version__", "load_bundle", "train"]
+__all__ = ["Recipe", "Settings", "Split", "Stage", "Task", "__version__", "load_bundle", "train"]
 # What comes with its libraries when it is asked for -> where it lies.
 LATER = {
     "Recipe": "multitask.recipe.stages",
     "Stage": "multitask.recipe.stages",
     "Settings": "multitask.recipe.settings",
+    "Split": "multitask.recipe.settings",
     "Task": "multitask.recipe.settings",
     "train": "ray_jobs.python",
 }

@@ -35,13 +35,13 @@ def blocks(moved: list[Moved]) -> Iterator[list[Moved]]:
     for one in moved:
         tensors = one[:4]
         flat = all(tensor.is_contiguous() for tensor in tensors)
-        parts = zip(*(tensor.view(-1).split(BLOCK) for tensor in tensors), strict=True) if flat else [tensors]
-        for part in parts:
-            if block and part[0].numel() > room:
+        parts = zip(*(torch.split(tensor.view(-1), BLOCK) for tensor in tensors), strict=True) if flat else [tensors]
+        for param, grad, mean, square in parts:
+            if block and param.numel() > room:
                 yield block
                 block, room = [], BLOCK
-            block.append(Moved(*part, one.step, one.root))
-            room -= part[0].numel()
+            block.append(Moved(param, grad, mean, square, one.step, one.root))
+            room -= param.numel()
     if block:
         yield block
 

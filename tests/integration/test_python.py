@@ -227,3 +227,13 @@ def test_what_comes_later_is_there_and_nothing_else() -> None:
     assert {*multitask.__all__} >= {*multitask.LATER}
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         multitask.trian  # noqa: B018
+
+
+def test_a_part_of_one_table_is_dev(tmp_path: Path) -> None:
+    tree = RECIPE.tree() | {"tasks": {"quora": {"head": "mlp", "split": {"dev": 0.3}}}}
+    trained = multitask.train(
+        tree, {"quora": {"train": frame(100)}}, storage=tmp_path, overrides="defaults.epochs=1", quiet=True
+    )
+    used = trained.results["data"]["quora"]["rows_used"]
+    assert used["train"] + used["dev"] == 100 and 15 < used["dev"] < 45
+    assert multitask.Task(split=multitask.Split(dev=0.3)).split == multitask.Split(dev=0.3)
