@@ -27,8 +27,10 @@ def rows_of(table: TokenTable, cap: int | None, seed: int, task: str) -> Rows:
     """The rows of a training set that are used, ascending: at most `cap` with a label, equal ones whether or not rows
     without any follow, and at most as many of those."""
     known, seed_of_others = table.labelled, derive_seed(seed, "unlabelled")
-    others = training_rows(len(table) - known, cap, seed_of_others, task)
-    return np.concatenate((training_rows(known, cap, seed, task), known + others))
+    rows = training_rows(known, cap, seed, task)
+    if known == len(table):  # no second copy of what may be many
+        return rows
+    return np.concatenate((rows, known + training_rows(len(table) - known, cap, seed_of_others, task)))
 
 
 def _lengths(table: TokenTable, rows: Rows) -> Lengths:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from multitask.data.ids import Ids, SentenceIds
 from multitask.data.readers import Example
-from multitask.data.samplers import Lengths, Rows
+from multitask.data.samplers import Lengths
 from multitask.data.shards import Shards
 from multitask.data.tabular import BadRow
 from multitask.errors import UserError
@@ -39,6 +39,7 @@ from multitask.tasks.table import TaskSpec
 
 FORMAT = 4
 CHUNK = 4096  # examples that are read and tokenized at a time
+AT_ONCE = 1 << 20  # examples whose lengths are computed at a time
 TYPES = {
     "input_ids": torch.int32, "offsets": torch.int64, "labels": torch.float32, "ids": torch.uint8,
     "id_offsets": torch.int64,
@@ -87,15 +88,12 @@ class TokenTable:
         return len(self) - int(first.isnan().sum())
 
     @cached_property
-    def sentence_lengths(self) -> Rows:
-        """(N, sentences) tokens of each sentence."""
-        offsets: Rows = self.offsets.numpy()
-        return np.diff(offsets).reshape(-1, self.sentences)
-
-    @cached_property
     def lengths(self) -> Lengths:
         """(N,) int32, tokens of each example's longest sentence."""
-        longest: Lengths = self.sentence_lengths.max(axis=1, initial=0).astype(np.int32)
+        offsets, longest = self.offsets.numpy(), np.zeros(len(self), np.int32)
+        for start in range(0, len(self), AT_ONCE):  # all differences at once would be four times what is kept
+            ends = offsets[start * self.sentences : (start + AT_ONCE) * self.sentences + 1]
+            longest[start : start + AT_ONCE] = np.diff(ends).reshape(-1, self.sentences).max(axis=1)
         return longest
 
     def singles(self) -> TokenTable:

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from multitask.bundle.ensemble import Answering, Ensemble
+from multitask.bundle.bundle import is_bundle
+from multitask.bundle.ensemble import Answering, Ensemble, is_ensemble
 from multitask.errors import UserError
-from multitask.experiment.finding import open_answering
+from multitask.experiment.finding import find_bundle, open_answering
 from multitask.inference.embed import default_device
 from multitask.inference.predict import Answers, answerer
 from ray_jobs.screen import Screen
@@ -98,6 +99,8 @@ def serve_bundle(uri: str, listening: Listening, replicas: int, deadline: float,
     loading = f"loading {uri}: {', '.join(['embed'] * (not isinstance(model, Ensemble)) + list(model.answers))} ..."
     if replicas:
         del model
+        place = find_bundle(uri).uri  # a replica may have another working directory
+        uri = place if is_bundle(place) or is_ensemble(place) else uri
         run_on_ray(application(uri, replicas, token, deadline), "minibert", listening, loading, screen)
         return
     screen.note(loading)

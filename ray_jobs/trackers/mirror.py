@@ -81,16 +81,17 @@ class Mirror:
 
     def _send_to(self, tracker: Tracker, to_the_end: bool) -> bool:
         try:
-            self._send_all(tracker, to_the_end)
+            try:
+                self._send_all(tracker, to_the_end)
+            finally:
+                if to_the_end:
+                    tracker.close()
         except Exception as error:  # training need not stop for a curve
             said = f"{tracker.name}: not all was sent: {type(error).__name__}: {error}"
             if to_the_end or said not in self._warned:
                 log.warning("%s; %s", said, self._how_to_go_on)
             self._warned.add(said)
             return False
-        finally:
-            if to_the_end:
-                tracker.close()
         return True
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from multitask.storage.storage import Storage
-from ray_jobs.trackers.mirror import facts_of, flat
+from ray_jobs.trackers.mirror import Mirror, facts_of, flat
 
 RUN = "--set defaults.epochs=3 --set defaults.checkpoint_steps=20 --set defaults.max_examples=320 --experiment kept"
 BLOCK, HEADER = 32768, 7  # of a .wandb file: LevelDB's log, behind 7 bytes of its own
@@ -171,3 +171,36 @@ def test_parameters_are_named_by_their_paths() -> None:
     assert flat({"lr": 1e-3, "average": {"ema": 0.9}, "tasks": ["sst"]}) == {
         "lr": "0.001", "average.ema": "0.9", "tasks": "['sst']"
     }  # fmt: skip
+
+
+class Failing:
+    """A tracker whose every call fails."""
+
+    name = "failing"
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*_: Any) -> None:
+            self.calls.append(name)
+            raise ConnectionError(f"{name}: no answer")
+
+        return fail
+
+
+def test_a_tracker_that_fails_costs_a_warning_and_not_the_others(
+    tracked: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Noting(Failing):
+        name = "noting"
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: self.calls.append(name)
+
+    failing, noting = Failing(), Noting()
+    with Mirror(Storage(f"{tracked}/runs/kept"), [failing, noting]):
+        pass
+    assert "close" in failing.calls and {"send", "attach", "close"} <= {*noting.calls}
+    (said,) = [record.getMessage() for record in caplog.records if "failing" in record.getMessage()]
+    assert "not all was sent: ConnectionError" in said and "`minibert track" in said and said.endswith("sends the rest")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from multitask.data import tokens
 from multitask.data.batches import Batch, EpochSlices, Features, collate, stacked
 from multitask.data.readers import Example
 from multitask.data.samplers import EpochBatches, Rows
@@ -173,9 +175,13 @@ def test_sentences_are_cut_to_max_length_and_keep_their_sep(texts: list[str], ma
         assert len(ids) == min(len(whole), max_length)
 
 
-def test_a_pairs_length_is_that_of_its_longer_sentence(table: TokenTable) -> None:
+@pytest.mark.parametrize("at_once", [1, 4, 11, 1 << 20])
+def test_a_pairs_length_is_that_of_its_longer_sentence(
+    table: TokenTable, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "AT_ONCE", at_once)
+    table = replace(table)  # which has not computed them yet
     assert table.sentences == 2
-    assert table.sentence_lengths.shape == (11, 2)
     assert table.lengths.tolist() == [
         max(len(table.sentence(2 * i)), len(table.sentence(2 * i + 1))) for i in range(11)
     ]
@@ -274,7 +280,7 @@ def test_every_sentence_is_an_example_of_its_own(table: TokenTable) -> None:
     assert (len(singles), singles.sentences) == (22, 1)
     assert singles.ids[:3] == ["q0/0", "q0/1", "q1/0"]
     assert singles.labels.isnan().all()
-    assert singles.lengths.tolist() == table.sentence_lengths.reshape(-1).tolist()
+    assert singles.lengths.tolist() == table.offsets.diff().tolist()
     for index in range(22):
         assert singles.sentence(index).tolist() == table.sentence(index).tolist()
 
