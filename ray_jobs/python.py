@@ -112,7 +112,10 @@ def _check_splits(files: Mapping[str, Any], recipe: Recipe) -> None:
     trained = {task for stage in recipe.stages for task in stage.tasks}
     for task in files:
         if not recipe.tasks[task].files("dev"):
-            raise UserError(f"data['{task}'] has no 'dev', which every task is measured on")
+            raise UserError(
+                f"data['{task}'] has no 'dev', which every task is measured on; "
+                f"Task(split=Split(dev=0.2)) makes it of a part"
+            )
         if task in trained and not recipe.tasks[task].train:
             raise UserError(f"data['{task}'] has no 'train', which a stage learns from")
 

@@ -16,6 +16,7 @@ from multitask.tasks.own import PAIR
 StageContent = Mapping[str, Any]  # stage_job.py: stage_content; or of a swept stage its trials, and what decides
 SHOWN = 4  # changes in one line
 ABSENT = "absent"
+OWN_FILE = "the file of"  # and the import path that a recipe names
 OF_A_TASK = ("head", "loss", "columns", "define")  # as stage_content lists them; how pairs are read is in the last
 
 
@@ -31,7 +32,7 @@ PARTS: dict[str, Callable[[str, Any], dict[str, Any]]] = {
     "recipe": lambda at, settings: settings,
     "tasks": lambda at, tasks: {f"tasks.{task}": _of_task(facts) for task, facts in tasks.items()},
     "weights": lambda at, columns: {f"tasks.{task}": {"weight": column} for task, column in columns.items()},
-    "code": lambda at, files: {f"the file of {path}": Digest(sha) for path, sha in files.items()},
+    "code": lambda at, files: {f"{OWN_FILE} {path}": Digest(sha) for path, sha in files.items()},
     "losses": lambda at, losses: {f"tasks.{task}": settings for task, settings in losses.items()},
     "teachers": lambda at, found: {f"{at}.teachers": {task: _of_a_teacher(facts) for task, facts in found.items()}},
     "parent": lambda at, sha: {f"{at}.from": Digest(sha)},
@@ -109,7 +110,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def _change(key: str, old: Any, new: Any, named: Mapping[str, str]) -> str:
     before, after = (_words(value, named) for value in (old, new))
     if before == after:  # known by one name, and not what it was
-        what = "weights" if key.endswith(".from") else "rows"
+        what = "weights" if key.endswith(".from") else "content" if key.startswith(OWN_FILE) else "rows"
         return f"{key}: {after}, with other {what} than before"
     return f"{key}: {before} -> {after}"
 

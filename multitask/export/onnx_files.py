@@ -72,6 +72,8 @@ def write_onnx(bundle: Bundle, folder: Path, dtype: torch.dtype) -> list[str]:
         apart = wrong if dtype == torch.float32 else _difference(bundle, name, plan, file)
         lines.append(f"{file.name}: within {upwards(apart)} of the bundle")
         outputs[name] = {"file": file.name, **_said(plan), "largest_difference": apart}
+        if name in bundle.specs and bundle.specs[name].label.words:
+            outputs[name]["words"] = list(bundle.specs[name].label.words)  # of the labels, that of 0 first
     if bundle.mlm:
         lines.append("the masked-language head stays behind: it is for training")
     facts = {"schema": 1, "how": HOW, "tokenizer": "tokenizer.json", "max_length": bundle.max_length}

@@ -149,12 +149,18 @@ def _differ(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> str:
 
 
 def _of_head(path: str, head: HeadSpec) -> Iterator[Agreement]:
+    """A HeadSpec says which tasks it serves. A class alone need not serve all: those for which its outputs have no
+    right shape are left out, unless none have."""
+    tried = []
     for kind in head.losses:
         for texts in (1, 2):
             columns = ("first", "second")[:texts]
             spec = TaskSpec("own", columns, LABELS[kind], KINDS[kind].metrics[0], path, {}, ("own", "label"))
             if head.serves(spec):
-                yield from _of_task(path, spec, f"{kind}, {'pairs' if texts == 2 else 'single texts'}")
+                tried.append(list(_of_task(path, spec, f"{kind}, {'pairs' if texts == 2 else 'single texts'}")))
+    serving = [found for found in tried if found[0].kept]
+    for found in serving if serving and not isinstance(imported(path), HeadSpec) else tried:
+        yield from found
 
 
 def _of_task(path: str, spec: TaskSpec, of: str) -> Iterator[Agreement]:
@@ -166,7 +172,8 @@ def _of_task(path: str, spec: TaskSpec, of: str) -> Iterator[Agreement]:
     except Exception as error:
         yield Agreement(of, "it can be built", False, f"{type(error).__name__}: {error}".splitlines()[0])
         return
-    sides = [_encoding() for _ in range(spec.sides)]
+    encodings = [_encoding() for _ in range(spec.sides)]
+    sides = [*encodings, *[None] * (2 - len(encodings))]  # as training calls it: with no second side for one text
 
     def shapes() -> str:
         found, wanted = tuple(head(*sides).shape), (EXAMPLES, *spec.label.shape)
@@ -174,12 +181,12 @@ def _of_task(path: str, spec: TaskSpec, of: str) -> Iterator[Agreement]:
 
     def alone() -> str:
         whole = head(*sides)
-        single = torch.cat([head(*(_rows(side, at) for side in sides)) for at in range(EXAMPLES)])
+        single = torch.cat([head(*(side and _rows(side, at) for side in sides)) for at in range(EXAMPLES)])
         far = _apart(whole, single)
         return "" if far <= CLOSE else f"up to {far:.2g} apart; dropout, if it is that, by multitask.model.dropout"
 
     def padding() -> str:
-        far = _apart(head(*sides), head(*(_longer(side) for side in sides)))
+        far = _apart(head(*sides), head(*(side and _longer(side) for side in sides)))
         return "" if far <= CLOSE else f"up to {far:.2g} apart"
 
     def reached() -> str:

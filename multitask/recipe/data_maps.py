@@ -98,6 +98,10 @@ def _directory(recipe: Recipe, data: str | None) -> str:
         return sample_uri()
     if all(task.train and task.files("dev") for task in recipe.tasks.values()):
         return ""
+    for name, task in recipe.tasks.items():
+        if task.train and not task.files("dev"):
+            ways = "dev: FILE, or split: {dev: 0.2}, which makes it of a part"
+            raise UserError(f"tasks.{name}: train: names a file and nothing says what dev is; {ways}")
     raise UserError(f"recipe '{recipe.name}': no data; give --data URI, a directory with the tasks' files, or a map")
 
 

@@ -20,7 +20,8 @@ def looks_section(evidence: Evidence) -> Section | None:
     tables = [table for one in shown for table in (_confusion(*one), _worst(*one)) if table]
     figures = [figure for one in shown if (figure := _calibration(*one))]
     text = "What a stage's last weights make of dev: what each class is taken for, whether answers are right as often "
-    text += "as they are sure, and the rows that are most wrong. Tasks that no stage has trained are left out."
+    text += "as they are sure (figures, in report.html), and the rows that are most wrong. A task that no stage has "
+    text += "trained is left out."
     return Section("Dev, closely", [text], tables, figures)
 
 

@@ -34,6 +34,7 @@ def run_folds(request: TrainingRequest, count: int, screen: Screen) -> dict[str,
     for fold in range(1, count + 1):
         name = f"{request.experiment}-fold-{fold}-of-{count}"
         recipe = with_fold(request.recipe, fold, count)
+        screen.note(f"fold {fold} of {count}: {name}")
         results = run_training(replace(request, recipe=recipe, experiment=name), screen)
         if results is None:
             return None

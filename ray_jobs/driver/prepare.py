@@ -116,6 +116,7 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
     if unread:
         log.warning("--data %s: nothing of it is read: the recipe names the files of all its tasks", data)
     _check_similar_pairs(recipe, tables)
+    _check_weights(recipe, tables)
     _say_scales(recipe, tables)
     prepared = Prepared(start, bundles, caches, tables)
     check_heads(recipe, f"recipe '{recipe.name}'", prepared.heads())
@@ -237,6 +238,16 @@ def _check_similar_pairs(recipe: Recipe, tables: dict[str, dict[Split, TokenTabl
                     f"stages.{stage.name}.tasks: '{task}' has no similar pair in {len(rows)} rows of "
                     f"{table.source}: no {label.column} is {label.says(label.similar)} or more"
                 )
+
+
+def _check_weights(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:
+    """Raises UserError where all rows of a training file count for nothing."""
+    for name, splits in tables.items():
+        table = splits.get("train")
+        if table is not None and table.weights is not None and not bool(table.weights.any()):
+            raise UserError(
+                f"tasks.{name}.weight: {recipe.tasks[name].weight}: all {len(table)} rows of {table.source} count 0"
+            )
 
 
 def _say_scales(recipe: Recipe, tables: dict[str, dict[Split, TokenTable]]) -> None:

@@ -52,7 +52,8 @@ class EmbedAnswer(BaseModel):
 class PredictAnswer(BaseModel):
     labels: list[Any] = Field(description="One for each text or pair, in the task's unit.")
     probabilities: list[Any] | None = Field(None, description="Of the classes, or of yes; scores have none.")
-    words: list[str] = Field([], description="What the task calls its labels, that of 0 first.")
+    words: list[str] | None = Field(None, description="What the task calls each label, where it has words.")
+    classes: list[str] = Field([], description="The words of all classes, in the order of the probabilities.")
 
 
 class SimilarityAnswer(BaseModel):
@@ -174,8 +175,10 @@ def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any], deadline: f
         """What one of the bundle's tasks says of texts or pairs."""
         found = await answered(asked.task, asked.texts, asked.second)
         probabilities = None if found.probabilities is None else found.probabilities.tolist()
-        words = list(facts.words[asked.task])
-        return PredictAnswer(labels=found.labels.tolist(), probabilities=probabilities, words=words)
+        classes = list(facts.words[asked.task])
+        one_each = classes and found.labels.ndim == 1
+        words = [classes[int(label)] for label in found.labels] if one_each else None
+        return PredictAnswer(labels=found.labels.tolist(), probabilities=probabilities, words=words, classes=classes)
 
     @app.post("/similarity", dependencies=wanted)
     async def similarity(asked: SimilarityRequest) -> SimilarityAnswer:

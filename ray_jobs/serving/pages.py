@@ -95,9 +95,10 @@ def _kind(schema: dict[str, Any], some: dict[str, Any]) -> str:
     if some.get("type") != "array":
         return str(some.get("type") or some.get("const", ""))
     items = _resolved(schema, some["items"])
-    return (
-        f"list of {{{', '.join(items['properties'])}}}" if "properties" in items else f"list of {_kind(schema, items)}"
-    )
+    if "properties" in items:
+        return f"list of {{{', '.join(items['properties'])}}}"
+    inside = _kind(schema, items)
+    return f"list of {inside}" if inside else "list"
 
 
 def _resolved(schema: dict[str, Any], some: dict[str, Any]) -> dict[str, Any]:

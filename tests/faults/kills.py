@@ -242,7 +242,7 @@ def _moments(command: str, total: int) -> list[tuple[str, int, int]]:
 
 def table(rows: list[Row], seed: int) -> str:
     bad, struck = sum(bool(row.wrong) for row in rows), sum(not row.outcome.startswith(NOT_STRUCK) for row in rows)
-    late = f"; {len(rows) - struck} runs had ended before theirs" if struck < len(rows) else ""
+    late = f"; ended before its own: {len(rows) - struck}" if struck < len(rows) else ""
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, seed {seed}: {struck} kills, {bad} wrong{late}.",
         "",

@@ -42,6 +42,16 @@ def absolute(outputs, labels, weights):
     wide = outputs.float() if outputs.element_size() < 4 else outputs
     return (wide - labels).abs().mul(weights).sum(), weights.sum()
 
+class OfClasses(nn.Module):
+    uses_tokens = False
+
+    def __init__(self, hidden_size, spec):
+        super().__init__()
+        self.out = nn.Linear(hidden_size, spec.label.outputs)
+
+    def forward(self, first, second=None):
+        return self.out(first.sentence)
+
 class Gated(nn.Module):
     uses_tokens = False
 
@@ -86,6 +96,15 @@ class Dropped(nn.Module):
         found = self.out(self.drop(torch.cat([side.sentence for side in sides if side is not None], dim=1)))
         return found.squeeze(-1) if self.one_output else found
 
+class FirstAlone(nn.Module):
+    uses_tokens = False
+    def __init__(self, hidden_size, spec):
+        super().__init__()
+        self.out, self.one_output = nn.Linear(hidden_size, spec.label.outputs), not spec.label.shape
+    def forward(self, first):
+        found = self.out(first.sentence)
+        return found.squeeze(-1) if self.one_output else found
+
 class Padded(nn.Module):
     uses_tokens = True
     def __init__(self, hidden_size, spec):
@@ -124,12 +143,19 @@ def test_what_keeps_to_everything_is_told_so() -> None:
     assert {one.of for one in check_own("good_own:absolute")} >= {"score", "probability"}
 
 
+def test_a_head_of_some_kinds_of_label_is_checked_on_those() -> None:
+    found = check_own("good_own:OfClasses")
+    assert {"classes, single texts", "multilabel, single texts"} <= {one.of for one in found}
+    assert "binary, single texts" not in {one.of for one in found} and all(one.kept for one in found)
+
+
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
         ("mean", {"two ranks' sums and counts add up to one's", "a rank without examples gives 0 and 0, with a graph"}),
         ("unweighted", {"an example of weight 0 changes nothing", "the gradient is finite, and 0 for one of weight 0"}),
         ("Dropped", {"an example's outputs are its own, whatever the batch is", "every weight has a gradient"}),
+        ("FirstAlone", {"outputs have the label's shape"}),  # training gives a second side too, None for single texts
         ("Padded", {"padding changes nothing"}),
     ],
 )  # fmt: skip

@@ -21,6 +21,10 @@ from multitask.recipe.checks import build_recipe
 from multitask.recipe.stages import Recipe
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TASKS
+from ray_jobs.driver.driver import Driver
+from ray_jobs.driver.request import TrainingRequest
+from ray_jobs.options import Workers
+from ray_jobs.screen import Screen
 from tests.helpers import objective_of, recipe_tree, tiny
 
 WEIGHTS = [0.5, 2.0, 0.0, 1.0, 4.0, 0.25]
@@ -106,3 +110,13 @@ def test_examples_are_counted_and_not_weighed(file: Path) -> None:
     batch = collate("sst", tables(file, "worth"), np.array([1, 4, 4]), np.array([1, 1, 0], np.float32))
     (found,) = StepLosses([batch], [torch.ones(())], [batch.weights.sum()], False).read()
     assert (found.examples, found.counted) == (2.0, 6.0)
+
+
+def test_a_file_whose_rows_all_count_0_is_refused(file: Path, tmp_path: Path) -> None:
+    text = file.read_text().splitlines()
+    file.write_text("\n".join([text[0], *(f"{line.rsplit(',', 1)[0]},0" for line in text[1:])]) + "\n")
+    tree = recipe_tree(tasks=["sst"])
+    tree["tasks"]["sst"] |= {"weight": "worth", "train": str(file), "dev": str(file)}
+    request = TrainingRequest(build_recipe(tree, "r.yaml"), None, Storage(str(tmp_path)), "none", Workers())
+    with pytest.raises(UserError, match=r"tasks.sst.weight: worth: all 6 rows of .*weighed.csv count 0"):
+        Driver(request, Screen())

@@ -61,7 +61,7 @@ def test_it_says_what_it_can_be_asked_and_answers() -> None:
     }  # fmt: skip
     assert post("/embed", texts=["a", "b"]).json() == {"vectors": [[1.0] * 3] * 2}
     assert post("/predict", task="sst", texts=["a"]).json() == {
-        "labels": [1.0], "probabilities": [0.5], "words": ["bad", "good"]
+        "labels": [1.0], "probabilities": [0.5], "words": ["good"], "classes": ["bad", "good"]
     }  # fmt: skip
     assert post("/predict", task="quora", texts=["a"], second=["b"]).json()["labels"] == [1.0]
     assert post("/similarity", first=["a"], second=["b"]).json() == {"values": [3.0], "by": "cosine"}
