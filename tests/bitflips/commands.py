@@ -53,7 +53,12 @@ def warm() -> None:
     gc.freeze()  # the children's collections need not look at it all again
     from multitask.experiment.lease import Lease
 
-    Lease.__init__.__defaults__ = (10.0, 0.3, 0.02)  # how long a lease is watched is not what is looked at here
+    Lease.__init__.__defaults__ = (
+        10.0,
+        0.3,
+        0.02,
+        *Lease.__init__.__defaults__[3:],
+    )  # how long a lease is watched is not what is looked at here
 
 
 def run(command: Command, folder: Path) -> End:

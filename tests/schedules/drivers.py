@@ -137,7 +137,7 @@ def shortened(machine: str) -> None:
     s3fs.S3FileSystem.retries = 2
     tensorboard.COPY_SECONDS = 1.0
     lease._machine = lambda: machine
-    lease.Lease.__init__.__defaults__ = (BEAT, WATCH, 0.2)
+    lease.Lease.__init__.__defaults__ = (BEAT, WATCH, 0.2, *lease.Lease.__init__.__defaults__[3:])
     ray_jobs.driver.driver.run_trials = one_by_one
     torch.set_num_threads(1)
 
