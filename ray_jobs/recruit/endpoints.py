@@ -22,7 +22,7 @@ from ray_jobs.recruit.messages import (
     SuitabilityRequest,
     TitleAnswer,
 )
-from ray_jobs.serving.refusals import REFUSALS, add_refusals
+from ray_jobs.serving.app import app_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -73,27 +73,14 @@ class Engine(Protocol):
 def build_app(engine: Engine, token: str | None = None) -> FastAPI:
     """The API and the page of an engine. token: what requests must bring as a bearer; without one, only this machine
     is answered."""
-    from fastapi import FastAPI, Security
-    from fastapi.security import HTTPBearer
-
-    from ray_jobs.serving.guard import Guard
-    from ray_jobs.serving.pages import add_pages
-
-    app = FastAPI(
-        title="BERT as a Recruiter",
-        summary="Search job postings, complete roles, judge suitability.",
-        version="1",
-        docs_url=None,  # Swagger's page comes from elsewhere: page.py has one that works without the internet
-        redoc_url=None,
-        redirect_slashes=False,
-        responses=REFUSALS,
+    return app_of(
+        "BERT as a Recruiter",
+        "Search job postings, complete roles, judge suitability.",
+        lambda app, wanted: add_answers(app, engine, wanted),
+        VALID,
+        PAGE,
+        token,
     )
-    # The guard is what checks it; this writes it into the schema.
-    add_answers(app, engine, [Security(HTTPBearer(auto_error=False))] if token else [])
-    add_pages(app, PAGE)
-    add_refusals(app, VALID)
-    app.add_middleware(Guard, token=token)
-    return app
 
 
 def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any]) -> None:

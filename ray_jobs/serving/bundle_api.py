@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import BaseModel, Field
 
+from ray_jobs.serving.app import app_of
 from ray_jobs.serving.batcher import Full
-from ray_jobs.serving.refusals import BODY, REFUSALS, TEXT, Asked, Text, add_refusals
+from ray_jobs.serving.refusals import BODY, TEXT, Asked, Text
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -102,62 +103,67 @@ class Engine(Protocol):
 def build_app(engine: Engine, token: str | None, deadline: float) -> FastAPI:
     """The API of an engine. token: what requests must bring as a bearer; without one, only this machine is answered.
     deadline: seconds until a request is given up."""
-    from fastapi import FastAPI, Security
-    from fastapi.security import HTTPBearer
-
-    from ray_jobs.serving.guard import Guard
-    from ray_jobs.serving.pages import add_pages
-
-    app = FastAPI(
-        title="miniBERT",
-        summary="Vectors, labels and similarities of texts.",
-        version="1",
-        docs_url=None,  # Swagger's page comes from elsewhere: pages.py has one that works without the internet
-        redoc_url=None,
-        redirect_slashes=False,
-        responses=REFUSALS,
+    asking = Asking(engine, deadline)
+    return app_of(
+        "miniBERT",
+        "Vectors, labels and similarities of texts.",
+        lambda app, wanted: add_answers(app, asking, wanted),
+        VALID,
+        {},
+        token,
     )
-    # The guard is what checks it; this writes it into the schema.
-    add_answers(app, engine, [Security(HTTPBearer(auto_error=False))] if token else [], deadline)
-    add_pages(app, {})
-    add_refusals(app, VALID)
-    app.add_middleware(Guard, token=token)
-    return app
 
 
-def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any], deadline: float) -> None:
-    """Adds the API's paths to the app. wanted: the dependencies of all paths but /health."""
-    from fastapi import HTTPException
+class Asking:
+    """An engine as requests ask it: what it cannot answer, or not in time, is an HTTPException."""
 
-    facts = engine.facts
+    def __init__(self, engine: Engine, deadline: float) -> None:
+        self.engine, self.facts, self.deadline = engine, engine.facts, deadline
 
-    async def asked_in_time(question: Question) -> Any:
-        try:
-            async with asyncio.timeout(deadline):
-                return await engine.ask(question)
-        except TimeoutError:
-            raise HTTPException(504, f"the model: no answer in {deadline:g} s; valid: fewer texts at once") from None
-        except Full:
-            raise HTTPException(503, "the model: too much is waiting; valid: later", {"retry-after": "1"}) from None
+    async def vectors(self, texts: list[str]) -> Any:
+        """(N, H) vectors of length 1."""
+        if not self.facts.width:
+            raise _refused(404, "embed: an ensemble has several encoders; valid: serving one of its members")
+        return await self._in_time(Question(None, texts))
 
-    async def answered(task: str, first: list[str], second: list[str] | None) -> Answers:
-        if task not in facts.tasks:
-            raise HTTPException(404, f"task: no such; valid: {', '.join(facts.tasks) or 'none: there is no head'}")
-        wants_two = facts.tasks[task] == 2
+    async def answers(self, task: str, first: list[str], second: list[str] | None) -> Answers:
+        """What a task's head says of texts, or of pairs."""
+        tasks = self.facts.tasks
+        if task not in tasks:
+            raise _refused(404, f"task: no such; valid: {', '.join(tasks) or 'none: there is no head'}")
+        wants_two = tasks[task] == 2
         if wants_two != (second is not None):
-            raise HTTPException(422, f"second: {task} takes {'pairs' if wants_two else 'one text an example'}")
+            raise _refused(422, f"second: {task} takes {'pairs' if wants_two else 'one text an example'}")
         must_match(first, second)
-        found: Answers = await asked_in_time(Question(task, first, second))
+        found: Answers = await self._in_time(Question(task, first, second))
         return found
 
-    def must_match(first: list[str], second: list[str] | None) -> None:
-        if second is not None and len(first) != len(second):
-            raise HTTPException(422, f"second: {len(second)} texts; valid: {len(first)}, as in the first list")
+    async def _in_time(self, question: Question) -> Any:
+        try:
+            async with asyncio.timeout(self.deadline):
+                return await self.engine.ask(question)
+        except TimeoutError:
+            told = f"the model: no answer in {self.deadline:g} s; valid: fewer texts at once"
+            raise _refused(504, told) from None
+        except Full:
+            raise _refused(503, "the model: too much is waiting; valid: later", {"retry-after": "1"}) from None
 
-    async def vectors(texts: list[str]) -> Any:
-        if not facts.width:
-            raise HTTPException(404, "embed: an ensemble has several encoders; valid: serving one of its members")
-        return await asked_in_time(Question(None, texts))
+
+def must_match(first: list[str], second: list[str] | None) -> None:
+    """Raises an HTTPException where there are not as many second texts as first ones."""
+    if second is not None and len(first) != len(second):
+        raise _refused(422, f"second: {len(second)} texts; valid: {len(first)}, as in the first list")
+
+
+def _refused(status: int, message: str, headers: dict[str, str] | None = None) -> Exception:
+    from fastapi import HTTPException
+
+    return HTTPException(status, message, headers)
+
+
+def add_answers(app: FastAPI, asking: Asking, wanted: Sequence[Any]) -> None:
+    """Adds the API's paths to the app. wanted: the dependencies of all paths but /health."""
+    facts = asking.facts
 
     @app.get("/health")
     async def health() -> Health:
@@ -168,12 +174,12 @@ def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any], deadline: f
     @app.post("/embed", dependencies=wanted)
     async def embed(asked: EmbedRequest) -> EmbedAnswer:
         """A vector of length 1 for each text: the dot product of two is their cosine."""
-        return EmbedAnswer(vectors=(await vectors(asked.texts)).tolist())
+        return EmbedAnswer(vectors=(await asking.vectors(asked.texts)).tolist())
 
     @app.post("/predict", dependencies=wanted)
     async def predict(asked: PredictRequest) -> PredictAnswer:
         """What one of the bundle's tasks says of texts or pairs."""
-        found = await answered(asked.task, asked.texts, asked.second)
+        found = await asking.answers(asked.task, asked.texts, asked.second)
         probabilities = None if found.probabilities is None else found.probabilities.tolist()
         classes = list(facts.words[asked.task])
         one_each = classes and found.labels.ndim == 1
@@ -184,9 +190,9 @@ def add_answers(app: FastAPI, engine: Engine, wanted: Sequence[Any], deadline: f
     async def similarity(asked: SimilarityRequest) -> SimilarityAnswer:
         """How much the texts of each pair have in common."""
         if "sts" in facts.tasks:
-            found = await answered("sts", asked.first, asked.second)
+            found = await asking.answers("sts", asked.first, asked.second)
             return SimilarityAnswer(values=found.labels.tolist(), by="sts")
         must_match(asked.first, asked.second)
-        both = await vectors([*asked.first, *asked.second])
+        both = await asking.vectors([*asked.first, *asked.second])
         cosines = (both[: len(asked.first)] * both[len(asked.first) :]).sum(axis=1)
         return SimilarityAnswer(values=cosines.tolist(), by="cosine")
