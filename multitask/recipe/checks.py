@@ -9,7 +9,7 @@ from typing import Any
 from multitask.errors import UserError, near
 from multitask.measure.metrics import OVERALL_OF, lower_is_better, overall
 from multitask.model.heads import HEADS, loss_for
-from multitask.objectives.losses import LOSSES, check_settings
+from multitask.objectives.losses import check_settings
 from multitask.objectives.table import OBJECTIVES
 from multitask.recipe.settings import (
     DataMap,
@@ -19,10 +19,10 @@ from multitask.recipe.settings import (
 )
 from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
+from multitask.recipe.task_checks import check_callback, check_task, import_own
 from multitask.recipe.validating import validated
-from multitask.tasks.imported import Table, imported, is_path, trust
 from multitask.tasks.labels import KINDS
-from multitask.tasks.table import TASKS, TaskSpec
+from multitask.tasks.table import TASKS
 
 
 def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
@@ -35,11 +35,11 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
     recipe = validated(Recipe, tree, where, "")
     for stage in recipe.stages:
         for path in stage.callbacks:
-            _check_path(f"{where}: stages.{stage.name}.callbacks", path)
+            check_callback(f"{where}: stages.{stage.name}.callbacks", path)
         for of, head in stage.heads.items():
-            _import_own(f"{where}: stages.{stage.name}.heads.{of}", HEADS, head)
+            import_own(f"{where}: stages.{stage.name}.heads.{of}", HEADS, head)
     for name, task in recipe.tasks.items():
-        _check_task(name, task, where)
+        check_task(name, task, where)
     _check_overall(recipe, where)
     _check_stages(recipe, where)
     check_heads(recipe, where)
@@ -53,7 +53,7 @@ def build_map(tree: Any, where: str) -> dict[str, Task]:
         return build_recipe(tree, where).tasks
     found = validated(DataMap, tree, where, "").tasks
     for name, task in found.items():
-        _check_task(name, task, where)
+        check_task(name, task, where)
     return found
 
 
@@ -245,56 +245,6 @@ def _check_keep(recipe: Recipe, stage: Stage, at: str) -> None:
         raise UserError(f"{at}.keep.best: {_not_measured(stage.keep.best, metrics)}")
     if stage.validate_every != "epoch":
         raise UserError(f"{at}.keep: the best epoch is known only with validate: epoch, not 'stage'")
-
-
-def _check_measures(task: Task, spec: TaskSpec, at: str) -> None:
-    valid = KINDS[spec.label.kind].metrics
-    for metric in task.measures:
-        if metric not in valid:
-            kind = spec.label.kind
-            raise UserError(f"{at}.measures: '{metric}' is no metric of {kind}; valid: {', '.join(valid)}")
-
-
-def _check_path(at: str, path: str) -> None:
-    """Imports a callback. Raises UserError where there is none; that it is one, Lightning's class says when it runs."""
-    if not is_path(path):
-        raise UserError(f"{at}: '{path}' is not of the form package.module:Name")
-    trust([path])
-    try:
-        imported(path)
-    except UserError as error:
-        raise UserError(f"{at}: {error}") from error
-
-
-def _import_own(at: str, table: Table[Any], name: str | None) -> None:
-    """Imports what a recipe names by an import path. Raises UserError where there is none, or it is another thing."""
-    if name and is_path(name):
-        trust([name])
-        try:
-            table[name]
-        except UserError as error:
-            raise UserError(f"{at}: {error}") from error
-
-
-def _check_task(name: str, task: Task, where: str) -> None:
-    at = f"{where}: tasks.{name}"
-    if not task.define and name not in TASKS:
-        known = ", ".join(TASKS)
-        raise UserError(
-            f"{at}: unknown task '{name}'; known tasks: {known}; `define:` makes one of your own{near(name, TASKS)}"
-        )
-    spec = task.spec(name, f"{where}: ")
-    _import_own(f"{at}.head", HEADS, task.head)
-    _import_own(f"{at}.loss", LOSSES, task.loss)
-    loss = loss_for(task.head or spec.head, spec, task.loss, at)
-    check_settings(loss, task.loss_settings, spec, at)
-    if task.weight and LOSSES[loss].similarity:
-        raise UserError(f"{at}.weight: the loss '{loss}' is of pairs of rows, which have no weights; leave it out")
-    _check_measures(task, spec, at)
-    valid = [*spec.columns, spec.label.column, "id"]
-    if unknown := set(task.columns) - {*valid}:
-        meant = near(min(unknown), valid)
-        raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {', '.join(valid)}{meant}")
 
 
 def check_heads(recipe: Recipe, where: str, carried: Mapping[str, Mapping[str, str]] | None = None) -> None:

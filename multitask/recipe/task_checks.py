@@ -1,0 +1,65 @@
+"""What a recipe's task must fulfil, and what it names of the user's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from multitask.errors import UserError, near
+from multitask.model.heads import HEADS, loss_for
+from multitask.objectives.losses import LOSSES, check_settings
+from multitask.recipe.settings import Task
+from multitask.tasks.imported import imported, is_path, trust
+from multitask.tasks.labels import KINDS
+from multitask.tasks.table import TASKS, TaskSpec
+
+
+def check_task(name: str, task: Task, where: str) -> None:
+    """Raises UserError where the task of that name is none, or its settings do not fit together."""
+    at = f"{where}: tasks.{name}"
+    if not task.define and name not in TASKS:
+        known = ", ".join(TASKS)
+        raise UserError(
+            f"{at}: unknown task '{name}'; known tasks: {known}; `define:` makes one of your own{near(name, TASKS)}"
+        )
+    spec = task.spec(name, f"{where}: ")
+    import_own(f"{at}.head", HEADS, task.head)
+    import_own(f"{at}.loss", LOSSES, task.loss)
+    loss = loss_for(task.head or spec.head, spec, task.loss, at)
+    check_settings(loss, task.loss_settings, spec, at)
+    if task.weight and LOSSES[loss].similarity:
+        raise UserError(f"{at}.weight: the loss '{loss}' is of pairs of rows, which have no weights; leave it out")
+    _check_measures(task, spec, at)
+    valid = [*spec.columns, spec.label.column, "id"]
+    if unknown := set(task.columns) - {*valid}:
+        meant = near(min(unknown), valid)
+        raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {', '.join(valid)}{meant}")
+
+
+def _check_measures(task: Task, spec: TaskSpec, at: str) -> None:
+    valid = KINDS[spec.label.kind].metrics
+    for metric in task.measures:
+        if metric not in valid:
+            kind = spec.label.kind
+            raise UserError(f"{at}.measures: '{metric}' is no metric of {kind}; valid: {', '.join(valid)}")
+
+
+def check_callback(at: str, path: str) -> None:
+    """Imports a callback. Raises UserError where there is none; that it is one, Lightning's class says when it runs."""
+    if not is_path(path):
+        raise UserError(f"{at}: '{path}' is not of the form package.module:Name")
+    _import(at, path, imported)
+
+
+def import_own(at: str, table: Mapping[str, Any], name: str | None) -> None:
+    """Imports what a recipe names by an import path. Raises UserError where there is none, or it is another thing."""
+    if name and is_path(name):
+        _import(at, name, table.__getitem__)
+
+
+def _import(at: str, path: str, take: Callable[[str], Any]) -> None:
+    trust([path])
+    try:
+        take(path)
+    except UserError as error:
+        raise UserError(f"{at}: {error}") from error
