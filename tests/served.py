@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from queue import Queue
@@ -62,6 +63,14 @@ def descendants(pid: int) -> set[int]:
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found - {pid}
+
+
+def assert_gone(family: set[int]) -> None:
+    """Holds that none of those processes lives on, within half a minute."""
+    late = time.monotonic() + 30
+    while family & running().keys() and time.monotonic() < late:
+        time.sleep(0.2)
+    assert not family & running().keys()
 
 
 class Crowd:

@@ -16,7 +16,7 @@ from multitask.recruit.postings import Posting
 from multitask.storage.storage import Storage
 from ray_jobs.serving.gate import Limits
 from tests.helpers import tiny
-from tests.served import SECRET, Crowd, Serving, descendants, p99, running
+from tests.served import SECRET, Crowd, Serving, assert_gone, descendants, p99
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 LIMITS = Limits()
@@ -92,9 +92,6 @@ def test_it_answers_wants_its_token_and_ends_with_ctrl_c(serving: Serving) -> No
     assert family
     serving.process.send_signal(signal.SIGINT)
     assert serving.process.wait(60) == 0
-    late = time.monotonic() + 30
-    while family & running().keys() and time.monotonic() < late:
-        time.sleep(0.2)
-    assert not family & running().keys()
+    assert_gone(family)
     said = serving.said + serving.rest()
     assert said.rstrip().endswith("stopping ...") and TYPED not in said and SECRET not in said

@@ -19,7 +19,7 @@ from multitask import load_bundle
 from multitask.bundle.bundle import save_bundle
 from multitask.storage.storage import Storage
 from tests.helpers import tiny
-from tests.served import SECRET, Crowd, Serving, descendants, p99, running
+from tests.served import SECRET, Crowd, Serving, assert_gone, descendants, p99
 
 pytestmark = pytest.mark.timeout(300)
 TEXTS = ["A man is playing a guitar.", "Someone makes music.", "Stocks fell on Monday, and again on Tuesday."]
@@ -132,10 +132,7 @@ def test_a_killed_replica_loses_what_it_was_answering_and_no_more(bundle: str) -
         family = descendants(serving.process.pid)
         serving.process.send_signal(signal.SIGTERM)
         assert serving.process.wait(60) == 0
-        late = time.monotonic() + 30
-        while family & running().keys() and time.monotonic() < late:
-            time.sleep(0.2)
-        assert not family & running().keys()
+        assert_gone(family)
     finally:
         if serving.process.poll() is None:
             serving.process.kill()
