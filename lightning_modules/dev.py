@@ -121,12 +121,14 @@ class DevMetrics(Callback):
         self.data.dev = {
             task: EvalSet.of(task, table, device.type, rank, world) for task, table in self.data.dev_tables.items()
         }
-        position = module.state.position
+        position, known = module.state.position, len(self.records)
         if any_rank(self.untold(position.steps)):
             self.records[:] = [record for record in self.records if record.steps != position.steps]
         if module.model.encoder_frozen:
             self._encode_once(trainer, module)
-        if self.job.measure_start and not self.records:
+        # A sweep's plan does not ask again for a start that it finds measured: one that is dropped here counts, too.
+        dropped = not position.steps and len(self.records) < known
+        if (self.job.measure_start or dropped) and not self.records:
             self._measure(trainer, module, epoch=0, steps=0)
         # Ended between an epoch's last step and its measurement: that comes first.
         measured = any(record.steps == position.steps for record in self.records)

@@ -8,23 +8,22 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
 
 from lightning_modules.dev import DevMetrics, counter
 from lightning_modules.module import StageModule
 from lightning_modules.progress import Throttle
-from multitask.bundle.bundle import Bundle, bundle_of, save_bundle, weights_of
-from multitask.data.tokens import TokenTable, load_tokens
+from multitask.bundle.bundle import Bundle, answered, bundle_of, save_bundle, weights_of
+from multitask.data.tokens import load_tokens
 from multitask.experiment.checkpoints import CheckpointStore
 from multitask.experiment.records import Record, chosen, out_of_patience, written
 from multitask.experiment.stage_job import BUNDLE, StageJob, write_outcome
 from multitask.inference.submission import is_submitted, write_predictions, write_submission_zip
 from multitask.measure.evaluate import EvalSet, predictions
 from multitask.measure.looks import look_at, texts_of_row
+from multitask.measure.metrics import Predicted
 from multitask.objectives.ranks import sum_over_ranks
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage
-from multitask.tasks.table import Split
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +34,21 @@ class Finishing(Callback):
     def __init__(self, job: StageJob, dev: DevMetrics, store: CheckpointStore, throttle: Throttle) -> None:
         self.job, self.dev, self.store, self.throttle = job, dev, store, throttle
         self.records = dev.records
+        self._on_dev: dict[str, Predicted] = {}  # what the kept weights give, by task
 
     def on_fit_end(self, trainer: pl.Trainer, module: StageModule) -> None:  # type: ignore[override]
         module.to(trainer.strategy.root_device)  # Lightning has taken it off its device by now
         self.store.flush()
         trainer.strategy.barrier("last checkpoint written")
         record = self._keep(module)
-        self._predict(trainer, module, record)
+        self._predict_dev(trainer, module, record)
+        self._predict(trainer, module)
         if trainer.is_global_zero:
             about = {**self.job.about, "epoch": record.epoch, "steps": record.steps}
             bundle = bundle_of(module.model, module.objective.setup.tokenizer_json, about)
             save_bundle(self.job.folder, BUNDLE, bundle)
             write_outcome(
-                self.job.folder,
-                {**self._outcome(module, record), "dev": self._looks(bundle, record, module.stage.log.worst)},
+                self.job.folder, {**self._outcome(module, record), "dev": self._looks(bundle, module.stage.log.worst)}
             )
 
     def _keep(self, module: StageModule) -> Record:
@@ -64,50 +64,51 @@ class Finishing(Callback):
             return last
         return best
 
-    def _predict(self, trainer: pl.Trainer, module: StageModule, kept: Record) -> None:
-        """Writes prediction files where the job asks for them, and the zip of CS224N's tasks; what was measured is not
-        predicted again, and sets encoded before are not encoded again."""
+    def _predict_dev(self, trainer: pl.Trainer, module: StageModule, kept: Record) -> None:
+        """Has the kept weights' predictions of the dev sets that are written or looked at: those at hand where they are
+        what was measured last, and else made again, as after a kill behind the last measurement."""
+        at_hand = self.dev.predicted if kept is self.records[-1] else {}
+        looked_at = answered(module.model.head_names, self.job.about)
+        for task, data in self.dev.data.dev.items():
+            if task in looked_at or "dev" in self.job.data.predict.get(task, ()):
+                self._on_dev[task] = at_hand.get(task) or self._predicted(trainer, module, f"{task} dev", data)
+
+    def _predict(self, trainer: pl.Trainer, module: StageModule) -> None:
+        """Writes prediction files where the job asks for them, and the zip of CS224N's tasks."""
         if not self.job.data.predict:
             return
-        folder, measured, written = self.job.folder, kept is self.records[-1], []
+        folder, written = self.job.folder, []
         for task, splits in self.job.data.predict.items():
             for split, path in splits.items():
                 table = load_tokens(Storage(self.job.owner.storage), path)
-                if split == "dev" and measured and task in self.dev.predicted:
-                    predicted = self.dev.predicted[task].labels
+                if split == "dev":
+                    found = self._on_dev[task]
                 else:
-                    predicted = self._predictions(trainer, module, task, split, table)
+                    data = EvalSet.of(task, table, module.device.type, trainer.global_rank, trainer.world_size)
+                    found = self._predicted(trainer, module, f"{task} {split}", data)
                 if trainer.is_global_zero:
                     spec = module.model.specs[task]
-                    written.append(write_predictions(folder, spec, split, table.ids, predicted.tolist()))
+                    written.append(write_predictions(folder, spec, split, table.ids, found.labels.tolist()))
         if trainer.is_global_zero and is_submitted(self.job.data.predict):
             write_submission_zip(folder, written)
 
-    def _predictions(
-        self, trainer: pl.Trainer, module: StageModule, task: str, split: Split, table: TokenTable
-    ) -> Tensor:
-        if split == "dev":
-            data = self.dev.data.dev[task]
-        else:
-            data = EvalSet.of(task, table, module.device.type, trainer.global_rank, trainer.world_size)
+    def _predicted(self, trainer: pl.Trainer, module: StageModule, doing: str, data: EvalSet) -> Predicted:
         return predictions(
             module.model,
             data,
             device=module.device,
             autocast=trainer.precision_plugin.forward_context,
             reduce=sum_over_ranks,
-            progress=counter(self.throttle, module, f"predict {task} {split}", data, module.stage.epochs),
-        ).labels
+            progress=counter(self.throttle, module, f"predict {doing}", data, module.stage.epochs),
+        )
 
-    def _looks(self, bundle: Bundle, kept: Record, most: int) -> dict[str, Any]:
-        """Task that the bundle answers -> a closer look at its dev set, with the texts of the worst rows; nothing where
-        the kept weights are not those that were measured last, whose predictions are at hand. most: rows a task."""
-        if kept is not self.records[-1]:
-            return {}
+    def _looks(self, bundle: Bundle, most: int) -> dict[str, Any]:
+        """Task that the bundle answers -> a closer look at its dev set, with the texts of the worst rows. most: rows a
+        task."""
         found = {}
-        for task in (task for task in bundle.answers if task in self.dev.predicted):
+        for task in bundle.answers:
             table = self.dev.data.dev_tables[task]
-            if look := look_at(self.dev.predicted[task], table, bundle.specs[task].label, most):
+            if look := look_at(self._on_dev[task], table, bundle.specs[task].label, most):
                 worst = [{**vars(one), "texts": texts_of_row(table, one.row, bundle.tokenizer)} for one in look.worst]
                 found[task] = {**look.to_json(), "worst": worst}
         return found

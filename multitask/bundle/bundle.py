@@ -87,8 +87,7 @@ class Bundle:
     @property
     def answers(self) -> list[str]:
         """The tasks with a head that was trained, or has nothing to train; other heads are there as they were drawn."""
-        trained = self.about.get("trained", self.heads)  # older bundles do not say
-        return [task for task, head in self.heads.items() if task in trained or not HEADS[head].trainable]
+        return answered(self.heads, self.about)
 
     @property
     def called(self) -> str:
@@ -170,6 +169,12 @@ def longest(about: Mapping[str, Any], config: BertConfig) -> int:
     """The most tokens that a sequence may have: as many as in the bundle's training, and never more than its encoder
     has positions."""
     return min(int(about.get("max_length", MAX_LENGTH)), config.max_position_embeddings)
+
+
+def answered(heads: Mapping[str, str], about: Mapping[str, Any]) -> list[str]:
+    """The tasks, of task -> head, whose head was trained by what `about` tells, or has nothing to train."""
+    trained = about.get("trained", heads)  # older bundles do not say
+    return [task for task, head in heads.items() if task in trained or not HEADS[head].trainable]
 
 
 def bundle_of(model: MultitaskModel, tokenizer_json: str, about: dict[str, Any]) -> Bundle:
