@@ -20,7 +20,7 @@ import configs
 from multitask.recipe.packaged import packaged, packaged_recipes
 from multitask.recipe.settings import Settings
 from multitask.recipe.stages import OPTIONS, Recipe
-from multitask.recipe.validating import NESTED
+from multitask.tasks.validating import models_below
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 HEAD = """# Recipes
@@ -57,7 +57,7 @@ BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 
 def page() -> str:
     schema = Recipe.model_json_schema()
-    listed: list[type[BaseModel]] = [Recipe, *NESTED.values()]
+    listed: list[type[BaseModel]] = [Recipe, *models_below(Recipe).values()]
     models = {model.__name__: model for model in listed}
     tables = {name: schema if name == "Recipe" else schema["$defs"][name] for name in models}
     parts = [HEAD, *(_section(models[name], tables[name]) for name in models), _shipped()]

@@ -20,9 +20,9 @@ from multitask.recipe.settings import (
 from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
 from multitask.recipe.task_checks import check_callback, check_task, import_own
-from multitask.recipe.validating import validated
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS
+from multitask.tasks.validating import validated
 
 
 def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
@@ -64,6 +64,8 @@ def _check_stages(recipe: Recipe, where: str) -> None:
     seen: list[str] = []
     for stage in recipe.stages:
         at = f"{where}: stages.{stage.name}"
+        if stage.lr is None:
+            raise UserError(f"{at}.lr: missing")
         if stage.name in seen or stage.name == "encoder":
             raise UserError(f"{at}.name: '{stage.name}' is taken; every stage needs a name of its own, not 'encoder'")
         parent = stage.from_

@@ -89,7 +89,7 @@ class Settings(Strict):
     batch_size: Positive = 32
     """Examples a step, over all ranks together."""
     lr: Above0 | None = None
-    """Peak learning rate."""
+    """Peak learning rate, which each stage has from `defaults` or of its own."""
     weight_decay: AtLeast0 = 0.0
     """AdamW's decoupled decay: each step takes the learning rate times this share of every weight."""
     betas: tuple[Rate, Rate] = (0.9, 0.999)

@@ -61,8 +61,8 @@ class _Trained(Settings):
     unless said."""
     heads: dict[str, str] = {}
     """Task -> its head from this stage on, where it is not the task's own."""
-    lr: Above0
-    """The peak learning rate."""
+    lr: Above0 = None  # type: ignore[assignment]  # a stage in Python may leave it to `defaults`, as one in YAML
+    """The peak learning rate, which the stage or `defaults` has to say."""
     mixing: Literal["round-robin", "proportional", "annealed"] | dict[str, Above0] = "round-robin"
     """How the batches of several tasks follow each other (multitask/data/mixing.py); a mapping gives each task's
     weight in the draw."""

@@ -1,20 +1,21 @@
-"""A tree of a recipe or a data map against its schema, and what is wrong with it in one line."""
+"""A tree of YAML, or what Python gives, against its schema, and what is wrong with it in one line."""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from multitask.errors import UserError, near
-from multitask.recipe.stages import Recipe
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
+@cache
 def models_below(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Key -> the model that checks the mapping under it, for all mappings of a recipe, however deep; a key that two
+    """Key -> the model that checks the mapping under it, for all mappings below one, however deep; a key that two
     models have, such as `tasks`, is the one whose values are checked."""
     found: dict[str, type[BaseModel]] = {}
     for name, field in model.model_fields.items():
@@ -30,19 +31,21 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
-NESTED = models_below(Recipe)
-
-
 def validated(model: type[Model], tree: Any, where: str, prefix: str) -> Model:
     """The tree as the model has it. where: the file. prefix: the key under which the tree stands there, or "". Raises
     UserError, one line, for the first of the mistakes that matter most."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        problems = _relevant(error.errors())
-        first = _explain(problems[0], model, tree, prefix)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{where}: {first}{more}") from None
+        raise told(error, model, tree, where, prefix) from None
+
+
+def told(error: ValidationError, model: type[BaseModel], tree: Any, where: str, prefix: str = "") -> UserError:
+    """What pydantic found wrong with the tree, in one line."""
+    problems = _relevant(error.errors())
+    first = _explain(problems[0], model, tree, prefix)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return UserError(f"{where}: {first}{more}")
 
 
 # Where a word or number, or else a mapping or list, is allowed, pydantic says what is wrong with each; one was meant.
@@ -83,7 +86,8 @@ def _explain(problem: Any, model: type[BaseModel], tree: Any, prefix: str) -> st
 
 
 def _known_keys(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    owner = next((NESTED[part] for part in reversed(loc[:-1]) if part in NESTED), model)
+    below = models_below(model)
+    owner = next((below[part] for part in reversed(loc[:-1]) if part in below), model)
     return sorted(field.alias or name for name, field in owner.model_fields.items())
 
 
