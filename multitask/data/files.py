@@ -46,6 +46,11 @@ def find_file(data_uri: str, spec: TaskSpec, split: Split) -> str:
     raise UserError(f"{looked_for}: no such file ({spec.name} {split}); the directory holds {holds}")
 
 
+def has_data_ending(uri: str) -> bool:
+    """Whether a name ends as a data file's does, packed or not."""
+    return uri.lower().endswith(tuple(f".{ending}" for ending in _ENDINGS))
+
+
 def has_file(data_uri: str, spec: TaskSpec, split: Split) -> bool:
     """Whether `find_file` would find a file."""
     return not {f"{spec.files[split]}.{ending}" for ending in _ENDINGS}.isdisjoint(list_directory(data_uri))

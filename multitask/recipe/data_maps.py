@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multitask.data.files import expanded, find_file, has_file, local
+from multitask.data.files import expanded, find_file, has_data_ending, has_file, local
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError, near
 from multitask.recipe.packaged import packaged, packaged_maps
@@ -77,7 +77,9 @@ class Place:
 
 
 def place_of(data: str) -> Place:
-    """What `--data` names: a directory or its URI, a map, or a packaged map's name."""
+    """What `--data` names: a directory or its URI, a map, or a packaged map's name. Raises UserError for one file of
+    rows."""
+    _refuse_file(data)
     return Place(data, read_map(data), "") if is_map(data) else Place(data, {}, data)
 
 
@@ -93,6 +95,7 @@ def _directory(recipe: Recipe, data: str | None) -> str:
     Raises UserError where neither --data nor the recipe says where they are.
     """
     if data:
+        _refuse_file(data)
         return "" if is_map(data) else data
     if recipe.data == "sample":
         return sample_uri()
@@ -103,6 +106,15 @@ def _directory(recipe: Recipe, data: str | None) -> str:
             ways = "dev: FILE, or split: {dev: 0.2}, which makes it of a part"
             raise UserError(f"tasks.{name}: train: names a file and nothing says what dev is; {ways}")
     raise UserError(f"recipe '{recipe.name}': no data; give --data URI, a directory with the tasks' files, or a map")
+
+
+def _refuse_file(data: str) -> None:
+    """Raises UserError where `--data` names one file of rows, which says nothing of its task."""
+    if has_data_ending(data) and not Path(data).is_dir():
+        raise UserError(
+            f"'{data}': a data file; valid: a directory with the tasks' files, or a map, a .yaml whose tasks "
+            f"name them, such as tasks: {{mine: {{define: ..., train: {data}}}}}; minibert new FOLDER makes one"
+        )
 
 
 def is_map(data: str) -> bool:

@@ -18,6 +18,8 @@ def read_recipe_file(path: str) -> tuple[str, str]:
     file = Path(path)
     if not file.is_file():
         if (found := packaged(path, "recipes")) is None:
+            if beside := near(path, map(str, file.parent.glob("*.y*ml"))):
+                raise UserError(f"recipe '{path}': no such file{beside}")
             names = packaged_recipes()
             meant = near(path.removesuffix(".yaml"), [*names, *(name.rpartition("/")[-1] for name in names)])
             raise UserError(f"recipe '{path}': no such file; packaged recipes: {', '.join(names)}{meant}")

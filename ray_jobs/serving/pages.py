@@ -16,6 +16,8 @@ STATIC = {  # path -> file, media type
     "/icon.svg": ("serving/icon.svg", "image/svg+xml"),
 }
 
+PORT = "{PORT}"
+
 
 def add_pages(app: FastAPI, static: Mapping[str, tuple[str, str]]) -> None:
     """Adds /docs, which lists what /openapi.json says, and its style; to be called after the API's own paths. static:
@@ -26,10 +28,14 @@ def add_pages(app: FastAPI, static: Mapping[str, tuple[str, str]]) -> None:
 
 
 def _add(app: FastAPI, path: str, text: str, media_type: str) -> None:
-    from fastapi import Response
+    """Adds a file; PORT in it is the port that the service listens at."""
+    from fastapi import Request, Response
 
-    async def page() -> Response:
-        return Response(text, media_type=media_type)
+    async def page(request: Request) -> Response:
+        listening = request.scope["server"][1] or 8000
+        return Response(text.replace(PORT, str(listening)), media_type=media_type)
+
+    page.__annotations__["request"] = Request  # FastAPI looks names up in this module, which is read without it
 
     app.add_api_route(path, page, include_in_schema=False, response_model=None)
 
@@ -50,7 +56,7 @@ def documentation(schema: dict[str, Any], page: bool) -> str:
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     ]
-    facts = {"info": schema["info"], "operations": operations, "example": _example(schema), "page": page}
+    facts = {"port": PORT, "info": schema["info"], "operations": operations, "example": _example(schema), "page": page}
     return environment.get_template("docs.html").render(**facts)
 
 
@@ -71,6 +77,12 @@ def _bodies(schema: dict[str, Any], operation: dict[str, Any]) -> dict[str, list
         "asked": _fields(schema, asked["content"]) if asked else [],
         "answered": _fields(schema, operation["responses"]["200"]["content"]),
     }
+
+
+def asked_fields(schema: dict[str, Any], path: str, method: str) -> list[str]:
+    """The fields that a request's body may have; none where the path asks for no body."""
+    asked = schema["paths"].get(path, {}).get(method.lower(), {}).get("requestBody")
+    return [field["name"] for field in _fields(schema, asked["content"])] if asked else []
 
 
 def _fields(schema: dict[str, Any], content: dict[str, Any]) -> list[dict[str, str]]:

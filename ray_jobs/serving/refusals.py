@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from ray_jobs.serving.pages import asked_fields
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 MAX_CHARS = 20_000
 TEXT = f"a text of 1 to {MAX_CHARS:,} characters, not blank, without control characters but tab and line breaks"
 BODY = "a JSON object with the fields of the schema (/docs), sent as application/json"
+UNKNOWN = "extra_forbidden"
 PROBLEMS = {  # pydantic's error type -> what is wrong
     "missing": "missing",
-    "extra_forbidden": "has an unknown field",
+    UNKNOWN: "has an unknown field",
     "json_invalid": "not JSON",
     "model_attributes_type": "not a JSON object",
     "string_type": "not a text",
@@ -111,7 +114,8 @@ def add_refusals(app: FastAPI, valid: Mapping[str, str]) -> None:
     from starlette.exceptions import HTTPException
 
     async def invalid(request: Any, error: Any) -> JSONResponse:
-        problems = [problem(some, valid) for some in error.errors()]
+        known = ", ".join(asked_fields(app.openapi(), request.url.path, request.method))
+        problems = [problem(some, {**valid, UNKNOWN: f"the fields {known}"}) for some in error.errors()]
         message = "; ".join(f"{some.field}: {some.problem}; valid: {some.valid}" for some in problems)
         return JSONResponse(Refusal(message=message, problems=problems).model_dump(), 422)
 
@@ -124,7 +128,9 @@ def add_refusals(app: FastAPI, valid: Mapping[str, str]) -> None:
 
 
 def problem(error: Mapping[str, Any], valid: Mapping[str, str]) -> Problem:
-    """An error of pydantic's without the input; a field's name only where it is one of ours."""
+    """An error of pydantic's without the input; a field's name only where it is one of ours. valid: field, or UNKNOWN
+    for a field that is none -> what would do."""
     place: Sequence[Any] = error["loc"]
     field = next((part for part in place[1:] if part in valid), "body")
-    return Problem(field=field, problem=PROBLEMS.get(error["type"], "not valid"), valid=valid[field])
+    wanted = valid[UNKNOWN if error["type"] == UNKNOWN else field]
+    return Problem(field=field, problem=PROBLEMS.get(error["type"], "not valid"), valid=wanted)

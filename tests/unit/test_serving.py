@@ -19,6 +19,7 @@ from ray_jobs.serving.bundle import BundleEngine, facts_of
 from ray_jobs.serving.bundle_api import MAX_TEXTS, Facts, Question, build_app
 from ray_jobs.serving.gate import Limits, layers
 from tests.helpers import tiny
+from tests.served import SCHEMATHESIS
 
 SECRET = "correct-horse-battery"
 TYPED = "sesquipedalian"  # stands in no message of ours
@@ -116,15 +117,24 @@ def test_without_the_token_only_health_is_told() -> None:
 app = build_app(FakeEngine(), SECRET, 1.0)
 
 
-@schemathesis.openapi.from_asgi("/openapi.json", app).parametrize()
+@schemathesis.openapi.from_asgi("/openapi.json", app, config=SCHEMATHESIS).parametrize()
 @settings(max_examples=20)
 def test_whatever_the_schema_allows_or_not_is_answered_as_it_says(case: Any) -> None:
-    case.call_and_validate(headers={"Authorization": f"Bearer {SECRET}"})
+    answer = case.call(headers={"Authorization": f"Bearer {SECRET}"})
+    if answer.status_code != 422 or "as in the first list" not in answer.json()["message"]:  # no schema can tell that
+        case.validate_response(answer)
 
 
 def test_the_documentation_shows_a_request_that_works() -> None:
     said = ask(FakeEngine(), "GET", "/docs").text
     assert "A man is playing a guitar." in said and "localhost:8000/embed" in said and "The page" not in said
+    assert "GET /metrics" in said
+
+
+def test_an_unknown_field_is_told_the_fields_that_there_are() -> None:
+    answer = ask(FakeEngine(), "POST", "/similarity", json={"first": ["a"], "second": ["b"], TYPED: 1})
+    assert answer.status_code == 422 and TYPED not in answer.text
+    assert answer.json()["message"] == "body: has an unknown field; valid: the fields first, second"
 
 
 def test_all_is_counted_by_path_and_status() -> None:
