@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from multitask.api import Model
     from multitask.recipe.settings import Settings, Split, Task
     from multitask.recipe.stages import Recipe, Stage
-    from ray_jobs.python import train
+    from ray_jobs.python import cross_validate, train
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Settings", "Split", "Stage", "Task", "__version__", "load_bundle", "train"]
+__all__ = ["Recipe", "Settings", "Split", "Stage", "Task", "__version__", "cross_validate", "load_bundle", "train"]
 # What comes with its libraries when it is asked for -> where it lies.
 LATER = {
     "Recipe": "multitask.recipe.stages",
@@ -28,6 +28,7 @@ LATER = {
     "Split": "multitask.recipe.settings",
     "Task": "multitask.recipe.settings",
     "train": "ray_jobs.python",
+    "cross_validate": "ray_jobs.python",
 }
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multitask.data.files import local
 from multitask.data.objects import arrow_of
 from multitask.errors import UserError, shown
 from multitask.experiment.results import is_trial
@@ -20,6 +23,7 @@ from multitask.recipe.stages import Recipe
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
 from ray_jobs.driver.driver import run_training
+from ray_jobs.driver.folds import run_folds
 from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.options import experiment_name, workers_span
 from ray_jobs.screen import Screen
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from multitask.api import Model
 
 TABLES = "cache/tables"  # where in the storage tables lie that were given as objects
+ARGUMENTS = {"fresh": "fresh=True", "set": "overrides", "track": "trackers"}  # where an option's name is another
+_OPTION = re.compile(r"--([a-z]+)\b")
 SPLITS = ("train", "dev", "test")
 Data = str | os.PathLike[str] | Mapping[str, Mapping[str, Any]]
 
@@ -65,21 +71,87 @@ def train(
     """
     if seeds < 1:
         raise UserError(f"seeds: {seeds}: at least 1")
-    place, tables = Storage(os.fspath(storage)), isinstance(data, Mapping)
-    files = _files(place, data) if isinstance(data, Mapping) else {}
-    uri = None if data is None or tables else _path(data, "data", "a path, a URI, or a dict of tasks and their splits")
-    loaded = _recipe(recipe, [overrides] if isinstance(overrides, str) else overrides, files, uri)
-    _check_splits(files, loaded)
-    name, span = experiment_name(experiment or loaded.name), workers_span(str(workers), device)
-    request = TrainingRequest(loaded, uri, place, name, span, fresh, seeds, trackers=tuple(trackers), own_process=False)
-    try:
+    call = _Call(recipe, data, storage, overrides)
+    with call.told():
+        asked = call.request(experiment, workers, device, trackers, fresh=fresh, seeds=seeds)
         with Screen(quiet=quiet) as screen:
-            results = run_training(request, screen, _Stop("the same call goes on"))
-    except _StopNow:
-        raise KeyboardInterrupt("stopped; the same call goes on from the newest checkpoint") from None
+            results = run_training(asked, screen, _Stop("the same call goes on"))
+        return Trained(asked.storage.at(asked.experiment).uri, _finished(results))
+
+
+def cross_validate(
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
+    data: Data | None = None,
+    folds: int = 5,
+    *,
+    storage: str | os.PathLike[str] = "./runs",
+    experiment: str | None = None,
+    workers: int | str = 0,
+    device: str = "auto",
+    overrides: str | Sequence[str] = (),
+    trackers: Sequence[str] = (),
+    quiet: bool = False,
+) -> Folds:
+    """Trains a recipe once for each fold of its training rows, which is dev then, or goes on with it.
+
+    folds: how many, at least 2. Everything else, and what is raised, is as `train` has it; a task needs no dev.
+    """
+    call = _Call(recipe, data, storage, overrides)
+    with call.told():
+        asked = call.request(experiment, workers, device, trackers, folds=True)
+        with Screen(quiet=quiet) as screen:
+            found = run_folds(asked, folds, screen, _Stop("the same call goes on"))
+        return Folds(asked.storage.at(f"{asked.experiment}-folds").uri, _finished(found))
+
+
+class _Call:
+    """What a caller gave: the recipe with its data, and the files that tables are kept in."""
+
+    def __init__(self, recipe: Any, data: Data | None, storage: Any, overrides: str | Sequence[str]) -> None:
+        self.recipe, self.data, self.storage = recipe, data, Storage(os.fspath(storage))
+        self.overrides = [overrides] if isinstance(overrides, str) else overrides
+        self.files = _files(self.storage, data) if isinstance(data, Mapping) else {}
+
+    def request(
+        self,
+        experiment: str | None,
+        workers: int | str,
+        device: str,
+        trackers: Sequence[str],
+        fresh: bool = False,
+        seeds: int = 1,
+        folds: bool = False,
+    ) -> TrainingRequest:
+        valid, given = "a path, a URI, or a dict of tasks and their splits", self.data
+        uri = None if given is None or isinstance(given, Mapping) else _path(given, "data", valid)
+        loaded = _recipe(self.recipe, self.overrides, self.files, uri)
+        _check_splits(self.files, loaded, dev=not folds)
+        name, span = experiment_name(experiment or loaded.name), workers_span(str(workers), device)
+        told = tuple(trackers)
+        return TrainingRequest(loaded, uri, self.storage, name, span, fresh, seeds, trackers=told, own_process=False)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Around a call: raises KeyboardInterrupt where the user stopped at once, and UserErrors that call options and
+        tables as the caller has them: not as a command does, and not as the files that the tables are kept in."""
+        try:
+            yield
+        except _StopNow:
+            raise KeyboardInterrupt("stopped; the same call goes on from the newest checkpoint") from None
+        except UserError as error:
+            said = _OPTION.sub(lambda found: ARGUMENTS.get(found[1], found[1]), str(error))
+            for task, splits in self.files.items():
+                for split, file in splits.items():
+                    if isinstance(file, str) and file is not self.data[task][split]:  # type: ignore[index]
+                        said = said.replace(file, f"data['{task}']['{split}']")
+            raise type(error)(said) from error
+
+
+def _finished(results: dict[str, Any] | None) -> dict[str, Any]:
+    """What came of it. Raises KeyboardInterrupt where the user stopped it."""
     if results is None:
         raise KeyboardInterrupt("stopped; what was saved is safe, and the same call goes on")
-    return Trained(place.at(name).uri, results)
+    return results
 
 
 class _StopNow(BaseException):
@@ -108,10 +180,11 @@ def _path(given: Any, name: str, valid: str) -> str:
     return os.fspath(given)
 
 
-def _check_splits(files: Mapping[str, Any], recipe: Recipe) -> None:
+def _check_splits(files: Mapping[str, Any], recipe: Recipe, dev: bool) -> None:
+    """Raises UserError where data lack a split. dev: whether one is needed beside train."""
     trained = {task for stage in recipe.stages for task in stage.tasks}
     for task in files:
-        if not recipe.tasks[task].files("dev"):
+        if dev and not recipe.tasks[task].files("dev"):
             raise UserError(
                 f"data['{task}'] has no 'dev', which every task is measured on; "
                 f"Task(split=Split(dev=0.2)) makes it of a part"
@@ -218,6 +291,36 @@ class Trained:
 
         with Screen() as screen:
             export_bundle(self.stages[-1].bundle, format, os.fspath(output), "float32", None, screen, task)
+
+
+class Folds:
+    """What `cross_validate` gives: an experiment for each fold.
+
+    uri: where what is known of all of them lies. results: what its folds.json holds.
+    """
+
+    def __init__(self, uri: str, results: Mapping[str, Any]) -> None:
+        self.uri, self.results = uri, results
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items() if value is not None)
+        return f"<Folds {self.uri}: {self.results['folds']} folds: {said}>"
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """The last final stage's dev metrics, the means over the folds."""
+        last = list(self.results["stages"].values())[-1]
+        return {name: facts["mean"] for name, facts in last.items()}
+
+    def predictions(self, task: str) -> pd.DataFrame:
+        """A frame of a task's rows: id, fold, what the model says that had not seen the row, and its label."""
+        import pandas as pd
+
+        files = self.results["out_of_fold"]
+        if task not in files:
+            raise UserError(f"task '{task}': no out-of-fold predictions; there are those of {', '.join(files)}")
+        with local(files[task]) as file:
+            return pd.read_csv(file, dtype={"id": str})
 
 
 def _stage(uri: str, row: Mapping[str, Any]) -> TrainedStage:

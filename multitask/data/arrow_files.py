@@ -32,7 +32,7 @@ def parquet(file: Path, wanted: Wanted) -> Table:
         if columns.has_dictionaries:
             opened = pq.ParquetFile(file, metadata=_without_arrow_schema(file))
     batches = opened.iter_batches(columns=columns.paths) if columns.paths else ()
-    return Table(columns.names, columns.rows(batches, "Parquet"), "Parquet", class_names(schema.metadata))
+    return Table(columns.names, columns.rows(batches, "Parquet"), "Parquet", class_names(schema.metadata), schema.names)
 
 
 def arrow(file: Path, wanted: Wanted) -> Table:
@@ -47,7 +47,8 @@ def arrow(file: Path, wanted: Wanted) -> Table:
         source = pa.memory_map(str(file))
         reader = pa.ipc.open_file(source) if start == ARROW_FILE else pa.ipc.open_stream(source)
         columns = _Columns(reader.schema, wanted.columns)
-    return Table(columns.names, columns.rows(_batches(reader), "Arrow"), "Arrow", class_names(reader.schema.metadata))
+    rows, schema = columns.rows(_batches(reader), "Arrow"), reader.schema
+    return Table(columns.names, rows, "Arrow", class_names(schema.metadata), schema.names)
 
 
 def _batches(reader: Any) -> Iterator[Any]:

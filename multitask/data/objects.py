@@ -18,7 +18,7 @@ def arrow_of(table: Any, where: str) -> bytes:
     try:
         return _arrow(_table(table, where))
     except (pa.ArrowException, OverflowError, ValueError) as error:
-        why = str(error).splitlines()[0]
+        why = str(error.args[0] if error.args else error).splitlines()[0]
         raise UserError(f"{where}: a column holds what no file of texts and labels does: {why}") from error
 
 
@@ -30,7 +30,7 @@ def _table(table: Any, where: str) -> Any:
         return table
     if hasattr(table, "flatten_indices"):  # a datasets.Dataset, which may be a view of other rows
         return table.flatten_indices().data.table
-    if hasattr(table, "iloc"):
+    if hasattr(table, "iloc") and hasattr(table, "columns"):
         return pa.Table.from_pandas(table, preserve_index=False)
     if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
         columns = dict.fromkeys(column for row in table for column in row)

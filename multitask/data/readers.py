@@ -74,8 +74,8 @@ class Reading:
 
     columns: the task's column -> the file's, by its name or, in a file without a header, its place from 0. prefix: of
     ids that are line numbers. total, quarantined: of the rows gone through so far. form, classes: as in ReadResult,
-    once rows are gone through. part: whose rows alone are read; kept: how many of those gone through are. weight: the
-    column that says what a row counts for; None where all count alike.
+    once rows are gone through. part: whose rows alone are read. kept, elsewhere: how many of those gone through are
+    usable, and of another part. weight: the column that says what a row counts for; None where all count alike.
     """
 
     uri: str
@@ -92,6 +92,7 @@ class Reading:
     classes: tuple[str, ...] = ()
     part: Part | None = None
     kept: int = 0
+    elsewhere: int = 0
     weight: str | None = None
 
     def sha256(self) -> str:
@@ -161,8 +162,9 @@ class Reading:
     def _check_columns(self, table: Table, needed: Sequence[str], names: Mapping[str, str]) -> None:
         missing = [names[c] for c in (*needed, *self.columns) if c in names and names[c] not in table.columns]
         if missing:
-            found = short_list(name or "(unnamed)" for name in table.columns)
-            meant = near(missing[0], {*table.columns} - {*names.values()})
+            there = table.all_columns or table.columns
+            found = short_list(name or "(unnamed)" for name in there)
+            meant = near(missing[0], {*there} - {*names.values()})
             raise UserError(f"{self.uri}: no column {', '.join(dict.fromkeys(missing))}; columns found: {found}{meant}")
 
         listed = list(table.columns)
@@ -178,7 +180,9 @@ class Reading:
             found = row if isinstance(row, BadRow) else judged(row)
             if isinstance(found, BadRow):
                 self.quarantined.append(found)
-            elif found is not None:
+            elif found is None:
+                self.elsewhere += 1
+            else:
                 self.kept += 1
                 yield found
 

@@ -111,9 +111,10 @@ class Shards:
             raise UserError(f"{self.source}: no rows; expected some with columns {', '.join(names)}")
         if not sum(part.kept for part in self.parts) and first.part and not bad:
             raise UserError(f"{self.source}: none of {total} rows is of this part; larger shares or more rows")
-        if len(bad) > first.max_bad_rows * total:
+        own = total - sum(part.elsewhere for part in self.parts)
+        if len(bad) > first.max_bad_rows * own:
             reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3])
-            counts = f"{len(bad)} of {total} rows are malformed, more than max_bad_rows {first.max_bad_rows:g} allows"
+            counts = f"{len(bad)} of {own} rows are malformed, more than max_bad_rows {first.max_bad_rows:g} allows"
             raise UserError(f"{self.source}: {counts}: {reasons}")
 
 

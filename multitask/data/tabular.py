@@ -27,14 +27,16 @@ class BadRow:
 class Table:
     """A file's content.
 
-    columns: names in file order. rows: in file order, once; those without structure as BadRow. form: how the file is
-    read, for people. classes: column -> the names of its classes by number, where the file says them.
+    columns: names in file order, or of the wanted ones alone. rows: in file order, once; those without structure as
+    BadRow. form: how the file is read, for people. classes: column -> the names of its classes by number, where the
+    file says them. all_columns: the names of all of the file's, where `columns` are the wanted ones alone.
     """
 
     columns: Sequence[str]
     rows: Iterator[Row | BadRow]
     form: str
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    all_columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,11 @@ def _check_file(place: Place, spec: TaskSpec, split: Split) -> FileReport:
         return FileReport(spec.name, split, "", problem=str(error))
     labels = [example.label for example in result.examples if example.label is not None]
     counts = Counter(at for label in labels for at in KINDS[spec.label.kind].counted(label))
-    notes = [_malformed(result) if split == "train" else "", scale_note(spec, spec.head, np.array(labels))]
+    notes = [
+        _malformed(result) if split == "train" else "",
+        _weights(result),
+        scale_note(spec, spec.head, np.array(labels)),
+    ]
     return FileReport(
         spec.name,
         split,
@@ -161,6 +165,13 @@ def _malformed(result: ReadResult) -> str:
     if bad <= MAX_BAD_ROWS * total:
         return ""
     return f"{bad} of {total} rows are malformed: `train` refuses it where max_bad_rows is {MAX_BAD_ROWS:g}"
+
+
+def _weights(result: ReadResult) -> str:
+    weights = [example.weight for example in result.examples]
+    if all(weight == 1 for weight in weights):
+        return ""
+    return f"rows weigh {min(weights):g} to {max(weights):g}, {statistics.fmean(weights):.3g} on average"
 
 
 def _word_counts(examples: Sequence[Example]) -> tuple[int, int, int, int]:

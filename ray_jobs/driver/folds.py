@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from multitask.data.shards import Shards
 from multitask.errors import UserError
 from multitask.experiment.results import cell, seeds_cell, summary
 from multitask.inference.submission import FOLDER
+from multitask.recipe.data_maps import place_of_recipe
 from multitask.recipe.settings import Split, Task
 from multitask.recipe.stages import Recipe
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
+from multitask.tasks.labels import KINDS
+from multitask.tasks.table import TaskSpec
 from ray_jobs.driver.driver import run_training
 from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.screen import Screen
+from ray_jobs.stopping import StopRequest
 
 RESULT = "folds.json"
 
 
-def run_folds(request: TrainingRequest, count: int, screen: Screen) -> dict[str, Any] | None:
+def run_folds(
+    request: TrainingRequest, count: int, screen: Screen, stop: StopRequest | None = None
+) -> dict[str, Any] | None:
     """Trains fold after fold, each an experiment of its own, so that finished ones are skipped when it is run again.
 
     Writes NAME-folds/folds.json, with each final stage's metrics, their means and deviations over the folds, and for
@@ -35,7 +42,7 @@ def run_folds(request: TrainingRequest, count: int, screen: Screen) -> dict[str,
         name = f"{request.experiment}-fold-{fold}-of-{count}"
         recipe = with_fold(request.recipe, fold, count)
         screen.note(f"fold {fold} of {count}: {name}")
-        results = run_training(replace(request, recipe=recipe, experiment=name), screen)
+        results = run_training(replace(request, recipe=recipe, experiment=name), screen, stop)
         if results is None:
             return None
         trained.append(results)
@@ -48,7 +55,7 @@ def run_folds(request: TrainingRequest, count: int, screen: Screen) -> dict[str,
         "stages": {stage: summary_of(stage, trained) for stage in final_stages(request.recipe)},
     }
     found["out_of_fold"] = {
-        task: join(place.uri, _gathered(place, request.storage, task, stage, request.recipe, trained))
+        task: join(place.uri, _gathered(place, request, task, stage, trained))
         for task, stage in answered(request.recipe).items()
     }
     place.write_json(RESULT, found)
@@ -117,22 +124,37 @@ def _row(results: Mapping[str, Any], stage: str) -> Mapping[str, Any]:
 
 
 def _gathered(
-    place: Storage, storage: Storage, task: str, stage: str, recipe: Recipe, trained: Sequence[Mapping[str, Any]]
+    place: Storage, request: TrainingRequest, task: str, stage: str, trained: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Writes what was predicted of a task's rows, each by the fold's model that had not seen it: id, fold and label.
-    Returns the path."""
-    stem, title = recipe.specs[task].prediction
+    """Writes what was predicted of a task's rows, each by the fold's model that had not seen it: id, fold, prediction,
+    label. Returns the path."""
+    spec = request.recipe.specs[task]
+    stem, title = spec.prediction
     path, content = f"out-of-fold/{task}.csv", io.StringIO()
     writer = csv.writer(content)
-    writer.writerow(["id", "fold", title])
+    writer.writerow(["id", "fold", title, spec.label.column])
     for fold, results in enumerate(trained, start=1):
         row = _row(results, stage)
         file = join(results["experiment"], row["trainer"], FOLDER, f"{stem}-dev-output.csv")
-        said = csv.reader(io.StringIO(storage.read_bytes(file).decode()), skipinitialspace=True)
+        said = csv.reader(io.StringIO(request.storage.read_bytes(file).decode()), skipinitialspace=True)
         next(said)
-        writer.writerows([one.strip(), fold, predicted.strip()] for one, predicted in said)
+        labels = _labels(with_fold(request.recipe, fold, len(trained)), request.data, spec)
+        for (one, predicted), (known, label) in zip(said, labels, strict=True):
+            if one.strip() != known:
+                raise UserError(f"{file}: has {one.strip()} where {task}'s rows have {known}; they changed meanwhile")
+            writer.writerow([known, fold, predicted.strip(), label])
     place.write_bytes(path, content.getvalue().encode())
     return path
+
+
+def _labels(recipe: Recipe, data: str | None, spec: TaskSpec) -> Iterator[tuple[str, str]]:
+    """Each dev row's id and label, written as predictions are."""
+    place, written = place_of_recipe(recipe, data), KINDS[spec.label.kind].written
+    columns = recipe.tasks[spec.name].columns
+    with Shards.opened(place.find(spec, "dev"), spec, True, columns, recipe.max_bad_rows) as shards:
+        for example in shards.examples():
+            assert example.label is not None, "dev files have labels"
+            yield example.id, written(example.label, spec.label)
 
 
 def tell_folds(screen: Screen, found: Mapping[str, Any]) -> None:

@@ -42,12 +42,15 @@ def test_each_row_is_predicted_by_the_model_that_had_not_seen_it(recipe: Path) -
 
     with open(found["out_of_fold"]["tone"], newline="") as file:
         header, *rows = csv.reader(file)
-    assert header[:2] == ["id", "fold"]
-    assert sorted(int(line) for line, _, _ in rows) == [*range(2, COUNT + 2)]  # all lines of the file, each once
-    assert {label for _, _, label in rows} <= {"good", "bad"}
+    assert header[:2] == ["id", "fold"] and header[3] == "tone"
+    assert sorted(int(line) for line, *_ in rows) == [*range(2, COUNT + 2)]  # all lines of the file, each once
+    assert {label for _, _, label, _ in rows} <= {"good", "bad"}
+    assert all(label == ("bad" if int(line) % 2 else "good") for line, _, _, label in rows)
+    right = [fmean(said == label for _, of, said, label in rows if int(of) == fold) for fold in (1, 2, 3)]
+    assert right == pytest.approx(accuracy["values"])
     for fold, name in enumerate(found["experiments"], start=1):
         facts = json.loads((recipe / "runs" / name / "results.json").read_text())["data"]["tone"]["rows_used"]
-        own = [line for line, of, _ in rows if int(of) == fold]
+        own = [line for line, of, *_ in rows if int(of) == fold]
         assert facts["dev"] == len(own) and facts["train"] == COUNT - len(own) and len(own) > 10
 
     again = CliRunner().invoke(app, ["train", "recipe.yaml", "--folds", "3"], catch_exceptions=False)

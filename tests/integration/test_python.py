@@ -237,3 +237,38 @@ def test_a_part_of_one_table_is_dev(tmp_path: Path) -> None:
     used = trained.results["data"]["quora"]["rows_used"]
     assert used["train"] + used["dev"] == 100 and 15 < used["dev"] < 45
     assert multitask.Task(split=multitask.Split(dev=0.3)).split == multitask.Split(dev=0.3)
+
+
+def test_what_is_wrong_with_a_table_names_it_as_the_caller_does(tmp_path: Path) -> None:
+    tree = RECIPE.tree() | {"tasks": {"quora": {"head": "mlp", "split": {"dev": 0.3}}}}
+
+    def said(table: Any, **given: Any) -> str:
+        with pytest.raises(UserError) as caught:
+            multitask.train(tree, {"quora": {"train": table}}, storage=tmp_path, quiet=True, **given)
+        return str(caught.value)
+
+    assert said(frame(40).rename(columns={"is_duplicate": "same"})) == (
+        "data['quora']['train']: no column is_duplicate; columns found: sentence1, sentence2, same"
+    )
+    assert said(frame(40), experiment="no name").startswith("experiment 'no name': ")
+    assert said(frame(40).is_duplicate).startswith("data['quora']['train'] is ")
+    bad = said(frame(40).assign(sentence2=[f"n{at}" for at in range(40)], is_duplicate=[2] * 12 + [1] * 28))
+    part, counts = bad.split(": ")[:2]
+    malformed, rows = (int(word) for word in counts.split() if word.isdigit())
+    assert part.startswith("data['quora']['train']#train of dev=0.3")
+    assert 3 < malformed < 12 and 15 < rows < 40, "of the part's own rows"
+
+
+def test_folds_from_python_are_those_of_the_command(tmp_path: Path) -> None:
+    rows = frame(60).assign(sentence2=[f"what is {at}?" for at in range(60)])
+    data = {"quora": {"train": rows}}
+    found = multitask.cross_validate(RECIPE, data, 2, storage=tmp_path, overrides="defaults.epochs=1", quiet=True)
+    predictions = found.predictions("quora")
+    assert len(predictions) == 60 and sorted(predictions.id.astype(int)) == [*range(1, 61)]
+    assert [rows.is_duplicate[int(at) - 1] for at in predictions.id] == [*predictions.is_duplicate]
+    right = (predictions.iloc[:, 2] == predictions.is_duplicate).groupby(predictions.fold).mean()
+    assert found.metrics == {"quora/accuracy": pytest.approx(right.mean())}
+    with pytest.raises(UserError, match=r"^task 'sst': no out-of-fold predictions; there are those of quora$"):
+        found.predictions("sst")
+    with pytest.raises(UserError, match=r"^folds 1: 2 or more"):
+        multitask.cross_validate(RECIPE, data, 1, storage=tmp_path, quiet=True)

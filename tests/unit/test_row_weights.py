@@ -18,6 +18,7 @@ from multitask.experiment.stage_job import stage_content
 from multitask.objectives.base import Place
 from multitask.objectives.step_losses import StepLosses
 from multitask.recipe.checks import build_recipe
+from multitask.recipe.data_check import check_data
 from multitask.recipe.stages import Recipe
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TASKS
@@ -120,3 +121,10 @@ def test_a_file_whose_rows_all_count_0_is_refused(file: Path, tmp_path: Path) ->
     request = TrainingRequest(build_recipe(tree, "r.yaml"), None, Storage(str(tmp_path)), "none", Workers())
     with pytest.raises(UserError, match=r"tasks.sst.weight: worth: all 6 rows of .*weighed.csv count 0"):
         Driver(request, Screen())
+
+
+def test_data_check_tells_how_much_rows_weigh(file: Path, tmp_path: Path) -> None:
+    data_map = tmp_path / "map.yaml"
+    data_map.write_text(f"tasks: {{sst: {{train: {file}, dev: {file}, weight: worth}}}}")
+    notes = {report.split: report.note for report in check_data(str(data_map))}
+    assert notes == {"train": "rows weigh 0 to 4, 1.29 on average", "dev": ""}
