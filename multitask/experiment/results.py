@@ -106,7 +106,7 @@ def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     There is one column of perplexities, over all tasks together, for the width of a terminal.
     """
     metrics = list(dict.fromkeys(name for stage in results["stages"] for name in stage["metrics"]))
-    metrics = [name for name in metrics if lower_is_better(name) or not name.endswith("/perplexity")]
+    metrics = [name for name in metrics if not name.endswith("/perplexity") or lower_is_better(name)]
     settings = swept_settings(results["stages"])
     body = []
     for name in dict.fromkeys(stage["name"] for stage in results["stages"]):

@@ -48,7 +48,8 @@ def stage_content(
     """
     own, losses = definitions(recipe.specs), recipe.loss_settings(stage)
     weights = {task: column for task in stage.tasks if (column := recipe.tasks[task].weight)}
-    code = code_of([*heads.values(), *(task.loss for task in recipe.tasks.values()), *stage.callbacks])
+    losses_named = [task.loss for task in recipe.tasks.values()]
+    code = code_of([*heads.values(), *losses_named, *recipe.named_metrics, *stage.callbacks])
     return {
         "stage": stage.content(),
         "tasks": {

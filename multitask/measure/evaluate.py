@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -16,8 +18,11 @@ from multitask.data.samplers import Rows, eval_batches, stacked
 from multitask.data.tokens import TokenTable
 from multitask.measure.metrics import OVERALL_OF, Predicted, Score, overall, score
 from multitask.model.multitask import MultitaskModel
+from multitask.tasks.imported import TRUSTED, is_path, may_be_imported
 from multitask.tasks.labels import KINDS, LabelSpec
 from multitask.tasks.table import TaskSpec
+
+log = logging.getLogger(__name__)
 
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
@@ -161,10 +166,24 @@ class Measured:
 
 def metrics_of(spec: TaskSpec, keys: Sequence[str]) -> list[str]:
     """What a task is measured by: its own metric, and those of the keys, TASK/METRIC, that are asked of it and that its
-    labels have."""
+    labels have. A user's own is left out, with a warning, where only a bundle names it."""
     asked = [metric for task, _, metric in (key.partition("/") for key in keys) if task == spec.name]
     valid: Sequence[str] = KINDS[spec.label.kind].metrics
-    return list(dict.fromkeys([spec.metric, *(metric for metric in asked if metric in valid)]))
+    found = [metric for metric in asked if metric in valid or (is_path(metric) and _may_be_asked(metric))]
+    return list(dict.fromkeys([spec.metric, *found]))
+
+
+@cache
+def _warn(line: str) -> None:
+    """Logs a line once, however many tasks it holds for."""
+    log.warning(line)
+
+
+def _may_be_asked(metric: str) -> bool:
+    if not may_be_imported(metric):
+        module = metric.partition(":")[0]
+        _warn(f"'{metric}' is not measured: a bundle alone has no code imported; to have it: {TRUSTED}={module}")
+    return may_be_imported(metric)
 
 
 def measure(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from multitask.errors import UserError, shown
 from multitask.measure import functions
 from multitask.measure.bootstrap import INTERVAL_SEED, RESAMPLES, Interval, interval, share_interval
+from multitask.tasks.imported import Table, is_path
 from multitask.tasks.labels import KINDS, KindName
 
 if TYPE_CHECKING:  # torch is much to load for whoever only asks which metrics there are
@@ -38,8 +40,12 @@ def goodness(metric: str, value: float | None) -> float:
 
 def lower_is_better(key: str) -> bool:
     """Whether less of a metric is better. key: `sts/mse` say, or an objective's own."""
-    found = METRICS.get(key.rpartition("/")[2])
-    return found.lower_is_better if found else key in (PERPLEXITY, COMPLETION)
+    name = key.rpartition("/")[2]
+    return METRICS[name].lower_is_better if name in METRICS else key in (PERPLEXITY, COMPLETION)
+
+
+class Undefined(ValueError):
+    """A measure of one's own has no value for what it was given; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,13 @@ class Metric:
     correlation: bool = False
     """Whether it lies in -1 to 1, and not in 0 to 1."""
 
+    def serves(self, kind: KindName) -> bool:
+        """Whether it can be measured of labels of that kind."""
+        facts = KINDS[kind]
+        of_classes = self.of_logits and facts.one_class and not facts.decides
+        function = self.several if facts.several else self.classes if of_classes else self.one
+        return function is not None and (facts.by_logits or not self.of_logits)
+
     def function(self, given: Floats, wanted: Floats) -> Function:
         """What computes it for N examples of those shapes."""
         found = self.several if wanted.ndim > 1 else self.classes if given.ndim > wanted.ndim else self.one
@@ -92,7 +105,7 @@ class Metric:
         return found
 
 
-METRICS: dict[str, Metric] = {
+BUILT_IN: dict[str, Metric] = {
     "accuracy": Metric(functions.accuracy),
     "balanced_accuracy": Metric(functions.balanced_accuracy),
     "f1": Metric(functions.f1),
@@ -120,6 +133,55 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def _adopted(found: Any, name: str) -> Metric:
+    """The metric that a user's own function of predictions and labels is."""
+    if isinstance(found, type) or not callable(found):
+        raise TypeError(f"it is {type(found).__name__}; valid: a function (predictions, labels) -> number")
+    facts = {fact: getattr(found, fact, None) for fact in ("lower_is_better", "of_logits", "correlation")}
+    if facts["lower_is_better"] is None:
+        raise TypeError(f"{name.partition(':')[2]}.lower_is_better is missing; valid: True, False")
+    one, several = (_one_by_one(found, name, axes) for axes in (1, 2))
+    return Metric(one, one, several, **{fact: bool(value) for fact, value in facts.items()})
+
+
+def _one_by_one(function: Callable[[Floats, Floats], Any], name: str, axes: int) -> Function:
+    """A user's function of predictions and labels, of which the latter have so many axes, for resamples too: one after
+    the other, NaN where one of them has no value."""
+
+    def value(given: Floats, wanted: Floats) -> float:
+        found = function(given, wanted)
+        try:
+            return float(found)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"'{name}': it gives {shown(found)}; valid: a number, or raise Undefined(why)") from error
+
+    def resample(given: Floats, wanted: Floats) -> float:
+        try:
+            found = value(given, wanted)
+        except Undefined:
+            return np.nan
+        return found if np.isfinite(found) else np.nan
+
+    def values(given: Floats, wanted: Floats) -> Floats:
+        before = wanted.shape[: wanted.ndim - axes]
+        given, wanted = _read_only(given), _read_only(wanted)
+        if not before:
+            return np.asarray(value(given, wanted))
+        pairs = zip(*(side.reshape(-1, *side.shape[len(before) :]) for side in (given, wanted)), strict=True)
+        return np.array([resample(*pair) for pair in pairs]).reshape(before)
+
+    return values
+
+
+def _read_only(values: Floats) -> Floats:
+    found = values.view()
+    found.flags.writeable = False
+    return found
+
+
+METRICS: Table[Metric] = Table(BUILT_IN, _adopted)
+
+
 def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
     """The metric of N predictions against N labels, computed in float64, with its bootstrap interval."""
     given, wanted = measured(metric, predicted), _float64(labels)
@@ -142,10 +204,13 @@ def plain_score(metric: str, given: Floats, wanted: Floats) -> Score:
     broken = int(np.count_nonzero(~np.isfinite(given)))
     if broken:
         return Score(None, f"{broken} of {given.size} predictions are not finite")
-    value = float(METRICS[metric].function(given, wanted)(given, wanted))
+    try:
+        value = float(METRICS[metric].function(given, wanted)(given, wanted))
+    except Undefined as error:
+        return Score(None, f"{metric}: {error}")
     if np.isfinite(value):
         return Score(value)
-    return Score(None, _undefined(given, wanted))
+    return Score(None, f"{metric} gives {value}" if is_path(metric) else _undefined(given, wanted))
 
 
 def _undefined(given: Floats, wanted: Floats) -> str:

@@ -1,21 +1,21 @@
-"""What a user's own head or loss has to keep to, tried on random numbers: shapes, gradients, and that two ranks equal
-one."""
+"""What a user's own head, loss or measure has to keep to, tried on random numbers: shapes, gradients, and that two
+ranks equal one."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multitask.errors import UserError
+from multitask.measure.metrics import METRICS, Predicted, Undefined, measured
 from multitask.model.dropout import token_keys
 from multitask.model.encoding import Encoding
-from multitask.model.heads import HEADS, HeadSpec, build_head
-from multitask.objectives.losses import LOSSES, Loss
-from multitask.tasks.imported import imported, is_path, trust
+from multitask.model.heads import HeadSpec, build_head
+from multitask.objectives.losses import Loss
+from multitask.tasks.imported import imported
 from multitask.tasks.labels import KINDS, KindName, LabelSpec
 from multitask.tasks.table import TaskSpec
 
@@ -41,20 +41,7 @@ class Agreement:
         return f"{'ok     ' if self.kept else 'BROKEN '} {self.of}: {self.what}{f': {self.why}' if self.why else ''}"
 
 
-def check_own(path: str) -> list[Agreement]:
-    """What the head or the loss at `package.module:Name` keeps to, and what not. Raises UserError where there is
-    neither."""
-    if not is_path(path):
-        raise UserError(f"'{path}': not of the form package.module:Name")
-    trust([path])
-    found = imported(path)
-    torch.manual_seed(1)
-    if isinstance(found, HeadSpec) or (isinstance(found, type) and issubclass(found, nn.Module)):
-        return list(_of_head(path, HEADS[path]))
-    return list(_of_loss(LOSSES[path]))
-
-
-def _kept(of: str, what: str, test: Callable[[], str]) -> Agreement:
+def kept(of: str, what: str, test: Callable[[], str]) -> Agreement:
     """Tries an agreement. test: gives what was seen where it is not kept, else ""."""
     try:
         why = test()
@@ -63,7 +50,7 @@ def _kept(of: str, what: str, test: Callable[[], str]) -> Agreement:
     return Agreement(of, what, not why, why)
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
+def apart(one: Tensor, other: Tensor) -> float:
     return float((one.detach().double() - other.detach().double()).abs().max())
 
 
@@ -80,7 +67,7 @@ def labels_of(label: LabelSpec, count: int) -> Tensor:
     return torch.rand(count).double()
 
 
-def _of_loss(loss: Loss) -> Iterator[Agreement]:
+def of_loss(loss: Loss) -> Iterator[Agreement]:
     """A loss need not serve every kind of label: those on which it fails at once are left out, unless all do."""
     tried = {kind: list(_of_kind(loss, kind)) for kind in KINDS}
     serving = {kind: found for kind, found in tried.items() if found[0].kept} or tried
@@ -129,26 +116,60 @@ def _of_kind(loss: Loss, kind: KindName) -> Iterator[Agreement]:
         found = sums(given=outputs.detach().bfloat16())[0].dtype
         return "" if found in (torch.float32, torch.float64) else f"it is {found}"
 
-    yield _kept(kind, "(outputs, labels, weights) give two numbers of shape ()", shapes)
-    yield _kept(kind, "the gradient is finite, and 0 for one of weight 0", gradient)
-    yield _kept(kind, "an example of weight 0 changes nothing", unseen)
+    yield kept(kind, "(outputs, labels, weights) give two numbers of shape ()", shapes)
+    yield kept(kind, "the gradient is finite, and 0 for one of weight 0", gradient)
+    yield kept(kind, "an example of weight 0 changes nothing", unseen)
     if loss.similarity is None:  # one of pairs is computed of all ranks' examples
-        yield _kept(kind, "two ranks' sums and counts add up to one's", ranks)
-    yield _kept(kind, "a rank without examples gives 0 and 0, with a graph", nothing)
-    yield _kept(kind, "outputs in half precision are summed in float32", halves)
+        yield kept(kind, "two ranks' sums and counts add up to one's", ranks)
+    yield kept(kind, "a rank without examples gives 0 and 0, with a graph", nothing)
+    yield kept(kind, "outputs in half precision are summed in float32", halves)
 
 
 def _differ(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> str:
     for what, a, b in zip(("sum", "count"), one, other, strict=True):
-        if _apart(a, b) > CLOSE:
+        if apart(a, b) > CLOSE:
             return f"the {what} is {a.item():.6g}, and {b.item():.6g}"
     return ""
+
+
+# Measures
+
+
+def of_measure(path: str) -> Iterator[Agreement]:
+    """A measure need not serve every kind of label: those on which it fails at once are left out, unless all do."""
+    metric = METRICS[path]
+    tried = {kind: list(_of_measured(path, LABELS[kind])) for kind in KINDS if metric.serves(kind)}
+    for found in [found for found in tried.values() if found[0].kept] or tried.values():
+        yield from found
+
+
+def _of_measured(path: str, label: LabelSpec) -> Iterator[Agreement]:
+    metric, kind = METRICS[path], KINDS[label.kind]
+    outputs = torch.randn(EXAMPLES, *label.shape, dtype=torch.float64)
+    given = measured(path, Predicted(kind.prediction(outputs, label).double(), outputs))
+    wanted = labels_of(label, EXAMPLES).numpy()
+
+    def value(rows: list[int]) -> str:
+        try:
+            found = float(metric.function(given, wanted)(given[rows], wanted[rows]))
+        except Undefined:
+            return ""
+        return "" if math.isfinite(found) else f"it gives {found}"
+
+    def again() -> str:
+        one, other = (float(metric.function(given, wanted)(given, wanted)) for _ in range(2))
+        return "" if one == other else f"{one:g}, then {other:g}"
+
+    yield kept(label.kind, "(predictions, labels) give a finite number", lambda: value([*range(EXAMPLES)]))
+    yield kept(label.kind, "the same predictions give the same number", again)
+    yield kept(label.kind, "one example gives a number, or raises Undefined", lambda: value([0]))
+    yield kept(label.kind, "equal examples give a number, or raise Undefined", lambda: value([0] * EXAMPLES))
 
 
 # Heads
 
 
-def _of_head(path: str, head: HeadSpec) -> Iterator[Agreement]:
+def of_head(path: str, head: HeadSpec) -> Iterator[Agreement]:
     """A HeadSpec says which tasks it serves. A class alone need not serve all: those for which its outputs have no
     right shape are left out, unless none have."""
     tried = []
@@ -182,11 +203,11 @@ def _of_task(path: str, spec: TaskSpec, of: str) -> Iterator[Agreement]:
     def alone() -> str:
         whole = head(*sides)
         single = torch.cat([head(*(side and _rows(side, at) for side in sides)) for at in range(EXAMPLES)])
-        far = _apart(whole, single)
+        far = apart(whole, single)
         return "" if far <= CLOSE else f"up to {far:.2g} apart; dropout, if it is that, by multitask.model.dropout"
 
     def padding() -> str:
-        far = _apart(head(*sides), head(*(side and _longer(side) for side in sides)))
+        far = apart(head(*sides), head(*(side and _longer(side) for side in sides)))
         return "" if far <= CLOSE else f"up to {far:.2g} apart"
 
     def reached() -> str:
@@ -200,11 +221,11 @@ def _of_task(path: str, spec: TaskSpec, of: str) -> Iterator[Agreement]:
         other = [name for (name, weight), again in pairs if not torch.equal(weight, again)]
         return f"{other[0]} is another each time" if other else ""
 
-    yield _kept(of, "outputs have the label's shape", shapes)
-    yield _kept(of, "an example's outputs are its own, whatever the batch is", alone)
-    yield _kept(of, "padding changes nothing", padding)
-    yield _kept(of, "every weight has a gradient", reached)
-    yield _kept(of, "the seed alone draws the weights", drawn)
+    yield kept(of, "outputs have the label's shape", shapes)
+    yield kept(of, "an example's outputs are its own, whatever the batch is", alone)
+    yield kept(of, "padding changes nothing", padding)
+    yield kept(of, "every weight has a gradient", reached)
+    yield kept(of, "the seed alone draws the weights", drawn)
 
 
 def _encoding() -> Encoding:
@@ -225,8 +246,3 @@ def _longer(side: Encoding) -> Encoding:
     tokens = torch.cat((side.tokens, torch.full_like(side.tokens[:, :2], 9.0)), dim=1)
     mask = torch.cat((side.mask, torch.zeros_like(side.mask[:, :2])), dim=1)
     return Encoding(side.sentence, tokens, mask, token_keys(torch.arange(EXAMPLES) + 1, TOKENS + 2))
-
-
-def summary(found: list[Agreement]) -> dict[str, Any]:
-    """What was tried, as JSON."""
-    return {"kept": all(one.kept for one in found), "agreements": [vars(one) for one in found]}

@@ -19,7 +19,7 @@ from multitask.recipe.settings import (
 )
 from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
-from multitask.recipe.task_checks import check_callback, check_task, import_own
+from multitask.recipe.task_checks import check_callback, check_metric, check_task, import_own
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS
 from multitask.tasks.validating import validated
@@ -203,8 +203,9 @@ def _check_overall(recipe: Recipe, where: str) -> None:
     for task, metric in measure.items():
         kind = recipe.specs[task].label.kind
         valid = [name for name in KINDS[kind].metrics if not lower_is_better(f"{task}/{name}")]
-        if metric not in valid:
-            raise UserError(f"{at}.measure.{task}: '{metric}' is no score of {kind}; valid: {', '.join(valid)}")
+        check_metric(f"{at}.measure.{task}", metric, kind, valid, "score")
+        if lower_is_better(f"{task}/{metric}"):
+            raise UserError(f"{at}.measure.{task}: '{metric}': less of it is better, so it is no part of a mean")
 
 
 def _metrics(recipe: Recipe) -> list[str]:

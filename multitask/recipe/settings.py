@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from multitask.data.file_parts import Part
 from multitask.errors import UserError
-from multitask.tasks.labels import Metric
 from multitask.tasks.own import Definition, Pairing, Word, paired, spec_of
 from multitask.tasks.schema import Above0, AtLeast0, Positive, Rate, Strict
 from multitask.tasks.table import TASKS, TaskSpec
@@ -211,8 +210,9 @@ class Task(Strict):
     """What answers the task; the bundle's head, or the task's own, unless said."""
     loss: str | None = None
     """What the head learns from; the loss that fits it unless said."""
-    measures: list[Metric] = []
-    """What dev is measured by beside the task's own metric, of the metrics that its kind of label has."""
+    measures: list[str] = []
+    """What dev is measured by beside the task's own metric: metrics that its kind of label has, or a function of your
+    own, `package.module:Name`."""
     label_smoothing: Rate = 0.0
     """The share of a label's target that all classes get evenly, for losses `cross_entropy` and `bce`."""
     class_weights: Literal["balanced"] | dict[Word, Above0] | None = None
@@ -296,8 +296,8 @@ class Overall(Strict):
 
     tasks: Annotated[list[str], Field(min_length=1)]
     """The recipe's tasks that count, all alike."""
-    measure: dict[str, Metric] = {}
-    """Task -> the metric that counts, which is then measured too; the task's own unless said."""
+    measure: dict[str, str] = {}
+    """Task -> the metric that counts, built in or your own, which is then measured too; the task's own unless said."""
 
 
 class Condition(Strict):

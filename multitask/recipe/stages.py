@@ -234,9 +234,15 @@ class Recipe(Strict):
         return next(stage for stage in self.stages if stage.name == name)
 
     @property
+    def named_metrics(self) -> list[str]:
+        """The metrics that it names, whichever tasks they are of."""
+        counting = self.overall.measure.values() if self.overall else []
+        return [*(metric for task in self.tasks.values() for metric in task.measures), *counting]
+
+    @property
     def own_code(self) -> list[str]:
-        """The import paths that it names: heads, losses, callbacks."""
-        named = [name for task in self.tasks.values() for name in (task.head, task.loss)]
+        """The import paths that it names: heads, losses, measures, callbacks."""
+        named = [*(name for task in self.tasks.values() for name in (task.head, task.loss)), *self.named_metrics]
         named += [name for stage in self.stages for name in (*stage.heads.values(), *stage.callbacks)]
         return sorted({name for name in named if name and is_path(name)})
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from multitask.errors import UserError, near
+from multitask.measure.metrics import METRICS
 from multitask.model.heads import HEADS, loss_for
 from multitask.objectives.losses import LOSSES, check_settings
 from multitask.recipe.settings import Task
 from multitask.tasks.imported import imported, is_path, trust
-from multitask.tasks.labels import KINDS
-from multitask.tasks.table import TASKS, TaskSpec
+from multitask.tasks.labels import KINDS, KindName
+from multitask.tasks.table import TASKS
 
 
 def check_task(name: str, task: Task, where: str) -> None:
@@ -29,19 +30,22 @@ def check_task(name: str, task: Task, where: str) -> None:
     check_settings(loss, task.loss_settings, spec, at)
     if task.weight and LOSSES[loss].similarity:
         raise UserError(f"{at}.weight: the loss '{loss}' is of pairs of rows, which have no weights; leave it out")
-    _check_measures(task, spec, at)
+    for metric in task.measures:
+        check_metric(f"{at}.measures", metric, spec.label.kind, KINDS[spec.label.kind].metrics)
     valid = [*spec.columns, spec.label.column, "id"]
     if unknown := set(task.columns) - {*valid}:
         meant = near(min(unknown), valid)
         raise UserError(f"{at}.columns: '{min(unknown)}' is no column of this task; valid: {', '.join(valid)}{meant}")
 
 
-def _check_measures(task: Task, spec: TaskSpec, at: str) -> None:
-    valid = KINDS[spec.label.kind].metrics
-    for metric in task.measures:
-        if metric not in valid:
-            kind = spec.label.kind
-            raise UserError(f"{at}.measures: '{metric}' is no metric of {kind}; valid: {', '.join(valid)}")
+def check_metric(at: str, metric: str, kind: KindName, valid: Sequence[str], what: str = "metric") -> None:
+    """Raises UserError unless it is among the valid ones of a kind of label, or is the user's own and can be of it."""
+    import_own(at, METRICS, metric)
+    if metric not in valid and not (is_path(metric) and METRICS[metric].serves(kind)):
+        raise UserError(
+            f"{at}: '{metric}' is no {what} of {kind}; valid: {', '.join(valid)}, or package.module:Name of one"
+            f"{near(metric, valid)}"
+        )
 
 
 def check_callback(at: str, path: str) -> None:

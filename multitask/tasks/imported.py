@@ -57,11 +57,17 @@ def trust(names: Iterable[str | None]) -> None:
     _trusted.update(name.split(":")[0] for name in names if name and is_path(name))
 
 
+def may_be_imported(path: str) -> bool:
+    """Whether the user's own recipe, command or environment names the module of an import path."""
+    module = path.split(":")[0]
+    return module in _trusted or module in os.environ.get(TRUSTED, "").replace(" ", "").split(",")
+
+
 def imported(path: str) -> Any:
     """What lies at `package.module:Name`, of what is installed or below the working directory. Raises UserError, also
     where nothing that the user has named lets it be imported."""
     module, name = path.split(":")
-    if module not in _trusted and module not in os.environ.get(TRUSTED, "").replace(" ", "").split(","):
+    if not may_be_imported(path):
         raise UserError(f"'{path}': code that no recipe of this run names; to have it imported: {TRUSTED}={module}")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:  # a console script's path begins with its own folder
         sys.path.append(str(Path.cwd()))

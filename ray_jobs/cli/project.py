@@ -13,11 +13,11 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command(epilog="Example:\n\n  minibert check mine:Margin")
 def check(
-    path: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A head or a loss, as a recipe names it.")],
+    path: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A head, loss or measure, as a recipe names it.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Try a head or a loss of your own. Shapes, gradients, that two ranks equal one; exit status 2 where it fails."""
-    from multitask.recipe.agreements import check_own, summary
+    """Try a head, a loss or a measure of your own. Shapes, gradients, that two ranks equal one; status 2 where not."""
+    from multitask.recipe.own_check import check_own, summary
     from ray_jobs.screen import Screen
 
     with Screen(as_json=as_json) as screen:

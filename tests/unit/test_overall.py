@@ -51,7 +51,7 @@ def test_a_recipe_without_the_papers_three_has_overall_scores_where_it_names_the
         ({"tasks": ["tone"], "measure": {"sst": "accuracy"}}, "measure: 'sst' is not among the tasks that count: tone"),
         ({"tasks": ["tone"], "measure": {"tone": "f1"}},
          "overall.measure.tone: 'f1' is no score of classes; valid: accuracy, pearson, balanced_accuracy, f1_macro"),
-        ({"tasks": ["tone"], "measure": {"tone": "accurracy"}}, "overall.measure.tone: 'accurracy': "),
+        ({"tasks": ["tone"], "measure": {"tone": "accurracy"}}, "; did you mean accuracy?"),
         ({"of": ["tone"]}, "overall.of: unknown key; known keys: measure, tasks"),
     ],
 )  # fmt: skip

@@ -18,8 +18,8 @@ from multitask.errors import UserError
 from multitask.experiment.stage_job import StageJob
 from multitask.model.heads import HEADS, build_head
 from multitask.objectives.losses import LOSSES
-from multitask.recipe.agreements import check_own
 from multitask.recipe.checks import build_recipe
+from multitask.recipe.own_check import check_own
 from multitask.storage.storage import Storage
 from multitask.tasks import imported
 from multitask.tasks.imported import code_of, trust
