@@ -35,6 +35,7 @@ from multitask.model.multitask import MultitaskModel
 from multitask.objectives.base import Setup
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
+from multitask.tasks.faults import own_faults
 from multitask.tasks.imported import imported, trust
 from multitask.tasks.own import known
 
@@ -55,6 +56,7 @@ class Execution:
     """Told by all ranks what was measured, after each measurement."""
 
 
+@own_faults()
 def run_stage(job: StageJob, execution: Execution, report: Report, every: float = 1.0) -> None:
     """Trains a stage to its end, from its newest sound checkpoint if there is one ("resume" always wins over
     "start from"), and leaves its bundle, metrics.jsonl and, last, outcome.json. Does nothing where that lies.
@@ -62,7 +64,7 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
     every: seconds between two reports.
 
     Raises Interrupted where `report` asked to stop; the stage then goes on when it is run again. Raises UserError where
-    this machine does not see the driver's storage.
+    this machine does not see the driver's storage, or code that the recipe names fails.
     """
     job.owner.check_attempt()
     if read_outcome(job.folder) is not None:

@@ -49,6 +49,7 @@ def is_path(name: object) -> bool:
 
 _trusted: set[str] = set()
 _imported: dict[str, str] = {}  # module -> the sha256 of its file when it was imported last
+_taken: dict[str, str | None] = {}  # import path -> its module's file
 
 
 def trust(names: Iterable[str | None]) -> None:
@@ -79,7 +80,17 @@ def imported(path: str) -> Any:
         raise UserError(f"'{path}': importing {module} failed: {type(error).__name__}: {error}") from error
     if not hasattr(found, name):
         raise UserError(f"'{path}': {module} has no {name}{near(name, vars(found))}")
+    _taken[path] = getattr(found, "__file__", None)
     return getattr(found, name)
+
+
+def files() -> dict[str, list[str]]:
+    """File -> the import paths that were imported from it, in this process."""
+    found: dict[str, list[str]] = {}
+    for path, file in _taken.items():
+        if file:
+            found.setdefault(file, []).append(path)
+    return found
 
 
 def _fresh(module: ModuleType) -> ModuleType:

@@ -91,7 +91,12 @@ def main() -> None:
             print("minibert: stopped: nothing reads its output any more", file=sys.stderr)
         _leave(end.code if isinstance(end.code, int) else int(bool(end.code)))
     except Exception as error:
-        _fail(error)
+        from multitask.tasks.faults import fault_of
+
+        if (line := fault_of(error)) is None:
+            _fail(error)
+        print(f"minibert: {line}", file=sys.stderr)
+        _leave(USER_ERROR)
 
 
 def _fail(error: Exception) -> None:

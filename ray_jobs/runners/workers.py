@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from multitask.errors import UserError
 from multitask.experiment.fence import Superseded
 from multitask.experiment.records import Record
 from multitask.experiment.stage_job import StageJob
+from multitask.tasks.faults import OwnCodeError
 from ray_jobs.importing import import_torchmetrics
 from ray_jobs.options import Workers
 from ray_jobs.runners.board import Board, News
@@ -71,6 +73,8 @@ def one_stage(job: StageJob, execution: Any, board: Any) -> bool:
     except Interrupted:
         return False
     except (UserError, NonFiniteLoss, Superseded) as error:
+        if isinstance(error, OwnCodeError):  # the user wants to see where; the run's log has what workers print
+            traceback.print_exception(error)
         kind = "UserError" if isinstance(error, UserError) else type(error).__name__
         ray.get(board.fail.remote(job.label, kind, str(error)))
     return False
