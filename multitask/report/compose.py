@@ -9,6 +9,7 @@ from multitask.report.figures import interval_figure, stage_figure
 from multitask.report.looks import looks_section
 from multitask.report.numbers import FIRST, spread
 from multitask.report.reading import ENCODER, Evidence
+from multitask.report.sweeps import sweeps_section
 from multitask.report.tables import caveats, conflict_tables, label, paper_table, retention_table, stages_table
 
 
@@ -17,7 +18,7 @@ def compose(evidence: Evidence) -> Report:
     encoder = results["encoder"]
     facts = [("Recipe", results["recipe"]), ("Encoder", encoder["source"]), ("Stages", _progress(evidence))]
     facts += [("Overall scores", f"of {', '.join(results['overall'])}")] if "overall" in results else []
-    builders = [_papers, _stages, _retention, _conflict, _curves, _final, looks_section, _run_facts]
+    builders = [_papers, _stages, sweeps_section, _retention, _conflict, _curves, _final, looks_section, _run_facts]
     sections = [section for build in builders if (section := build(evidence)) is not None]
     notes = [*sweep_lines(evidence.rows), *caveats(evidence)]
     return Report(results["experiment"], facts, headline(evidence), notes, sections)
