@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from multitask.errors import UserError, near
 
 DEVICES = ("auto", "cpu", "gpu")
+MOST_AN_HOUR = 1e6  # whatever the currency, more than a machine costs
 ALSO_CALLED = {"cuda": "gpu"}
 
 
@@ -41,6 +42,13 @@ def experiment_name(name: str) -> str:
     if not re.fullmatch(NAME, name) or name == "cache":
         raise UserError(f"--experiment '{name}': letters, digits, '.', '_' and '-', and not 'cache', which is taken")
     return name
+
+
+def hourly_price(text: str) -> float:
+    """`--price`: what a worker costs in an hour, in any currency. Raises UserError where it is no such number."""
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+", text) or not 0 < (price := float(text)) < MOST_AN_HOUR:
+        raise UserError(f"--price '{text}': what a worker costs in an hour, a number such as 2.5, in any currency")
+    return price
 
 
 def sweep_settings(grid: list[str], random: list[str], samples: int, by: str | None, asha: bool) -> dict[str, Any]:

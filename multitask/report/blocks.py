@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Section:
 class Report:
     """The whole report, before it is HTML or Markdown.
 
-    facts: label and value of the lines under the title. headline: the scores in one line.
+    facts: label and value of the lines under the title. headline: the scores in one line. document: what of it --json
+    has.
     """
 
     title: str
@@ -69,3 +71,4 @@ class Report:
     headline: str
     notes: list[str]
     sections: list[Section]
+    document: dict[str, Any] = field(default_factory=dict)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from multitask.experiment.results import is_trial, summary, sweep_lines
 from multitask.report.blocks import Report, Section
-from multitask.report.facts import data_table, duration, trainers_table
+from multitask.report.cost import Cost, cost_document, cost_section
+from multitask.report.facts import data_table, trainers_table
 from multitask.report.figures import interval_figure, stage_figure
 from multitask.report.looks import looks_section
 from multitask.report.numbers import FIRST, spread
@@ -13,24 +14,27 @@ from multitask.report.sweeps import sweeps_section
 from multitask.report.tables import caveats, conflict_tables, label, paper_table, retention_table, stages_table
 
 
-def compose(evidence: Evidence) -> Report:
+def compose(evidence: Evidence, price: float | None = None) -> Report:
+    """The report of an experiment. price: of a worker's hour."""
     results = evidence.results
     encoder = results["encoder"]
     facts = [("Recipe", results["recipe"]), ("Encoder", encoder["source"]), ("Stages", _progress(evidence))]
     facts += [("Overall scores", f"of {', '.join(results['overall'])}")] if "overall" in results else []
-    builders = [_papers, _stages, sweeps_section, _retention, _conflict, _curves, _final, looks_section, _run_facts]
+    facts += [("Cost", Cost.of(evidence.spent, price).line(price))]
+    builders = [_papers, _stages, sweeps_section, _retention, _conflict, _curves, _final, looks_section]
     sections = [section for build in builders if (section := build(evidence)) is not None]
+    sections += [cost_section(evidence.spent, results.get("attempt", 1), price), _run_facts(evidence)]
     notes = [*sweep_lines(evidence.rows), *caveats(evidence)]
-    return Report(results["experiment"], facts, headline(evidence), notes, sections)
+    document = {"cost": cost_document(evidence.spent, price)}
+    return Report(results["experiment"], facts, headline(evidence), notes, sections, document)
 
 
 def _progress(evidence: Evidence) -> str:
     stages = [run for run in evidence.runs if run.name != ENCODER and not is_trial(run.row)]
     trials = [run for run in evidence.runs if is_trial(run.row)]
-    seconds = {run.row["trainer"]: run.row["seconds"] or 0 for run in evidence.runs}  # a swept stage's is its trial's
     done = f"{sum(run.finished for run in stages)} of {len(stages)} finished"
     swept = f" ({sum(run.finished for run in trials)} of {len(trials)} trials)" if trials else ""
-    return f"{done}{swept}, {duration(sum(seconds.values()))} of training and measuring"
+    return f"{done}{swept}"
 
 
 def headline(evidence: Evidence) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multitask.report.blocks import Cell, ReportTable
-from multitask.report.numbers import number
+from multitask.report.numbers import duration, number
 from multitask.report.reading import Evidence, Run
 
 SHORT = 12  # of a fingerprint's 64 digits
@@ -48,12 +48,3 @@ def data_table(evidence: Evidence) -> ReportTable:
             )
     header = ["task", "split", "file", "rows used", "quarantined", "sha256", "majority class"]
     return ReportTable("Data", header, rows, words=3)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 47 s, 12 min 5 s, 1 h 40 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -51,3 +51,19 @@ def spread(found: Summary, show_sign: bool = False) -> str:
     if not found.sd:
         return mean
     return f"{mean} ± {number(found.sd) if abs(found.mean) < LARGE else f'{found.sd:.1f}'}"
+
+
+def quantity(value: float | None) -> str:
+    """Hours or money: two digits behind the point, of small ones two that say something; 0.42, 12.50, 0.0031."""
+    if value is None:
+        return DASH
+    return f"{value:,.2f}" if value == 0 or value >= 0.1 else f"{value:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 47 s, 12 min 5 s, 1 h 40 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -22,6 +22,7 @@ from multitask.experiment.stage_job import read_outcome
 from multitask.recipe.parsing import parse_yaml
 from multitask.recipe.settings import PaperTable
 from multitask.recipe.sweeps import stage_of
+from multitask.report.cost import Spent, spent_in
 from multitask.report.numbers import ordered
 from multitask.storage.sealed import Damaged, read_document
 from multitask.storage.storage import Storage, file_at
@@ -76,6 +77,7 @@ class Evidence:
     results: dict[str, Any]
     runs: list[Run]
     tables: list[PaperTable]
+    spent: list[Spent]
 
     @property
     def rows(self) -> Rows:
@@ -126,7 +128,8 @@ def read_evidence(folder: Storage) -> Evidence:
     prints = _fingerprints(made)
     rows = _with_sweeps(results["stages"], recipe)
     runs = [_run(folder, row, prints, trained.get(stage_of(row["name"]), ())) for row in rows]
-    return Evidence(folder.uri, results, runs, _paper_tables(recipe, join(folder.uri, "recipe.yaml")))
+    tables, spent = _paper_tables(recipe, join(folder.uri, "recipe.yaml")), spent_in(folder, made, rows)
+    return Evidence(folder.uri, results, runs, tables, spent)
 
 
 def _results(folder: Storage) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from multitask.experiment.results import cell, is_trial, swept_settings
 from multitask.measure.metrics import goodness, lower_is_better
 from multitask.recipe.sweeps import said
 from multitask.report.blocks import Cell, Figure, ReportTable, Section
-from multitask.report.facts import duration
-from multitask.report.numbers import DASH, number
+from multitask.report.numbers import DASH, duration, number
 from multitask.report.reading import Evidence, Run
 from multitask.report.svg import GRID, INK, MUTED, PAPER, SERIES, drawing
 

@@ -110,19 +110,27 @@ def report(
     experiment: Annotated[
         str, typer.Argument(help="An experiment's folder or URI, <storage>/<experiment>; or an ensemble's.")
     ],
+    price: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="What a worker costs in an hour: the report says what all did.")
+    ] = None,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the report.html and report.md of an experiment or an ensemble. Tables, curves, what each stage cost the
-    other tasks."""
-    from multitask.report import write_report
+    other tasks, what all of it took."""
+    from multitask.report import report_of, save_report
+    from ray_jobs.options import hourly_price
     from ray_jobs.screen import Screen
 
-    with Screen(as_json=as_json) as screen:
-        places = write_report(experiment)
+    with Screen(quiet=quiet, as_json=as_json) as screen:
+        found = report_of(experiment, None if price is None else hourly_price(price))
+        places = save_report(experiment, found)
         if as_json:
-            screen.document({"reports": places})
-        else:
-            screen.say("\n".join(f"report: {place}" for place in places))
+            screen.document({"reports": places, **found.document})
+            return
+        screen.say("\n".join(f"report: {place}" for place in places))
+        if "Cost" in (facts := dict(found.facts)):
+            screen.say(f"cost:   {facts['Cost']}")
 
 
 @app.command(epilog="Example:\n\n  minibert track runs/demo --to mlflow")

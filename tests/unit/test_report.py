@@ -203,7 +203,8 @@ def test_the_table_has_the_swept_value_marks_the_winner_and_says_by_what(tmp_pat
 def test_a_swept_stage_and_its_trial_are_one_training(tmp_path: Path) -> None:
     found = evidence(tmp_path, swept_rows(sweep=SWEEP))
     facts = dict(compose(found).facts)
-    assert facts["Stages"] == "1 of 1 finished (2 of 2 trials), 2 min 10 s of training and measuring"
+    assert facts["Stages"] == "1 of 1 finished (2 of 2 trials)"
+    assert facts["Cost"] == "2 min 10 s of training and measuring, 0.036 worker-hours"
     assert list(texts(trainers_table(found))) == ["sts@lr=0.001, sts", "sts@lr=0.0003"]
 
 
@@ -284,14 +285,14 @@ def test_figures_take_the_pages_colours_and_are_described(built: dict[str, str])
 
 def test_tables_have_captions_and_scopes(built: dict[str, str]) -> None:
     html = built[".html"]
-    assert html.count("<table") == html.count("<caption") == 5
+    assert html.count("<table") == html.count("<caption") == 6
     assert {*re.findall(r'scope="(\w+)"', html)} == {"col", "colgroup", "row"}
     assert not re.search(r"<th(?![^>]*scope)[ >]", html)
 
 
 def test_markdown_holds_all_tables_and_no_markup_of_others(built: dict[str, str]) -> None:
     text = built[".md"]
-    assert len(re.findall(r"^\| ---", text, re.MULTILINE)) == 5 and "<svg" not in text
+    assert len(re.findall(r"^\| ---", text, re.MULTILINE)) == 6 and "<svg" not in text
     assert not re.search(r"(?<!\\)<script", text)
     widths = [[len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()] for block in text.split("\n\n")]
     assert all(len(set(width)) == 1 for width in widths if width[0]), "every row as wide as its header"
