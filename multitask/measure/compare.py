@@ -17,11 +17,13 @@ from multitask.measure.metrics import (
     Floats,
     Predicted,
     Score,
+    by_question,
     measured,
     normalised,
     overall,
     plain_score,
 )
+from multitask.measure.rankings import Questions
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TaskSpec
 
@@ -34,16 +36,19 @@ RESAMPLES = 10_000  # ten times an interval's: a small p rests on few of them
 class Answered:
     """What several models say of a task's N rows.
 
-    labels: (N,), or (N, W) of W numbers each. predicted: a model each, the baseline's first.
+    labels: (N,), or (N, W) of W numbers each. predicted: a model each, the baseline's first. questions: of pairs that
+    metrics of rankings may be asked of.
     """
 
     spec: TaskSpec
     labels: Floats
     predicted: Sequence[Predicted]
+    questions: Questions | None = None
 
     def of(self, rows: Mask) -> Answered:
         """What is said of those rows alone. rows: (N,) whether each is one of them."""
-        return Answered(self.spec, self.labels[rows], [predicted.of(rows) for predicted in self.predicted])
+        questions = self.questions.of(rows) if self.questions else None
+        return Answered(self.spec, self.labels[rows], [predicted.of(rows) for predicted in self.predicted], questions)
 
     def right(self, model: int) -> Mask | None:
         """(N,) whether a model's decision on each row is right, in all classes of several; None where labels are
@@ -187,19 +192,24 @@ def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _scores(task: Answered, metric: str) -> list[Score]:
-    return [plain_score(metric, measured(metric, predicted), task.labels) for predicted in task.predicted]
+    given = [measured(metric, predicted) for predicted in task.predicted]
+    return [plain_score(metric, one, task.labels, task.questions) for one in given]
 
 
 def _drawn(task: Answered, metric: str, resamples: int) -> Values:
-    """(resamples, models) a metric over rows drawn with replacement, the same ones for all models and metrics."""
+    """(resamples, models) a metric over rows drawn with replacement, or over questions, the same ones for all models
+    and metrics."""
     given, wanted = [measured(metric, predicted) for predicted in task.predicted], task.labels
+    seed = (INTERVAL_SEED, *task.spec.name.encode())  # tasks of as many rows must not be drawn alike
+    if METRICS[metric].ranking:
+        found = np.stack([by_question(metric, one, task.questions) for one in given], axis=-1)
+        return resampled(lambda picks: found[picks].mean(axis=1), len(found), seed, resamples, len(given))
     value = METRICS[metric].function(given[0], wanted)
 
     def values(picks: Places) -> Values:
         labels = wanted[picks]
         return np.stack([value(one[picks], labels) for one in given], axis=-1)
 
-    seed = (INTERVAL_SEED, *task.spec.name.encode())  # tasks of as many rows must not be drawn alike
     return resampled(values, len(wanted), seed, resamples, wanted.size // len(wanted))
 
 

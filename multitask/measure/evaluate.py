@@ -11,12 +11,14 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from multitask.data.batches import Batch, Features, collate
 from multitask.data.samplers import Rows, eval_batches, stacked
 from multitask.data.tokens import TokenTable
-from multitask.measure.metrics import OVERALL_OF, Predicted, Score, overall, score
+from multitask.measure.metrics import METRICS, OVERALL_OF, Predicted, Score, overall, score
+from multitask.measure.rankings import questions_of
 from multitask.model.multitask import MultitaskModel
 from multitask.tasks.imported import TRUSTED, is_path, may_be_imported
 from multitask.tasks.labels import KINDS, LabelSpec
@@ -168,9 +170,25 @@ def metrics_of(spec: TaskSpec, keys: Sequence[str]) -> list[str]:
     """What a task is measured by: its own metric, and those of the keys, TASK/METRIC, that are asked of it and that its
     labels have. A user's own is left out, with a warning, where only a bundle names it."""
     asked = [metric for task, _, metric in (key.partition("/") for key in keys) if task == spec.name]
-    valid: Sequence[str] = KINDS[spec.label.kind].metrics
+    valid: Sequence[str] = spec.metrics
     found = [metric for metric in asked if metric in valid or (is_path(metric) and _may_be_asked(metric))]
     return list(dict.fromkeys([spec.metric, *found]))
+
+
+def table_score(
+    spec: TaskSpec,
+    metric: str,
+    table: TokenTable,
+    predicted: Predicted,
+    rows: NDArray[np.bool_] | None = None,
+) -> Score:
+    """A metric of what is said of a table's examples. rows: (N,) whether each is measured; all of them where it is
+    None."""
+    labels = table.labels.double().numpy()
+    questions = questions_of(table, spec.label) if METRICS[metric].ranking else None
+    if rows is None:
+        return score(metric, predicted, labels, questions)
+    return score(metric, predicted.of(rows), labels[rows], questions and questions.of(rows))
 
 
 @cache
@@ -206,7 +224,7 @@ def measure(
         told = (progress or {}).get(task, silent)
         found[task] = predictions(model, data, device=device, autocast=autocast, reduce=reduce, progress=told)
         for metric in metrics_of(model.specs[task], [*overall_of, *measures]):
-            scores[f"{task}/{metric}"] = score(metric, found[task], data.table.labels.double())
+            scores[f"{task}/{metric}"] = table_score(model.specs[task], metric, data.table, found[task])
     if all(key in scores for key in overall_of):
         undefined = ", ".join(key for key in overall_of if scores[key].value is None)
         total = overall({key: scores[key].value for key in overall_of}, overall_of)

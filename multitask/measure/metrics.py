@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,8 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from multitask.errors import UserError, shown
-from multitask.measure import functions
-from multitask.measure.bootstrap import INTERVAL_SEED, RESAMPLES, Interval, interval, share_interval
+from multitask.measure import functions, rankings
+from multitask.measure.bootstrap import (
+    INTERVAL_SEED,
+    RESAMPLES,
+    Interval,
+    interval,
+    mean_interval,
+    share_interval,
+)
+from multitask.measure.rankings import Questions, Ranking
 from multitask.tasks.imported import Table, is_path
 from multitask.tasks.labels import KINDS, KindName
 
@@ -29,6 +38,7 @@ COMPLETION = "completion/perplexity"
 # The three metrics that the papers' overall scores are made of.
 OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")
 NO_SPREAD = 1e-12  # of an interval: rounding
+NO_QUESTION = "no first text stands beside a relevant second text and another"
 
 
 def goodness(metric: str, value: float | None) -> float:
@@ -85,6 +95,8 @@ class Metric:
     """For a logit for each class, against labels that are one class, numbered from 0."""
     several: Function | None = None
     """For labels of several numbers: predicted ones, or a logit each, against them."""
+    ranking: Ranking | None = None
+    """For pairs: of one question's candidates, ranked by logit or score; the mean over questions counts."""
     of_logits: bool = False
     """Whether it is of the logits, and not of what they were decided to be."""
     lower_is_better: bool = False
@@ -130,6 +142,12 @@ BUILT_IN: dict[str, Metric] = {
     "log_loss": Metric(functions.log_loss, functions.log_loss_of_classes, of_logits=True, lower_is_better=True),
     "brier": Metric(functions.brier, functions.brier_of_classes, of_logits=True, lower_is_better=True),
     "ece": Metric(functions.ece, functions.ece_of_classes, of_logits=True, lower_is_better=True),
+    "mrr": Metric(ranking=rankings.reciprocal_rank),
+    "map": Metric(ranking=rankings.precision_of_ranks),
+    "ndcg_at_10": Metric(ranking=partial(rankings.ndcg, k=10)),
+    "recall_at_1": Metric(ranking=partial(rankings.recall, k=1)),
+    "recall_at_5": Metric(ranking=partial(rankings.recall, k=5)),
+    "recall_at_10": Metric(ranking=partial(rankings.recall, k=10)),
 }
 
 
@@ -141,7 +159,8 @@ def _adopted(found: Any, name: str) -> Metric:
     if facts["lower_is_better"] is None:
         raise TypeError(f"{name.partition(':')[2]}.lower_is_better is missing; valid: True, False")
     one, several = (_one_by_one(found, name, axes) for axes in (1, 2))
-    return Metric(one, one, several, **{fact: bool(value) for fact, value in facts.items()})
+    lower, of_logits, correlation = (bool(value) for value in facts.values())
+    return Metric(one, one, several, lower_is_better=lower, of_logits=of_logits, correlation=correlation)
 
 
 def _one_by_one(function: Callable[[Floats, Floats], Any], name: str, axes: int) -> Function:
@@ -182,21 +201,34 @@ def _read_only(values: Floats) -> Floats:
 METRICS: Table[Metric] = Table(BUILT_IN, _adopted)
 
 
-def score(metric: str, predicted: Predicted, labels: ArrayLike) -> Score:
-    """The metric of N predictions against N labels, computed in float64, with its bootstrap interval."""
+def score(metric: str, predicted: Predicted, labels: ArrayLike, questions: Questions | None = None) -> Score:
+    """The metric of N predictions against N labels, computed in float64, with its bootstrap interval. questions: those
+    of the pairs, for metrics of rankings."""
     given, wanted = measured(metric, predicted), _float64(labels)
-    found = plain_score(metric, given, wanted)
-    return found if found.value is None else replace(found, interval=bootstrap_interval(metric, given, wanted))
+    found = plain_score(metric, given, wanted, questions)
+    if found.value is None:
+        return found
+    if METRICS[metric].ranking:
+        return replace(found, interval=mean_interval(by_question(metric, given, questions)))
+    return replace(found, interval=bootstrap_interval(metric, given, wanted))
+
+
+def by_question(metric: str, given: Floats, questions: Questions | None) -> Floats:
+    """(Q,) the metric of a ranking for each question that counts."""
+    measure = METRICS[metric].ranking
+    assert measure and questions, f"{metric} is of questions"
+    return questions.values(measure, given)
 
 
 def measured(metric: str, predicted: Predicted) -> Floats:
     """What the metric is of: the predicted labels, or the logits that they were decided by."""
-    found = predicted.logits if METRICS[metric].of_logits else predicted.labels
+    asked, logits = METRICS[metric], predicted.logits
+    found = logits if asked.of_logits or (asked.ranking and logits is not None) else predicted.labels
     assert found is not None, f"{metric} is of labels that are decided"
     return _float64(found)
 
 
-def plain_score(metric: str, given: Floats, wanted: Floats) -> Score:
+def plain_score(metric: str, given: Floats, wanted: Floats, questions: Questions | None = None) -> Score:
     """The metric of what `measured` gave, without an interval."""
     assert given.shape[: wanted.ndim] == wanted.shape, f"{given.shape} predictions for {wanted.shape} labels"
     if not given.size:
@@ -204,6 +236,9 @@ def plain_score(metric: str, given: Floats, wanted: Floats) -> Score:
     broken = int(np.count_nonzero(~np.isfinite(given)))
     if broken:
         return Score(None, f"{broken} of {given.size} predictions are not finite")
+    if METRICS[metric].ranking:
+        values = by_question(metric, given, questions)
+        return Score(float(values.mean())) if len(values) else Score(None, NO_QUESTION)
     try:
         value = float(METRICS[metric].function(given, wanted)(given, wanted))
     except Undefined as error:

@@ -202,7 +202,7 @@ def _check_overall(recipe: Recipe, where: str) -> None:
         raise UserError(f"{at}.tasks: [{', '.join(tasks)}] names a task twice; all count alike")
     for task, metric in measure.items():
         kind = recipe.specs[task].label.kind
-        valid = [name for name in KINDS[kind].metrics if not lower_is_better(f"{task}/{name}")]
+        valid = [name for name in recipe.specs[task].metrics if not lower_is_better(f"{task}/{name}")]
         check_metric(f"{at}.measure.{task}", metric, kind, valid, "score")
         if lower_is_better(f"{task}/{metric}"):
             raise UserError(f"{at}.measure.{task}: '{metric}': less of it is better, so it is no part of a mean")

@@ -11,7 +11,7 @@ from multitask.model.heads import HEADS, loss_for
 from multitask.objectives.losses import LOSSES, check_settings
 from multitask.recipe.settings import Task
 from multitask.tasks.imported import imported, is_path, trust
-from multitask.tasks.labels import KINDS, KindName
+from multitask.tasks.labels import KindName
 from multitask.tasks.table import TASKS
 
 
@@ -31,7 +31,7 @@ def check_task(name: str, task: Task, where: str) -> None:
     if task.weight and LOSSES[loss].similarity:
         raise UserError(f"{at}.weight: the loss '{loss}' is of pairs of rows, which have no weights; leave it out")
     for metric in task.measures:
-        check_metric(f"{at}.measures", metric, spec.label.kind, KINDS[spec.label.kind].metrics)
+        check_metric(f"{at}.measures", metric, spec.label.kind, spec.metrics)
     valid = [*spec.columns, spec.label.column, "id"]
     if unknown := set(task.columns) - {*valid}:
         meant = near(min(unknown), valid)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from multitask.inference.embed import TextEncoder
 from multitask.measure.bootstrap import INTERVAL_SEED, mean_interval
+from multitask.measure.rankings import ndcg, ranked, recall, reciprocal_rank
 from multitask.recruit.index import build
 from multitask.recruit.passages import first_words
 from multitask.recruit.postings import Posting
@@ -23,24 +24,6 @@ Places = NDArray[np.int64]
 QUERY_WORDS = 100  # of a query's field
 
 
-def recall(ranked: Bools, k: int) -> float:
-    """The share of the relevant postings among the first k. ranked: (N,) whether the posting in that rank is
-    relevant."""
-    return float(ranked[:k].sum() / ranked.sum())
-
-
-def reciprocal_rank(ranked: Bools) -> float:
-    """1 / the rank of the first relevant posting."""
-    return 1.0 / (1 + int(np.argmax(ranked)))
-
-
-def ndcg(ranked: Bools, k: int) -> float:
-    """Discounted gain, a relevant posting in rank r gains 1 / log2(r + 1), by the best that could be (first k)."""
-    gains = 1 / np.log2(np.arange(2, k + 2))
-    best = gains[: int(ranked.sum())].sum()
-    return float(gains[: len(ranked)][ranked[:k]].sum() / best)
-
-
 METRICS: dict[str, Callable[[Bools], float]] = {
     "recall@1": partial(recall, k=1),
     "recall@5": partial(recall, k=5),
@@ -48,11 +31,6 @@ METRICS: dict[str, Callable[[Bools], float]] = {
     "mrr": reciprocal_rank,
     "ndcg@10": partial(ndcg, k=10),
 }
-
-
-def ranked(scores: NDArray[np.floating], relevant: Bools) -> Bools:
-    """(N,) relevance by rank. Of equal scores the relevant ones come last: a system that cannot tell gains nothing."""
-    return np.asarray(relevant[np.lexsort((relevant, -scores))])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ KindName = Literal["classes", "binary", "score", "probability", "multilabel"]
 Metric = Literal[
     "accuracy", "balanced_accuracy", "f1", "f1_micro", "f1_macro", "f1_weighted", "precision", "precision_macro",
     "recall", "recall_macro", "mcc", "pearson", "spearman", "kendall", "mae", "mse", "r2", "auc", "average_precision",
-    "log_loss", "brier", "ece",
+    "log_loss", "brier", "ece", "mrr", "map", "ndcg_at_10", "recall_at_1", "recall_at_5", "recall_at_10",
 ]  # fmt: skip
 OF_CLASS: tuple[Metric, ...] = (
     "balanced_accuracy", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "mcc",
@@ -32,6 +32,8 @@ OF_CLASS: tuple[Metric, ...] = (
 OF_YES: tuple[Metric, ...] = ("balanced_accuracy", "f1", "precision", "recall", "mcc", "average_precision")
 NUMBERS: tuple[Metric, ...] = ("spearman", "kendall", "mae", "mse")  # of labels that are one number, whatever it means
 PROBABILITIES: tuple[Metric, ...] = ("auc", "log_loss", "brier", "ece")
+# Of pairs whose first text asks and whose second one is a candidate.
+RANKINGS: tuple[Metric, ...] = ("mrr", "map", "ndcg_at_10", "recall_at_1", "recall_at_5", "recall_at_10")
 
 MAX_CLASSES = 1000
 
@@ -272,7 +274,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         decides=True,
         divergence=kl_of_logits,
         losses=("bce", "focal"),
-        metrics=("accuracy", "pearson", *OF_YES, *PROBABILITIES),
+        metrics=("accuracy", "pearson", *OF_YES, *PROBABILITIES, *RANKINGS),
         unit="a logit; its sigmoid is the probability of {yes}",
         becomes="1 where it is above {cuts}",
         problem="multi_label_classification",
@@ -291,7 +293,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         decides=False,
         divergence=square_on_scale,
         losses=("mse", "cosine_mse", "cosent"),
-        metrics=("pearson", *NUMBERS, "r2"),
+        metrics=("pearson", *NUMBERS, "r2", *RANKINGS),
         unit="the label's own unit, {low:g} to {high:g}",
         becomes="the value itself",
         problem="regression",
@@ -310,7 +312,7 @@ KINDS: Mapping[KindName, LabelKind] = {
         decides=False,
         divergence=kl_of_logits,
         losses=("bce", "cosent"),
-        metrics=("pearson", *NUMBERS, "r2"),
+        metrics=("pearson", *NUMBERS, "r2", *RANKINGS),
         unit="a logit; its sigmoid is the probability",
         becomes="the sigmoid",
         problem="multi_label_classification",

@@ -81,24 +81,26 @@ def spec_of(name: str, definition: Definition, at: str) -> TaskSpec:
             f"{at}.columns: {', '.join(columns)}, with the label in {label.column or 'none'}: "
             f"every column needs a name of its own, not 'id'"
         )
-    pair, metrics = len(columns) == 2, KINDS[label.kind].metrics
+    pair = len(columns) == 2
     if definition.joined and not pair:
         raise UserError(f"{at}.joined: two texts are joined, columns has one")
     if label.similar is not None and (not pair or definition.joined):
         raise UserError(f"{at}.label.similar: of pairs that are encoded each by itself; columns: two, joined: false")
-    if definition.metric and definition.metric not in metrics:
-        valid = f"{', '.join(metrics)}{near(definition.metric, metrics)}"
-        raise UserError(f"{at}.metric: '{definition.metric}' of a {label.kind} label; valid: {valid}")
-    return TaskSpec(
+    spec = TaskSpec(
         name=name,
         columns=columns,
         label=label,
-        metric=definition.metric or metrics[0],
+        metric=KINDS[label.kind].metrics[0],
         head=_head(pair, definition.joined, label),
         files={"train": f"{name}-train", "dev": f"{name}-dev", "test": f"{name}-test"},
         prediction=(name, f"Predicted_{name}"),
         joined=definition.joined,
     )
+    metric = definition.metric or spec.metric
+    if metric not in spec.metrics:
+        valid = f"{', '.join(spec.metrics)}{near(metric, spec.metrics)}"
+        raise UserError(f"{at}.metric: '{metric}' of a {label.kind} label; valid: {valid}")
+    return replace(spec, metric=metric)
 
 
 def paired(spec: TaskSpec, pairing: Pairing, at: str) -> TaskSpec:

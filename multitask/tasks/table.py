@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from multitask.tasks.labels import LabelSpec, Metric
+from multitask.tasks.labels import KINDS, RANKINGS, LabelSpec, Metric
 
 Split = Literal["train", "dev", "test"]
 
@@ -64,6 +64,18 @@ class TaskSpec:
         if not self.label.words:
             del found["label"]["words"]
         return found
+
+    @property
+    def ranks(self) -> bool:
+        """Whether its pairs have questions: the first text, told by its tokens, asks, and a greater label of the second
+        one says more."""
+        return len(self.columns) == 2 and not self.by_text and RANKINGS[0] in KINDS[self.label.kind].metrics
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The built-in metrics that it can be measured by."""
+        found = KINDS[self.label.kind].metrics
+        return found if self.ranks else tuple(metric for metric in found if metric not in RANKINGS)
 
     @property
     def metric_key(self) -> str:

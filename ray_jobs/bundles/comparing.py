@@ -19,6 +19,7 @@ from multitask.experiment.finding import find_bundle
 from multitask.experiment.results import cell
 from multitask.measure.compare import RESAMPLES, Answered, Comparison, compare
 from multitask.measure.metrics import OVERALL_OF, Predicted
+from multitask.measure.rankings import questions_of
 from multitask.recipe.data_maps import Place
 from multitask.storage.storage import file_at
 from multitask.tasks.table import Split
@@ -132,7 +133,12 @@ def _answered(
     specs = opened_[0][0].specs
     return [
         Task(
-            Answered(specs[name], pairs[0][0].labels.double().numpy(), [predicted for _, predicted in pairs]),
+            Answered(
+                specs[name],
+                pairs[0][0].labels.double().numpy(),
+                [predicted for _, predicted in pairs],
+                questions_of(pairs[0][0], specs[name].label) if specs[name].ranks else None,
+            ),
             pairs[0][0],
             unseen.get(name),
         )

@@ -9,8 +9,7 @@ from multitask.bundle.bundle import Bundle
 from multitask.errors import UserError
 from multitask.export.huggingface import write_json
 from multitask.export.onnx_files import ENTRY, file_outputs
-from multitask.measure.evaluate import predicted_of
-from multitask.measure.metrics import Predicted, score
+from multitask.measure.evaluate import predicted_of, table_score
 from ray_jobs.bundles.scoring import opened, outputs_of
 from ray_jobs.screen import Screen
 
@@ -30,15 +29,14 @@ def what_it_costs(uri: str, bundle: Bundle, data: str | None, folder: Path, scre
         return [f"no metric was measured: {error}"]
     lines, said = [], json.loads((folder / ENTRY).read_text())
     for one in outputs_of(model, place, ["dev"], screen, tasks=bundle.answers):
-        task, metric, labels = one.spec.name, one.spec.metric, one.table.labels.double().numpy()
+        spec, task, metric, table = one.spec, one.spec.name, one.spec.metric, one.table
         found = predicted_of(file_outputs(bundle, task, folder / f"{task}.onnx", one.table), one.spec.label)
 
-        def value(predicted: Predicted, metric: str = metric, labels: object = labels) -> float | None:
-            return score(metric, predicted, labels).value  # type: ignore[arg-type]
-
-        whole, small = value(one.predicted(model.shares(task))), value(found)
-        said["outputs"][task]["measured"] = {"metric": metric, "rows": len(labels), "int8": small, "float32": whole}
-        lines.append(f"{task}: dev {metric} {_shown(small)}, of the bundle {_shown(whole)} ({len(labels):,} rows)")
+        whole, small = (
+            table_score(spec, metric, table, said_of).value for said_of in (one.predicted(model.shares(task)), found)
+        )
+        said["outputs"][task]["measured"] = {"metric": metric, "rows": len(table), "int8": small, "float32": whole}
+        lines.append(f"{task}: dev {metric} {_shown(small)}, of the bundle {_shown(whole)} ({len(table):,} rows)")
     write_json(folder / ENTRY, said)
     return lines
 

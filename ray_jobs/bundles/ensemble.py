@@ -15,8 +15,8 @@ from multitask.experiment.results import cell
 from multitask.export.provenance import shared_data
 from multitask.inference.files import FileOutputs
 from multitask.measure.ensembles import FOLDS, Weights, cross_fitted, fitted
-from multitask.measure.evaluate import metrics_of, predicted_of
-from multitask.measure.metrics import OVERALL_OF, Predicted, score
+from multitask.measure.evaluate import metrics_of, predicted_of, table_score
+from multitask.measure.metrics import OVERALL_OF, Predicted
 from multitask.recipe.data_maps import Place, place_of
 from multitask.report.ensemble import score_rows
 from multitask.storage.storage import Storage
@@ -166,8 +166,7 @@ def _measured(ensemble: Ensemble, place: Place, fit: bool, screen: Screen) -> En
 def _scores(ensemble: Ensemble, one: FileOutputs, metric: str) -> dict[str, Any]:
     """A metric on dev: of all members alike, and of each by itself, null where it has no part in the task."""
     alike = scored(one.spec, metric, one.table, one.predicted(ensemble.shares(one.spec.name)))
-    labels = one.table.labels.double()
-    own = [score(metric, predicted_of(some, one.spec.label), labels).value for some in one.outputs]
+    own = [table_score(one.spec, metric, one.table, predicted_of(some, one.spec.label)).value for some in one.outputs]
     members = _by_member(one, own, len(ensemble.members), None)
     return {"score": alike, "uniform": alike["value"], "members": members}
 

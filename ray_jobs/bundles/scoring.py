@@ -27,8 +27,8 @@ from multitask.export.provenance import provenance_of
 from multitask.inference.files import FileOutputs, file_outputs
 from multitask.inference.submission import is_submitted, write_predictions, write_submission_zip
 from multitask.measure.classes import Classes, by_class
-from multitask.measure.evaluate import Done, metrics_of
-from multitask.measure.metrics import OVERALL_OF, Predicted, majority_baseline, overall, score
+from multitask.measure.evaluate import Done, metrics_of, table_score
+from multitask.measure.metrics import OVERALL_OF, Predicted, majority_baseline, overall
 from multitask.recipe.data_maps import Place, place_of
 from multitask.recipe.settings import Task
 from multitask.storage.owners import kept_in
@@ -118,11 +118,10 @@ def scored(
     """A metric of a task on a table, with what it rests on, as --json has it. rows: (N,) whether each is measured; all
     of them where it is None."""
     labels = table.labels.double().numpy()
-    if rows is not None:
-        labels, predicted = labels[rows], predicted.of(rows)
+    labels = labels if rows is None else labels[rows]
     return {
         "metric": f"{spec.name}/{metric}",
-        **asdict(score(metric, predicted, labels)),
+        **asdict(table_score(spec, metric, table, predicted, rows)),
         "source": table.source,
         "rows": len(labels),
         "quarantined": len(table.quarantined),

@@ -193,7 +193,7 @@ def test_another_number_each_time_is_named(own: Path) -> None:
         ("measures_own:nothing", "measures_own has no nothing"),
         ("measures_own:Accuracy", "it is type; valid: a function (predictions, labels) -> number"),
         ("measures_own:untold", "untold.lower_is_better is missing; valid: True, False"),
-        ("measures_own:sureness", "is no metric of score; valid: pearson, spearman, kendall, mae, mse, r2, or pa"),
+        ("measures_own:sureness", "is no metric of score; valid: pearson, spearman, kendall, mae, mse, r2, mrr, "),
     ],
 )  # fmt: skip
 def test_what_is_no_measure_of_a_task_is_one_line(measure: str, said: str) -> None:
