@@ -10,17 +10,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from multitask.errors import UserError
+from multitask.measure import functions
 from multitask.measure.ensembles import FOLDS, mixed, outside_and_inside
+from multitask.measure.metrics import Floats, Function
 from multitask.tasks.chances import Chances
 from multitask.tasks.labels import KINDS, LabelSpec
 
 STEPS = 200
 WIDTH = 10.0  # of the prior on the scale
 LEAST = 1e-3  # of a scale: below, the outputs say nothing of the labels
+CUTS = 400  # between logits, of as many rows each
+# Kind of label -> metric of decisions -> what computes it, output by output.
+DECISIONS: dict[str, dict[str, Function]] = {
+    "binary": {
+        "accuracy": functions.accuracy,
+        "balanced_accuracy": functions.balanced_accuracy,
+        "f1": functions.f1,
+        "mcc": functions.mcc,
+    },
+    "multilabel": {"f1_macro": functions.f1},
+}
 
 
 @dataclass(frozen=True)
@@ -100,11 +114,36 @@ def cross_calibrated(
     label: LabelSpec,
     where: str,
     folds: int = FOLDS,
+    decide: str | None = None,
 ) -> Tensor:
     """(N, *shape) float64 outputs of the mixture, each row's calibrated by the rows of the other folds. where: what an
-    error names."""
+    error names. decide: a key of DECISIONS that each fit's decisions are then made best by, of one model."""
     found = torch.zeros_like(outputs[0], dtype=torch.float64)
     for outside, inside in outside_and_inside(len(labels), folds):
         fit = calibrated([some[outside] for some in outputs], weights, labels[outside], label, where)
+        if decide:
+            fit = decided(fit, outputs[0][outside], labels[outside], label, decide)
         found[inside] = mixed([fit.of(some[inside]) for some in outputs], weights, label)
     return found
+
+
+def decided(fit: Calibration, outputs: Tensor, labels: Tensor, label: LabelSpec, metric: str) -> Calibration:
+    """The calibration with each output moved on, so that what lies above its threshold is best by a metric on these
+    rows. Probabilities then say how a row is decided, and no longer how likely its label is.
+
+    outputs: (N, *shape), uncalibrated. labels: (N,) or (N, W). metric: a key of DECISIONS of the label's kind.
+    """
+    function = DECISIONS[label.kind][metric]
+    logits, wanted = (some.double().reshape(len(labels), -1).numpy() for some in (fit.of(outputs), labels))
+    cuts = np.broadcast_to(label.cuts, logits.shape[1:])
+    moves = [cut - _best_cut(function, logits[:, at], wanted[:, at], cut) for at, cut in enumerate(cuts)]
+    return Calibration(fit.scale, fit.shift + torch.tensor(moves, dtype=torch.float64).reshape(label.shape))
+
+
+def _best_cut(function: Function, logits: Floats, wanted: Floats, usual: float) -> float:
+    """The cut above which yes is best, of CUTS between the logits; of equal ones the nearest to the usual one."""
+    between = np.unique(np.quantile(logits, np.linspace(0, 1, CUTS + 1)))
+    cuts = np.unique(np.append((between[1:] + between[:-1]) / 2, usual))
+    values = np.array([function((logits > cut).astype(np.float64), wanted) for cut in cuts])
+    best = np.flatnonzero(values == np.nanmax(values)) if np.isfinite(values).any() else np.arange(len(cuts))
+    return float(cuts[best[np.argmin(np.abs(cuts[best] - usual))]])

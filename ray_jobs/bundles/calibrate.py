@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from multitask.bundle.bundle import Bundle, bundle_fingerprint, member_folder, save_bundle
-from multitask.bundle.ensemble import Ensemble, ensemble_facts, write_ensemble
+from multitask.bundle.ensemble import Answering, Ensemble, ensemble_facts, write_ensemble
 from multitask.bundle.fitting import with_fitting
 from multitask.bundle.last_layer import moved
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.experiment.finding import open_answering
 from multitask.experiment.results import cell
 from multitask.export.provenance import shared_data
 from multitask.inference.files import FileOutputs
-from multitask.measure.calibrate import Calibration, calibrated, cross_calibrated, surprise
+from multitask.measure.calibrate import DECISIONS, Calibration, calibrated, cross_calibrated, decided, surprise
 from multitask.measure.ensembles import FOLDS
 from multitask.measure.evaluate import metrics_of, predicted_of
 from multitask.measure.metrics import OVERALL_OF
@@ -41,16 +41,18 @@ class Fit:
     sha256: str
 
 
-def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) -> None:
+def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen, decide: Sequence[str] = ()) -> None:
     """Writes the bundle, or ensemble, to `output` with each task whose answers are probabilities calibrated to its dev
     file.
 
     What is reported is cross-fitted: each row's by what was fitted to others. data: where the dev files are; those it
-    was trained with where it is None. A task that cannot be calibrated stays as it is, which is said. Raises UserError
-    where none can, and for an `output` that is not free.
+    was trained with where it is None. decide: TASK/METRIC, by which a task's decisions are made best. A task that
+    cannot be calibrated stays as it is, which is said. Raises UserError where none can, and for an `output` that is not
+    free.
     """
     target = Storage(output)
     model = open_answering(uri).bundle
+    by = _decisions(model, decide)
     check_free(target, *(BUNDLE if isinstance(model, Bundle) else ENSEMBLE_FILES))
     tasks = [task for task in model.answers if KINDS[model.specs[task].label.kind].chances]
     if not tasks:
@@ -65,7 +67,9 @@ def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) ->
         screen.note(f"calibrating {one.spec.name}")
         tell_of_fitting(uri, model, one)
         try:
-            fits[one.spec.name], told = _calibrated(one, model.shares(one.spec.name), keys)
+            fits[one.spec.name], told = _calibrated(
+                one, model.shares(one.spec.name), [*keys, *decide], by.get(one.spec.name)
+            )
         except UserError as error:
             log.warning("%s: left as it is: %s", one.spec.name, error)
             continue
@@ -81,14 +85,33 @@ def calibrate_bundle(uri: str, output: str, data: str | None, screen: Screen) ->
     _tell(rows, target, place.uri, screen)
 
 
-def _calibrated(one: FileOutputs, shares: Sequence[float], keys: list[str]) -> tuple[Fit, dict[str, Any]]:
+def _decisions(model: Answering, decide: Sequence[str]) -> dict[str, str]:
+    """Task -> the metric that its decisions are made best by. Raises UserError for what no model or label has."""
+    found = {}
+    for key in decide:
+        task, _, metric = key.partition("/")
+        known = {name: DECISIONS.get(model.specs[name].label.kind, {}) for name in model.answers}
+        valid = [f"{name}/{each}" for name, metrics in known.items() for each in metrics]
+        if metric not in known.get(task, {}):
+            raise UserError(f"--decide '{key}': valid: {', '.join(valid) or 'none of this bundle'}{near(key, valid)}")
+        if not isinstance(model, Bundle):
+            raise UserError(f"--decide '{key}': of one bundle; an ensemble's members do not decide by themselves")
+        found[task] = metric
+    return found
+
+
+def _calibrated(
+    one: FileOutputs, shares: Sequence[float], keys: list[str], decide: str | None
+) -> tuple[Fit, dict[str, Any]]:
     """What suits all rows, and what is said of each row by what suits others. Raises UserError for too few rows."""
     spec, table, weights, before = one.spec, one.table, one.mine(shares), one.together(shares)
     if len(table) < 2 * FOLDS:
         raise UserError(f"calibrate: {table.source} has {len(table)} rows; {FOLDS} folds need {2 * FOLDS} or more")
     labels = table.labels.double()
     found = calibrated(one.outputs, weights, labels, spec.label, table.source)
-    crossed = cross_calibrated(one.outputs, weights, labels, spec.label, table.source)
+    if decide:
+        found = decided(found, one.outputs[0], labels, spec.label, decide)
+    crossed = cross_calibrated(one.outputs, weights, labels, spec.label, table.source, decide=decide)
     metrics = [
         {
             "before": scored(spec, metric, table, predicted_of(before, spec.label))["value"],

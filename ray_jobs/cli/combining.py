@@ -57,6 +57,14 @@ def calibrate(
     bundle: BundleArgument,
     output: OutputOption,
     data: DataOption = None,
+    decide: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK/METRIC",
+            help="Also move a head's outputs so that its yes or no is best by this metric: accuracy, "
+            "balanced_accuracy, f1, mcc; f1_macro of several classes. Repeatable.",
+        ),
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,4 +74,4 @@ def calibrate(
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
-        calibrate_bundle(bundle, output, data, screen)
+        calibrate_bundle(bundle, output, data, screen, decide or ())

@@ -20,7 +20,8 @@ from multitask.bundle.last_layer import moved
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.inference.predict import Predictor
-from multitask.measure.calibrate import Calibration, calibrated, cross_calibrated, surprise
+from multitask.measure import functions
+from multitask.measure.calibrate import DECISIONS, Calibration, calibrated, cross_calibrated, decided, surprise
 from multitask.measure.ensembles import mixed
 from multitask.model.multitask import MultitaskModel
 from multitask.storage.storage import Storage
@@ -227,6 +228,51 @@ def test_the_command_writes_a_bundle_that_says_what_it_was_fitted_on(
     assert caplog.text.count("was fitted on these rows") == 8, (
         "of an ensemble's members, and of what is calibrated twice"
     )
+
+
+def test_decisions_are_best_by_the_metric_that_is_asked_for() -> None:
+    """Rare positives, of which half a probability finds few: every other cut is tried by hand."""
+    torch.manual_seed(3)
+    logits = torch.randn(3000).double() - 2
+    labels = torch.bernoulli(logits.sigmoid())
+    fit = Calibration(1.0, torch.tensor(0.5).double())
+    for metric, function in DECISIONS["binary"].items():
+        moved_on = decided(fit, logits, labels, QUORA, metric)
+        best = function((moved_on.of(logits) > 0).double().numpy(), labels.numpy())
+        cuts = np.linspace(-5, 1, 601)
+        tried = [float(function((logits.numpy() > cut).astype(float), labels.numpy())) for cut in cuts]
+        assert best > max(tried) - 0.01 and moved_on.scale == 1
+    usual = functions.f1((logits > 0).double().numpy(), labels.numpy())
+    assert functions.f1((decided(fit, logits, labels, QUORA, "f1").of(logits) > 0).double().numpy(), labels.numpy()) > (
+        usual + 0.05
+    )
+
+
+def test_each_class_of_several_is_decided_by_its_own_cut() -> None:
+    logits, labels = drawn("multilabel", 2000)
+    label = replace(TONES, thresholds=(0.2, *[0.5] * (TONES.outputs - 1)))
+    found = decided(Calibration(1.0, torch.zeros(TONES.outputs).double()), logits, labels, label, "f1_macro")
+    cut = torch.tensor(label.cuts)
+    for at in range(TONES.outputs):
+        f1 = [
+            functions.f1((one[:, at] > cut[at]).double().numpy(), labels[:, at].numpy())
+            for one in (logits, found.of(logits))
+        ]
+        assert f1[1] >= f1[0]
+
+
+def test_the_command_decides_and_says_what_that_is_worth(folder: Path, tmp_path: Path) -> None:
+    words = ("calibrate", folder / "bundle", "--data", folder, "--json", "--decide", "quora/f1")
+    said = command(*words, "--output", tmp_path / "fit")
+    (quora,) = [row for row in json.loads(said[said.index("{") :])["tasks"] if row["task"] == "quora"]
+    f1 = {one["metric"]: one for one in quora["metrics"]}["quora/f1"]
+    assert f1["value"] > 0.6 and f1["rows"] == 400
+    shown = command("evaluate", tmp_path / "fit", "--data", folder, "--classes", "--json")
+    fitted = json.loads(shown[shown.index("{") :])["classes"]["quora"]["classes"][1]["f1"]
+    assert f1["value"] <= fitted + 0.02, "what is cross-fitted is no better than what was fitted"
+    for wrong, line in (("quora/auc", "valid: quora/accuracy, quora/bal"), ("sst/f1", "--decide 'sst/f1': valid: ")):
+        with pytest.raises(UserError, match=line):
+            command("calibrate", folder / "bundle", "--data", folder, "--decide", wrong, "--output", tmp_path / "no")
 
 
 def test_an_ensemble_is_calibrated_in_each_of_its_members(
