@@ -7,10 +7,11 @@ is a map too; its paths are relative to the working directory, as ever.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multitask.data.file_parts import Part
 from multitask.data.files import expanded, find_file, has_data_ending, has_file, local
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError, near
@@ -51,17 +52,18 @@ class Place:
     def find(self, spec: TaskSpec, split: Split) -> list[str]:
         """The URIs of the task's files for that split, with the part that is meant behind them (data/file_parts.py)
         where it is not all. Raises UserError where nothing says which, or none is there."""
-        source, mark = self._of(spec, split)
+        source, part = self._of(spec, split)
         if self.named(spec, split):
-            return [f"{uri}{mark}" for path in self.tasks[spec.name].files(split) for uri in expanded(path)]
+            files = self.tasks[spec.name].files(split)
+            return [f"{uri}{_mark(part, share)}" for path, share in files for uri in expanded(path)]
         if not self.directory:
             raise UserError(f"tasks.{spec.name}.{split}: {self.uri} names no file, and neither does the recipe")
-        return [f"{find_file(self.directory, spec, source)}{mark}"]
+        return [f"{find_file(self.directory, spec, source)}{_mark(part)}"]
 
-    def _of(self, spec: TaskSpec, split: Split) -> tuple[Split, str]:
-        """The split whose file is read, and what says which part of it is meant."""
+    def _of(self, spec: TaskSpec, split: Split) -> tuple[Split, Part | None]:
+        """The split whose file is read, and which part of it is meant."""
         part = self.tasks[spec.name].part(split) if spec.name in self.tasks else None
-        return ("train", part.mark) if part else (split, "")
+        return ("train" if part else split), part
 
     def columns(self, name: str, otherwise: Mapping[str, str | int]) -> Mapping[str, str | int]:
         """The task's column -> the files', as `tasks` says where it names the task."""
@@ -74,6 +76,13 @@ class Place:
     def specs(self) -> dict[str, TaskSpec]:
         """The tasks of a map; for a directory those that are built in."""
         return {name: task.spec(name) for name, task in self.tasks.items()} or TASKS
+
+
+def _mark(part: Part | None, share: float = 1.0) -> str:
+    """What stands behind the URI of a file of which some rows are meant."""
+    if share < 1:
+        return replace(part or Part(), share=share).mark
+    return part.mark if part else ""
 
 
 def place_of(data: str) -> Place:
@@ -153,12 +162,13 @@ def read_map(uri: str) -> dict[str, Task]:
 
 def _placed(task: Task, folder: str) -> Task:
     named = {split: getattr(task, split) for split in ("train", "dev", "test") if getattr(task, split)}
-    return task.model_copy(
-        update={
-            split: _below(folder, paths) if isinstance(paths, str) else [_below(folder, path) for path in paths]
-            for split, paths in named.items()
-        }
-    )
+    return task.model_copy(update={split: _files_below(folder, files) for split, files in named.items()})
+
+
+def _files_below(folder: str, files: Any) -> Any:
+    if isinstance(files, Mapping):
+        return {_below(folder, path): share for path, share in files.items()}
+    return _below(folder, files) if isinstance(files, str) else [_below(folder, path) for path in files]
 
 
 def _below(folder: str, path: str) -> str:

@@ -12,7 +12,8 @@ from multitask.tasks.own import Definition, Pairing, Word, paired, spec_of
 from multitask.tasks.schema import Above0, AtLeast0, Positive, Rate, Strict
 from multitask.tasks.table import TASKS, TaskSpec
 
-Files = str | Annotated[list[str], Field(min_length=1)] | None
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+Files = str | Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, Share], Field(min_length=1)] | None
 
 
 class KeepBest(Strict):
@@ -225,8 +226,9 @@ class Task(Strict):
     note: str | None = None
     """What whoever reads a score has to know of the labels; it goes into the bundles."""
     train: Files = None
-    """The training file: a path or URI, a list of them that are read one after the other, or a pattern with `*`; the
-    data directory's unless said."""
+    """The training file: a path or URI, a pattern with `*`, a list of either that is read one after the other, or a
+    mapping from each to the share of its rows that is read, decided by their content; the data directory's unless
+    said."""
     dev: Files = None
     """The dev file, written like `train`."""
     test: Files = None
@@ -248,10 +250,13 @@ class Task(Strict):
         fold, folds = self.split.folds
         return Part(split, **shares, by=self.split.by, fold=fold, folds=folds)
 
-    def files(self, split: str) -> list[str]:
-        """The files of a split, or those of which it is a part; none where the task names none."""
+    def files(self, split: str) -> list[tuple[str, float]]:
+        """The files of a split, or those of which it is a part, with the share of each that is read; none where the
+        task names none."""
         named: Files = self.train if self.part(split) else getattr(self, split)
-        return [named] if isinstance(named, str) else named or []
+        if isinstance(named, dict):
+            return list(named.items())
+        return [(name, 1.0) for name in ([named] if isinstance(named, str) else named or [])]
 
     @model_validator(mode="after")
     def _dev_is_one_thing(self) -> Task:

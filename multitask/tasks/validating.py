@@ -49,17 +49,21 @@ def told(error: ValidationError, model: type[BaseModel], tree: Any, where: str, 
 
 
 # Where a word or number, or else a mapping or list, is allowed, pydantic says what is wrong with each; one was meant.
-_NO_WORD = {"literal_error", "string_type", "float_type"}
-_NO_MAPPING = {"dict_type", "model_type", "model_attributes_type", "list_type"}
+_OF_WORDS = {"literal_error", "string_type", "float_type"}
+_OF_MAPPINGS = {"dict_type", "model_type", "model_attributes_type"}
+_OF_LISTS = {"list_type"}
+
+
+def _beside(given: Any) -> set[str]:
+    """The errors that tell of alternatives which were not meant where that was given."""
+    if isinstance(given, dict):
+        return _OF_WORDS | _OF_LISTS
+    return _OF_WORDS | _OF_MAPPINGS if isinstance(given, list) else _OF_MAPPINGS | _OF_LISTS
 
 
 def _relevant(problems: list[Any]) -> list[Any]:
     """The errors that matter among pydantic's, unknown keys first: a misspelt key is missing under its own name too."""
-    said = [
-        problem
-        for problem in problems
-        if problem["type"] not in (_NO_WORD if isinstance(problem["input"], dict | list) else _NO_MAPPING)
-    ]
+    said = [problem for problem in problems if problem["type"] not in _beside(problem["input"])]
     return sorted(said or problems, key=lambda problem: problem["type"] != "extra_forbidden")
 
 

@@ -131,3 +131,36 @@ def test_own_columns_are_judged_where_a_file_has_them_and_a_weight(tmp_path: Pat
         str(tmp_path / "a.tsv"), SPEC, labelled=True, columns={"sentence": "review"}, weight="worth", max_bad_rows=1.0
     )
     assert [(example.texts[0], example.weight) for example in found.examples] == [('"open quote', 2.0), ("second", 1.0)]
+
+
+def test_a_share_of_a_file_is_of_its_content_and_goes_with_a_split(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", rows(2000))
+    write(tmp_path / "b.csv", [(f"other {at}", 1, "x") for at in range(100)])
+    files = {str(tmp_path / "a.csv"): 0.25, str(tmp_path / "b*.csv"): 1.0}
+
+    def of(**task: Any) -> Place:
+        return Place("map", build_map({"tasks": {"sst": {"train": files, **task}}}, "map"), "")
+
+    found = texts(of(), "train")
+    mine = [text for text in found if text.startswith("text")]
+    assert len(found) - len(mine) == 100 and abs(len(mine) - 500) < 4 * (2000 * 0.25 * 0.75) ** 0.5
+    more = {**files, str(tmp_path / "a.csv"): 0.5}
+    assert {*mine} < {*texts(Place("map", build_map({"tasks": {"sst": {"train": more}}}, "map"), ""), "train")}
+    train, dev = (texts(of(split={"dev": 0.2, "by": "author"}), split) for split in ("train", "dev"))
+    assert not {*train} & {*dev} and 100 < len({*train, *dev} - {f"other {at}" for at in range(100)}) < 900
+    shas = {
+        read_examples(where.find(SPEC, "train"), SPEC, labelled=True).sha256 for where in (of(), of(split={"dev": 0.2}))
+    }
+    assert len(shas) == 2
+
+
+@pytest.mark.parametrize("part", [Part(share=0.25), Part("dev", 0.1, 0.2, "a,b=c", share=0.5), Part(share=0.5, by="x")])
+def test_a_share_is_written_behind_the_uri(part: Part) -> None:
+    assert parted(f"s3://b/a#1.csv{part.mark}") == ("s3://b/a#1.csv", part)
+
+
+@pytest.mark.parametrize("share", [0, 1.5, "half"])
+def test_what_is_no_share_is_one_line(share: Any) -> None:
+    with pytest.raises(UserError, match=r"map: tasks\.sst\.train\.a\.csv: ") as caught:
+        build_map({"tasks": {"sst": {"train": {"a.csv": share}}}}, "map")
+    assert len(str(caught.value).splitlines()) == 1
