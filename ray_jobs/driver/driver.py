@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lightning_modules.progress import Interrupted
+from lightning_modules.progress import Interrupted, Progress
 from multitask.errors import StorageError, UserError
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.fence import EXPERIMENT_FILE
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LONG_READING = 5.0  # seconds after which it is shown how far it is
+
 
 def run_training(request: TrainingRequest, screen: Screen, stop: StopRequest | None = None) -> dict[str, Any] | None:
     """Runs an experiment or goes on with it; returns the results, None where the user stopped it.
@@ -60,7 +64,8 @@ def run_training(request: TrainingRequest, screen: Screen, stop: StopRequest | N
     with DriverLog(place) as driver_log, stop:
         storage.clean(request.experiment)
         try:
-            driver = Driver(replace(request, log=driver_log.path, submission_id=submission_id()), screen, trackers)
+            request = replace(request, log=driver_log.path, submission_id=submission_id())
+            driver = Driver(request, screen, trackers, stop)
             driver_log.fence = driver.check
             return driver.run(stop)
         except Interrupted:
@@ -69,15 +74,31 @@ def run_training(request: TrainingRequest, screen: Screen, stop: StopRequest | N
             return None
 
 
+def _tell_reading(screen: Screen, stop: StopRequest | None, began: float, doing: str, rows: int) -> None:
+    """Shows how far reading is once it takes long. Raises Interrupted where the user asks to stop: the files are read
+    again then."""
+    if stop and stop.asked:
+        raise Interrupted("reading")
+    if time.monotonic() - began > LONG_READING:
+        screen.progress(Progress("reading", doing, 0, 0, rows, 0))
+
+
 class Driver:
     """One run of an experiment. Raises UserError before anything starts, Interrupted where the user stopped it."""
 
-    def __init__(self, request: TrainingRequest, screen: Screen, trackers: Sequence[Tracker] = ()) -> None:
+    def __init__(
+        self,
+        request: TrainingRequest,
+        screen: Screen,
+        trackers: Sequence[Tracker] = (),
+        stop: StopRequest | None = None,
+    ) -> None:
         self.request, self.recipe, self.storage = request, request.recipe, request.storage
         self.screen, self.trackers = screen, trackers
         screen.note("reading the data and the encoder ...")
-        prepared = prepare(self.recipe, request.data, self.storage)
-        self.prepared: Prepared = with_lessons(self.recipe, request.data, self.storage, prepared)
+        tell = partial(_tell_reading, screen, stop, time.monotonic())
+        prepared = prepare(self.recipe, request.data, self.storage, tell)
+        self.prepared: Prepared = with_lessons(self.recipe, request.data, self.storage, prepared, tell)
         self._read_experiment()
 
     def _read_experiment(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,13 @@ class Lesson:
     """What of it makes the stage another one."""
 
 
+Tell = Callable[[str, int], None]
+
+
+def untold(doing: str, rows: int) -> None:
+    """The `tell` of who does not ask."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What a recipe's stages start from and are trained on, all of it in the storage."""
@@ -92,9 +101,10 @@ class Prepared:
         return {task: {split: table.sha256 for split, table in tables.items()} for task, tables in self.tables.items()}
 
 
-def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
+def prepare(recipe: Recipe, data: str | None, storage: Storage, tell: Tell = untold) -> Prepared:
     """Reads all data files and models of a recipe, and puts tokens and bundles into the storage.
 
+    tell: told again and again what is read, and how many rows of it are; what it raises ends the reading.
     Raises UserError for what is missing or malformed, before any work starts.
     """
     place = place_of_recipe(recipe, data)
@@ -107,7 +117,7 @@ def prepare(recipe: Recipe, data: str | None, storage: Storage) -> Prepared:
     for name, spec in recipe.specs.items():
         uris = _files(recipe, spec, place)
         unread = unread and all(place.named(spec, split) for split in uris)
-        caches[name] = {split: _cache(recipe, spec, split, uri, storage, start) for split, uri in uris.items()}
+        caches[name] = {split: _cache(recipe, spec, split, uri, storage, start, tell) for split, uri in uris.items()}
         # The cache may have been made from a copy of the file elsewhere: the results name this one.
         tables[name] = {
             split: replace(load_tokens(storage, path), source=", ".join(map(absolute, uris[split])))
@@ -281,7 +291,9 @@ def _files(recipe: Recipe, spec: TaskSpec, place: Place) -> dict[Split, list[str
     return {split: place.find(spec, split) for split in ("train", "dev", "test") if split in wanted}
 
 
-def _cache(recipe: Recipe, spec: TaskSpec, split: Split, uris: list[str], storage: Storage, start: Start) -> str:
+def _cache(
+    recipe: Recipe, spec: TaskSpec, split: Split, uris: list[str], storage: Storage, start: Start, tell: Tell
+) -> str:
     return cache_tokens(
         storage,
         uris,
@@ -292,4 +304,5 @@ def _cache(recipe: Recipe, spec: TaskSpec, split: Split, uris: list[str], storag
         columns=recipe.tasks[spec.name].columns,
         max_bad_rows=recipe.max_bad_rows,
         weight=recipe.tasks[spec.name].weight if split == "train" else None,
+        tell=partial(tell, f"{spec.name} {split}"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from tokenizers import Tokenizer
 
@@ -24,24 +25,29 @@ from multitask.recipe.data_maps import Place, place_of_recipe
 from multitask.recipe.stages import Recipe, Stage
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TaskSpec
-from ray_jobs.driver.prepare import Lesson, Prepared, located, stored
+from ray_jobs.driver.prepare import Lesson, Prepared, Tell, located, stored, untold
 
 CONTENT = {"weight", "temperature", "embeddings"}  # of a Teacher; its bundle and texts are known by their content
 
 
-def with_lessons(recipe: Recipe, data: str | None, storage: Storage, prepared: Prepared) -> Prepared:
-    """What was prepared, with the teachers of all stages. Raises UserError for one that cannot teach its task."""
+def with_lessons(
+    recipe: Recipe, data: str | None, storage: Storage, prepared: Prepared, tell: Tell = untold
+) -> Prepared:
+    """What was prepared, with the teachers of all stages. tell: as `prepare` has it. Raises UserError for one that
+    cannot teach its task."""
     if not any(stage.teachers for stage in recipe.stages):
         return prepared
     place = place_of_recipe(recipe, data)
     found: dict[str, dict[str, Lesson]] = {}
     for stage in recipe.stages:
-        lessons = {task: _lesson(recipe, stage, task, storage, prepared, place) for task in stage.teachers}
+        lessons = {task: _lesson(recipe, stage, task, storage, prepared, place, tell) for task in stage.teachers}
         found[stage.name] = lessons
     return replace(prepared, lessons=found)
 
 
-def _lesson(recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared: Prepared, place: Place) -> Lesson:
+def _lesson(
+    recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared: Prepared, place: Place, tell: Tell
+) -> Lesson:
     teacher, spec, at = stage.teachers[task], recipe.specs[task], f"stages.{stage.name}.teachers.{task}"
     opened = _opened(storage, teacher, spec, f"{at}.bundle")
     if teacher.embeddings:
@@ -61,6 +67,7 @@ def _lesson(recipe: Recipe, stage: Stage, task: str, storage: Storage, prepared:
             max_bad_rows=recipe.max_bad_rows,
             unlabelled=unlabelled,
             weight=recipe.tasks[task].weight,
+            tell=partial(tell, f"{task} for its teacher"),
         )
 
     members = [

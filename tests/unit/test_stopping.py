@@ -6,11 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from lightning_modules.progress import Interrupted, Progress
+from multitask.data import tokens
+from multitask.recipe.checks import build_recipe
+from multitask.storage.storage import Storage
+from ray_jobs.driver import driver
+from ray_jobs.driver.request import TrainingRequest
+from ray_jobs.options import Workers
 from ray_jobs.runners.cluster import own_signals
+from ray_jobs.screen import Screen
 from ray_jobs.stopping import StopRequest
+from tests.helpers import recipe_tree
 
 pytestmark = pytest.mark.usefixtures("hears_hangups")
 
@@ -56,3 +66,27 @@ def started_amid_own_signals() -> str:
         child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert signal.getsignal(signal.SIGHUP) == before
     return child.stdout.strip()
+
+
+def test_a_wish_to_stop_ends_the_reading_of_files_and_leaves_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failing where reading goes on to its end: the files of a large corpus take minutes."""
+    stop, seen = StopRequest("again"), list[str]()
+    monkeypatch.setattr(tokens, "CHUNK", 16)
+    monkeypatch.setattr(driver, "LONG_READING", -1.0)
+
+    class Told(Screen):
+        def progress(self, progress: Progress) -> None:
+            seen.append(progress.line())
+            stop.asked = len(seen) == 3
+
+    request = TrainingRequest(build_recipe(recipe_tree(), "r"), None, Storage(str(tmp_path)), "small", Workers(), False)
+    with pytest.raises(Interrupted):
+        driver.Driver(request, Told(quiet=True), stop=stop)
+    assert seen == [f"reading  sst dev {rows}" for rows in (16, 32, 48)]
+    assert not list(tmp_path.glob("cache/tokens/*"))
+    stop.asked = False
+    seen.clear()
+    driver.Driver(request, Screen(quiet=True), stop=stop)
+    assert len(list(tmp_path.glob("cache/tokens/*.safetensors"))) > 2
