@@ -96,14 +96,15 @@ def _said(at: str, content: StageContent) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part, says in PARTS.items():
         if part in content:
-            found |= _flat(says(at, content[part]))
-    return found | _flat({key: value for key, value in content.items() if key not in PARTS})
+            found |= flat(says(at, content[part]))
+    return found | flat({key: value for key, value in content.items() if key not in PARTS})
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Path -> value of a tree's leaves."""
     if not isinstance(value, dict):
         return {prefix: value}
-    pairs = [_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
+    pairs = [flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
     return {key: item for pair in pairs for key, item in pair.items()}
 
 

@@ -132,7 +132,7 @@ def compare(
         for model in range(1, len(tasks[0].predicted))
         for key, given in scores.items()
     ]
-    return _adjusted(found)
+    return adjusted(found)
 
 
 def _compared(
@@ -177,8 +177,8 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons with their p adjusted, the bootstrap's and McNemar's each among themselves."""
+def adjusted(found: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with their p adjusted for all of them, the bootstrap's and McNemar's each among themselves."""
     ps = iter(holm([one.p for one in found if one.p is not None]))
     of_sides = iter(holm([one.sides.p for one in found if one.sides]))
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from multitask.bundle.ensemble import is_ensemble
 from multitask.errors import UserError
+from multitask.report.against import Baseline, against
 from multitask.report.as_html import as_html
 from multitask.report.as_markdown import as_markdown
 from multitask.report.blocks import Report
@@ -23,13 +24,19 @@ def write_report(uri: str, price: float | None = None) -> list[str]:
     return save_report(uri, report_of(uri, price))
 
 
-def report_of(uri: str, price: float | None = None) -> Report:
-    """The report of an experiment or an ensemble; of an ensemble, which trains nothing, without a cost."""
+def report_of(uri: str, price: float | None = None, baseline: Baseline | None = None) -> Report:
+    """The report of an experiment, or of an ensemble.
+
+    price: of a worker's hour. baseline: what an experiment is compared with. Raises UserError for an ensemble with
+    either: it has trained nothing and has no stages.
+    """
     folder = Storage(uri)
     if not is_ensemble(uri):
-        return compose(read_evidence(folder), price)
-    if price is not None:
-        raise UserError(f"--price: of an experiment; '{uri}' is an ensemble, which has trained nothing")
+        evidence = read_evidence(folder)
+        return compose(evidence, price, against(evidence, baseline) if baseline else None)
+    if price is not None or baseline:
+        option = "--against" if baseline else "--price"
+        raise UserError(f"{option}: of an experiment; '{uri}' is an ensemble, which has trained nothing")
     return ensemble_report(folder)
 
 

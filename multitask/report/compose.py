@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from multitask.experiment.results import is_trial, summary, sweep_lines
+from multitask.report.against import Against, against_section
 from multitask.report.blocks import Report, Section
 from multitask.report.cost import Cost, cost_document, cost_section
 from multitask.report.facts import data_table, trainers_table
@@ -14,8 +15,8 @@ from multitask.report.sweeps import sweeps_section
 from multitask.report.tables import caveats, conflict_tables, label, paper_table, retention_table, stages_table
 
 
-def compose(evidence: Evidence, price: float | None = None) -> Report:
-    """The report of an experiment. price: of a worker's hour."""
+def compose(evidence: Evidence, price: float | None = None, against: Against | None = None) -> Report:
+    """The report of an experiment. price: of a worker's hour. against: what a comparison with another one has found."""
     results = evidence.results
     encoder = results["encoder"]
     facts = [("Recipe", results["recipe"]), ("Encoder", encoder["source"]), ("Stages", _progress(evidence))]
@@ -23,9 +24,10 @@ def compose(evidence: Evidence, price: float | None = None) -> Report:
     facts += [("Cost", Cost.of(evidence.spent, price).line(price))]
     builders = [_papers, _stages, sweeps_section, _retention, _conflict, _curves, _final, looks_section]
     sections = [section for build in builders if (section := build(evidence)) is not None]
+    sections[:0] = [against_section(against)] if against else []
     sections += [cost_section(evidence.spent, results.get("attempt", 1), price), _run_facts(evidence)]
     notes = [*sweep_lines(evidence.rows), *caveats(evidence)]
-    document = {"cost": cost_document(evidence.spent, price)}
+    document = {"cost": cost_document(evidence.spent, price)} | ({"against": against.to_json()} if against else {})
     return Report(results["experiment"], facts, headline(evidence), notes, sections, document)
 
 

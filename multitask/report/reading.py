@@ -71,10 +71,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Evidence:
-    """An experiment as it lies in its folder at `place`."""
+    """An experiment as it lies in its folder at `place`; its recipe with all that was left to the defaults."""
 
     place: str
     results: dict[str, Any]
+    recipe: dict[str, Any]
     runs: list[Run]
     tables: list[PaperTable]
     spent: list[Spent]
@@ -129,7 +130,7 @@ def read_evidence(folder: Storage) -> Evidence:
     rows = _with_sweeps(results["stages"], recipe)
     runs = [_run(folder, row, prints, trained.get(stage_of(row["name"]), ())) for row in rows]
     tables, spent = _paper_tables(recipe, join(folder.uri, "recipe.yaml")), spent_in(folder, made, rows)
-    return Evidence(folder.uri, results, runs, tables, spent)
+    return Evidence(folder.uri, results, recipe, runs, tables, spent)
 
 
 def _results(folder: Storage) -> dict[str, Any]:

@@ -42,6 +42,18 @@ class Task:
     unseen: NDArray[np.bool_] | None
 
 
+@dataclass(frozen=True)
+class Found:
+    """What several bundles say of the tasks that all of them have.
+
+    place: the files' whose rows they are. asked: the metrics that overall scores are made of, and further ones.
+    """
+
+    tasks: list[Task]
+    place: Place
+    asked: tuple[Sequence[str], Sequence[str]]
+
+
 def compare_bundles(
     uris: Sequence[str], data: str | None, split: str, screen: Screen, clean: bool = False, rows: str | None = None
 ) -> None:
@@ -50,26 +62,40 @@ def compare_bundles(
 
     Raises UserError where bundles have no task in common, or do not mean the same labels by it.
     """
-    wanted = _checked(uris, split, clean, rows)
-    found = [opened(uri, data, [wanted, *TRAIN[: int(clean)]]) for uri in uris]
-    names = _common(uris, [bundle for bundle, _ in found], found[0][1], wanted, screen)
-    tasks = _answered(uris, found, names, wanted, screen, clean)
-    about = found[0][0].about
-    asked = about.get("overall") or OVERALL_OF, about.get("measures", [])
-    parts = {"whole": compare([task.answered for task in tasks], *asked)}
+    found = _found(uris, data, split, screen, clean, rows)
+    parts = {"whole": compare([task.answered for task in found.tasks], *found.asked)}
     if clean:
-        parts["clean"] = compare([task.answered.of(task.unseen) for task in tasks if task.unseen is not None], *asked)
+        answered = [task.answered.of(task.unseen) for task in found.tasks if task.unseen is not None]
+        parts["clean"] = compare(answered, *found.asked)
     if rows:
-        _write_changed(rows, uris, tasks, screen)
+        _write_changed(rows, uris, found.tasks, screen)
     if screen.as_json:
-        screen.document(_document(uris, found[0][1].uri, split, parts))
+        screen.document(_document(uris, found.place.uri, split, parts))
         return
-    _show(screen, uris, parts["whole"], f"against {uris[0]} on {split} of {found[0][1].uri}")
+    _show(screen, uris, parts["whole"], f"against {uris[0]} on {split} of {found.place.uri}")
     if clean:
         title = f"against {uris[0]} on those rows of {split} of which no text is in a training file"
         _show(screen, uris, parts["clean"], title)
-        left = {task.answered.spec.name: int(task.unseen.sum()) for task in tasks if task.unseen is not None}
+        left = {task.answered.spec.name: int(task.unseen.sum()) for task in found.tasks if task.unseen is not None}
         tell_of_none_unseen(left, split, screen)
+
+
+def compared_on_dev(baseline: str, bundle: str, screen: Screen) -> list[Comparison]:
+    """A bundle's metrics against a baseline's, on the dev files that the baseline was trained with. Raises UserError
+    where these are gone, and as `compare_bundles` does."""
+    found = _found([baseline, bundle], None, "dev", screen)
+    return compare([task.answered for task in found.tasks], *found.asked)
+
+
+def _found(
+    uris: Sequence[str], data: str | None, split: str, screen: Screen, clean: bool = False, rows: str | None = None
+) -> Found:
+    wanted = _checked(uris, split, clean, rows)
+    bundles = [opened(uri, data, [wanted, *TRAIN[: int(clean)]]) for uri in uris]
+    names = _common(uris, [bundle for bundle, _ in bundles], bundles[0][1], wanted, screen)
+    about = bundles[0][0].about
+    asked = about.get("overall") or OVERALL_OF, about.get("measures", [])
+    return Found(_answered(uris, bundles, names, wanted, screen, clean), bundles[0][1], asked)
 
 
 def _checked(uris: Sequence[str], split: str, clean: bool, rows: str | None) -> Split:

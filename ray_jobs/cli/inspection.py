@@ -110,6 +110,10 @@ def report(
     experiment: Annotated[
         str, typer.Argument(help="An experiment's folder or URI, <storage>/<experiment>; or an ensemble's.")
     ],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="EXPERIMENT", help="Another one: scores, settings and time of both."),
+    ] = None,
     price: Annotated[
         str | None, typer.Option(metavar="NUMBER", help="What a worker costs in an hour: the report says what all did.")
     ] = None,
@@ -118,12 +122,18 @@ def report(
 ) -> None:
     """Write the report.html and report.md of an experiment or an ensemble. Tables, curves, what each stage cost the
     other tasks, what all of it took."""
+    from functools import partial
+
     from multitask.report import report_of, save_report
+    from multitask.report.against import Baseline
+    from ray_jobs.bundles.comparing import compared_on_dev
     from ray_jobs.options import hourly_price
     from ray_jobs.screen import Screen
 
     with Screen(quiet=quiet, as_json=as_json) as screen:
-        found = report_of(experiment, None if price is None else hourly_price(price))
+        hourly = None if price is None else hourly_price(price)
+        baseline = Baseline(against, partial(compared_on_dev, screen=screen)) if against else None
+        found = report_of(experiment, hourly, baseline)
         places = save_report(experiment, found)
         if as_json:
             screen.document({"reports": places, **found.document})
