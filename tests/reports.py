@@ -47,6 +47,31 @@ FINISHED = [
 ]
 
 
+SCORES = {"lr=1e-05": 0.25, "lr=0.001": 0.75, "lr=0.0001": 0.5, "lr=0.01": None}
+
+
+def trial_trainer(number: int, variant: int) -> str:
+    return f"TorchTrainer_{number:05x}_00000_{variant}_2026-11-22_07-57-57"
+
+
+def swept(by: str = "sts/pearson", variant: int = 0, scores: dict[str, float | None] = SCORES) -> list[dict[str, Any]]:
+    """The trials of sts by their settings, a failed one where there is no score, and the stage that the best becomes
+    where less is not better."""
+    names = [f"sts@{label}" for label in scores]
+    best = max((name for name in scores if scores[name] is not None), key=lambda name: scores[name] or 0.0)
+    sweep = {"stage": "sts", "by": by, "trials": names, "best": f"sts@{best}"}
+    trials = [
+        stage(
+            f"sts@{label}", "encoder", {by: score} if score is not None else {}, variant, sweep=sweep,
+            settings={"lr": float(label.partition("=")[2])}, trainer=trial_trainer(number, variant),
+            status="failed" if score is None else "finished",
+        )
+        for number, (label, score) in enumerate(scores.items())
+    ]  # fmt: skip
+    chosen = next(trial for trial in trials if trial["name"] == sweep["best"])
+    return [{**ENCODER, "variant": variant, "seed": 11711 + variant}, *trials, {**chosen, "name": "sts"}]
+
+
 def write(folder: Path | str, stages: list[dict[str, Any]], encoder: str = "tiny", **recipe: Any) -> Storage:
     home = Storage(str(folder))
     data = {

@@ -14,8 +14,9 @@ from multitask.measure.compare import Comparison, adjusted
 from multitask.report.blocks import Cell, ReportTable, Section
 from multitask.report.cost import Cost, Spent, cost_document
 from multitask.report.differing import settings_apart, words
-from multitask.report.numbers import DASH, duration, number, ordered, quantity, signed, spread
+from multitask.report.numbers import DASH, SCORES, duration, kind_of, number, ordered, quantity, signed, spread
 from multitask.report.reading import Evidence, Run, read_evidence
+from multitask.report.tables import LEAST_SCALE
 from multitask.storage.storage import Storage
 from multitask.storage.uris import join
 
@@ -161,31 +162,35 @@ def against_section(found: Against) -> Section:
 
 
 def _scores_table(found: Against) -> ReportTable:
+    """A row a metric of each pair of stages, or a row a seed and one of their mean."""
     several = len({one.pair.run.variant for one in found.differences}) > 1
+    stages = list(dict.fromkeys(one.pair.name for one in found.differences))
+    scale = max([LEAST_SCALE, *(abs(one.size or 0.0) for one in found.differences)])
     rows = []
-    for at, one in enumerate(found.differences):
-        rows.append(_score_row(one, several))
-        following = found.differences[at + 1] if at + 1 < len(found.differences) else None
-        if several and (following is None or _subject(following) != _subject(one)):
-            rows.append(_mean_row([other for other in found.differences if _subject(other) == _subject(one)]))
-    header = ["stage", "metric", *["seed"][: int(several)], *found.names, "difference", "95 % interval", "p (Holm)"]
-    notes = ["p: two-sided, of no difference, adjusted for all rows of the table (Holm); bold: below .05. Gained, "
-             "lost: rows that this experiment alone has right, that the baseline alone has."]  # fmt: skip
+    for subject in dict.fromkeys(map(_subject, found.differences)):
+        these = [one for one in found.differences if _subject(one) == subject]
+        first = Cell(these[0].metric.replace("/", " "), these[0].pair.name if len(stages) > 1 else "")
+        rows += [[first, *[Cell(one.pair.seeds)][: int(several)], *_score_cells(one, scale)] for one in these]
+        rows += [[first, *_mean_cells(these)]] if several else []
+    notes = ["p: two-sided, of no difference, adjusted for all rows of the table (Holm). Bold, blue for a gain, orange "
+             "for a cost: below .05. Gained, lost: rows that it alone has right, or the baseline."]  # fmt: skip
     notes += ["Seeds: mean ± sample standard deviation, of the differences seed by seed."] if several else []
-    header += ["gained", "lost"]
-    return ReportTable("Scores of the final stages", header, rows, notes=[*notes, *found.missing], words=2 + several)
+    header = ["metric", *["seed"][: int(several)], *found.names, "difference", "95 % interval", "p (Holm)"]
+    caption = f"Scores of the final stage{'s' if len(stages) > 1 else ''} {', '.join(stages)}"
+    return ReportTable(caption, [*header, "gained", "lost"], rows, notes=[*notes, *found.missing])
 
 
 def _subject(one: Difference) -> tuple[str, str]:
     return one.pair.name, one.metric
 
 
-def _score_row(one: Difference, several: bool) -> list[Cell]:
+def _score_cells(one: Difference, scale: float) -> list[Cell]:
+    """Both values, and what is known of their difference. scale: of the colours."""
     compared, size = one.compared, one.size
     sure = compared is not None and compared.p_holm is not None and compared.p_holm < SURE
-    cells = [Cell(one.pair.name), Cell(one.metric.replace("/", " ")), *[Cell(one.pair.seeds)][: int(several)]]
-    cells += [Cell(number(value), quiet=value is None) for value in one.values]
-    cells.append(Cell(DASH, quiet=True) if size is None else Cell(signed(size), strong=sure))
+    cells = [Cell(number(value), quiet=value is None) for value in one.values]
+    tone = (size or 0.0) / scale if sure and kind_of(one.metric) in SCORES else None
+    cells.append(Cell(DASH, quiet=True) if size is None else Cell(signed(size), tone=tone, strong=sure))
     if compared is None or compared.interval is None or compared.p_holm is None:
         return [*cells, Cell(DASH, (compared.why or "") if compared else "", quiet=True), *[Cell("")] * 3]
     cells += [Cell(f"{signed(compared.interval[0])} .. {signed(compared.interval[1])}"), Cell(_p(compared.p_holm))]
@@ -193,15 +198,15 @@ def _score_row(one: Difference, several: bool) -> list[Cell]:
     return [*cells, *(Cell(str(n)) for n in (sides.gained, sides.lost))] if sides else [*cells, Cell(""), Cell("")]
 
 
-def _mean_row(some: Sequence[Difference]) -> list[Cell]:
+def _mean_cells(some: Sequence[Difference]) -> list[Cell]:
     """The mean over seeds, of those that have both values."""
-    whole = [one for one in some if one.size is not None]
-    means = [summary([value for one in whole if (value := one.values[side]) is not None]) for side in (0, 1)]
-    sizes = summary([one.size for one in whole if one.size is not None])
-    texts = [spread(mean) if mean else DASH for mean in means]
-    cells = [Cell(text) for text in (*texts, spread(sizes, show_sign=True) if sizes else DASH)]
-    return [Cell(some[0].pair.name), Cell(some[0].metric.replace("/", " ")), Cell(f"{len(whole)} seeds"), *cells,
-            *[Cell("")] * 4]  # fmt: skip
+    sizes = [one.size for one in some if one.size is not None]
+    sides = zip(*(one.values for one in some if one.size is not None), strict=True)
+    means = [summary([value for value in side if value is not None]) for side in sides] or [None, None]
+    difference = summary(sizes)
+    texts = [*(spread(mean) if mean else DASH for mean in means)]
+    texts.append(spread(difference, show_sign=True) if difference else DASH)
+    return [Cell(f"{len(sizes)} seeds"), *map(Cell, texts), *[Cell("")] * 4]
 
 
 def _p(value: float) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from multitask.experiment.results import Summary, cell
-from multitask.measure.metrics import METRICS, OVERALL_OF
+from multitask.measure.metrics import METRICS, OVERALL_OF, lower_is_better
 
 FIRST = (*OVERALL_OF, "overall/mean", "overall/normalised")
 # Kinds on one scale, where more is better; any other (perplexity, say) has a scale of its own.
-SCORES = frozenset({*METRICS, "mean", "normalised"})
+SCORES = frozenset({*(kind for kind in METRICS if not lower_is_better(kind)), "mean", "normalised"})
 DASH = "–"
 LARGE = 10.0  # from here on one digit is enough
 
@@ -61,7 +61,9 @@ def quantity(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 47 s, 12 min 5 s, 1 h 40 min."""
+    """Seconds as people say them: 0.4 s, 47 s, 12 min 5 s, 1 h 40 min."""
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

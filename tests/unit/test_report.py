@@ -76,14 +76,15 @@ def test_retention_is_the_difference_to_what_the_stage_started_from(tmp_path: Pa
 
 
 def test_retention_colours_gains_and_costs_but_no_other_scale(tmp_path: Path) -> None:
-    before = {"sst/accuracy": 0.2, "mlm/perplexity": 40.0}
-    stages = [{**ENCODER, "metrics": before}]
-    stages += [stage("mlm", "encoder", {"sst/accuracy": 0.6, "mlm/perplexity": 12.5}, objective="mlm")]
+    before = {"sst/accuracy": 0.2, "mlm/perplexity": 40.0, "sst/log_loss": 1.5}
+    after = {"sst/accuracy": 0.6, "mlm/perplexity": 12.5, "sst/log_loss": 1.0}
+    stages = [{**ENCODER, "metrics": before}, stage("mlm", "encoder", after, objective="mlm")]
     table = retention_table(evidence(tmp_path, stages))
     assert table
-    _, _, accuracy, perplexity = table.rows[0]
+    _, _, accuracy, perplexity, loss = table.rows[0]
     assert accuracy.tone == pytest.approx(1.0)
     assert (perplexity.text, perplexity.tone) == ("−27.5", None)
+    assert (loss.text, loss.tone) == ("−.500", None), "less is better"
 
 
 def test_a_foreign_bundles_stage_has_no_difference(tmp_path: Path) -> None:

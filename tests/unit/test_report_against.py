@@ -17,7 +17,7 @@ from multitask.report.compose import compose
 from multitask.report.differing import settings_apart
 from multitask.report.reading import Evidence
 from multitask.storage.storage import Storage
-from tests.reports import ENCODER, FINISHED, NASTY, evidence, stage, trainer, write
+from tests.reports import ENCODER, FINISHED, NASTY, SCORES, evidence, stage, swept, trainer, write
 
 STS, SST = FINISHED[1], FINISHED[2]
 
@@ -51,12 +51,12 @@ def test_seeds_are_paired_in_their_order_and_summed_up(tmp_path: Path) -> None:
     before = [ENCODER, leaf("sst", 0.25), leaf("sst", 0.5, 1)]
     after = [ENCODER, leaf("sst", 0.5), leaf("sst", 0.5, 1), leaf("sst", 0.75, 2)]
     table = against_section(compared(tmp_path, before, after)).tables[0]
-    assert table.header[:3] == ["stage", "metric", "seed"] and table.words == 3
-    shown = [[cell.text for cell in row[:6]] for row in table.rows]
+    assert table.header[:2] == ["metric", "seed"]
+    shown = [[cell.text for cell in row[:5]] for row in table.rows]
     assert shown == [
-        ["sst", "sst accuracy", "11711", ".250", ".500", "+.250"],
-        ["sst", "sst accuracy", "11712", ".500", ".500", "0"],
-        ["sst", "sst accuracy", "2 seeds", ".375 ± .177", ".500", "+.125 ± .177"],
+        ["sst accuracy", "11711", ".250", ".500", "+.250"],
+        ["sst accuracy", "11712", ".500", ".500", "0"],
+        ["sst accuracy", "2 seeds", ".375 ± .177", ".500", "+.125 ± .177"],
     ]
 
 
@@ -76,6 +76,8 @@ def test_an_interval_is_of_what_both_bundles_answered_and_p_is_adjusted_for_the_
     cells = dict(zip(table.header, table.rows[0], strict=True))
     assert [cells[title].text for title in ("difference", "95 % interval", "p (Holm)")] == [
         "+.250", "+.125 .. +.375", ".0200"]  # fmt: skip
+    assert table.caption == "Scores of the final stages one, two" and cells["metric"].note == "one"
+    assert cells["difference"].tone == pytest.approx(1.0), "the largest difference"
     assert (cells["gained"].text, cells["lost"].text) == ("9", "2") and cells["difference"].strong
     assert [one.compared.p_holm for one in found.differences if one.compared] == holm([0.01, 0.04])
     first = found.to_json()["scores"][0]
@@ -88,14 +90,14 @@ def test_where_bundles_cannot_be_compared_there_are_values_and_a_reason(tmp_path
 
     section = against_section(compared(tmp_path, [ENCODER, leaf("sst", 0.25)], [ENCODER, leaf("sst", 0.75)], gone))
     table = section.tables[0]
-    assert [cell.text for cell in table.rows[0]] == ["sst", "sst accuracy", ".250", ".750", "+.500", "–", "", "", ""]
+    assert [cell.text for cell in table.rows[0]] == ["sst accuracy", ".250", ".750", "+.500", "–", "", "", ""]
     assert table.notes[-1] == "No intervals of sst, seed 11711: dev.csv is not there; give --data."
 
 
 def test_a_metric_that_one_alone_has_has_no_difference(tmp_path: Path) -> None:
     other = [ENCODER, stage("sst", "encoder", {"sts/pearson": 0.5})]
     table = against_section(compared(tmp_path, [ENCODER, leaf("sst", 0.25)], other)).tables[0]
-    assert [[cell.text for cell in row[1:5]] for row in table.rows] == [
+    assert [[cell.text for cell in row[:4]] for row in table.rows] == [
         ["sst accuracy", ".250", "–", "–"],
         ["sts pearson", "–", ".500", "–"],
     ]
@@ -133,6 +135,17 @@ def test_settings_that_differ_stand_under_their_paths_and_a_lone_stage_in_a_line
         "stages.joint": ("absent", "supervised on sst, sts, full-model"),
     }
     assert settings_apart(before, before) == {}
+
+
+def test_a_swept_stage_has_the_best_trials_settings_and_stages_what_they_start_from(tmp_path: Path) -> None:
+    tree = [{"name": "sts", "lr": 1e-3}, {"name": "sst"}]
+    other = {label: None if score is None else 1 - score for label, score in SCORES.items()}
+    seeds = [*swept(), *swept(variant=1, scores=other)]
+    before = recipe(evidence(tmp_path / "a", FINISHED), stages=[tree[0], {**tree[1], "from": "sts", "sweep": None}])
+    after = recipe(evidence(tmp_path / "b", swept()), stages=[{**tree[0], "lr": {"sweep": [1]}}, tree[1]])
+    assert settings_apart(before, after) == {"stages.sts.lr.sweep": ("absent", [1])}, "the best is the one it had"
+    after = recipe(evidence(tmp_path / "c", seeds), stages=tree)
+    assert settings_apart(before, after)["stages.sts.lr"] == (1e-3, [1e-3, 1e-5])
 
 
 def test_other_data_seeds_and_versions_are_settings_too(tmp_path: Path) -> None:

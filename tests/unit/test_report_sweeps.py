@@ -17,35 +17,11 @@ from multitask.report.as_markdown import as_markdown
 from multitask.report.compose import compose
 from multitask.report.reading import Evidence, read_evidence
 from multitask.report.sweeps import LETTER, Scale, roomy, sweep_panel, sweeps, sweeps_section
-from tests.reports import ENCODER, FINISHED, evidence, stage, texts, write
-
-SCORES = {"lr=1e-05": 0.25, "lr=0.001": 0.75, "lr=0.0001": 0.5, "lr=0.01": None}
-
-
-def trainer(number: int, variant: int) -> str:
-    return f"TorchTrainer_{number:05x}_00000_{variant}_2026-11-22_07-57-57"
-
-
-def rows(by: str = "sts/pearson", variant: int = 0, scores: dict[str, float | None] = SCORES) -> list[dict[str, Any]]:
-    """The trials of sts by their settings, a failed one where there is no score, and the stage that the best becomes
-    where less is not better."""
-    names = [f"sts@{label}" for label in scores]
-    best = max((name for name in scores if scores[name] is not None), key=lambda name: scores[name] or 0.0)
-    sweep = {"stage": "sts", "by": by, "trials": names, "best": f"sts@{best}"}
-    trials = [
-        stage(
-            f"sts@{label}", "encoder", {by: score} if score is not None else {}, variant, sweep=sweep,
-            settings={"lr": float(label.partition("=")[2])}, trainer=trainer(number, variant),
-            status="failed" if score is None else "finished",
-        )
-        for number, (label, score) in enumerate(scores.items())
-    ]  # fmt: skip
-    chosen = next(trial for trial in trials if trial["name"] == sweep["best"])
-    return [{**ENCODER, "variant": variant, "seed": 11711 + variant}, *trials, {**chosen, "name": "sts"}]
+from tests.reports import FINISHED, SCORES, evidence, swept, texts, trial_trainer, write
 
 
 def test_the_table_has_a_row_a_trial_the_best_first_and_starred(tmp_path: Path) -> None:
-    section = sweeps_section(evidence(tmp_path, rows()))
+    section = sweeps_section(evidence(tmp_path, swept()))
     assert section
     (table,) = section.tables
     assert table.header == ["place", "lr", "sts pearson", "time", "status"]
@@ -60,11 +36,10 @@ def test_the_table_has_a_row_a_trial_the_best_first_and_starred(tmp_path: Path) 
 
 
 def test_a_trial_that_was_stopped_says_what_it_had_measured(tmp_path: Path) -> None:
-    found = rows()
-    home = write(tmp_path, found)
+    home = write(tmp_path, swept())
     lines = [{"epoch": epoch, "steps": 9 * epoch, "seconds": 1.0, "metrics": {"sts/pearson": 0.1 + epoch / 10}}
              for epoch in range(3)]  # fmt: skip
-    home.at(trainer(3, 0)).write_bytes("metrics.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    home.at(trial_trainer(3, 0)).write_bytes("metrics.jsonl", "\n".join(map(json.dumps, lines)).encode())
     (sweep,) = sweeps(read_evidence(home))
     section = sweeps_section(read_evidence(home))
     assert sweep.trials[-1].name == "sts@lr=0.01" and section
@@ -72,14 +47,14 @@ def test_a_trial_that_was_stopped_says_what_it_had_measured(tmp_path: Path) -> N
 
 
 def test_where_less_is_better_the_least_is_first(tmp_path: Path) -> None:
-    (sweep,) = sweeps(evidence(tmp_path, rows("sts/mse")))
+    (sweep,) = sweeps(evidence(tmp_path, swept("sts/mse")))
     assert [run.metrics.get("sts/mse") for run in sweep.trials] == [0.25, 0.5, 0.75, None]
     assert "sts mse (less is better)" in sweep_panel(sweep)
 
 
 def test_each_seed_has_a_sweep_of_its_own(tmp_path: Path) -> None:
     other = {label: None if score is None else 1 - score for label, score in SCORES.items()}
-    section = sweeps_section(evidence(tmp_path, [*rows(), *rows(variant=1, scores=other)]))
+    section = sweeps_section(evidence(tmp_path, [*swept(), *swept(variant=1, scores=other)]))
     assert section and [table.caption for table in section.tables] == [
         "sts, seed 11711: 4 trials by sts pearson",
         "sts, seed 11712: 4 trials by sts pearson",
@@ -90,13 +65,13 @@ def test_each_seed_has_a_sweep_of_its_own(tmp_path: Path) -> None:
 
 def test_no_sweep_no_section_and_markdown_has_the_table(tmp_path: Path) -> None:
     assert sweeps_section(evidence(tmp_path / "none", FINISHED)) is None
-    found: Evidence = evidence(tmp_path / "swept", rows())
+    found: Evidence = evidence(tmp_path / "swept", swept())
     text = as_markdown(compose(found))
     assert "## Sweeps" in text and "| 1 | **0.001** | **.750\\*** |" in text
 
 
 def test_a_line_a_trial_and_the_best_alone_in_colour(tmp_path: Path) -> None:
-    (sweep,) = sweeps(evidence(tmp_path, rows()))
+    (sweep,) = sweeps(evidence(tmp_path, swept()))
     svg = sweep_panel(sweep)
     lines = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\((--[\w-]+)\)', svg)
     drawn = [(len(re.findall(r"[ML]", path)), colour) for path, colour in lines]
