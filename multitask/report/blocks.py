@@ -26,7 +26,8 @@ class ReportTable:
     """A captioned table; the first cell of every row is the row's header.
 
     header: one title a column. groups: titles above all columns but the first, each over as many as the others.
-    notes: sentences below it. words: so many columns from the left hold words, the others numbers.
+    notes: sentences below it. words: so many columns from the left hold words, the others numbers. prose: whether the
+    first column holds whole texts.
     """
 
     caption: str
@@ -35,6 +36,7 @@ class ReportTable:
     groups: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     words: int = 1
+    prose: bool = False
 
     @property
     def span(self) -> int:

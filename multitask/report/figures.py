@@ -161,8 +161,9 @@ def interval_figure(evidence: Evidence) -> Figure | None:
     if not panels:
         return None
     caption = (
-        "Dots are dev scores, bars their 95 % bootstrap intervals (none where they were not measured); dashed is "
-        "the majority class; the encoder is as it was before any training."
+        "Dots are dev scores, bars their 95 % bootstrap intervals (none where they were not measured), a seed each; "
+        "the upright line is the seeds' mean; dashed is the majority class; the encoder is as it was before any "
+        "training."
     )
     return Figure(caption, panels)
 
@@ -188,14 +189,17 @@ def interval_panel(evidence: Evidence, metric: str, stages: dict[str, list[Run]]
 
 
 def _stage_line(axes: Axes, place: int, stage: str, runs: Sequence[Run], metric: str) -> None:
-    """A stage's name and score over its dots, one a seed, each with its interval."""
+    """A stage's name and score over its dots, one a seed, each with its interval; through several goes their mean."""
     values = [run.metrics[metric] or 0.0 for run in runs]
-    colour = MUTED if stage == ENCODER else SERIES[0]
-    heights = np.linspace(-0.11, 0.11, len(runs)) if len(runs) > 1 else [0.0]
-    for run, value, height in zip(runs, values, place + 0.04 + np.asarray(heights), strict=True):
+    colour, several = MUTED if stage == ENCODER else SERIES[0], len(runs) > 1
+    heights = place + 0.04 + (np.linspace(-0.11, 0.11, len(runs)) if several else np.zeros(1))
+    dot: dict[str, Any] = {"color": colour, "markeredgecolor": PAPER, "markersize": 5.5}
+    for run, value, height in zip(runs, values, heights, strict=True):
         if metric in run.intervals:
-            axes.plot(run.intervals[metric], (height, height), color=colour, linewidth=1.6)
-        axes.plot([value], [height], "o", color=colour, markeredgecolor=PAPER, markersize=5.5 if len(runs) == 1 else 4)
+            axes.plot(run.intervals[metric], (height, height), color=colour, linewidth=1.6, alpha=0.5 if several else 1)
+        axes.plot([value], [height], "o", **dot)
+    if several:
+        axes.plot([fmean(values)] * 2, (heights[0] - 0.1, heights[-1] + 0.1), color=colour, linewidth=1.6)
     found = summary(values)
     assert found
     shown = stage if len(stage) <= NAME_SHOWN else f"{stage[: NAME_SHOWN // 2]}…{stage[1 - NAME_SHOWN // 2 :]}"
