@@ -100,11 +100,11 @@ def _of_kind(loss: Loss, kind: KindName) -> Iterator[Agreement]:
     def unseen() -> str:
         other = outputs.detach().clone()
         other[2] += 3
-        return _differ(sums(), sums(given=other))
+        return differ(sums(), sums(given=other))
 
     def ranks() -> str:
         halves = [sums(slice(None, 3)), sums(slice(3, None))]
-        return _differ(sums(), (halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]))
+        return differ(sums(), (halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]))
 
     def nothing() -> str:
         total, count = (found.detach() for found in sums([2]))
@@ -125,7 +125,7 @@ def _of_kind(loss: Loss, kind: KindName) -> Iterator[Agreement]:
     yield kept(kind, "outputs in half precision are summed in float32", halves)
 
 
-def _differ(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> str:
+def differ(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> str:
     for what, a, b in zip(("sum", "count"), one, other, strict=True):
         if apart(a, b) > CLOSE:
             return f"the {what} is {a.item():.6g}, and {b.item():.6g}"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from multitask.errors import UserError, near
+from multitask.errors import UserError, near, shown
 from multitask.measure.metrics import OVERALL_OF, lower_is_better, overall
 from multitask.model.heads import HEADS, loss_for
 from multitask.objectives.losses import check_settings
@@ -20,6 +20,7 @@ from multitask.recipe.settings import (
 from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
 from multitask.recipe.task_checks import check_callback, check_metric, check_task, import_own
+from multitask.tasks.imported import is_path
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS
 from multitask.tasks.validating import validated
@@ -34,6 +35,7 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
         tree["stages"] = [{**defaults, **item} if isinstance(item, dict) else item for item in tree["stages"]]
     recipe = validated(Recipe, tree, where, "")
     for stage in recipe.stages:
+        import_own(f"{where}: stages.{stage.name}.objective", OBJECTIVES, stage.objective)
         for path in stage.callbacks:
             check_callback(f"{where}: stages.{stage.name}.callbacks", path)
         for of, head in stage.heads.items():
@@ -123,8 +125,19 @@ def _check_several(stage: Stage, at: str) -> None:
         )
 
 
+def _check_options(stage: Stage, at: str) -> None:
+    """Raises UserError unless the stage's `options:` are those of an objective of the user's own."""
+    schema, (where, _, key) = stage.learns.Options, at.rpartition(": ")
+    if is_path(stage.objective) and schema:
+        validated(schema, stage.own_options, where, f"{key}.options")
+    elif stage.own_options:
+        why = "has none" if is_path(stage.objective) else "is built in, and its options stand under its name"
+        raise UserError(f"{at}.options: {shown(stage.own_options)}: {stage.objective} {why}; leave it out")
+
+
 def _check_objective(recipe: Recipe, stage: Stage, at: str) -> None:
     frozen = stage.train == "last-linear-layer"
+    _check_options(stage, at)
     _check_several(stage, at)
     if stage.batch_size < 2 and stage.learns.compares(stage.options):
         raise UserError(
@@ -301,7 +314,8 @@ def _has_head(stage: Stage, heads: Mapping[str, str]) -> bool:
 
 def _check_tables(recipe: Recipe, where: str) -> None:
     known = ["encoder", *(stage.name for stage in recipe.stages)]
-    own = [name for objective in OBJECTIVES.values() for name in objective.measured]
+    objectives = dict.fromkeys([*OBJECTIVES.values(), *(stage.learns for stage in recipe.stages)])
+    own = [name for objective in objectives for name in objective.measured]
     metrics = [*_metrics(recipe), *own, *overall({})]
     for table in recipe.tables:
         named = [*table.metrics, *(name for condition in table.conditions.values() for name in condition.paper)]

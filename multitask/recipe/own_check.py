@@ -10,19 +10,23 @@ from torch import nn
 
 from multitask.errors import UserError
 from multitask.model.heads import HEADS, HeadSpec
+from multitask.objectives.base import Objective
 from multitask.objectives.losses import LOSSES
 from multitask.recipe.agreements import Agreement, of_head, of_loss, of_measure
+from multitask.recipe.objective_agreements import of_objective
 from multitask.tasks.imported import imported, is_path, trust
 
 
 def check_own(path: str) -> list[Agreement]:
-    """What the head, the loss or the measure at `package.module:Name` keeps to, and what not. Raises UserError where
+    """What the head, loss, measure or objective at `package.module:Name` keeps to, and what not. Raises UserError where
     there is none of them."""
     if not is_path(path):
         raise UserError(f"'{path}': not of the form package.module:Name")
     trust([path])
     found = imported(path)
     torch.manual_seed(1)
+    if isinstance(found, type) and issubclass(found, Objective):
+        return list(of_objective(path))
     if isinstance(found, HeadSpec) or (isinstance(found, type) and issubclass(found, nn.Module)):
         return list(of_head(path, HEADS[path]))
     return list(of_measure(path) if _is_measure(found) else of_loss(LOSSES[path]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, PlainSerializer, WrapValidator, create_model, model_validator
 
 from multitask.model.poolings import Pooling
 from multitask.objectives.base import Objective
@@ -41,8 +41,12 @@ NOT_CONTENT = frozenset(
 OPTIONS = {name: found.Options for name, found in OBJECTIVES.items() if found.Options}
 if TYPE_CHECKING:
     ObjectiveName = str
-else:
-    ObjectiveName = Literal[tuple(OBJECTIVES)]
+else:  # one of these, or an import path
+    ObjectiveName = Annotated[
+        Literal[tuple(OBJECTIVES)],
+        WrapValidator(lambda name, known: name if is_path(name) else known(name)),
+        PlainSerializer(str),
+    ]
 
 
 class _Trained(Settings):
@@ -51,7 +55,9 @@ class _Trained(Settings):
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     """The stage's name, by which its bundle is found."""
     objective: ObjectiveName = DEFAULT
-    """What the stage learns by."""
+    """What the stage learns by; or `package.module:Name`, a class of your own."""
+    own_options: Annotated[dict[str, Any], Field(alias="options")] = {}
+    """The options of an objective of your own; a built-in one's stand under its name."""
     tasks: Annotated[list[str], Field(min_length=1)]
     """The tasks that are trained on."""
     train: Literal["full-model", "last-linear-layer"]
@@ -113,7 +119,14 @@ class Stage(_WithOptions):
     @property
     def options(self) -> Any:
         """The objective's own options; None where it has none."""
-        return getattr(self, self.objective, None)
+        if not is_path(self.objective):
+            return getattr(self, self.objective, None)
+        return self.learns.Options.model_validate(self.own_options) if self.learns.Options else None
+
+    @property
+    def options_key(self) -> str:
+        """The key of the stage under which these options stand."""
+        return "options" if is_path(self.objective) else self.objective
 
     @property
     def wants_similar(self) -> bool:
@@ -142,7 +155,7 @@ class Stage(_WithOptions):
     def content(self) -> dict[str, Any]:
         """What the stage's outcome depends on: its settings, but for those that say nothing about such a stage."""
         unused = {name for name, applies in APPLIES.items() if not applies(self)}
-        found = self.model_dump(mode="json", exclude={*NOT_CONTENT, *unused})
+        found = self.model_dump(mode="json", by_alias=True, exclude={*NOT_CONTENT, *unused})
         if self.smart and self.smart.tasks is None:  # as older builds have it
             del found["smart"]["tasks"]
         return found
@@ -164,6 +177,7 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
     "loss_weights": lambda stage: bool(stage.loss_weights),
     "surgery": lambda stage: stage.surgery != "none",
     "copy_top": lambda stage: stage.copy_top is not None,
+    "own_options": lambda stage: bool(stage.own_options),
     "smart": lambda stage: stage.smart is not None,
     "average": lambda stage: stage.average is not None,
     "compress": lambda stage: stage.compress != "none",
@@ -241,9 +255,9 @@ class Recipe(Strict):
 
     @property
     def own_code(self) -> list[str]:
-        """The import paths that it names: heads, losses, measures, callbacks."""
+        """The import paths that it names: heads, losses, measures, objectives, callbacks."""
         named = [*(name for task in self.tasks.values() for name in (task.head, task.loss)), *self.named_metrics]
-        named += [name for stage in self.stages for name in (*stage.heads.values(), *stage.callbacks)]
+        named += [name for stage in self.stages for name in (*stage.heads.values(), stage.objective, *stage.callbacks)]
         return sorted({name for name in named if name and is_path(name)})
 
     def line(self, name: str) -> list[str]:

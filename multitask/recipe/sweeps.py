@@ -45,7 +45,7 @@ def trials(stage: Stage, seed: int, where: str) -> list[Trial]:
     if not named:
         raise UserError(f"{where}.sweep: neither grid nor random; name settings to vary, such as grid: {{lr: [...]}}")
     options = type(stage.options).model_fields if stage.options else {}
-    valid = [*SWEEPABLE, *(f"{stage.objective}.{name}" for name in options)]
+    valid = [*SWEEPABLE, *(f"{stage.options_key}.{name}" for name in options)]
     for name in named:
         if name not in valid:
             raise UserError(f"{where}.sweep: '{name}' cannot be swept; valid: {', '.join(valid)}{near(name, valid)}")

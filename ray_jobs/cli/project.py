@@ -13,10 +13,10 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command(epilog="Example:\n\n  minibert check mine:Margin")
 def check(
-    path: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A head, loss or measure, as a recipe names it.")],
+    path: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="What a recipe names: a head, a loss, ...")],
     as_json: JsonOption = False,
 ) -> None:
-    """Try a head, a loss or a measure of your own. Shapes, gradients, that two ranks equal one; status 2 where not."""
+    """Try a head, loss, measure or objective of your own. Shapes, gradients, that two ranks equal one; 2 where not."""
     from multitask.recipe.own_check import check_own, summary
     from ray_jobs.screen import Screen
 

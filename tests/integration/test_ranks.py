@@ -65,6 +65,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "own": {**OWN, "mixing": "proportional", "loss_weights": "uncertainty"},
     "ema": {**JOINT, "average": {"ema": 0.9}},
     "losses": {**OWN, "tasks": ["alike", "mood"]},
+    "own-objective": {**RANKING, "objective": "tests.own:Alignment", "options": {"power": 1.0}},
     "parts": {**PARTS, "max_examples": 33},
     "patience": {**PATIENCE, "max_examples": 17},
     "own-ranking": {**RANKING, "tasks": ["same"], "ranking": HARD},
@@ -78,7 +79,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 QUICK = [
     "supervised", "taught", "mlm", "ranking", "contrastive", "completion", "joint", "joint-pcgrad", "mlm-gradvac",
     "branches",
-    "own", "ema", "losses", "parts", "patience",
+    "own", "ema", "losses", "own-objective", "parts", "patience",
 ]  # fmt: skip
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
