@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from lightning_modules.module import StageModule
 from multitask.data.batches import Batch, EpochSlices
 from multitask.data.mixing import batches_in, plan_epoch, plan_together
+from multitask.data.own_sampler import Epoch, OwnPlan
 from multitask.data.samplers import Lengths, Rows, derive_seed, training_rows
 from multitask.data.tokens import TokenTable, load_tokens
+from multitask.errors import UserError
 from multitask.experiment.stage_job import StageJob
 from multitask.measure.evaluate import EvalSet
 from multitask.objectives.base import Objective
@@ -38,6 +43,15 @@ def _lengths(table: TokenTable, rows: Rows) -> Lengths:
     return table.lengths if len(rows) == len(table) else table.lengths[rows]
 
 
+def check_alike(what: str, digest: Callable[[], str]) -> None:
+    """Raises UserError where ranks do not have the same of something, by its hash."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, digest())
+        if len({*found}) > 1:
+            raise UserError(f"{what} is another on each rank; valid: one that goes by nothing but what it is given")
+
+
 class StageData(pl.LightningDataModule):
     """The training batches of a stage's tasks, sliced for this rank, and every task's dev set.
 
@@ -58,24 +72,48 @@ class StageData(pl.LightningDataModule):
         self.dev_tables = {task: load_tokens(self.storage, path) for task, path in job.data.dev.items()}
         self.dev: dict[str, EvalSet] = {}
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
+        if self.stage.sampler:
+            first, again = (self._own_plan(self.stage.sampler, 0) for _ in range(2))
+            first.check_again(again)
+            return len(first)
         batches = sum(batches_in(len(rows), self.stage.batch_size) for rows in self.rows.values())
         return -(-batches // self.stage.batches_a_step)
 
     def slices(self, objective: Objective, epoch: int, start: int, rank: int, world: int) -> EpochSlices:
         """This rank's slices of an epoch's global batches, from step `start` on."""
-        stage, seed = self.stage, derive_seed(self.job.seed, self.stage.name, epoch)
-        lengths = {task: _lengths(self.tables[task], rows) for task, rows in self.rows.items()}
-        if stage.batches_a_step > 1:
-            plan = plan_together(lengths, stage.batch_size, seed, self.steps_per_epoch)
-        else:
-            plan = plan_epoch(stage.mixing, lengths, stage.batch_size, seed, epoch, stage.epochs)
 
         def make(task: str, places: Rows, weights: NDArray[np.float32], step: int) -> Batch:
             return objective.batch(task, self.rows[task][places], weights, f"epoch {epoch}, step {step}")
 
-        return EpochSlices(plan, make, rank=rank, world=world, start=start, together=stage.batches_a_step)
+        together = self.stage.batches_a_step
+        return EpochSlices(self._plan(epoch), make, rank=rank, world=world, start=start, together=together)
+
+    def _plan(self, epoch: int) -> Sequence[tuple[str, Rows]]:
+        """An epoch's global batches."""
+        stage, seed = self.stage, self._seed(epoch)
+        if stage.sampler:
+            plan = self._own_plan(stage.sampler, epoch)
+            plan.check_length(self.steps_per_epoch)
+            check_alike(f"sampler '{stage.sampler}': the plan of epoch {epoch}", plan.digest)
+            return plan
+        if stage.batches_a_step > 1:
+            return plan_together(self.lengths, stage.batch_size, seed, self.steps_per_epoch)
+        return plan_epoch(stage.mixing, self.lengths, stage.batch_size, seed, epoch, stage.epochs)
+
+    def _own_plan(self, sampler: str, epoch: int) -> OwnPlan:
+        labels = {task: self.tables[task].labels.numpy()[rows] for task, rows in self.rows.items()}
+        stage = self.stage
+        return OwnPlan(sampler, Epoch(self.lengths, labels, stage.batch_size, self._seed(epoch), epoch, stage.epochs))
+
+    def _seed(self, epoch: int) -> int:
+        return derive_seed(self.job.seed, self.stage.name, epoch)
+
+    @property
+    def lengths(self) -> dict[str, Lengths]:
+        """Task -> the lengths of its rows that are used."""
+        return {task: _lengths(self.tables[task], rows) for task, rows in self.rows.items()}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The batches from the module's position on; Lightning asks anew for every epoch."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from multitask.data.batches import Batch
+from multitask.data.own_sampler import Epoch
 from multitask.data.samplers import Rows
 from multitask.data.tokens import TokenTable
 from multitask.objectives.base import Objective, Place, Setup, similar_rows
@@ -52,3 +54,15 @@ class Alignment(Objective):
 
     def restore(self, tensors: Any) -> None:
         self.steps = tensors.get("steps", self.steps)
+
+
+def short_first(epoch: Epoch) -> list[tuple[str, Rows]]:
+    """Short sentences first in the first epoch, shuffled after that; one task after the other."""
+    drawn = np.random.default_rng(epoch.seed)
+    batches = []
+    for task, lengths in epoch.lengths.items():
+        rows = drawn.permutation(len(lengths))
+        if epoch.number == 0:
+            rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [(task, rows[at : at + epoch.batch_size]) for at in range(0, len(rows), epoch.batch_size)]
+    return batches

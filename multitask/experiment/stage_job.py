@@ -49,7 +49,7 @@ def stage_content(
     own, losses = definitions(recipe.specs), recipe.loss_settings(stage)
     weights = {task: column for task in stage.tasks if (column := recipe.tasks[task].weight)}
     losses_named = [task.loss for task in recipe.tasks.values()]
-    code = code_of([*heads.values(), *losses_named, *recipe.named_metrics, stage.objective, *stage.callbacks])
+    code = code_of([*heads.values(), *losses_named, *recipe.named_metrics, *stage.own_code])
     return {
         "stage": stage.content(),
         "tasks": {

@@ -22,7 +22,7 @@ from multitask.measure.bootstrap import (
     share_interval,
 )
 from multitask.measure.rankings import Questions, Ranking
-from multitask.tasks.imported import Table, is_path
+from multitask.tasks.imported import Table, is_path, read_only
 from multitask.tasks.labels import KINDS, KindName
 
 if TYPE_CHECKING:  # torch is much to load for whoever only asks which metrics there are
@@ -183,19 +183,13 @@ def _one_by_one(function: Callable[[Floats, Floats], Any], name: str, axes: int)
 
     def values(given: Floats, wanted: Floats) -> Floats:
         before = wanted.shape[: wanted.ndim - axes]
-        given, wanted = _read_only(given), _read_only(wanted)
+        given, wanted = read_only(given), read_only(wanted)
         if not before:
             return np.asarray(value(given, wanted))
         pairs = zip(*(side.reshape(-1, *side.shape[len(before) :]) for side in (given, wanted)), strict=True)
         return np.array([resample(*pair) for pair in pairs]).reshape(before)
 
     return values
-
-
-def _read_only(values: Floats) -> Floats:
-    found = values.view()
-    found.flags.writeable = False
-    return found
 
 
 METRICS: Table[Metric] = Table(BUILT_IN, _adopted)

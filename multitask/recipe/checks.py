@@ -19,7 +19,7 @@ from multitask.recipe.settings import (
 )
 from multitask.recipe.stages import Recipe, Stage, says
 from multitask.recipe.sweeps import trials
-from multitask.recipe.task_checks import check_callback, check_metric, check_task, import_own
+from multitask.recipe.task_checks import check_callback, check_metric, check_sampler, check_task, import_own
 from multitask.tasks.imported import is_path
 from multitask.tasks.labels import KINDS
 from multitask.tasks.table import TASKS
@@ -36,6 +36,7 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
     recipe = validated(Recipe, tree, where, "")
     for stage in recipe.stages:
         import_own(f"{where}: stages.{stage.name}.objective", OBJECTIVES, stage.objective)
+        check_sampler(f"{where}: stages.{stage.name}", stage)
         for path in stage.callbacks:
             check_callback(f"{where}: stages.{stage.name}.callbacks", path)
         for of, head in stage.heads.items():

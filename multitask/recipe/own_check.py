@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,12 +15,13 @@ from multitask.objectives.base import Objective
 from multitask.objectives.losses import LOSSES
 from multitask.recipe.agreements import Agreement, of_head, of_loss, of_measure
 from multitask.recipe.objective_agreements import of_objective
+from multitask.recipe.sampler_agreements import of_sampler
 from multitask.tasks.imported import imported, is_path, trust
 
 
 def check_own(path: str) -> list[Agreement]:
-    """What the head, loss, measure or objective at `package.module:Name` keeps to, and what not. Raises UserError where
-    there is none of them."""
+    """What the head, loss, measure, objective or sampler at `package.module:Name` keeps to, and what not. Raises
+    UserError where there is none of them."""
     if not is_path(path):
         raise UserError(f"'{path}': not of the form package.module:Name")
     trust([path])
@@ -29,12 +31,16 @@ def check_own(path: str) -> list[Agreement]:
         return list(of_objective(path))
     if isinstance(found, HeadSpec) or (isinstance(found, type) and issubclass(found, nn.Module)):
         return list(of_head(path, HEADS[path]))
-    return list(of_measure(path) if _is_measure(found) else of_loss(LOSSES[path]))
+    taken = len(inspect.signature(found).parameters) if inspect.isfunction(found) else None
+    return list(BY_PARAMETERS.get(taken, _of_loss)(path))
 
 
-def _is_measure(found: Any) -> bool:
-    """Whether a function is a measure: it has no weights, which a loss is given too."""
-    return inspect.isfunction(found) and len(inspect.signature(found).parameters) == 2
+def _of_loss(path: str) -> Iterator[Agreement]:
+    return of_loss(LOSSES[path])
+
+
+# What a function is, by how much it is given: (epoch), or (predictions, labels); else (outputs, labels, weights, ...).
+BY_PARAMETERS: dict[int | None, Callable[[str], Iterator[Agreement]]] = {1: of_sampler, 2: of_measure}
 
 
 def summary(found: list[Agreement]) -> dict[str, Any]:

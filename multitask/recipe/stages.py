@@ -72,6 +72,9 @@ class _Trained(Settings):
     mixing: Literal["round-robin", "proportional", "annealed"] | dict[str, Above0] = "round-robin"
     """How the batches of several tasks follow each other (multitask/data/mixing.py); a mapping gives each task's
     weight in the draw."""
+    sampler: str | None = None
+    """A function of your own, `package.module:Name`, that plans each epoch's batches in place of `mixing`; null is
+    none."""
     loss_weights: Literal["uncertainty"] | dict[str, Above0] = {}
     """Task -> the factor on its loss, 1 where none is given; `uncertainty` learns them (Kendall et al., 2018)."""
     surgery: Literal["none", "pcgrad", "gradvac"] = "none"
@@ -129,6 +132,11 @@ class Stage(_WithOptions):
         return "options" if is_path(self.objective) else self.objective
 
     @property
+    def own_code(self) -> list[str | None]:
+        """What the stage itself names that may be the user's own code."""
+        return [self.objective, self.sampler, *self.callbacks]
+
+    @property
     def wants_similar(self) -> bool:
         """Whether each of its tasks needs labels that say which pairs are similar."""
         return self.learns.wants_similar(self.options)
@@ -177,6 +185,7 @@ APPLIES: dict[str, Callable[[Stage], bool]] = {
     "loss_weights": lambda stage: bool(stage.loss_weights),
     "surgery": lambda stage: stage.surgery != "none",
     "copy_top": lambda stage: stage.copy_top is not None,
+    "sampler": lambda stage: stage.sampler is not None,
     "own_options": lambda stage: bool(stage.own_options),
     "smart": lambda stage: stage.smart is not None,
     "average": lambda stage: stage.average is not None,
@@ -255,9 +264,9 @@ class Recipe(Strict):
 
     @property
     def own_code(self) -> list[str]:
-        """The import paths that it names: heads, losses, measures, objectives, callbacks."""
+        """The import paths that it names: heads, losses, measures, and what its stages name."""
         named = [*(name for task in self.tasks.values() for name in (task.head, task.loss)), *self.named_metrics]
-        named += [name for stage in self.stages for name in (*stage.heads.values(), stage.objective, *stage.callbacks)]
+        named += [name for stage in self.stages for name in (*stage.heads.values(), *stage.own_code)]
         return sorted({name for name in named if name and is_path(name)})
 
     def line(self, name: str) -> list[str]:

@@ -1,15 +1,17 @@
-"""What a recipe's task must fulfil, and what it names of the user's own code."""
+"""What a recipe's task must fulfil, and what the recipe names of the user's own code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from multitask.errors import UserError, near
+from multitask.data.own_sampler import SAMPLERS
+from multitask.errors import UserError, near, shown
 from multitask.measure.metrics import METRICS
 from multitask.model.heads import HEADS, loss_for
 from multitask.objectives.losses import LOSSES, check_settings
 from multitask.recipe.settings import Task
+from multitask.recipe.stages import Stage
 from multitask.tasks.imported import imported, is_path, trust
 from multitask.tasks.labels import KindName
 from multitask.tasks.table import TASKS
@@ -46,6 +48,18 @@ def check_metric(at: str, metric: str, kind: KindName, valid: Sequence[str], wha
             f"{at}: '{metric}' is no {what} of {kind}; valid: {', '.join(valid)}, or package.module:Name of one"
             f"{near(metric, valid)}"
         )
+
+
+def check_sampler(at: str, stage: Stage) -> None:
+    """Raises UserError where the stage names a sampler that is none, or beside what it plans itself."""
+    if stage.sampler is None:
+        return
+    if not is_path(stage.sampler):
+        raise UserError(f"{at}.sampler: '{stage.sampler}' is not of the form package.module:Name")
+    import_own(f"{at}.sampler", SAMPLERS, stage.sampler)
+    for key in ("mixing", "surgery"):
+        if (value := getattr(stage, key)) != Stage.model_fields[key].default:
+            raise UserError(f"{at}.{key}: {shown(value)}: the sampler plans which task comes when; leave one out")
 
 
 def check_callback(at: str, path: str) -> None:

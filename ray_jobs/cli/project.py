@@ -16,7 +16,7 @@ def check(
     path: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="What a recipe names: a head, a loss, ...")],
     as_json: JsonOption = False,
 ) -> None:
-    """Try a head, loss, measure or objective of your own. Shapes, gradients, that two ranks equal one; 2 where not."""
+    """Try a head, loss, measure, objective or sampler of your own. That two ranks equal one, say; status 2 if not."""
     from multitask.recipe.own_check import check_own, summary
     from ray_jobs.screen import Screen
 

@@ -65,6 +65,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
     "own": {**OWN, "mixing": "proportional", "loss_weights": "uncertainty"},
     "ema": {**JOINT, "average": {"ema": 0.9}},
     "losses": {**OWN, "tasks": ["alike", "mood"]},
+    "own-sampler": {**JOINT, "mixing": "round-robin", "sampler": "tests.own:short_first"},
     "own-objective": {**RANKING, "objective": "tests.own:Alignment", "options": {"power": 1.0}},
     "parts": {**PARTS, "max_examples": 33},
     "patience": {**PATIENCE, "max_examples": 17},
@@ -79,7 +80,7 @@ ONE_EPOCH: dict[str, dict[str, Any]] = {
 QUICK = [
     "supervised", "taught", "mlm", "ranking", "contrastive", "completion", "joint", "joint-pcgrad", "mlm-gradvac",
     "branches",
-    "own", "ema", "losses", "own-objective", "parts", "patience",
+    "own", "ema", "losses", "own-objective", "own-sampler", "parts", "patience",
 ]  # fmt: skip
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ONE_EPOCH if kind not in QUICK]
 
@@ -159,6 +160,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gradvac": {**SURGERY, "max_examples": 30, "surgery": "gradvac"},
     "branches": {**JOINT, "max_examples": 30, "copy_top": 1},
     "own": {**OWN, "max_examples": 30, "keep": {"best": "tone/accuracy"}},
+    "sampler": {**JOINT, "max_examples": 30, "mixing": "round-robin", "sampler": "tests.own:short_first"},
     "parts": {**PARTS, "freeze": 0},
     "patience": PATIENCE,
 }
@@ -179,6 +181,7 @@ STOPS = {
     "gradvac": [(1, 2)],
     "branches": [(3, 4)],
     "own": [(3, 4)],
+    "sampler": [(1, 2), (7, 8)],
     "parts": [(6, 7)],
     "patience": [(7, 8), (10, 10)],
 }
