@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lightning_modules.own.callbacks import OwnCallbacks
 from multitask.data.batches import Batch
 from multitask.data.samplers import derive_seed
 from multitask.data.tokens import TokenTable
@@ -80,6 +81,7 @@ class StageModule(pl.LightningModule):
         self._elsewhere = {task: self.model.trained_elsewhere(parts) for task, parts in reached.items()}
         learned = stage.loss_weights == "uncertainty"
         self.memory = Memory(objective) if stage.micro_batch == "auto" else None
+        self.own = OwnCallbacks(stage.callbacks)
         self.uncertainty = Uncertainty({task: objective.is_squared(task) for task in stage.tasks}) if learned else None
         self._means: dict[str, float] = {}  # task -> the mean loss of its newest global batch, of the newest step
         self._step_losses: StepLosses | None = None  # of the step under way, until the host has read them
@@ -95,6 +97,7 @@ class StageModule(pl.LightningModule):
         if checkpoint:
             self._reinitialise()  # what is not trained, such as an unused pooler, is not in the checkpoint
             self.model.load_trained(checkpoint.weights)
+            self.own.restore(checkpoint, steps_per_epoch)
             if self._average:
                 self._average.restore(checkpoint.average)
         self.state = replace(checkpoint.state if checkpoint else State(), start=weights).rolled(steps_per_epoch)
@@ -314,11 +317,12 @@ class StageModule(pl.LightningModule):
         """Everything that resuming needs, by reference. records: what was measured so far."""
         scaler = self.trainer.precision_plugin.state_dict()
         losses = {task: [*pair] for task, pair in self.task_losses.items()}
-        state = replace(self.state, scaler=scaler, losses=losses, part_tokens=self.model.part_tokens)
+        plain, tensors = self.own.kept()
+        state = replace(self.state, scaler=scaler, losses=losses, part_tokens=self.model.part_tokens, callbacks=plain)
         measured = [record.to_json() for record in records]
         average = self._average.state() if self._average else {}
         optimizer = moments(self.optimizer, self.model)
-        return Checkpoint(state, self.model.trained_weights(), optimizer, self.kept(), measured, average)
+        return Checkpoint(state, self.model.trained_weights(), optimizer, {**self.kept(), **tensors}, measured, average)
 
     def kept(self) -> dict[str, Tensor]:
         """Tensors that a resumed stage needs beside weights and moments, by name."""

@@ -27,7 +27,6 @@ from lightning_modules.progress import Interrupted, Report, Throttle
 from lightning_modules.teaching import Teaching
 from lightning_modules.trace import trace_callbacks
 from multitask.bundle.bundle import ENCODERS, Bundle, check_trainer, longest, read_bundle, weights_of
-from multitask.errors import UserError
 from multitask.experiment.checkpoints import Checkpoint, CheckpointStore
 from multitask.experiment.records import Record, resumed_records
 from multitask.experiment.stage_job import StageJob, read_outcome
@@ -36,7 +35,7 @@ from multitask.objectives.base import Setup
 from multitask.recipe.stages import Stage
 from multitask.storage.storage import Storage
 from multitask.tasks.faults import own_faults
-from multitask.tasks.imported import imported, trust
+from multitask.tasks.imported import trust
 from multitask.tasks.own import known
 
 log = logging.getLogger(__name__)
@@ -86,27 +85,17 @@ def run_stage(job: StageJob, execution: Execution, report: Report, every: float 
             *([Conflict(data, stage.log.conflict)] if stage.log.conflict else []),
             *([Teaching(data, throttle)] if stage.teachers else []),
             dev,
+            *module.own.callbacks,
+            module.own,  # before a checkpoint is made, so that it has their state of the same step
             Telling(throttle, dev, store),
             Checkpointing(store, records, execution.leaving),
             Finishing(job, dev, store, throttle),
-            *own_callbacks(stage.callbacks),
         ]
         epochs_left = stage.epochs - module.state.position.epoch
         try:
             build_trainer(stage, execution, callbacks, epochs_left).fit(module, datamodule=data)
         except SIGTERMException as error:
             raise Interrupted(stage.name) from error
-
-
-def own_callbacks(paths: list[str]) -> list[Callback]:
-    """Callbacks that a recipe names by import paths. Raises UserError for what is none."""
-    found = []
-    for path in paths:
-        kind = imported(path)
-        if not (isinstance(kind, type) and issubclass(kind, Callback)):
-            raise UserError(f"callbacks: '{path}': it is {type(kind).__name__}; valid: a class of Lightning's Callback")
-        found.append(kind())
-    return found
 
 
 def job_start(job: StageJob) -> Bundle:

@@ -42,7 +42,8 @@ TABLE = {
         (
             "a stage's run",
             "job -> bundle, callbacks, Trainer",
-            "run module callbacks conflict data dev finishing gradients profiling tensorboard summary teaching trace",
+            "run module callbacks conflict data dev finishing gradients own profiling tensorboard summary teaching "
+            "trace",
         ),
         ("progress", "what a run tells", "progress"),
     ],

@@ -58,6 +58,8 @@ class State:
     """Task -> [sum, count] since the last point of its curve."""
     start: str = ""
     """The sha256 of the weights that the stage started from; "" in checkpoints of older builds."""
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    """Place in the recipe -> what of the state of a callback of the user's own is no tensor."""
     part_tokens: int | None = None
     """The tokens whose activations are held at a time, as `micro_batch: auto` has found; None is all of a batch's."""
 

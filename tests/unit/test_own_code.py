@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_modules.run import own_callbacks
+from lightning_modules.own.callbacks import own_callbacks
 from multitask.bundle.bundle import read_bundle
 from multitask.errors import UserError
 from multitask.experiment.stage_job import StageJob

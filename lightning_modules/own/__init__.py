@@ -1,0 +1,1 @@
+"""A user's own code in a stage that Lightning runs."""
