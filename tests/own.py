@@ -43,7 +43,7 @@ class Alignment(Objective):
 
     def loss(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
         one, two = F.normalize(self.model.dropped(self.model.encode(batch)), dim=1).chunk(2)
-        apart = (one - two).square().sum(dim=1) ** (self.options.power / 2)
+        apart = (one - two).square().sum(dim=1).clamp(min=1e-12) ** (self.options.power / 2)
         return (apart * batch.weights).sum() * (1 + float(self.steps)), batch.weights.sum()
 
     def stepped(self) -> None:

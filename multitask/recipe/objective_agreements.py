@@ -118,10 +118,13 @@ def _made(objective: type[Objective], options: Any, bundle: Bundle, spec: TaskSp
 
 
 def _table(bundle: Bundle, spec: TaskSpec) -> TokenTable:
-    """EXAMPLES random ones; every other one has the greatest label, so that some pairs are similar."""
+    """EXAMPLES random ones; every other one has the greatest label, so that some pairs are similar, and the first is of
+    equal sentences, where a distance is 0 and a root of it has no gradient."""
     drawn = np.random.default_rng(SEED)
     lengths = drawn.integers(3, LONGEST + 1, EXAMPLES * spec.sentences)
+    lengths[: spec.sentences] = LONGEST
     ids = drawn.integers(5, bundle.tokenizer.get_vocab_size(), int(lengths.sum()))
+    ids[: LONGEST * spec.sentences] = np.tile(ids[:LONGEST], spec.sentences)
     labels = labels_of(spec.label, EXAMPLES).float()
     labels[::2] = spec.label.high
     offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(lengths))))

@@ -52,6 +52,11 @@ class Drawn(Alignment):
         total, count = super().loss(batch, place)
         return total * torch.rand(()), count
 
+class Rooted(Alignment):
+    def loss(self, batch, place):
+        one, two = self.model.encode(batch).sentence.chunk(2)
+        return ((one - two).square().sum(dim=1).sqrt() * batch.weights).sum(), batch.weights.sum()
+
 class Lossless(Objective):
     pass
 
@@ -95,6 +100,7 @@ RANKS, ALONE = "two ranks' sums and counts add up to one's", "a rank without exa
         ("Unweighted", {"an example of weight 0 changes nothing"}),
         ("Everything", {"every weight that it says it reaches has a finite gradient"}),
         ("Comparing", {RANKS}),
+        ("Rooted", {"every weight that it says it reaches has a finite gradient"}),
         ("Drawn", {"the same batch gives the same loss"}),
     ],
 )
