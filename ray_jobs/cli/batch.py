@@ -7,28 +7,34 @@ from typing import Annotated
 import typer
 
 from multitask.errors import UserError
-from ray_jobs.cli.shared import BundleArgument, DataOption, EncoderArgument, JsonOption, QuietOption, WorkersOption
+from ray_jobs.cli.shared import (
+    BundleArgument,
+    DataOption,
+    EncoderArgument,
+    JsonOption,
+    QuietOption,
+    WorkersOption,
+    examples,
+)
 
 app = typer.Typer(rich_markup_mode=None)
 
-EMBED_EXAMPLES = """\b
-Examples:
-  minibert embed minilm-l6 texts.txt vectors
-  minibert embed runs/demo/sst reviews.csv vectors --column review --workers 2
-  minibert embed s3://bucket/bundle 's3://bucket/texts/*.parquet' s3://bucket/vectors --workers 8
-"""
+EMBED_EXAMPLES = examples(
+    "minibert embed runs/demo/sst texts.txt vectors",
+    "minibert embed minilm-l6 reviews.csv vectors --column review --workers 2",
+    "minibert embed s3://b/bundle 's3://b/texts/*.parquet' s3://b/vectors",
+)
 
-PREDICT_EXAMPLES = """\b
-Examples:
-  minibert predict BUNDLE --output predictions --data DATA
-  minibert predict BUNDLE --output predictions --input reviews.parquet --task sst --column review
-"""
+PREDICT_EXAMPLES = examples(
+    "minibert predict runs/demo/sst --output predictions",
+    "minibert predict runs/demo/sst --output moods --input texts.txt --task sst",
+)
 
 INPUT = "CSV, TSV, JSONL, Parquet or .txt (a text a line): a file, a directory or a pattern with *, at any URI."
 OUTPUT = "The directory or URI of the Parquet parts. Run again, it goes on."
 
 ColumnOption = Annotated[list[str] | None, typer.Option(help="A column of texts; repeatable.")]
-KeepOption = Annotated[bool, typer.Option(help="Put the texts into the parts, too.")]
+KeepOption = Annotated[bool, typer.Option("--keep", help="Put the texts into the parts, too.")]
 RowsOption = Annotated[int, typer.Option(min=1, help="Rows of a part, and of what a worker gets at a time.")]
 
 

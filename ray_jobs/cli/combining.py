@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ray_jobs.cli.export import OutputOption
-from ray_jobs.cli.shared import BundleArgument, DataOption, JsonOption, QuietOption, choices
+from ray_jobs.cli.shared import BundleArgument, DataOption, JsonOption, QuietOption, choices, examples
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -17,7 +17,7 @@ BundlesArgument = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=examples("minibert average runs/demo/sts runs/demo/sst --output mean"))
 def average(bundles: BundlesArgument, output: OutputOption, quiet: QuietOption = False) -> None:
     """Make a bundle of the mean of several bundles' weights. They have one encoder's shapes, one tokenizer and the
     same heads: seeds of one stage, say, or its trials."""
@@ -28,7 +28,7 @@ def average(bundles: BundlesArgument, output: OutputOption, quiet: QuietOption =
         average_bundles(bundles, output, screen)
 
 
-@app.command()
+@app.command(epilog=examples("minibert ensemble runs/demo/sts runs/demo/sst --output both"))
 def ensemble(
     bundles: BundlesArgument,
     output: OutputOption,
@@ -52,7 +52,7 @@ def ensemble(
         make_ensemble(bundles, output, weights, data, screen)
 
 
-@app.command()
+@app.command(epilog=examples("minibert calibrate runs/demo/sst --output calibrated"))
 def calibrate(
     bundle: BundleArgument,
     output: OutputOption,
@@ -68,7 +68,7 @@ def calibrate(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a bundle, or an ensemble, whose probabilities fit dev's labels. Each head's outputs are multiplied by one
+    """Make a bundle whose probabilities fit dev's labels. Or an ensemble. Each head's outputs are multiplied by one
     number and moved by one for each class; what that gains is measured by cross-fitting."""
     from ray_jobs.bundles.calibrate import calibrate_bundle
     from ray_jobs.screen import Screen

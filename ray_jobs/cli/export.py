@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ray_jobs.cli.shared import DataOption, EncoderArgument, QuietOption, choices
+from ray_jobs.cli.shared import DataOption, EncoderArgument, QuietOption, choices, examples
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -21,7 +21,7 @@ FormatOption = Annotated[
 OutputOption = Annotated[str, typer.Option(help="A directory or URI that is not there yet, or empty.")]
 
 
-@app.command()
+@app.command(epilog=examples("minibert export runs/demo/sst --format transformers --output elsewhere"))
 def export(
     bundle: EncoderArgument,
     format_: FormatOption,
@@ -51,7 +51,7 @@ def export(
         export_bundle(bundle, format_, output, dtype, push, screen, task, data)
 
 
-@app.command("import")
+@app.command("import", epilog=examples("minibert import elsewhere --output back"))
 def import_(
     source: Annotated[
         str, typer.Argument(help="A BERT of transformers or sentence-transformers: directory, URI, hub id.")

@@ -7,14 +7,25 @@ from typing import Annotated
 import typer
 
 from multitask.errors import UserError
-from ray_jobs.cli.shared import USER_ERROR, DataOption, JsonOption, QuietOption, choices
+from ray_jobs.cli.shared import USER_ERROR, DataOption, JsonOption, QuietOption, choices, examples
 
 app = typer.Typer(rich_markup_mode=None)
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at data before training on it.")
+data_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look at data before training on it.",
+    epilog=examples("minibert data check demo"),
+)
 app.add_typer(data_app, name="data")
 
 
-@app.command()
+EVALUATE_EXAMPLES = examples(
+    "minibert evaluate runs/demo/sst",
+    "minibert evaluate runs/demo/sst runs/demo/sts --clean",
+)
+
+
+@app.command(epilog=EVALUATE_EXAMPLES)
 def evaluate(
     bundles: Annotated[
         list[str],
@@ -39,7 +50,8 @@ def evaluate(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Exact metrics of a bundle, with 95 % bootstrap intervals; of several, paired differences from the first."""
+    """Measure a bundle exactly, or compare several. With 95 % bootstrap intervals; of several, those of paired
+    differences from the first."""
     from ray_jobs.bundles.comparing import compare_bundles
     from ray_jobs.bundles.scoring import evaluate_bundle
     from ray_jobs.screen import Screen
@@ -53,7 +65,7 @@ def evaluate(
             evaluate_bundle(bundles[0], data, split, screen, clean=clean, classes=classes)
 
 
-@data_app.command("check")
+@data_app.command("check", epilog=examples("minibert data check demo", "minibert data check DATA --leaks"))
 def data_check(
     uri: Annotated[str, typer.Argument(help="A directory, its URI, a map (YAML), or a recipe.")],
     data: DataOption = None,
@@ -83,7 +95,7 @@ def data_check(
         raise typer.Exit(USER_ERROR)
 
 
-@data_app.command("show")
+@data_app.command("show", epilog=examples("minibert data show demo --task sst --split train"))
 def data_show(
     uri: Annotated[str, typer.Argument(help="A directory, its URI, a map (YAML), or a recipe.")],
     data: DataOption = None,
@@ -105,7 +117,7 @@ def data_show(
             screen.say(render_looks(looks))
 
 
-@app.command()
+@app.command(epilog=examples("minibert report runs/demo", "minibert report runs/demo --price 2.5"))
 def report(
     experiment: Annotated[
         str, typer.Argument(help="An experiment's folder or URI, <storage>/<experiment>; or an ensemble's.")
@@ -120,7 +132,7 @@ def report(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the report.html and report.md of an experiment or an ensemble. Tables, curves, what each stage cost the
+    """Write an experiment's report.html and report.md. Or an ensemble's. Tables, curves, what each stage cost the
     other tasks, what all of it took."""
     from functools import partial
 
@@ -143,7 +155,7 @@ def report(
             screen.say(f"cost:   {facts['Cost']}")
 
 
-@app.command(epilog="Example:\n\n  minibert track runs/demo --to mlflow")
+@app.command(epilog=examples("minibert track runs/demo --to mlflow"))
 def track(
     experiment: Annotated[str, typer.Argument(help="An experiment's folder or URI, <storage>/<experiment>.")],
     to: Annotated[
@@ -165,7 +177,7 @@ def track(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=examples("minibert doctor --storage ./runs"))
 def doctor(
     storage: Annotated[str | None, typer.Option(help="The directory or URI that a run would be given.")] = None,
     as_json: JsonOption = False,

@@ -15,7 +15,7 @@ import typer
 from multitask.errors import Overtaken, PlainFormatter, UserError, printable
 from multitask.extras import missing
 from ray_jobs.cli import batch, combining, export, inspection, project, recruit, serving, training
-from ray_jobs.cli.shared import USER_ERROR
+from ray_jobs.cli.shared import USER_ERROR, examples
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    epilog=examples("minibert train demo", "minibert evaluate runs/demo/sst", "minibert train --help"),
     context_settings={"max_content_width": 120},
 )
 for part in (training, inspection, batch, combining, export, project, serving):

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from ray_jobs.cli.shared import USER_ERROR, JsonOption
+from ray_jobs.cli.shared import USER_ERROR, JsonOption, examples
 
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(epilog="Example:\n\n  minibert check mine:Margin")
+@app.command(epilog=examples("minibert check mine:Margin"))
 def check(
     path: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="What a recipe names: a head, a loss, ...")],
     as_json: JsonOption = False,
@@ -30,7 +30,7 @@ def check(
         raise typer.Exit(USER_ERROR)
 
 
-@app.command(epilog="Example:\n\n  minibert new my && cd my && minibert train recipe.yaml")
+@app.command(epilog=examples("minibert new my && cd my && minibert train recipe.yaml"))
 def new(
     folder: Annotated[str, typer.Argument(help="A folder that is not there yet; its name is the recipe's.")],
 ) -> None:

@@ -19,12 +19,14 @@ from ray_jobs.cli.shared import (
     StorageOption,
     WorkersOption,
     choices,
+    examples,
 )
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="BERT as a Recruiter. Search postings, complete roles, judge suitability, audit, serve.",
+    epilog=examples("minibert recruit prepare postings.csv --output data/jobs"),
 )
 
 PostingsArgument = Annotated[str, typer.Argument(help="Postings: CSV, TSV, JSONL or Parquet, at any URI.")]
@@ -33,12 +35,12 @@ TextArgument = Annotated[str, typer.Argument(help="A text, a .txt or .md file, o
 DataOption = Annotated[str, typer.Option(help="Directory or URI with the files of `minibert recruit prepare`.")]
 
 
-@app.command()
+@app.command(epilog=examples("minibert recruit prepare postings.csv --output data/jobs"))
 def prepare(
     postings: PostingsArgument,
     output: Annotated[str, typer.Option(help="Where the training files go.")],
     held_out: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the postings kept for dev.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0)] = 11711,
+    seed: Annotated[int, typer.Option(min=0, help="By which dev is drawn.")] = 11711,
 ) -> None:
     """Make training files from postings. For the recipes recruiter/search and recruiter/all."""
     from ray_jobs.recruit.training_files import prepare_files
@@ -48,7 +50,7 @@ def prepare(
         prepare_files(postings, output, held_out, seed, screen)
 
 
-@app.command()
+@app.command(epilog=examples("minibert recruit index runs/all/search postings.csv --output index"))
 def index(
     bundle: EncoderArgument,
     postings: PostingsArgument,
@@ -66,7 +68,7 @@ def index(
         build_index(IndexRequest(bundle, postings, output, workers, completion, suitability), screen)
 
 
-@app.command()
+@app.command(epilog=examples('minibert recruit search index "someone to keep the books of a charity" -k 3'))
 def search(
     directory: DirectoryArgument,
     query: TextArgument,
@@ -84,7 +86,7 @@ def search(
         run_search(directory, query, k, mode, screen)
 
 
-@app.command()
+@app.command(epilog=examples("minibert recruit complete runs/all/completion job.txt"))
 def complete(
     bundle: EncoderArgument,
     description: TextArgument,
@@ -99,7 +101,7 @@ def complete(
         run_complete(bundle, description, k, screen)
 
 
-@app.command()
+@app.command(epilog=examples("minibert recruit suitability runs/all/suitability job.txt cv.md --score"))
 def suitability(
     bundle: EncoderArgument,
     job: TextArgument,
@@ -115,7 +117,9 @@ def suitability(
         run_suitability(bundle, job, application, score, screen)
 
 
-@app.command()
+@app.command(
+    epilog=examples("minibert recruit calibrate runs/all/suitability \\\n    --data data/jobs --output calibrated")
+)
 def calibrate(
     bundle: EncoderArgument,
     data: DataOption,
@@ -129,7 +133,7 @@ def calibrate(
         calibrate(bundle, data, output, screen)
 
 
-@app.command()
+@app.command(epilog=examples("minibert recruit measure runs/all/search --data data/jobs"))
 def measure(bundle: EncoderArgument, data: DataOption, as_json: JsonOption = False) -> None:
     """What a bundle is worth on held-out postings. In what it was trained for: search, completion, suitability."""
     from ray_jobs.recruit.measure import measure_bundle
@@ -139,7 +143,7 @@ def measure(bundle: EncoderArgument, data: DataOption, as_json: JsonOption = Fal
         measure_bundle(bundle, data, screen)
 
 
-@app.command()
+@app.command(epilog=examples("minibert recruit folds recruiter/search postings.csv"))
 def folds(
     recipe: RecipeArgument,
     postings: PostingsArgument,
@@ -160,7 +164,9 @@ def folds(
         raise typer.Exit(run_folds(request, screen))
 
 
-@app.command()
+@app.command(
+    epilog=examples("minibert recruit audit --suitability calibrated \\\n    --data data/jobs --output audit.json")
+)
 def audit(
     suitability: Annotated[str | None, typer.Option(help="The bundle that judges suitability.")] = None,
     index: Annotated[str | None, typer.Option(help="What `minibert recruit index` made.")] = None,
@@ -185,7 +191,9 @@ def audit(
         raise typer.Exit(run_audit(request, screen))
 
 
-@app.command()
+@app.command(
+    epilog=examples("minibert recruit card calibrated \\\n    --data data/jobs --audit audit.json --output CARD.md")
+)
 def card(
     bundle: EncoderArgument,
     data: DataOption,
@@ -200,7 +208,7 @@ def card(
         write_card(bundle, data, output, audit, screen)
 
 
-@app.command()
+@app.command(epilog=examples("minibert recruit serve index"))
 def serve(
     directory: DirectoryArgument,
     host: HostOption = "127.0.0.1",

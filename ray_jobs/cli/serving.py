@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from ray_jobs.cli.shared import EncoderArgument, HostOption, PerClientOption, PortOption
+from ray_jobs.cli.shared import EncoderArgument, HostOption, PerClientOption, PortOption, examples
 
 app = typer.Typer(rich_markup_mode=None)
 
-EXAMPLES = """\b
-Examples:
-  minibert serve runs/demo/sst
-  curl -s -H 'Content-Type: application/json' -d '{"texts": ["A warm film."]}' localhost:8000/embed
-"""
+EXAMPLES = examples(
+    "minibert serve runs/demo/sst",
+    """curl -s localhost:8000/embed -d '{"texts": ["A warm film."]}' \\
+    -H 'Content-Type: application/json'""",
+)
 
 
 @app.command(epilog=EXAMPLES)

@@ -27,6 +27,11 @@ def choices(*valid: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in valid if word.startswith(incomplete)]
 
 
+def examples(*lines: str) -> str:
+    """What a command's --help ends with. \\b keeps click from filling the lines into a paragraph."""
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only what came of it.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output; all else goes to standard error.")
@@ -63,7 +68,7 @@ TrackOption = Annotated[
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")]
 HostOption = Annotated[str, typer.Option(help="Another than this machine alone wants MINIBERT_TOKEN.")]
-PortOption = Annotated[int, typer.Option(min=1, max=65535)]
+PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Where it listens.")]
 PerClientOption = Annotated[
     int, typer.Option(min=1, help="Requests of one address at once; behind a proxy all come from the proxy's.")
 ]

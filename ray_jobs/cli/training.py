@@ -18,6 +18,7 @@ from ray_jobs.cli.shared import (
     SetOption,
     StorageOption,
     TrackOption,
+    examples,
 )
 from ray_jobs.importing import uncollected
 from ray_jobs.options import experiment_name, sweep_settings, workers_span
@@ -29,29 +30,26 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 
-# \b keeps click from filling the lines into a paragraph.
-TRAIN_EXAMPLES = """\b
-Examples:
-  minibert train configs/recipes/demo.yaml --workers 2
-  minibert train configs/recipes/demo.yaml --set defaults.epochs=1 --set stages.sts.lr=3e-5
-  minibert train bertaar/para-sts_cosine-sst_last --data DATA --workers 6
-  minibert train classifier/sst_last --data DATA --seeds 3
-  minibert train my.yaml --data s3://bucket/data --storage s3://bucket/runs --experiment first
-"""
+TRAIN_EXAMPLES = examples(
+    "minibert train demo",
+    "minibert train demo --experiment short --set defaults.epochs=1",
+    "minibert train bertaar/para-sts_cosine-sst_last --data DATA --workers 2",
+    "minibert train my.yaml --data s3://bucket/data --storage s3://bucket/runs",
+)
 
-SWEEP_EXAMPLES = """\b
-Examples:
-  minibert sweep bertaar/para-sts_cosine-sst_last --stage sts --grid lr=1e-4,3e-5,1e-5 --by sts/pearson --data DATA
-  minibert sweep my.yaml --stage sst --random lr=1e-5..1e-3 --samples 9 --asha --by sst/accuracy --workers 2
-  minibert sweep sweeps/mlm --data DATA
-"""
+SWEEP_EXAMPLES = examples(
+    "minibert sweep demo --stage sts --grid lr=1e-3,1e-4 --by sts/pearson",
+    "minibert sweep sweeps/mlm --data DATA --workers 2",
+)
 
-ProfileOption = Annotated[bool, typer.Option(help="Trace some steps of each stage: its folder's profile/.")]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Trace some steps of each stage: its folder's profile/.")
+]
 SeedsOption = Annotated[
     int, typer.Option(min=1, help="Run with that many seeds, the recipe's and those after it; mean and deviation.")
 ]
 FreshOption = Annotated[
-    bool, typer.Option(help="Supersede stages that differ from those under their names; nothing is deleted.")
+    bool, typer.Option("--fresh", help="Supersede stages that differ from those under their names; nothing is deleted.")
 ]
 
 
@@ -101,7 +99,9 @@ def sweep(
     random: Annotated[list[str] | None, typer.Option(help="A span to draw from: lr=1e-5..1e-3; repeatable.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Trials to draw with --random.")] = 8,
     by: Annotated[str | None, typer.Option(help="The dev metric that decides, such as sts/pearson.")] = None,
-    asha: Annotated[bool, typer.Option(help="Stop trials that lag behind at the end of epochs 1, 3, 9, ...")] = False,
+    asha: Annotated[
+        bool, typer.Option("--asha", help="Stop trials that lag behind at the end of epochs 1, 3, 9, ...")
+    ] = False,
     data: DataOption = None,
     storage: StorageOption = "./runs",
     experiment: Annotated[
