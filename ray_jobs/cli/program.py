@@ -16,10 +16,12 @@ from multitask.errors import Overtaken, PlainFormatter, UserError, printable
 from multitask.extras import missing
 from ray_jobs.cli import batch, combining, export, inspection, project, recruit, serving, training
 from ray_jobs.cli.shared import USER_ERROR, examples
+from ray_jobs.cli.usage import Program
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
 
 app = typer.Typer(
     name="minibert",
+    cls=Program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

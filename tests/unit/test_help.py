@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from ray_jobs.cli import app
+from ray_jobs.cli import app, main
 
 COLUMNS, LINES = 80, 40
 
@@ -66,5 +66,32 @@ def test_help_breaks_off_no_sentence_and_explains_every_option(path: tuple[str, 
 
 
 def test_words_that_no_command_takes_do_not_parse() -> None:
-    with pytest.raises(Exception, match="No such option: --dta"):
+    with pytest.raises(Exception, match="--dta"):
         parsed(["train", "demo", "--dta", "x"])
+
+
+MISTAKES = {
+    "train demo --dta x": r"train: No such option: --dta .Possible options: .*--data.* \(see minibert train --help\)",
+    "train demo --seeds x": r"train: Invalid value 'x' for '--seeds': .* integer.* \(see minibert train --help\)",
+    "recruit prepare p --output o --held-out 2": r"recruit prepare: Invalid value '2' for '--held-out': .* 0\.5 .*",
+    "train": r"train: Missing argument 'recipe' \(see minibert train --help\)",
+    "train demo --data": r"train: Option '--data' requires an argument \(see minibert train --help\)",
+    "trainn demo": r"No such command 'trainn'. Did you mean 'train'\? \(see minibert --help\)",
+    "recruit --dta": r"recruit: No such option: --dta \(see minibert recruit --help\)",
+}
+
+
+@pytest.mark.parametrize(("line", "said"), MISTAKES.items(), ids=MISTAKES)
+def test_words_that_no_command_takes_are_one_line_and_status_2(
+    line: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["minibert", *line.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and re.fullmatch(f"minibert: {said}\n", shown.err)
+
+
+def test_no_words_are_answered_with_the_help() -> None:
+    assert CliRunner().invoke(app, ["recruit"]).output.startswith("Usage: ")
