@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from multitask.recipe.stages import NAME
 PLACEHOLDER = "NAME"  # what the project's name stands for in its texts
 
 
-def make_project(folder: str) -> Iterator[str]:
-    """Makes the folder, and says what is there and what to do next. Raises UserError where it is there already, or its
+def make_project(folder: str) -> list[str]:
+    """Makes the folder; returns the names of what is in it. Raises UserError where it is there already, or its
     name cannot be a recipe's."""
     place = Path(folder)
     name = place.resolve().name
@@ -26,5 +25,4 @@ def make_project(folder: str) -> Iterator[str]:
     shutil.copytree(str(resources.files("multitask") / "assets" / "project"), place)
     for text in (place / "recipe.yaml", place / "README.md"):
         text.write_text(text.read_text(encoding="utf-8").replace(PLACEHOLDER, name), encoding="utf-8")
-    yield f"{folder}: {', '.join(sorted(found.name for found in place.iterdir()))}"
-    yield f"next: cd {folder} && minibert train recipe.yaml"
+    return sorted(found.name for found in place.iterdir())

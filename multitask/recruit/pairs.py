@@ -34,6 +34,11 @@ class Corpus:
     postings: Sequence[Posting]
     groups: NDArray[np.int64]
 
+    @property
+    def repeats(self) -> int:
+        """How many postings say what an earlier one has said."""
+        return len(self.postings) - len(set(self.groups.tolist()))
+
     @cached_property
     def trades(self) -> list[frozenset[str]]:
         """Each title's words that say a trade."""

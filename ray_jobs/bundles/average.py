@@ -11,6 +11,7 @@ from multitask.bundle.found import Found
 from multitask.experiment.finding import open_found
 from multitask.export.provenance import shared_data
 from multitask.storage.storage import Storage
+from multitask.storage.uris import shown
 from ray_jobs.bundles.output import BUNDLE, check_free, publish_bundle
 from ray_jobs.screen import Screen
 
@@ -25,6 +26,9 @@ def average_bundles(uris: Sequence[str], output: str, screen: Screen) -> None:
     heads = ", ".join(f"{task} ({name})" for task, name in bundle.heads.items())
     screen.say(f"heads:   {heads or 'none'}")
     screen.say(f"bundle:  {target.uri}, the mean of {len(uris)} bundles' weights")
+    screen.say(f"next:    minibert evaluate {shown(target.uri)}")
+    if screen.as_json:
+        screen.document({"bundle": target.uri, "of": [*uris], "heads": bundle.heads})
 
 
 def _read(uris: Sequence[str], screen: Screen) -> Iterator[tuple[str, Found[Bundle]]]:

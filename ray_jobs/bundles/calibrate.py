@@ -23,6 +23,7 @@ from multitask.measure.evaluate import metrics_of, predicted_of
 from multitask.measure.metrics import OVERALL_OF
 from multitask.recipe.data_maps import place_of
 from multitask.storage.storage import Storage
+from multitask.storage.uris import shown
 from multitask.tasks.labels import KINDS
 from ray_jobs.bundles.output import BUNDLE, ENSEMBLE_FILES, check_free, draft, publish, publish_bundle
 from ray_jobs.bundles.scoring import outputs_of, scored, table_row, tell_of_fitting, trained_on
@@ -159,14 +160,14 @@ def _tell(rows: list[dict[str, Any]], target: Storage, data: str, screen: Screen
     if screen.as_json:
         screen.document({"bundle": target.uri, "data": data, "folds": FOLDS, "tasks": rows})
         return
-    shown = []
+    body = []
     for row in rows:
         for one in row["metrics"]:
             metric, value, interval, count, _ = table_row(one)
-            shown.append([metric, cell(one["before"]), value, interval, count])
+            body.append([metric, cell(one["before"]), value, interval, count])
         both = row["cross_entropy"]
-        shown.append([f"{row['task']}/cross-entropy", cell(both["before"]), cell(both["value"]), "", ""])
-    screen.table(["dev", "before", "calibrated", "95 % interval", "rows"], shown, title=f"dev of {data}")
+        body.append([f"{row['task']}/cross-entropy", cell(both["before"]), cell(both["value"]), "", ""])
+    screen.table(["dev", "before", "calibrated", "95 % interval", "rows"], body, title=f"dev of {data}")
     for row in rows:
         shift = row["shift"] if isinstance(row["shift"], list) else [row["shift"]]
         screen.say(f"{row['task']}: outputs times {cell(row['scale'])}, plus {', '.join(map(cell, shift))}")
@@ -174,4 +175,4 @@ def _tell(rows: list[dict[str, Any]], target: Storage, data: str, screen: Screen
         f"calibrated: to all dev rows; these scores are cross-fitted over {FOLDS} folds, each row's by what was fitted "
         f"to the others"
     )
-    screen.say(f"bundle: {target.uri}")
+    screen.say(f"bundle: {target.uri}\nnext: minibert predict {shown(target.uri)} --output predictions")

@@ -20,6 +20,7 @@ from multitask.measure.metrics import OVERALL_OF, Predicted
 from multitask.recipe.data_maps import Place, place_of
 from multitask.report.ensemble import score_rows
 from multitask.storage.storage import Storage
+from multitask.storage.uris import shown
 from multitask.tasks.table import TaskSpec
 from ray_jobs.bundles.output import ENSEMBLE_FILES, check_free, draft, publish
 from ray_jobs.bundles.scoring import outputs_of, place_known, scored, tell_of_fitting
@@ -204,3 +205,4 @@ def _tell(ensemble: Ensemble, members: Sequence[Mapping[str, Any]], target: Stor
             f"row's by weights that the others gave"
         )
     screen.say(f"ensemble: {target.uri}, of {len(members)} bundles")
+    screen.say(f"next: minibert evaluate {shown(target.uri)}")

@@ -69,8 +69,12 @@ def export_bundle(
         for line in lines:
             screen.say(line)
         screen.say(f"export: {target.uri} ({len(files)} files, {sum(files.values()) / 1e6:.1f} MB)")
-        if hub:
-            screen.say(f"pushed: {hub.push(folder)}")
+        pushed = hub.push(folder) if hub else None
+        if pushed:
+            screen.say(f"pushed: {pushed}")
+    if screen.as_json:
+        facts = {"bundle": uri, "format": form, "dtype": dtype, "output": target.uri, "files": files}
+        screen.document({**facts, "checks": lines, "pushed": pushed})
 
 
 def import_model(source: str, output: str, screen: Screen, pooling: str | None = None) -> None:
@@ -92,6 +96,10 @@ def import_model(source: str, output: str, screen: Screen, pooling: str | None =
     screen.say(f"heads:   {heads or 'none'}")
     screen.say(f"texts:   {bundle.max_length} tokens at most")
     screen.say(f"bundle:  {target.uri}, converted from {source}")
+    if screen.as_json:
+        sizes = {"layers": config.num_hidden_layers, "width": config.hidden_size, "max_length": bundle.max_length}
+        facts = {"source": source, "bundle": target.uri, "heads": bundle.heads, "pooling": bundle.pooling}
+        screen.document({**facts, **sizes})
 
 
 def _seal(folder: Path) -> None:

@@ -18,13 +18,15 @@ BundlesArgument = Annotated[
 
 
 @app.command(epilog=examples("minibert average runs/demo/sts runs/demo/sst --output mean"))
-def average(bundles: BundlesArgument, output: OutputOption, quiet: QuietOption = False) -> None:
+def average(
+    bundles: BundlesArgument, output: OutputOption, quiet: QuietOption = False, as_json: JsonOption = False
+) -> None:
     """Make a bundle of the mean of several bundles' weights. They have one encoder's shapes, one tokenizer and the
     same heads: seeds of one stage, say, or its trials."""
     from ray_jobs.bundles.average import average_bundles
     from ray_jobs.screen import Screen
 
-    with Screen(quiet=quiet) as screen:
+    with Screen(quiet=quiet, as_json=as_json) as screen:
         average_bundles(bundles, output, screen)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ray_jobs.cli.shared import DataOption, EncoderArgument, QuietOption, choices, examples
+from ray_jobs.cli.shared import DataOption, EncoderArgument, JsonOption, QuietOption, choices, examples
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -42,12 +42,13 @@ def export(
         typer.Option(metavar="USER/NAME", help="Also to that repository of the Hugging Face hub (HF_TOKEN)."),
     ] = None,
     quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Take a bundle elsewhere. As transformers, sentence-transformers, a cross-encoder or ONNX, with a model card."""
     from ray_jobs.bundles.export import export_bundle
     from ray_jobs.screen import Screen
 
-    with Screen(quiet=quiet) as screen:
+    with Screen(quiet=quiet, as_json=as_json) as screen:
         export_bundle(bundle, format_, output, dtype, push, screen, task, data)
 
 
@@ -64,10 +65,11 @@ def import_(
             autocompletion=choices("pooler", "cls", "mean"),
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a bundle of someone else's BERT. Or of what `minibert export` wrote."""
     from ray_jobs.bundles.export import import_model
     from ray_jobs.screen import Screen
 
-    with Screen() as screen:
+    with Screen(as_json=as_json) as screen:
         import_model(source, output, screen, pooling)

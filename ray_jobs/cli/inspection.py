@@ -161,18 +161,25 @@ def track(
     to: Annotated[
         list[str], typer.Option(help="mlflow, or wandb; repeatable.", autocompletion=choices("mlflow", "wandb"))
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Send an experiment to MLflow or Weights & Biases. What is there already is not sent again."""
     from multitask.experiment.lease import Lease
     from multitask.report.reading import read_evidence
     from multitask.storage.storage import Storage
+    from multitask.storage.uris import shown
+    from ray_jobs.screen import Screen
     from ray_jobs.trackers.mirror import Mirror, tracker_of
 
-    folder = Storage(experiment)
-    read_evidence(folder)  # says what is wrong with an experiment, in a line
-    trackers = [tracker_of(kind, folder) for kind in to]
-    with Lease(folder, typer.echo):  # a driver that is at work sends by itself
-        sent = Mirror(folder, trackers).send(to_the_end=True)
+    with Screen(as_json=as_json) as screen:
+        folder = Storage(experiment)
+        read_evidence(folder)  # says what is wrong with an experiment, in a line
+        trackers = [tracker_of(kind, folder) for kind in to]
+        with Lease(folder, screen.say):  # a driver that is at work sends by itself
+            sent = Mirror(folder, trackers).send(to_the_end=True)
+        screen.say(f"{'sent' if sent else 'not all sent'}: {shown(folder.uri)}, to {', '.join(to)}")
+        if as_json:
+            screen.document({"experiment": folder.uri, "to": to, "sent": sent})
     if not sent:
         raise typer.Exit(1)
 

@@ -14,7 +14,7 @@ import typer
 
 from multitask.errors import Overtaken, PlainFormatter, UserError, printable
 from multitask.extras import missing
-from ray_jobs.cli import batch, combining, export, inspection, project, recruit, serving, training
+from ray_jobs.cli import batch, combining, export, inspection, project, recruit, schema, serving, training
 from ray_jobs.cli.shared import USER_ERROR, examples
 from ray_jobs.cli.usage import Program
 from ray_jobs.stopping import INTERRUPTED, waits_for_ray
@@ -28,7 +28,7 @@ app = typer.Typer(
     epilog=examples("minibert train demo", "minibert evaluate runs/demo/sst", "minibert train --help"),
     context_settings={"max_content_width": 120},
 )
-for part in (training, inspection, batch, combining, export, project, serving):
+for part in (training, inspection, batch, combining, export, project, schema, serving):
     app.add_typer(part.app)
 app.add_typer(recruit.app, name="recruit")
 

@@ -33,9 +33,14 @@ def check(
 @app.command(epilog=examples("minibert new my && cd my && minibert train recipe.yaml"))
 def new(
     folder: Annotated[str, typer.Argument(help="A folder that is not there yet; its name is the recipe's.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Make a project folder. A recipe, a few rows of data and a README, which train at once; then put in your own."""
     from multitask.recipe.project import make_project
+    from ray_jobs.screen import Screen
 
-    for line in make_project(folder):
-        typer.echo(line)
+    with Screen(as_json=as_json) as screen:
+        found = make_project(folder)
+        screen.say(f"{folder}: {', '.join(found)}\nnext: cd {folder} && minibert train recipe.yaml")
+        if as_json:
+            screen.document({"folder": folder, "files": found})

@@ -41,12 +41,13 @@ def prepare(
     output: Annotated[str, typer.Option(help="Where the training files go.")],
     held_out: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the postings kept for dev.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="By which dev is drawn.")] = 11711,
+    as_json: JsonOption = False,
 ) -> None:
     """Make training files from postings. For the recipes recruiter/search and recruiter/all."""
     from ray_jobs.recruit.training_files import prepare_files
     from ray_jobs.screen import Screen
 
-    with Screen() as screen:
+    with Screen(as_json=as_json) as screen:
         prepare_files(postings, output, held_out, seed, screen)
 
 
@@ -59,12 +60,13 @@ def index(
     suitability: Annotated[str | None, typer.Option(help="A bundle that judges suitability, to be served.")] = None,
     workers: WorkersOption = 0,
     quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make postings searchable. The directory is all that `search` and `serve` need."""
     from ray_jobs.recruit.search import IndexRequest, build_index
     from ray_jobs.screen import Screen
 
-    with Screen(quiet=quiet) as screen:
+    with Screen(quiet=quiet, as_json=as_json) as screen:
         build_index(IndexRequest(bundle, postings, output, workers, completion, suitability), screen)
 
 
@@ -124,12 +126,13 @@ def calibrate(
     bundle: EncoderArgument,
     data: DataOption,
     output: Annotated[str, typer.Option(help="Where the calibrated bundle goes.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Fit the temperature of a suitability bundle. On half of dev; the other half says what it gave."""
     from ray_jobs.recruit.suitability import calibrate
     from ray_jobs.screen import Screen
 
-    with Screen() as screen:
+    with Screen(as_json=as_json) as screen:
         calibrate(bundle, data, output, screen)
 
 
@@ -199,12 +202,13 @@ def card(
     data: DataOption,
     output: Annotated[str, typer.Option(help="The Markdown file to write.")],
     audit: Annotated[str | None, typer.Option(help="The JSON file of `minibert recruit audit --output`.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a bundle's model card. Data, labels, metrics with intervals, audit, and what it is not for."""
     from ray_jobs.recruit.measure import write_card
     from ray_jobs.screen import Screen
 
-    with Screen() as screen:
+    with Screen(as_json=as_json) as screen:
         write_card(bundle, data, output, audit, screen)
 
 

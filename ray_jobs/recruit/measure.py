@@ -54,6 +54,8 @@ def write_card(bundle: str, data: str, output: str, audit: str | None, screen: S
     folder, name = file_at(output)
     folder.write_bytes(name, text.encode())
     screen.say(f"card: {output}")
+    if screen.as_json:
+        screen.document({"card": output, "bundle": bundle})
 
 
 def measured(bundle: Bundle, data: str) -> list[MetricRow]:

@@ -14,6 +14,7 @@ from multitask.recruit.index import PARTS, Index, build, check_target, save_inde
 from multitask.recruit.postings import read_postings
 from multitask.recruit.search import Hit, Searcher
 from multitask.storage.storage import Storage
+from multitask.storage.uris import shown
 from ray_jobs.batch.vectors import WorkersEncoder
 from ray_jobs.options import Workers
 from ray_jobs.recruit.texts import given_text
@@ -59,6 +60,10 @@ def build_index(request: IndexRequest, screen: Screen) -> None:
     if read.quarantined:
         reasons = "; ".join(f"line {row.line}: {row.reason}" for row in read.quarantined[:3])
         screen.say(f"left out: {len(read.quarantined)} rows of {request.postings}: {reasons}")
+    screen.say(f'next: minibert recruit search {shown(storage.uri)} "what you look for"')
+    if screen.as_json:
+        counts = {"postings": len(made.postings), "passages": len(made.passages), "quarantined": len(read.quarantined)}
+        screen.document({"index": storage.uri, **counts, "approximate": made.facts["approximate"] or None})
 
 
 def _quality(made: Index) -> str:

@@ -118,6 +118,9 @@ def calibrate(bundle: str, data: str, output: str, screen: Screen) -> None:
         )
     _note(screen, loaded)
     screen.say(f"bundle: {target.uri}\nfigure: {join(target.uri, FIGURE)}")
+    if screen.as_json:
+        places = {"bundle": target.uri, "figure": join(target.uri, FIGURE)}
+        screen.document({**places, "temperature": temperature, **facts, **quality})
 
 
 def _quality(logits: Floats, labels: Floats, temperature: float) -> dict[str, float]:

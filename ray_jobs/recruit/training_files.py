@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,8 +29,7 @@ def read_corpus(uri: str, screen: Screen) -> Corpus:
 
 
 def _tell(screen: Screen, found: Postings, corpus: Corpus) -> None:
-    groups = len(set(corpus.groups.tolist()))
-    screen.say(f"{found.source}: {len(found.items)} postings, {len(found.items) - groups} of them repeats")
+    screen.say(f"{found.source}: {len(found.items)} postings, {corpus.repeats} of them repeats")
     for row in found.quarantined[:SHOWN]:
         screen.say(f"  left out: line {row.line}: {row.reason}")
     if (more := len(found.quarantined) - SHOWN) > 0:
@@ -39,11 +40,19 @@ def prepare_files(postings: str, output: str, held_out: float, seed: int, screen
     """Writes the training files of the recipes in recruiter/ into a directory."""
     corpus = read_corpus(postings, screen)
     folds = corpus.folds(max(2, round(1 / held_out)), seed)
-    write_fold(Storage(output), corpus, folds == 0, seed, screen)
+    files = write_fold(Storage(output), corpus, folds == 0, seed, screen)
+    screen.say(f"next: minibert train recruiter/search --data {output}")
+    if screen.as_json:
+        facts = {"postings": postings, "rows": len(corpus.postings), "repeats": corpus.repeats}
+        screen.document({**facts, "labels": WEAK_NOTE, "files": files})
 
 
-def write_fold(storage: Storage, corpus: Corpus, dev: NDArray[np.bool_], seed: int, screen: Screen) -> None:
+def write_fold(
+    storage: Storage, corpus: Corpus, dev: NDArray[np.bool_], seed: int, screen: Screen
+) -> list[dict[str, Any]]:
+    """Writes a fold's training files; returns each one's path and rows."""
     rows = write_training_files(storage, corpus, dev, seed)
     for name, count in rows.items():
         screen.say(f"{storage.uri}/{name}.jsonl: {count} rows")
     screen.say(f"suitability: {WEAK_NOTE}")
+    return [{"file": f"{storage.uri}/{name}.jsonl", "rows": count} for name, count in rows.items()]
