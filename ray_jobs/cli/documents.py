@@ -82,7 +82,7 @@ LOOK = {
     "repeated": int, "torn": int, "examples": {str: [str]},
 }  # fmt: skip
 
-TRAINER = {"trainer": str, "stage": str, "workers": int, "seconds": float, "superseded": bool}
+TRAINER = {"trainer": str, "stage": str, "workers": int, "seconds": NUMBER, "superseded": bool}
 COST = {
     "runs": int, "seconds": float, "worker_hours": float, "money": NUMBER, "price": NUMBER, "trainers": [TRAINER],
 }  # fmt: skip
