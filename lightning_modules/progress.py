@@ -54,11 +54,12 @@ class Progress:
         if self.speed is not None:
             parts.append(f"{self.speed:.1f} examples/s")
         if self.left is not None:
-            parts.append(f"{_clock(self.left)} left")
+            parts.append(f"{clock(self.left)} left")
         return "  ".join(parts)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time as clocks show it, 1:02:03 or 2:03."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

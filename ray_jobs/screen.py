@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from lightning_modules.progress import Progress
 
 PLAIN_SECONDS = 15.0
+LONG_SECONDS = 10.0  # what takes less needs no word of its time
 FILE_COLUMNS = 200  # a file or a pipe has no width to fit
 
 
 class Screen:
     """The screen of a command, as a context manager around it.
 
-    Progress is a live line on a terminal; elsewhere a line every 15 s, and one whenever something else begins.
+    Progress is a live line on a terminal; elsewhere a line every 15 s, and one whenever something else begins. What
+    took long ends with its time.
 
     quiet: no progress and no notes, only what came of the command. as_json: standard output is one document and nothing
     else, whoever prints, Ray and the libraries too; all that people read goes to stderr.
@@ -47,6 +49,7 @@ class Screen:
         self._live: Live | None = None
         self._told: dict[str, tuple[float, str]] = {}  # stage -> when, and doing what: a sweep's trials take turns
         self._last: Progress | None = None
+        self._began = time.monotonic()
 
     def __enter__(self) -> Screen:
         if self.as_json:
@@ -57,6 +60,10 @@ class Screen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end_line()
+        if kind is None and (seconds := time.monotonic() - self._began) >= LONG_SECONDS:
+            from lightning_modules.progress import clock
+
+            self.note(f"took {clock(seconds)}")
         if self.as_json:
             self._redirected.__exit__(kind, error, trace)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from pathlib import Path
 
 from multitask.bundle.bundle import Bundle, check_trainer, is_bundle, weights_of
 from multitask.bundle.ensemble import Answering, ensemble_fingerprint, is_ensemble, read_ensemble
 from multitask.bundle.found import Found, found_at
-from multitask.errors import UserError, near, well_formed
+from multitask.errors import UserError, near, short_list, well_formed
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.stage_job import BUNDLE, OUTCOME, read_outcome
@@ -29,6 +30,8 @@ def find_bundle(uri: str) -> Storage:
         return _of_a_stage(folder, stage)
     if Storage(uri).exists(EXPERIMENT_FILE):
         raise UserError(f"bundle '{uri}': an experiment; name one of its stages; {_stages(Storage(uri))}")
+    if "://" not in uri and (names := sorted(file.parent.name for file in Path(uri).glob(f"*/{EXPERIMENT_FILE}"))):
+        raise UserError(f"bundle '{uri}': a storage, with the experiments {short_list(names)}; name a stage of one")
     return Storage(uri)
 
 

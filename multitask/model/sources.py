@@ -99,7 +99,9 @@ def _folder(uri: str) -> Folder:
 
 
 def _known() -> str:
-    return f"{', '.join(SOURCES)}, a Hugging Face BERT directory or its URI (s3://...), a hub id"
+    return (
+        f"{', '.join(SOURCES)}, a Hugging Face BERT directory or its URI (s3://...), a hub id, a bundle (runs/demo/sst)"
+    )
 
 
 def _tiny(seed: int) -> Source:

@@ -119,7 +119,8 @@ def _directory(recipe: Recipe, data: str | None) -> str:
 
 def _refuse_file(data: str) -> None:
     """Raises UserError where `--data` names one file of rows, which says nothing of its task."""
-    if has_data_ending(data) and not Path(data).is_dir():
+    path = Path(data)
+    if not path.is_dir() and (has_data_ending(data) or (path.is_file() and not is_map(data))):
         raise UserError(
             f"'{data}': a data file; valid: a directory with the tasks' files, or a map, a .yaml whose tasks "
             f"name them, such as tasks: {{mine: {{define: ..., train: {data}}}}}; minibert new FOLDER makes one"

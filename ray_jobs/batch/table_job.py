@@ -19,7 +19,7 @@ from lightning_modules.progress import Progress
 from multitask.bundle.bundle import Bundle
 from multitask.bundle.ensemble import Answering
 from multitask.bundle.found import Found
-from multitask.errors import UserError
+from multitask.errors import UserError, near
 from multitask.experiment.finding import open_answering, open_found
 from multitask.experiment.stage_job import digest
 from multitask.inference.embed import default_device
@@ -70,8 +70,10 @@ def predict_table(request: TableRequest, screen: Screen) -> None:
     found = open_answering(request.bundle)
     bundle, tasks = found.bundle, found.bundle.answers
     task = request.task or (tasks[0] if len(tasks) == 1 else "")
-    if not task:
-        raise UserError(f"--task: missing; bundle '{request.bundle}' predicts {', '.join(tasks) or 'nothing'}")
+    if task not in bundle.specs:
+        given = f"'{task}'" if task else "missing"
+        known = f"{', '.join(tasks) or 'nothing'}{near(task, tasks)}"
+        raise UserError(f"--task: {given}; bundle '{request.bundle}' predicts {known}")
     require(bundle, task)
     wanted = bundle.specs[task].columns
     columns = request.columns or tuple(bundle.about.get("columns", {}).get(task, {}).get(name, name) for name in wanted)

@@ -176,6 +176,7 @@ def predict_bundle(uri: str, data: str | None, output: str, screen: Screen) -> N
     its tasks is among these."""
     model, place = opened(uri, data, BOTH)
     folder = Storage(output)
+    folder.probe()  # before the minutes that predicting takes
     for task in model.tasks:
         for missing in BOTH:
             if not place.has(model.specs[task], missing):

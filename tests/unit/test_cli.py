@@ -66,6 +66,9 @@ def test_help_and_version_are_there_in_half_a_second() -> None:
         ("minibert train demo --device ", {"auto", "cpu", "gpu"}),
         ("minibert export tiny --format s", {"sentence-transformers"}),
         ("minibert recruit se", {"search", "serve"}),
+        ("minibert evaluate runs/demo/sst --split d", {"dev"}),
+        ("minibert track runs/demo --to w", {"wandb"}),
+        ("minibert schema da", {"data"}),
     ],
 )
 def test_the_shell_completes(line: str, offered: set[str]) -> None:

@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from multitask.errors import UserError, near, printable
+from multitask.experiment.finding import find_bundle, open_bundle
 from multitask.optim import schedule
+from multitask.recipe.data_maps import place_of
 from multitask.recipe.loading import load_recipe, load_sweep
 from ray_jobs.cli import app
 from ray_jobs.options import workers_span
@@ -53,6 +55,30 @@ NAMES = {
 @pytest.mark.parametrize(("use", "said"), NAMES.values(), ids=NAMES)
 def test_a_name_that_is_not_there_gets_the_nearest(use, said: str) -> None:
     with pytest.raises(UserError, match=said + r"\?"):
+        use()
+
+
+PLACES = {
+    "a storage": (
+        lambda: find_bundle("runs"),
+        r"bundle 'runs': a storage, with the experiments demo, other; name a stage of one",
+    ),
+    "a text": (lambda: place_of("notes.md"), r"'notes.md': a data file; valid: a directory with the tasks' files"),
+    "no bundle": (
+        lambda: open_bundle("nowhere/at/all/of/it"),
+        r"known: tiny, minilm-l6, .* a bundle \(runs/demo/sst\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("use", "said"), PLACES.values(), ids=PLACES)
+def test_what_is_another_thing_than_wanted_is_named(use, said: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "experiment.json").touch()
+    (tmp_path / "notes.md").touch()
+    with pytest.raises(UserError, match=said):
         use()
 
 

@@ -114,6 +114,17 @@ def test_forced_colours_move_no_cursor_in_a_file(monkeypatch: pytest.MonkeyPatch
     assert "\x1b[?25l" not in shown(80, two_steps)
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(9.0, ""), (3723.0, "took 1:02:03\n")])
+def test_what_took_long_ends_with_its_time(
+    seconds: float, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter([100.0, 100.0 + seconds])
+    monkeypatch.setattr("ray_jobs.screen.time.monotonic", lambda: next(now))
+    with Screen():
+        pass
+    assert capsys.readouterr().out == said
+
+
 def test_quiet_leaves_what_came_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     with Screen(quiet=True) as screen:
         screen.note("reading ...")
