@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
-from multitask.errors import StorageError
+from multitask.errors import StorageError, UserError
 from multitask.storage import lag
 from multitask.storage.disk import copy_local, make_folder, private_folder, write_local
 from multitask.storage.owners import TRIAL, clean_drafts, clean_temporary, draft_of, is_dead, kept_in, trial
@@ -72,8 +72,12 @@ class Storage:
         return join(self.root, path) if path else self.root
 
     def probe(self) -> None:
-        """Writes, reads and removes a small file. Raises StorageError where it cannot be written or read; a file that
-        cannot be removed is a warning."""
+        """Writes, reads and removes a small file. Raises StorageError where it cannot be written or read, UserError
+        where the place is a file; a file that cannot be removed is a warning."""
+        if self.is_local and Path(self.root).is_file():
+            raise UserError(
+                f"'{self.uri}': a file; valid: a folder, there or not yet, or a URI such as s3://bucket/runs"
+            )
         path = trial("probe")
         self.write_bytes(path, b"minibert")
         self.read_bytes(path)

@@ -272,3 +272,10 @@ def test_a_password_in_a_uri_is_refused_and_not_repeated(uri: str) -> None:
 def test_a_path_that_can_be_none_is_refused(uri: str) -> None:
     with pytest.raises(UserError, match="path "):
         Storage(uri)
+
+
+def test_a_file_is_no_storage(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("x")
+    with pytest.raises(UserError, match=r"^'.*notes': a file; valid: a folder, there or not yet, or a URI"):
+        Storage(str(tmp_path / "notes")).probe()
+    assert (tmp_path / "notes").read_text() == "x"
