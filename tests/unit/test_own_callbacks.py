@@ -12,8 +12,8 @@ import torch
 
 from multitask.errors import UserError
 from multitask.experiment.stage_job import OUTCOME, StageJob
-from multitask.tasks import imported
 from tests.helpers import newest, run, small_job, stop_at
+from tests.own_modules import own_modules
 
 CALLBACKS = """
 import torch
@@ -68,12 +68,8 @@ class Endless(Keeping):
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module kept_own in the working directory."""
-    (tmp_path / "kept_own.py").write_text(CALLBACKS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(imported, "_trusted", set())
-    yield tmp_path
-    sys.modules.pop("kept_own", None)
+    with own_modules(tmp_path, monkeypatch, kept_own=CALLBACKS) as folder:
+        yield folder
 
 
 def counting(folder: Path, **stage: Any) -> StageJob:

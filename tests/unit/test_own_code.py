@@ -21,7 +21,6 @@ from multitask.objectives.losses import LOSSES
 from multitask.recipe.checks import build_recipe
 from multitask.recipe.own_check import check_own
 from multitask.storage.storage import Storage
-from multitask.tasks import imported
 from multitask.tasks.imported import code_of, trust
 from multitask.tasks.table import TASKS
 from ray_jobs.driver.driver import Driver
@@ -30,6 +29,7 @@ from ray_jobs.driver.request import TrainingRequest
 from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from tests.helpers import difference, newest, only_trains, recipe_tree, refused_stage, run, small_job, stop_at
+from tests.own_modules import own_modules
 
 GOOD = '''
 import torch
@@ -124,16 +124,9 @@ NUMBER = 3
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Modules good_own and bad_own in the working directory."""
-    (tmp_path / "good_own.py").write_text(GOOD)
-    (tmp_path / "bad_own.py").write_text(BAD)
-    (tmp_path / "called_own.py").write_text(CALLBACK)
-    (tmp_path / "broken_own.py").write_text("1 / 0")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    monkeypatch.setattr(imported, "_trusted", set())
-    yield tmp_path
-    for name in ("good_own", "bad_own", "called_own"):
-        sys.modules.pop(name, None)
+    modules = {"good_own": GOOD, "bad_own": BAD, "called_own": CALLBACK, "broken_own": "1 / 0"}
+    with own_modules(tmp_path, monkeypatch, **modules) as folder:
+        yield folder
 
 
 def test_what_keeps_to_everything_is_told_so() -> None:

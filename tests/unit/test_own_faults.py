@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from multitask.tasks.faults import OwnCodeError, fault_of, own_faults
 from multitask.tasks.imported import trust
 from tests.helpers import recipe_tree
 from tests.integration.test_experiment import minibert
+from tests.own_modules import own_modules
 
 FAILING = """
 import torch
@@ -65,13 +65,8 @@ other = lambda: {}["key"]
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module failing_own in the working directory."""
-    (tmp_path / "failing_own.py").write_text(FAILING)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    monkeypatch.setattr(imported, "_trusted", set())
-    monkeypatch.setattr(imported, "_taken", {})
-    yield tmp_path
-    sys.modules.pop("failing_own", None)
+    with own_modules(tmp_path, monkeypatch, failing_own=FAILING) as folder:
+        yield folder
 
 
 def line_of(text: str) -> int:

@@ -33,6 +33,7 @@ from ray_jobs.options import Workers
 from ray_jobs.screen import Screen
 from tests.helpers import difference, newest, only_trains, recipe_tree, run, stop_at
 from tests.integration.test_experiment import minibert
+from tests.own_modules import own_modules
 
 MEASURES = '''
 import numpy as np
@@ -93,12 +94,8 @@ GIVEN, WANTED = torch.tensor([0.0, 2.0, 3.5, 5.0, 0.2]).double(), np.array([0.0,
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module measures_own in the working directory, that nothing has named yet."""
-    (tmp_path / "measures_own.py").write_text(MEASURES)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    monkeypatch.setattr(imported, "_trusted", set())
-    yield tmp_path
-    sys.modules.pop("measures_own", None)
+    with own_modules(tmp_path, monkeypatch, measures_own=MEASURES) as folder:
+        yield folder
 
 
 def test_it_is_computed_of_what_was_predicted_with_an_interval_of_resamples() -> None:

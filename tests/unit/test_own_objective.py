@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from multitask.recipe.checks import build_recipe
 from multitask.recipe.own_check import check_own
 from multitask.recipe.stages import Stage
 from multitask.recipe.sweeps import trials
-from multitask.tasks import imported
 from tests.helpers import difference, newest, recipe_tree, refused_stage, run, small_job, stop_at
+from tests.own_modules import own_modules
 
 ALIGNMENT = "tests.own:Alignment"
 BROKEN = """
@@ -68,12 +67,8 @@ class Optional(Alignment):
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module broken_objectives in the working directory."""
-    (tmp_path / "broken_objectives.py").write_text(BROKEN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    monkeypatch.setattr(imported, "_trusted", set())
-    yield tmp_path
-    sys.modules.pop("broken_objectives", None)
+    with own_modules(tmp_path, monkeypatch, broken_objectives=BROKEN) as folder:
+        yield folder
 
 
 def test_what_keeps_to_everything_is_told_so_on_the_tasks_that_it_serves() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from multitask.errors import UserError
 from multitask.experiment.stage_job import StageJob
 from multitask.recipe.own_check import check_own
 from multitask.recipe.stages import Stage
-from multitask.tasks import imported
 from multitask.tasks.imported import trust
 from tests.helpers import newest, refused_stage, run, small_job
+from tests.own_modules import own_modules
 from tests.ranks import run_ranks
 
 SHORT_FIRST = "tests.own:short_first"
@@ -83,12 +82,8 @@ def by_label(epoch):
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module broken_samplers in the working directory."""
-    (tmp_path / "broken_samplers.py").write_text(BROKEN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(imported, "_trusted", set())
-    yield tmp_path
-    sys.modules.pop("broken_samplers", None)
+    with own_modules(tmp_path, monkeypatch, broken_samplers=BROKEN) as folder:
+        yield folder
 
 
 def test_what_keeps_to_everything_is_told_so() -> None:
