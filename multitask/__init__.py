@@ -16,16 +16,31 @@ if TYPE_CHECKING:
     from multitask.api import Model
     from multitask.recipe.settings import Settings, Split, Task
     from multitask.recipe.stages import Recipe, Stage
+    from multitask.tasks.own import Definition, Label
     from ray_jobs.python import cross_validate, train
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Settings", "Split", "Stage", "Task", "__version__", "cross_validate", "load_bundle", "train"]
+__all__ = [
+    "Definition",
+    "Label",
+    "Recipe",
+    "Settings",
+    "Split",
+    "Stage",
+    "Task",
+    "__version__",
+    "cross_validate",
+    "load_bundle",
+    "train",
+]
 # What comes with its libraries when it is asked for -> where it lies.
 LATER = {
     "Recipe": "multitask.recipe.stages",
     "Stage": "multitask.recipe.stages",
     "Settings": "multitask.recipe.settings",
     "Split": "multitask.recipe.settings",
+    "Definition": "multitask.tasks.own",
+    "Label": "multitask.tasks.own",
     "Task": "multitask.recipe.settings",
     "train": "ray_jobs.python",
     "cross_validate": "ray_jobs.python",

@@ -96,6 +96,8 @@ def cross_validate(
 
     folds: how many, at least 2. Everything else, and what is raised, is as `train` has it; a task needs no dev.
     """
+    if not isinstance(folds, int):
+        raise UserError(f"folds: {shown(folds)}: a whole number, at least 2")
     call = _Call(recipe, data, storage, overrides)
     with call.told():
         asked = call.request(experiment, workers, device, trackers, folds=True)
@@ -206,11 +208,14 @@ def _files(storage: Storage, data: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 
 def _file(storage: Storage, where: str, table: Any) -> Any:
-    """A file's path or URI as it was given, or those of several; else that of the table in the storage."""
+    """A file's path or URI as it was given, or those of several, with shares or without; else that of the table in the
+    storage."""
     if isinstance(table, str | os.PathLike):
         return os.fspath(table)
     if isinstance(table, list) and table and all(isinstance(item, str) for item in table):
         return table
+    if isinstance(table, Mapping) and all(isinstance(share, int | float) for share in table.values()):
+        return {os.fspath(path): float(share) for path, share in table.items()}
     content = arrow_of(table, where)
     path = f"{TABLES}/{hashlib.sha256(content).hexdigest()[:32]}.arrow"
     if not storage.exists(path):

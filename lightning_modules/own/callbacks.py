@@ -24,7 +24,10 @@ def own_callbacks(paths: list[str]) -> list[Callback]:
         kind = imported(path)
         if not (isinstance(kind, type) and issubclass(kind, Callback)):
             raise UserError(f"callbacks: '{path}': it is {type(kind).__name__}; valid: a class of Lightning's Callback")
-        found.append(kind())
+        try:
+            found.append(kind())
+        except TypeError as error:
+            raise UserError(f"callbacks: '{path}': {error}; valid: a class that is made without arguments") from error
     return found
 
 

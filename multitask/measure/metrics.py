@@ -38,7 +38,7 @@ COMPLETION = "completion/perplexity"
 # The three metrics that the papers' overall scores are made of.
 OVERALL_OF = ("sst/accuracy", "quora/accuracy", "sts/pearson")
 NO_SPREAD = 1e-12  # of an interval: rounding
-NO_QUESTION = "no first text stands beside a relevant second text and another"
+NO_QUESTION = "no first text stands beside a relevant second text and one that is not"
 
 
 def goodness(metric: str, value: float | None) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -197,7 +198,21 @@ def _adopted(found: Any, name: str) -> Loss:
         return found
     if isinstance(found, type) or not callable(found):
         raise TypeError(f"it is {type(found).__name__}; valid: a function (outputs, labels, weights) -> (sum, count)")
-    return Loss(found)
+    return Loss(_of_two(found, name))
+
+
+def _of_two(function: Callable[..., Any], name: str) -> Callable[..., Sums]:
+    """A user's function, of which a mean alone is refused: ranks add up sums and counts."""
+
+    @wraps(function)
+    def sums(*given: Any, **settings: Any) -> Sums:
+        found = function(*given, **settings)
+        if isinstance(found, tuple | list) and len(found) == 2:
+            return found[0], found[1]
+        shape = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(f"'{name}': it gives {shape}; valid: (sum, count), which ranks add up, and not their mean")
+
+    return sums
 
 
 LOSSES: Table[Loss] = Table(BUILT_IN, _adopted)

@@ -27,6 +27,9 @@ def check_own(path: str) -> list[Agreement]:
     trust([path])
     found = imported(path)
     torch.manual_seed(1)
+    if isinstance(found, type) and not issubclass(found, nn.Module | Objective):
+        made = "a head, loss, measure, objective or sampler; what a callback does is seen in a run alone"
+        raise UserError(f"'{path}': it is the class {found.__name__}; valid: {made}")
     if isinstance(found, type) and issubclass(found, Objective):
         return list(of_objective(path))
     if isinstance(found, HeadSpec) or (isinstance(found, type) and issubclass(found, nn.Module)):

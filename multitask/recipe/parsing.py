@@ -14,7 +14,15 @@ MOST_VALUES = 20_000
 
 class _Loader(yaml.SafeLoader):
     """A safe loader to which 1e-5 is a number: YAML 1.1 reads it as text, and everyone who writes a learning rate means
-    a number."""
+    a number. A key stands in a mapping once, as YAML has it; PyYAML would take the last one, without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set[tuple[str, str]]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise ValueError(f"line {key.start_mark.line + 1}: the key {key.value} stands there twice")
+            seen |= {(key.tag, key.value)} if isinstance(key, yaml.ScalarNode) else set()
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}

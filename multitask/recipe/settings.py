@@ -174,7 +174,7 @@ class Split(Strict):
     test: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
     """The share of the rows that are test."""
     fold: Annotated[str, Field(pattern=r"^[1-9]\d{0,2}/[1-9]\d{0,2}$")] | None = None
-    """Instead of shares: `2/5`, of five equal parts the second is dev."""
+    """Instead of shares: `2/5`, of five parts, equal by chance of rows or groups, the second is dev."""
     by: str | None = None
     """The file's column whose rows of equal value stay together, such as an author; rows of equal texts do anyway,
     where none is said."""

@@ -100,6 +100,7 @@ def dev_panel(evidence: Evidence, name: str, kind: str, metrics: Sequence[str], 
         from matplotlib.ticker import MaxNLocator
 
         labels: Labels = []
+        called = _called(metrics)
         for metric in metrics:
             colour, last = tint[task_of(metric)], []
             for run in evidence.stages[name]:
@@ -108,13 +109,22 @@ def dev_panel(evidence: Evidence, name: str, kind: str, metrics: Sequence[str], 
                     panel.axes.plot(*zip(*curve, strict=True), color=colour, marker="o", markeredgecolor=PAPER)
                     last.append(curve[-1][1])
             if last:
-                labels.append((fmean(last), f"{task_of(metric)} {number(fmean(last))}", colour))
+                labels.append((fmean(last), f"{called[metric]} {number(fmean(last))}", colour))
         panel.axes.set(title=f"dev {kind}", xlabel="epoch")
         panel.axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.axes.margins(x=0.06, y=0.12)
         panel.axes.grid(axis="y")
         _label_ends(panel.axes, labels)
     return panel.text
+
+
+def _called(metrics: Sequence[str]) -> dict[str, str]:
+    """What each line is called: by its task, with the metric where the task has several lines."""
+    tasks = [task_of(metric) for metric in metrics]
+    return {
+        metric: task if tasks.count(task) == 1 else f"{task} {kind_of(metric)}"
+        for metric, task in zip(metrics, tasks, strict=True)
+    }
 
 
 def dev_curve(evidence: Evidence, run: Run, metric: str) -> list[tuple[int, float | None]]:

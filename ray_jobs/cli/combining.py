@@ -64,7 +64,7 @@ def calibrate(
         typer.Option(
             metavar="TASK/METRIC",
             help="Also move a head's outputs so that its yes or no is best by this metric: accuracy, "
-            "balanced_accuracy, f1, mcc; f1_macro of several classes. Repeatable.",
+            "balanced_accuracy, f1, mcc; f1_macro of a multilabel task. Repeatable.",
         ),
     ] = None,
     quiet: QuietOption = False,

@@ -295,3 +295,20 @@ def test_a_worker_that_has_not_seen_the_recipe_goes_on_from_a_stage_with_a_head_
     )
     subprocess.run([sys.executable, "-c", code], cwd=own, check=True)
     assert read_bundle(second.folder, "bundle").heads["sts"] == "cosine"
+
+
+def test_a_loss_that_gives_a_mean_is_named(own: Path) -> None:
+    (own / "mean_own.py").write_text("def mean(outputs, labels, weights):\n    return outputs.mean()\n")
+    trust(["mean_own:mean"])
+    with pytest.raises(UserError, match=r"^'mean_own:mean': it gives a tensor of shape \(\); valid: \(sum, count\)"):
+        LOSSES["mean_own:mean"].sums(torch.ones(3), torch.ones(3), torch.ones(3))
+
+
+def test_a_callback_that_wants_arguments_and_one_that_is_checked_are_one_line(own: Path) -> None:
+    text = "from pytorch_lightning import Callback\nclass Needs(Callback):\n    def __init__(self, k): pass\n"
+    (own / "needs_own.py").write_text(text)
+    trust(["needs_own:Needs"])
+    with pytest.raises(UserError, match=r"^callbacks: 'needs_own:Needs': .*'k'; valid: a class that is made without"):
+        own_callbacks(["needs_own:Needs"])
+    with pytest.raises(UserError, match=r"^'needs_own:Needs': it is the class Needs; valid: a head, loss, measure"):
+        check_own("needs_own:Needs")

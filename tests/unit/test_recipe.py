@@ -270,3 +270,16 @@ def test_an_unknown_recipe_names_the_packaged_ones() -> None:
     with pytest.raises(UserError) as caught:
         load_recipe("nosuch.yaml")
     assert all(name in str(caught.value) for name in ("'nosuch.yaml'", *packaged_recipes()))
+
+
+@pytest.mark.parametrize(
+    "text", ["name: x\nlr: 1\nstages: []\nlr: 2\n", "tasks: {sst: {train: {a.csv: 0.5, a.csv: 0.2}}}"]
+)
+def test_a_key_that_stands_twice_is_refused(text: str) -> None:
+    """Failing where the last one silently counts."""
+    with pytest.raises(UserError, match=r"^r: not YAML: line \d: the key (lr|a\.csv) stands there twice$"):
+        parse_yaml(text, "r")
+
+
+def test_a_key_beside_a_merged_one_stands_there_once() -> None:
+    assert parse_yaml("a: &a {lr: 1, x: 2}\nb: {<<: *a, lr: 3}\n", "r")["b"] == {"lr": 3, "x": 2}
