@@ -62,5 +62,9 @@ def load_bundle(uri: str, device: str | None = None) -> Model:
     Raises multitask.errors.UserError, one line, where there is no such bundle or device.
     """
     from multitask.api import open_model  # PyTorch is imported when it is needed
+    from multitask.errors import UserError
 
-    return open_model(uri, device)
+    try:
+        return open_model(uri, device)
+    except UserError as error:
+        raise error from None  # its one line says all; what a hub's client has raised goes over eighty

@@ -174,3 +174,9 @@ def test_importing_the_package_imports_no_torch_and_its_types_are_shipped() -> N
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
     shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["multitask"]
     assert "py.typed" in shipped and (ROOT / "multitask" / "py.typed").is_file()
+
+
+def test_what_is_no_bundle_is_told_in_one_line_without_what_raised_it() -> None:
+    with pytest.raises(UserError) as caught:
+        load_bundle("./nowhere/at-all")
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
