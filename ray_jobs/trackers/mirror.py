@@ -41,7 +41,7 @@ def tracker_of(kind: str, experiment: Storage) -> Tracker:
         from ray_jobs.trackers.wandb import Wandb
 
         return Wandb(Ledger(experiment, kind))
-    raise UserError(f"tracker '{kind}': one of {', '.join(KINDS)}{near(kind, KINDS)}")
+    raise UserError(f"tracker '{kind}': valid: {', '.join(KINDS)}{near(kind, KINDS)}")
 
 
 class Mirror:

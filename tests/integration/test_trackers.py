@@ -157,7 +157,7 @@ def test_a_file_store_of_mlflow_has_it_too(tracked: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["train", "demo", "--track", "mlfow"], "tracker mlfow: valid: mlflow, wandb; did you mean mlflow?"),
+        (["train", "demo", "--track", "mlfow"], "tracker 'mlfow': valid: mlflow, wandb; did you mean mlflow?"),
         (["track", "nowhere", "--to", "mlflow"], "experiment '"),
     ],
 )
