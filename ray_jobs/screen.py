@@ -34,11 +34,14 @@ class Screen:
     took long ends with its time.
 
     quiet: no progress and no notes, only what came of the command. as_json: standard output is one document and nothing
-    else, whoever prints, Ray and the libraries too; all that people read goes to stderr.
+    else, whoever prints, Ray and the libraries too; all that people read goes to stderr. timed: whether a long command
+    ends with its time, which nobody asks of a service.
     """
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False, as_json: bool = False) -> None:
-        self.quiet, self.as_json = quiet, as_json
+    def __init__(
+        self, console: Console | None = None, *, quiet: bool = False, as_json: bool = False, timed: bool = True
+    ) -> None:
+        self.quiet, self.as_json, self.timed = quiet, as_json, timed
         self._stdout: TextIO = sys.stdout
         file = sys.stderr if as_json else sys.stdout
         self.console = console or Console(highlight=False, file=file, width=None if file.isatty() else FILE_COLUMNS)
@@ -60,7 +63,7 @@ class Screen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end_line()
-        if kind is None and (seconds := time.monotonic() - self._began) >= LONG_SECONDS:
+        if self.timed and kind is None and (seconds := time.monotonic() - self._began) >= LONG_SECONDS:
             from lightning_modules.progress import clock
 
             self.note(f"took {clock(seconds)}")

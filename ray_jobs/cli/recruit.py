@@ -224,5 +224,5 @@ def serve(
     from ray_jobs.screen import Screen
     from ray_jobs.serving.start import Listening
 
-    with Screen() as screen:
+    with Screen(timed=False) as screen:
         serve(directory, Listening(host, port, per_client), screen)

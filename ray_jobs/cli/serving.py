@@ -33,5 +33,5 @@ def serve(
     from ray_jobs.serving.bundle import serve_bundle
     from ray_jobs.serving.start import Listening
 
-    with Screen() as screen:
+    with Screen(timed=False) as screen:
         serve_bundle(bundle, Listening(host, port, per_client), replicas, deadline, screen)
