@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import cache
 
 # What a terminal would obey instead of showing it: control characters, and signs that turn a line's direction.
 _OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -47,6 +48,12 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+@cache
+def warn_once(line: str) -> None:
+    """Logs a warning once in a process, however often there is cause for it."""
+    logging.getLogger(__name__).warning(line)
 
 
 def near(name: object, known: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from multitask.data.ids import Ids, SentenceIds
+from multitask.data.progress import Done, silent
 from multitask.data.readers import Example
 from multitask.data.samplers import Lengths
 from multitask.data.shards import Shards
@@ -46,13 +47,8 @@ TYPES = {
 }  # fmt: skip
 SECONDS = {"seconds": torch.int32}  # where pairs are joined as two segments
 WEIGHTS = {"weights": torch.float32}  # where rows count for more or less
-Tell = Callable[[int], None]  # told how many rows are done
 Touch = Callable[[int, int], None]  # told of the tokens that are about to be looked at, from one to before another
 log = logging.getLogger(__name__)
-
-
-def untold(done: int) -> None:
-    """The `tell` of who does not ask."""
 
 
 def untouched(start: int, stop: int) -> None:
@@ -201,13 +197,13 @@ def tokenize(
     segments: bool = False,
     numbers: int = 0,
     weights: bool = False,
-    tell: Tell = untold,
+    progress: Done = silent,
 ) -> dict[str, Tensor]:
     """A file's examples as the tensors of a TokenTable, which live in files of that folder.
 
     Sentences are cut to `max_length` tokens, [SEP] kept. joined: an example's two texts are one sentence, and the
     longer one is cut first. segments: they are two segments of it. numbers: how many a label has, where it has several.
-    weights: whether examples' own are kept. tell: told again and again how many examples are done.
+    weights: whether examples' own are kept. progress: told again and again how many examples are done.
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's stays as it is
     tokenizer.enable_truncation(max_length)
@@ -224,7 +220,7 @@ def tokenize(
             [example.weight for example in some],
         )
         done += len(some)
-        tell(done)
+        progress(done)
     return columns.tensors()
 
 
@@ -240,13 +236,13 @@ def cache_tokens(
     max_bad_rows: float = 0.01,
     unlabelled: Sequence[str] = (),
     weight: str | None = None,
-    tell: Tell = untold,
+    progress: Done = silent,
 ) -> str:
     """Reads and tokenizes a data file, or several as one, unless their cache is there. Returns its path in the storage.
 
     unlabelled: files whose rows follow, without labels, whether or not they have a column of them. weight: the column
-    that says what a row counts for in a loss. tell: told again and again how many rows are done; what it raises ends
-    the reading, and nothing is left of it.
+    that says what a row counts for in a loss. progress: told again and again how many rows are done; what it
+    raises ends the reading, and nothing is left of it.
 
     Raises UserError as `read_examples` does, and as `check_segments`.
     """
@@ -265,7 +261,7 @@ def cache_tokens(
             with tempfile.TemporaryDirectory(prefix=kept_in("tokens")) as folder:
                 numbers = spec.label.outputs if labelled and KINDS[spec.label.kind].several else 0
                 how_read = max_length, Path(folder), spec.joined, spec.segments, numbers, weight is not None
-                tensors = tokenize(reading.examples(), tokenizer, *how_read, tell=tell)
+                tensors = tokenize(reading.examples(), tokenizer, *how_read, progress=progress)
                 facts = {
                     "source": reading.source,
                     "sha256": sha256,

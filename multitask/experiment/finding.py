@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from functools import cache
 from pathlib import Path
 
 from multitask.bundle.bundle import Bundle, check_trainer, is_bundle, weights_of
 from multitask.bundle.ensemble import Answering, ensemble_fingerprint, is_ensemble, read_ensemble
 from multitask.bundle.found import Found, found_at
-from multitask.errors import UserError, near, short_list, well_formed
+from multitask.errors import UserError, near, short_list, warn_once, well_formed
 from multitask.experiment.experiment_file import Experiment, StageRecord
 from multitask.experiment.fence import EXPERIMENT_FILE
 from multitask.experiment.stage_job import BUNDLE, OUTCOME, read_outcome
 from multitask.storage.sealed import Damaged
 from multitask.storage.storage import Storage, file_at
 from multitask.storage.uris import join, shown
-
-log = logging.getLogger(__name__)
 
 
 def find_bundle(uri: str) -> Storage:
@@ -73,13 +69,7 @@ def _tell_seed(experiment: Experiment, stage: str) -> None:
     named = {key: join(shown(experiment.folder.uri), key) for key in [stage, *trained]}
     others = [f"{named[key]} (seed {experiment.seed(key)})" for key in trained if key.startswith(f"{stage}#")]
     if others:
-        _note(experiment.folder.uri, f"{named[stage]} is of seed {experiment.seed(stage)}; others: {', '.join(others)}")
-
-
-@cache
-def _note(experiment: str, line: str) -> None:
-    """Logs a line once, however often a command looks for the bundle."""
-    log.warning(line)
+        warn_once(f"{named[stage]} is of seed {experiment.seed(stage)}; others: {', '.join(others)}")
 
 
 def _stages(experiment: Storage) -> str:

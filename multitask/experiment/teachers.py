@@ -13,10 +13,11 @@ from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
 from multitask.data.batches import Batch
+from multitask.data.progress import Done, silent
 from multitask.data.samplers import Rows, stacked
 from multitask.data.tokens import TokenTable
 from multitask.experiment.stage_job import JobTeacher, digest
-from multitask.measure.evaluate import Done, EvalSet, Reduce, alone, encode_sentences, scattered, silent
+from multitask.measure.evaluate import EvalSet, Reduce, alone, encode_sentences, scattered
 from multitask.model.multitask import MultitaskModel
 from multitask.objectives.distillation import Taught, Teacher
 from multitask.tasks.table import TaskSpec

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from multitask.bundle.bundle import Bundle
 from multitask.data.batches import padded
+from multitask.data.progress import Done, silent
 from multitask.data.samplers import Rows, eval_batches
-from multitask.measure.evaluate import Done, eval_tokens, scattered, silent
+from multitask.measure.evaluate import eval_tokens, scattered
 from multitask.model.bert import NONE
 from multitask.model.encoding import Encoding, encode
 

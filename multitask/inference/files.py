@@ -10,11 +10,12 @@ from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
 from multitask.bundle.ensemble import Answering
+from multitask.data.progress import Done
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.inference.embed import default_device
 from multitask.measure.ensembles import mixed
-from multitask.measure.evaluate import Done, EvalSet, head_outputs, predicted_of
+from multitask.measure.evaluate import EvalSet, head_outputs, predicted_of
 from multitask.measure.metrics import Predicted
 from multitask.recipe.data_maps import Place
 from multitask.storage.storage import Storage

@@ -12,12 +12,13 @@ from torch import Tensor
 from multitask.bundle.bundle import Bundle
 from multitask.bundle.ensemble import Answering, Ensemble
 from multitask.data.batches import Batch, padded, segments_of
+from multitask.data.progress import Done, silent
 from multitask.data.samplers import Rows
 from multitask.data.tokens import second_at
 from multitask.errors import UserError, near
 from multitask.inference.embed import TextEncoder, Vectors
 from multitask.measure.ensembles import mixed
-from multitask.measure.evaluate import Done, scattered, silent
+from multitask.measure.evaluate import scattered
 from multitask.measure.metrics import Floats
 from multitask.tasks.labels import KINDS, LabelSpec
 

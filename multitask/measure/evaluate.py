@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -15,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multitask.data.batches import Batch, Features, collate
+from multitask.data.progress import Done, silent
 from multitask.data.samplers import Rows, eval_batches, stacked
 from multitask.data.tokens import TokenTable
+from multitask.errors import warn_once
 from multitask.measure.metrics import METRICS, OVERALL_OF, Predicted, Score, overall, score
 from multitask.measure.rankings import questions_of
 from multitask.model.multitask import MultitaskModel
 from multitask.tasks.imported import TRUSTED, is_path, may_be_imported
 from multitask.tasks.labels import KINDS, LabelSpec
 from multitask.tasks.table import TaskSpec
-
-log = logging.getLogger(__name__)
 
 # Padded tokens a forward. A CPU is fastest while a batch's activations stay in its cache.
 EVAL_TOKENS = {"cpu": 2048, "cuda": 131072}
@@ -33,16 +31,11 @@ OTHER_EVAL_TOKENS = 16384
 Some = TypeVar("Some", bound=Sized)  # a batch, as long as it has examples
 Reduce = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
-Done = Callable[[int], None]  # how many of this rank's examples are done
 
 
 def eval_tokens(device: str) -> int:
     """Padded tokens a forward on a device of that type."""
     return EVAL_TOKENS.get(device, OTHER_EVAL_TOKENS)
-
-
-def silent(done: int) -> None:
-    """Progress that nobody wants to see."""
 
 
 def scattered(
@@ -191,17 +184,12 @@ def table_score(
     return score(metric, predicted.of(rows), labels[rows], questions and questions.of(rows))
 
 
-@cache
-def _warn(line: str) -> None:
-    """Logs a line once, however many tasks it holds for."""
-    log.warning(line)
-
-
 def _may_be_asked(metric: str) -> bool:
-    if not may_be_imported(metric):
-        module = metric.partition(":")[0]
-        _warn(f"'{metric}' is not measured: a bundle alone has no code imported; to have it: {TRUSTED}={module}")
-    return may_be_imported(metric)
+    if may_be_imported(metric):
+        return True
+    module = metric.partition(":")[0]
+    warn_once(f"'{metric}' is not measured: a bundle alone has no code imported; to have it: {TRUSTED}={module}")
+    return False
 
 
 def measure(

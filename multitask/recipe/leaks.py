@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from multitask.data.nearness import Sketcher, Sketches, near
 from multitask.data.plain import plain
+from multitask.data.progress import Tell, told, untold
 from multitask.data.shards import read_examples
 from multitask.errors import UserError
 from multitask.recipe.data_check import SPLITS
@@ -21,14 +22,9 @@ from multitask.tasks.table import Split, TaskSpec
 
 Unit = Literal["text", "pair"]
 Kind = Literal["exact", "normalised", "near"]
-Tell = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 
 KINDS: tuple[Kind, ...] = ("exact", "normalised", "near")
 EXAMPLES = 3  # of each kind
-
-
-def untold(doing: str, done: int, total: int) -> None:
-    """Progress that nobody wants to see."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +151,7 @@ def find_leaks(files: Sequence[File], tell: Tell = untold) -> list[Leak]:
         sketcher, units, sketches = Sketcher(), [], []
         for file in some:
             units.append(found := Units(file, unit))
-            sketches.append(sketcher.of(found.names, _told(tell, f"{file.name} {unit}s", len(found.names))))
+            sketches.append(sketcher.of(found.names, told(tell, f"{file.name} {unit}s", len(found.names))))
         pairs = [(at, to) for at, to in combinations(range(len(some)), 2) if some[at].split != some[to].split]
         for done, (at, to) in enumerate(pairs, start=1):
             early, late = sorted((at, to), key=lambda place: SPLITS.index(some[place].split))
@@ -163,10 +159,6 @@ def find_leaks(files: Sequence[File], tell: Tell = untold) -> list[Leak]:
                 leaks.append(_leak(unit, units[mine], sketches[mine], units[other], sketches[other]))
             tell(f"{unit}s of files compared", done, len(pairs))
     return [leak for leak in leaks if leak.shared]
-
-
-def _told(tell: Tell, doing: str, total: int) -> Callable[[int], None]:
-    return lambda done: tell(doing, done, total)
 
 
 def _leak(unit: Unit, mine: Units, sketched: Sketches, other: Units, others: Sketches) -> Leak:

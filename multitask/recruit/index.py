@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 
 from multitask.bundle.bundle import Bundle, bundle_fingerprint, save_bundle
+from multitask.data.progress import Done, silent
 from multitask.errors import UserError
 from multitask.inference.embed import Vectors
-from multitask.measure.evaluate import Done, silent
 from multitask.recruit.passages import PASSAGE_WORDS, Passage, passages
 from multitask.recruit.postings import Posting
 from multitask.storage.disk import DRAFT

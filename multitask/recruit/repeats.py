@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from multitask.measure.evaluate import Done, silent
+from multitask.data.progress import Done, silent
 from multitask.recruit.postings import Posting
 
 SIMILAR = 0.7  # Jaccard similarity of two postings' shingles from which they repeat each other

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from multitask.bundle.bundle import Bundle
 from multitask.bundle.last_layer import moved
+from multitask.data.progress import Done, silent
 from multitask.inference.predict import Predictor, require
-from multitask.measure.evaluate import Done, silent
 from multitask.measure.metrics import Floats
 
 TASK = "suitability"

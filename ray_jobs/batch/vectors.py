@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from multitask.bundle.bundle import Bundle
+from multitask.data.progress import Done, silent
 from multitask.inference.embed import TextEncoder, Vectors
-from multitask.measure.evaluate import Done, silent
 from ray_jobs.batch.input import Shard
 from ray_jobs.batch.ray_data import on_ray
 from ray_jobs.screen import Screen

@@ -17,6 +17,7 @@ from lightning_modules.progress import Progress
 from multitask.bundle.ensemble import Answering
 from multitask.bundle.fitting import fitted_on
 from multitask.data.file_parts import parted
+from multitask.data.progress import Done
 from multitask.data.sample import sample_uri
 from multitask.data.shards import Shards
 from multitask.data.tokens import TokenTable
@@ -27,7 +28,7 @@ from multitask.export.provenance import provenance_of
 from multitask.inference.files import FileOutputs, file_outputs
 from multitask.inference.submission import is_submitted, write_predictions, write_submission_zip
 from multitask.measure.classes import Classes, by_class
-from multitask.measure.evaluate import Done, metrics_of, table_score
+from multitask.measure.evaluate import metrics_of, table_score
 from multitask.measure.metrics import OVERALL_OF, Predicted, majority_baseline, overall
 from multitask.recipe.data_maps import Place, place_of
 from multitask.recipe.settings import Task

@@ -74,13 +74,13 @@ def run_training(request: TrainingRequest, screen: Screen, stop: StopRequest | N
             return None
 
 
-def _tell_reading(screen: Screen, stop: StopRequest | None, began: float, doing: str, rows: int) -> None:
+def _tell_reading(screen: Screen, stop: StopRequest | None, began: float, doing: str, rows: int, total: int) -> None:
     """Shows how far reading is once it takes long. Raises Interrupted where the user asks to stop: the files are read
     again then."""
     if stop and stop.asked:
         raise Interrupted("reading")
     if time.monotonic() - began > LONG_READING:
-        screen.progress(Progress("reading", doing, 0, 0, rows, 0))
+        screen.progress(Progress("reading", doing, 0, 0, rows, total))
 
 
 class Driver:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from tokenizers import Tokenizer
 
 from multitask.bundle.bundle import ENCODERS, ENSEMBLE, Bundle, bundle_fingerprint, read_bundle, save_bundle
 from multitask.bundle.found import found_at
+from multitask.data.progress import Tell, told, untold
 from multitask.data.samplers import training_rows
 from multitask.data.scales import scale_note
 from multitask.data.tokens import TokenTable, cache_tokens, load_tokens
@@ -67,13 +66,6 @@ class Lesson:
     """What of it makes the stage another one."""
 
 
-Tell = Callable[[str, int], None]
-
-
-def untold(doing: str, rows: int) -> None:
-    """The `tell` of who does not ask."""
-
-
 @dataclass(frozen=True)
 class Prepared:
     """What a recipe's stages start from and are trained on, all of it in the storage."""
@@ -104,7 +96,7 @@ class Prepared:
 def prepare(recipe: Recipe, data: str | None, storage: Storage, tell: Tell = untold) -> Prepared:
     """Reads all data files and models of a recipe, and puts tokens and bundles into the storage.
 
-    tell: told again and again what is read, and how many rows of it are; what it raises ends the reading.
+    tell: what it raises ends the reading.
     Raises UserError for what is missing or malformed, before any work starts.
     """
     place = place_of_recipe(recipe, data)
@@ -304,5 +296,5 @@ def _cache(
         columns=recipe.tasks[spec.name].columns,
         max_bad_rows=recipe.max_bad_rows,
         weight=recipe.tasks[spec.name].weight if split == "train" else None,
-        tell=partial(tell, f"{spec.name} {split}"),
+        progress=told(tell, f"{spec.name} {split}"),
     )

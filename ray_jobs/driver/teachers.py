@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 from tokenizers import Tokenizer
 
@@ -13,6 +12,7 @@ from multitask.bundle.bundle import Bundle, read_bundle
 from multitask.bundle.ensemble import Answering, Ensemble
 from multitask.bundle.found import Found
 from multitask.data.files import expanded
+from multitask.data.progress import Tell, told, untold
 from multitask.data.tokens import cache_tokens, load_tokens
 from multitask.errors import UserError
 from multitask.experiment.finding import open_answering
@@ -25,7 +25,7 @@ from multitask.recipe.data_maps import Place, place_of_recipe
 from multitask.recipe.stages import Recipe, Stage
 from multitask.storage.storage import Storage
 from multitask.tasks.table import TaskSpec
-from ray_jobs.driver.prepare import Lesson, Prepared, Tell, located, stored, untold
+from ray_jobs.driver.prepare import Lesson, Prepared, located, stored
 
 CONTENT = {"weight", "temperature", "embeddings"}  # of a Teacher; its bundle and texts are known by their content
 
@@ -67,7 +67,7 @@ def _lesson(
             max_bad_rows=recipe.max_bad_rows,
             unlabelled=unlabelled,
             weight=recipe.tasks[task].weight,
-            tell=partial(tell, f"{task} for its teacher"),
+            progress=told(tell, f"{task} for its teacher"),
         )
 
     members = [

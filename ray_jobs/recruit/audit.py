@@ -12,13 +12,13 @@ import torch
 
 from lightning_modules.progress import Progress
 from multitask.data.files import find_file
+from multitask.data.progress import Done
 from multitask.data.samplers import subset
 from multitask.data.shards import ReadResult, read_examples
 from multitask.errors import UserError
 from multitask.experiment.finding import open_bundle
 from multitask.experiment.results import cell
 from multitask.inference.embed import default_device
-from multitask.measure.evaluate import Done
 from multitask.measure.metrics import Floats
 from multitask.recruit.audit import (
     Bounds,

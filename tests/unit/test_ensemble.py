@@ -20,11 +20,12 @@ from multitask import load_bundle
 from multitask.bundle import ensemble as ensembles
 from multitask.bundle.bundle import ENSEMBLE, Bundle, bundle_of, read_bundle, save_bundle
 from multitask.bundle.ensemble import read_ensemble
+from multitask.data.progress import Done, silent
 from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.inference.files import file_outputs
 from multitask.measure.ensembles import cross_fitted
-from multitask.measure.evaluate import Done, predicted_of, silent
+from multitask.measure.evaluate import predicted_of
 from multitask.measure.metrics import score
 from multitask.model.multitask import MultitaskModel
 from multitask.recipe.data_maps import place_of
