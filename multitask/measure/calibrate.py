@@ -122,12 +122,12 @@ def cross_calibrated(
     for outside, inside in outside_and_inside(len(labels), folds):
         fit = calibrated([some[outside] for some in outputs], weights, labels[outside], label, where)
         if decide:
-            fit = decided(fit, outputs[0][outside], labels[outside], label, decide)
+            fit = with_best_cuts(fit, outputs[0][outside], labels[outside], label, decide)
         found[inside] = mixed([fit.of(some[inside]) for some in outputs], weights, label)
     return found
 
 
-def decided(fit: Calibration, outputs: Tensor, labels: Tensor, label: LabelSpec, metric: str) -> Calibration:
+def with_best_cuts(fit: Calibration, outputs: Tensor, labels: Tensor, label: LabelSpec, metric: str) -> Calibration:
     """The calibration with each output moved on, so that what lies above its threshold is best by a metric on these
     rows. Probabilities then say how a row is decided, and no longer how likely its label is.
 

@@ -17,7 +17,7 @@ from multitask.experiment.finding import open_answering
 from multitask.experiment.results import cell
 from multitask.export.provenance import shared_data
 from multitask.inference.files import FileOutputs
-from multitask.measure.calibrate import DECISIONS, Calibration, calibrated, cross_calibrated, decided, surprise
+from multitask.measure.calibrate import DECISIONS, Calibration, calibrated, cross_calibrated, surprise, with_best_cuts
 from multitask.measure.ensembles import FOLDS
 from multitask.measure.evaluate import metrics_of, predicted_of
 from multitask.measure.metrics import OVERALL_OF
@@ -111,7 +111,7 @@ def _calibrated(
     labels = table.labels.double()
     found = calibrated(one.outputs, weights, labels, spec.label, table.source)
     if decide:
-        found = decided(found, one.outputs[0], labels, spec.label, decide)
+        found = with_best_cuts(found, one.outputs[0], labels, spec.label, decide)
     crossed = cross_calibrated(one.outputs, weights, labels, spec.label, table.source, decide=decide)
     metrics = [
         {

@@ -21,7 +21,7 @@ from multitask.data.sample import sample_uri
 from multitask.errors import UserError
 from multitask.inference.predict import Predictor
 from multitask.measure import functions
-from multitask.measure.calibrate import DECISIONS, Calibration, calibrated, cross_calibrated, decided, surprise
+from multitask.measure.calibrate import DECISIONS, Calibration, calibrated, cross_calibrated, surprise, with_best_cuts
 from multitask.measure.ensembles import mixed
 from multitask.model.multitask import MultitaskModel
 from multitask.storage.storage import Storage
@@ -237,21 +237,20 @@ def test_decisions_are_best_by_the_metric_that_is_asked_for() -> None:
     labels = torch.bernoulli(logits.sigmoid())
     fit = Calibration(1.0, torch.tensor(0.5).double())
     for metric, function in DECISIONS["binary"].items():
-        moved_on = decided(fit, logits, labels, QUORA, metric)
+        moved_on = with_best_cuts(fit, logits, labels, QUORA, metric)
         best = function((moved_on.of(logits) > 0).double().numpy(), labels.numpy())
         cuts = np.linspace(-5, 1, 601)
         tried = [float(function((logits.numpy() > cut).astype(float), labels.numpy())) for cut in cuts]
         assert best > max(tried) - 0.01 and moved_on.scale == 1
     usual = functions.f1((logits > 0).double().numpy(), labels.numpy())
-    assert functions.f1((decided(fit, logits, labels, QUORA, "f1").of(logits) > 0).double().numpy(), labels.numpy()) > (
-        usual + 0.05
-    )
+    found = with_best_cuts(fit, logits, labels, QUORA, "f1").of(logits) > 0
+    assert functions.f1(found.double().numpy(), labels.numpy()) > usual + 0.05
 
 
 def test_each_class_of_several_is_decided_by_its_own_cut() -> None:
     logits, labels = drawn("multilabel", 2000)
     label = replace(TONES, thresholds=(0.2, *[0.5] * (TONES.outputs - 1)))
-    found = decided(Calibration(1.0, torch.zeros(TONES.outputs).double()), logits, labels, label, "f1_macro")
+    found = with_best_cuts(Calibration(1.0, torch.zeros(TONES.outputs).double()), logits, labels, label, "f1_macro")
     cut = torch.tensor(label.cuts)
     for at in range(TONES.outputs):
         f1 = [
