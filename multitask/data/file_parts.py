@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _MARK = re.compile(
-    r"#(?:all of|(?P<name>train|dev|test) of "
-    r"(?:fold=(?P<fold>\d+)/(?P<folds>\d+)|dev=(?P<dev>[\d.e-]+),test=(?P<test>[\d.e-]+)),?) ?"
+    r"#(?P<name>all|train|dev|test) of (?=\w)"
+    r"(?:fold=(?P<fold>\d+)/(?P<folds>\d+),?|dev=(?P<dev>[\d.e-]+),test=(?P<test>[\d.e-]+),?)?"
     r"(?:share=(?P<share>[\d.e-]+),?)?(?:by=(?P<by>.+))?$"
 )
 
@@ -75,4 +75,4 @@ def parted(uri: str) -> tuple[str, Part | None]:
     dev, test = (float(said[name] or 0) for name in ("dev", "test"))
     fold, folds = (int(said[name] or 0) for name in ("fold", "folds"))
     share = float(said["share"] or 1)
-    return uri[: found.start()], Part(said["name"] or "all", dev, test, said["by"], fold, folds, share)
+    return uri[: found.start()], Part(said["name"], dev, test, said["by"], fold, folds, share)
