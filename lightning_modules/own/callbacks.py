@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -25,9 +26,10 @@ def own_callbacks(paths: list[str]) -> list[Callback]:
         if not (isinstance(kind, type) and issubclass(kind, Callback)):
             raise UserError(f"callbacks: '{path}': it is {type(kind).__name__}; valid: a class of Lightning's Callback")
         try:
-            found.append(kind())
+            inspect.signature(kind).bind()
         except TypeError as error:
             raise UserError(f"callbacks: '{path}': {error}; valid: a class that is made without arguments") from error
+        found.append(kind())
     return found
 
 
