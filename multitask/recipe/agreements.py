@@ -85,12 +85,6 @@ def _of_kind(loss: Loss, kind: KindName) -> Iterator[Agreement]:
         total, count = loss.sums(given[rows], labels[rows], weights[rows])
         return total, count
 
-    def shapes() -> str:
-        total, count = sums()
-        if total.shape or count.shape:
-            return f"{tuple(total.shape)} and {tuple(count.shape)}"
-        return "" if torch.isfinite(total) else f"the sum is {float(total)}"
-
     def gradient() -> str:
         (found,) = torch.autograd.grad(sums()[0], outputs)
         if not torch.isfinite(found).all():
@@ -106,23 +100,31 @@ def _of_kind(loss: Loss, kind: KindName) -> Iterator[Agreement]:
         halves = [sums(slice(None, 3)), sums(slice(3, None))]
         return differ(sums(), (halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]))
 
-    def nothing() -> str:
-        total, count = (found.detach() for found in sums([2]))
-        if not sums([2])[0].requires_grad:
-            return "there is no graph"
-        return "" if total == 0 and count == 0 else f"{total:g} and {count:g}"
-
     def halves() -> str:
         found = sums(given=outputs.detach().bfloat16())[0].dtype
         return "" if found in (torch.float32, torch.float64) else f"it is {found}"
 
-    yield kept(kind, "(outputs, labels, weights) give two numbers of shape ()", shapes)
+    yield kept(kind, "(outputs, labels, weights) give two numbers of shape ()", lambda: not_two_numbers(*sums()))
     yield kept(kind, "the gradient is finite, and 0 for one of weight 0", gradient)
     yield kept(kind, "an example of weight 0 changes nothing", unseen)
     if loss.similarity is None:  # one of pairs is computed of all ranks' examples
         yield kept(kind, "two ranks' sums and counts add up to one's", ranks)
-    yield kept(kind, "a rank without examples gives 0 and 0, with a graph", nothing)
+    yield kept(kind, "a rank without examples gives 0 and 0, with a graph", lambda: not_nothing(*sums([2])))
     yield kept(kind, "outputs in half precision are summed in float32", halves)
+
+
+def not_two_numbers(total: Tensor, count: Tensor) -> str:
+    """What is wrong with a sum and a count, which are to be of shape (); "" where nothing is."""
+    if total.shape or count.shape:
+        return f"{tuple(total.shape)} and {tuple(count.shape)}"
+    return "" if torch.isfinite(total) else f"the sum is {float(total)}"
+
+
+def not_nothing(total: Tensor, count: Tensor) -> str:
+    """What is wrong with the sum and the count of a rank without examples; "" where nothing is."""
+    if not total.requires_grad:
+        return "there is no graph"
+    return "" if total.item() == 0 and count.item() == 0 else f"{total.item():g} and {count.item():g}"
 
 
 def differ(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> str:

@@ -4,10 +4,12 @@ a stage that goes on one that was never stopped."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from multitask.bundle.bundle import Bundle, source_bundle
@@ -17,7 +19,7 @@ from multitask.model.heads import loss_for
 from multitask.model.sources import load_source
 from multitask.objectives.base import Objective, Place, Setup
 from multitask.objectives.table import OBJECTIVES
-from multitask.recipe.agreements import Agreement, differ, kept, labels_of
+from multitask.recipe.agreements import Agreement, differ, kept, labels_of, not_nothing, not_two_numbers
 from multitask.tasks.table import TASKS, TaskSpec
 
 TRIED = ("sst", "quora", "sts")  # one class of several, a yes or no of pairs, a score of pairs
@@ -43,21 +45,38 @@ def _of_task(objective: type[Objective], bundle: Bundle, spec: TaskSpec) -> Iter
     except Exception as error:
         yield Agreement(spec.name, "it can be made", False, f"{type(error).__name__}: {error}".splitlines()[0])
         return
-    rows = made.setup.rows[spec.name]
+    tried = Tried(spec.name, made)
+    yield kept(spec.name, "(batch, place) gives two numbers of shape ()", lambda: not_two_numbers(*tried.loss()))
+    yield kept(spec.name, "every weight that it says it reaches has a finite gradient", tried.gradients)
+    yield kept(spec.name, "the same batch gives the same loss", lambda: differ(tried.loss(), tried.loss()))
+    yield kept(spec.name, "an example of weight 0 changes nothing", tried.unseen)
+    if not objective.compares(options):  # such a loss is computed of all ranks' examples
+        yield kept(spec.name, "two ranks' sums and counts add up to one's", tried.ranks)
+    yield kept(spec.name, "a rank without examples gives 0 and 0, with a graph", tried.nothing)
+    yield kept(spec.name, "one made anew, given what `state` keeps, gives the same loss", lambda: tried.resumed(other))
 
-    def loss(some: Rows = rows, rank: int = 0, world: int = 1, by: Objective = made) -> tuple[Tensor, Tensor]:
-        mine, weights = rank_slice(some, rank, world)
-        return by.loss(by.batch(spec.name, mine, weights, WHEN), Place(rank, world))
 
-    def shapes() -> str:
-        total, count = loss()
-        if total.shape or count.shape:
-            return f"{tuple(total.shape)} and {tuple(count.shape)}"
-        return "" if torch.isfinite(total) else f"the sum is {float(total)}"
+@dataclass(frozen=True)
+class Tried:
+    """An objective over one task's random examples. What is tried of it gives what was seen where it fails, else ""."""
 
-    def gradients() -> str:
-        weights = {name: weight for name, weight in made.model.named_parameters() if weight.requires_grad}
-        found = torch.autograd.grad(loss()[0], list(weights.values()), allow_unused=True)
+    task: str
+    made: Objective
+
+    @property
+    def rows(self) -> Rows:
+        return self.made.setup.rows[self.task]
+
+    def loss(self, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
+        """The sum and the count of a rank's share of the examples."""
+        return self._of(*rank_slice(self.rows, rank, world), Place(rank, world))
+
+    def _of(self, rows: Rows, weights: NDArray[np.float32], place: Place) -> tuple[Tensor, Tensor]:
+        return self.made.loss(self.made.batch(self.task, rows, weights, WHEN), place)
+
+    def gradients(self) -> str:
+        weights = {name: weight for name, weight in self.made.model.named_parameters() if weight.requires_grad}
+        found = torch.autograd.grad(self.loss()[0], list(weights.values()), allow_unused=True)
         for name, gradient in zip(weights, found, strict=True):
             if gradient is None:
                 return f"{name} has none, which ranks would wait for; `reached` says what has"
@@ -65,33 +84,22 @@ def _of_task(objective: type[Objective], bundle: Bundle, spec: TaskSpec) -> Iter
                 return f"that of {name} is not finite"
         return ""
 
-    def unseen() -> str:
-        batch = made.batch(spec.name, rows[:3], np.array([1, 1, 0], np.float32), WHEN)
-        return differ(loss(rows[:2]), made.loss(batch, Place()))
+    def unseen(self) -> str:
+        two, three = np.ones(2, np.float32), np.array([1, 1, 0], np.float32)
+        return differ(self._of(self.rows[:2], two, Place()), self._of(self.rows[:3], three, Place()))
 
-    def ranks() -> str:
-        one, two = loss(rank=0, world=2), loss(rank=1, world=2)
-        return differ(loss(), (one[0] + two[0], one[1] + two[1]))
+    def ranks(self) -> str:
+        one, two = self.loss(0, 2), self.loss(1, 2)
+        return differ(self.loss(), (one[0] + two[0], one[1] + two[1]))
 
-    def nothing() -> str:
-        total, count = made.loss(made.batch(spec.name, rows[:1], np.zeros(1, np.float32), WHEN), Place())
-        if not total.requires_grad:
-            return "there is no graph"
-        return "" if total.item() == 0 and count.item() == 0 else f"{total.item():g} and {count.item():g}"
+    def nothing(self) -> str:
+        return not_nothing(*self._of(self.rows[:1], np.zeros(1, np.float32), Place()))
 
-    def resumed() -> str:
-        made.stepped()
-        other.restore({name: tensor.clone() for name, tensor in made.state().items()})
-        return differ(loss(), loss(by=other))
-
-    yield kept(spec.name, "(batch, place) gives two numbers of shape ()", shapes)
-    yield kept(spec.name, "every weight that it says it reaches has a finite gradient", gradients)
-    yield kept(spec.name, "the same batch gives the same loss", lambda: differ(loss(), loss()))
-    yield kept(spec.name, "an example of weight 0 changes nothing", unseen)
-    if not objective.compares(options):  # such a loss is computed of all ranks' examples
-        yield kept(spec.name, "two ranks' sums and counts add up to one's", ranks)
-    yield kept(spec.name, "a rank without examples gives 0 and 0, with a graph", nothing)
-    yield kept(spec.name, "one made anew, given what `state` keeps, gives the same loss", resumed)
+    def resumed(self, other: Objective) -> str:
+        """Whether another, made anew, goes on as this one does."""
+        self.made.stepped()
+        other.restore({name: tensor.clone() for name, tensor in self.made.state().items()})
+        return differ(self.loss(), replace(self, made=other).loss())
 
 
 def _made(objective: type[Objective], options: Any, bundle: Bundle, spec: TaskSpec, table: TokenTable) -> Objective:
